@@ -1,0 +1,46 @@
+"""
+tinygpt: GPT-2 in pure Python, with the gradients written by hand.
+
+The names below are imported when they are first used, so that `import tinygpt` and `tinygpt --help` are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tinygpt.autograd import Op as Op
+    from tinygpt.autograd import Tensor as Tensor
+    from tinygpt.autograd import apply as apply
+    from tinygpt.autograd import no_grad as no_grad
+    from tinygpt.gradient_check import GradientCheckError as GradientCheckError
+    from tinygpt.gradient_check import gradcheck as gradcheck
+    from tinygpt.runtime import implementation as implementation
+
+_HOME = {
+    "Op": "autograd",
+    "Tensor": "autograd",
+    "apply": "autograd",
+    "no_grad": "autograd",
+    "GradientCheckError": "gradient_check",
+    "gradcheck": "gradient_check",
+    "implementation": "runtime",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
+    importlib.import_module("tinygpt.ops.basic")  # gives Tensor its operators
+    value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

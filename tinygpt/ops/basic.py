@@ -1,0 +1,242 @@
+"""
+Arithmetic and the matrix product; ends by giving `Tensor` its operators.
+
+Every pair here is one line of calculus. What they share is broadcasting: NumPy stretches (3, 1) and (4,) to (3, 4) by
+using the same element several times, so in backward that element collects the sum over all its uses: `unbroadcast`
+(in `ops/shapes.py`).
+
+Source: the derivatives are those of any calculus text; the broadcasting rule is NumPy's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops import elementwise, reductions, shapes
+from tinygpt.ops.shapes import operands, unbroadcast
+
+# add: out = a + b,  d out / da = 1,  d out / db = 1
+
+
+def add_forward(a, b):
+    return a + b, (a.shape, b.shape)
+
+
+def add_backward(dout, saved):
+    a_shape, b_shape = saved
+    return unbroadcast(dout, a_shape), unbroadcast(dout, b_shape)
+
+
+ADD = Op("add", add_forward, add_backward)
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """a + b, with broadcasting."""
+    return apply(ADD, *operands(a, b))
+
+
+# sub: out = a - b,  d out / da = 1,  d out / db = -1
+
+
+def sub_forward(a, b):
+    return a - b, (a.shape, b.shape)
+
+
+def sub_backward(dout, saved):
+    a_shape, b_shape = saved
+    return unbroadcast(dout, a_shape), unbroadcast(-dout, b_shape)
+
+
+SUB = Op("sub", sub_forward, sub_backward)
+
+
+def sub(a: Any, b: Any) -> Tensor:
+    """a - b, with broadcasting."""
+    return apply(SUB, *operands(a, b))
+
+
+# mul: out = a b,  d out / da = b,  d out / db = a
+
+
+def mul_forward(a, b):
+    return a * b, (a, b)
+
+
+def mul_backward(dout, saved):
+    a, b = saved
+    return unbroadcast(dout * b, a.shape), unbroadcast(dout * a, b.shape)
+
+
+MUL = Op("mul", mul_forward, mul_backward)
+
+
+def mul(a: Any, b: Any) -> Tensor:
+    """a * b, with broadcasting."""
+    return apply(MUL, *operands(a, b))
+
+
+# div: out = a / b,  d out / da = 1 / b,  d out / db = -a / b^2 = -out / b
+
+
+def div_forward(a, b):
+    out = a / b
+    return out, (a.shape, b, out)
+
+
+def div_backward(dout, saved):
+    a_shape, b, out = saved
+    da = dout / b
+    return unbroadcast(da, a_shape), unbroadcast(-da * out, b.shape)
+
+
+DIV = Op("div", div_forward, div_backward)
+
+
+def div(a: Any, b: Any) -> Tensor:
+    """a / b, with broadcasting."""
+    return apply(DIV, *operands(a, b))
+
+
+# neg: out = -a,  d out / da = -1
+
+
+def neg_forward(a):
+    return -a, None
+
+
+def neg_backward(dout, saved):
+    return (-dout,)
+
+
+NEG = Op("neg", neg_forward, neg_backward)
+
+
+def neg(a: Tensor) -> Tensor:
+    """-a."""
+    return apply(NEG, a)
+
+
+# pow: out = a^p for a fixed number p,  d out / da = p a^(p - 1)
+
+
+def pow_forward(a, exponent):
+    return a**exponent, (a, exponent)
+
+
+def pow_backward(dout, saved):
+    a, exponent = saved
+    if exponent == 0:
+        return (np.zeros_like(dout),)  # 0 * a^-1 would be NaN at a = 0
+    return (dout * exponent * a ** (exponent - 1),)
+
+
+POW = Op("pow", pow_forward, pow_backward)
+
+
+def pow(a: Tensor, exponent: float) -> Tensor:
+    """
+    a ** exponent for a Python number.
+
+    Raises
+    ------
+    TypeError
+        If the exponent is not a number: for a tensor, write exp(b * log(a)).
+    """
+    if isinstance(exponent, Tensor) or np.ndim(exponent):
+        raise TypeError("pow: the exponent must be a number, got an array; for a tensor b write exp(b * log(a))")
+    return apply(POW, a, exponent=exponent.item() if isinstance(exponent, np.generic) else exponent)
+
+
+# matmul: out = a b,  da = dout b^T,  db = a^T dout.
+# Entry by entry: out_ij = sum_k a_ik b_kj, so d out_ij / d a_ik = b_kj and da_ik = sum_j dout_ij b_kj = (dout b^T)_ik;
+# likewise db_kj = sum_i a_ik dout_ij. Leading axes are a batch, and broadcast.
+
+
+def matmul_forward(a, b):
+    return a @ b, (a, b)
+
+
+def matmul_backward(dout, saved):
+    a, b = saved
+    rows = a[None, :] if a.ndim == 1 else a  # a vector on the left is one row
+    columns = b[:, None] if b.ndim == 1 else b  # a vector on the right is one column
+    dout = dout[..., None] if b.ndim == 1 else dout
+    dout = dout[..., None, :] if a.ndim == 1 else dout
+    da = unbroadcast(dout @ columns.swapaxes(-1, -2), rows.shape).reshape(a.shape)
+    db = unbroadcast(rows.swapaxes(-1, -2) @ dout, columns.shape).reshape(b.shape)
+    return da, db
+
+
+MATMUL = Op("matmul", matmul_forward, matmul_backward)
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """
+    The matrix product a @ b over the last two axes; the axes before them are a batch and broadcast.
+
+    Parameters
+    ----------
+    a : Tensor, shape (..., n, k) or (k,)
+    b : Tensor, shape (..., k, m) or (k,)
+
+    Returns
+    -------
+    Tensor, shape (..., n, m), without the axis that a vector lacks
+
+    Raises
+    ------
+    ValueError
+        If an operand is 0-d or the inner sizes differ.
+
+    Examples
+    --------
+    >>> matmul(np.ones((2, 3)), np.ones((5, 3, 4))).shape
+    (5, 2, 4)
+    """
+    a, b = operands(a, b)
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ValueError(f"matmul: needs a (..., n, k) and b (..., k, m), got {a.shape} and {b.shape}")
+    return apply(MATMUL, a, b)
+
+
+def _comparison(compare: np.ufunc):
+    def method(self: Tensor, other: Any) -> Tensor:
+        return Tensor(compare(self.data, other.data if isinstance(other, Tensor) else other))
+
+    method.__doc__ = f"numpy.{compare.__name__}, as a boolean tensor; comparisons have no gradient."
+    return method
+
+
+def _swapped(operation):
+    return lambda self, other: operation(other, self)
+
+
+Tensor.__add__ = add
+Tensor.__radd__ = _swapped(add)
+Tensor.__sub__ = sub
+Tensor.__rsub__ = _swapped(sub)
+Tensor.__mul__ = mul
+Tensor.__rmul__ = _swapped(mul)
+Tensor.__truediv__ = div
+Tensor.__rtruediv__ = _swapped(div)
+Tensor.__matmul__ = matmul
+Tensor.__rmatmul__ = _swapped(matmul)
+Tensor.__pow__ = pow
+Tensor.__neg__ = neg
+for _name, _compare in {
+    "__eq__": np.equal,
+    "__ne__": np.not_equal,
+    "__lt__": np.less,
+    "__le__": np.less_equal,
+    "__gt__": np.greater,
+    "__ge__": np.greater_equal,
+}.items():
+    setattr(Tensor, _name, _comparison(_compare))
+Tensor.__hash__ = object.__hash__  # a tensor is equal to itself as a key, whatever == says of its elements
+for _operation in (*elementwise.METHODS, *reductions.METHODS, *shapes.METHODS):
+    setattr(Tensor, _operation.__name__, _operation)
+Tensor.__getitem__ = shapes.getitem
+Tensor.T = property(shapes.transpose, doc="All axes reversed.")

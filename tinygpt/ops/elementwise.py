@@ -1,0 +1,166 @@
+"""
+Functions and choices, element by element: exp, log, sqrt, tanh, relu, maximum, minimum, where.
+
+A function of one number per element has a diagonal Jacobian: its backward multiplies by the slope. Where the slope is
+cheaper to write with the output than with the input (exp, sqrt, tanh), the output is what is saved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.shapes import operands, unbroadcast
+
+# exp: out = e^a,  d out / da = out
+
+
+def exp_forward(a):
+    out = np.exp(a)
+    return out, out
+
+
+def exp_backward(dout, out):
+    return (dout * out,)
+
+
+EXP = Op("exp", exp_forward, exp_backward)
+
+
+def exp(a: Tensor) -> Tensor:
+    """e to the power a."""
+    return apply(EXP, a)
+
+
+# log: out = ln a,  d out / da = 1 / a
+
+
+def log_forward(a):
+    return np.log(a), a
+
+
+def log_backward(dout, a):
+    return (dout / a,)
+
+
+LOG = Op("log", log_forward, log_backward)
+
+
+def log(a: Tensor) -> Tensor:
+    """Natural logarithm."""
+    return apply(LOG, a)
+
+
+# sqrt: out = a^(1/2),  d out / da = 1 / (2 out)
+
+
+def sqrt_forward(a):
+    out = np.sqrt(a)
+    return out, out
+
+
+def sqrt_backward(dout, out):
+    return (dout / (2 * out),)
+
+
+SQRT = Op("sqrt", sqrt_forward, sqrt_backward)
+
+
+def sqrt(a: Tensor) -> Tensor:
+    """Square root; its gradient at 0 is infinite, as the curve's slope is."""
+    return apply(SQRT, a)
+
+
+# tanh: out = tanh a,  d out / da = 1 - out^2
+
+
+def tanh_forward(a):
+    out = np.tanh(a)
+    return out, out
+
+
+def tanh_backward(dout, out):
+    return (dout * (1 - out * out),)
+
+
+TANH = Op("tanh", tanh_forward, tanh_backward)
+
+
+def tanh(a: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+    return apply(TANH, a)
+
+
+# relu: out = max(a, 0),  d out / da = 1 where a > 0, else 0 (0 at a = 0, by convention)
+
+
+def relu_forward(a):
+    return np.maximum(a, 0), a > 0
+
+
+def relu_backward(dout, positive):
+    return (dout * positive,)
+
+
+RELU = Op("relu", relu_forward, relu_backward)
+
+
+def relu(a: Tensor) -> Tensor:
+    """max(a, 0); the gradient at 0 is 0."""
+    return apply(RELU, a)
+
+
+# maximum, minimum: the gradient goes to the operand that was taken, and half to each where they are equal
+
+
+def maximum_forward(a, b):
+    return np.maximum(a, b), (a, b)
+
+
+def maximum_backward(dout, saved):
+    a, b = saved
+    share = (a > b) + 0.5 * (a == b)
+    share = share.astype(dout.dtype)
+    return unbroadcast(dout * share, a.shape), unbroadcast(dout * (1 - share), b.shape)
+
+
+MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of a and b, element by element; where they are equal each receives half of the gradient."""
+    return apply(MAXIMUM, *operands(a, b))
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of a and b, element by element: -maximum(-a, -b), ties included."""
+    a, b = operands(a, b)
+    return -maximum(-a, -b)
+
+
+# where: out = a where the condition holds, else b; the gradient takes the same way back
+
+
+def where_forward(a, b, condition):
+    return np.where(condition, a, b), (condition, a.shape, b.shape)
+
+
+def where_backward(dout, saved):
+    condition, a_shape, b_shape = saved
+    zero = dout.dtype.type(0)
+    da, db = np.where(condition, dout, zero), np.where(condition, zero, dout)
+    return unbroadcast(da, a_shape), unbroadcast(db, b_shape)
+
+
+WHERE = Op("where", where_forward, where_backward)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """a where `condition` (a boolean array or tensor) holds, else b."""
+    condition = np.asarray(condition, dtype=bool)
+    return apply(WHERE, *operands(a, b), condition=condition)
+
+
+METHODS = (exp, log, sqrt, tanh, relu)

@@ -1,0 +1,232 @@
+"""
+The same values, arranged otherwise: reshaped, transposed, selected, joined, in another precision.
+
+An operation that only moves values has a backward that only moves them back. Where a value is used several times, by
+broadcasting or by a repeated index, it collects the sum of the gradients of its uses.
+
+Forwards return views where NumPy does: no copy is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor, apply
+
+
+def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """
+    Sum a gradient over the axes that broadcasting stretched, back to `shape`.
+
+    Examples
+    --------
+    >>> unbroadcast(np.ones((2, 3)), (3,))
+    array([2., 2., 2.])
+    >>> unbroadcast(np.ones((2, 3)), (2, 1))
+    array([[3.],
+           [3.]])
+    """
+    new_axes = gradient.ndim - len(shape)
+    stretched = tuple(new_axes + i for i, n in enumerate(shape) if n == 1 and gradient.shape[new_axes + i] != 1)
+    axes = tuple(range(new_axes)) + stretched
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape) if axes else gradient
+
+
+def operands(*values: Any) -> list[Tensor]:
+    """
+    The values as tensors of one float type.
+
+    Tensors and float arrays decide it, as in NumPy (float32 with float64 gives float64). Python numbers, NumPy scalars
+    and integer arrays follow: `x * 2`, `x / np.sqrt(d)` and `x * mask` stay float32 where x is.
+    """
+    arrays = [value.data if isinstance(value, Tensor) else value for value in values]
+    deciding = [a.dtype for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    dtype = np.result_type(*deciding) if deciding else None
+    tensors = []
+    for value in values:
+        if not isinstance(value, Tensor):
+            tensors.append(Tensor(value, dtype=dtype))
+        elif dtype is not None and value.dtype != dtype:
+            tensors.append(astype(value, dtype))
+        else:
+            tensors.append(value)
+    return tensors
+
+
+# astype: out = a in another precision; the gradient goes back in a's own
+
+
+def astype_forward(a, dtype):
+    return a.astype(dtype), a.dtype
+
+
+def astype_backward(dout, saved):
+    return (dout.astype(saved),)
+
+
+ASTYPE = Op("astype", astype_forward, astype_backward)
+
+
+def astype(a: Tensor, dtype: Any) -> Tensor:
+    """`a` as float32 or float64; its gradient arrives in `a`'s own dtype."""
+    return apply(ASTYPE, a, dtype=np.dtype(dtype))
+
+
+# reshape: the same values in the same order; so is the gradient
+
+
+def reshape_forward(x, shape):
+    return x.reshape(shape), x.shape
+
+
+def reshape_backward(dout, x_shape):
+    return (dout.reshape(x_shape),)
+
+
+RESHAPE = Op("reshape", reshape_forward, reshape_backward)
+
+
+def reshape(x: Tensor, *shape: Any) -> Tensor:
+    """
+    The same values in another shape; one size may be -1.
+
+    Examples
+    --------
+    >>> reshape(Tensor([1.0, 2.0, 3.0, 4.0]), 2, -1).shape
+    (2, 2)
+    """
+    return apply(RESHAPE, x, shape=_unpacked(shape))
+
+
+def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """Without the axes of size 1 (all of them, or those named)."""
+    return reshape(x, np.squeeze(x.data, axis).shape)
+
+
+def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
+    """With new axes of size 1 at the named places of the result."""
+    return reshape(x, np.expand_dims(x.data, axis).shape)
+
+
+# transpose: out axis i is x axis axes[i]; the gradient takes the inverse permutation
+
+
+def transpose_forward(x, axes):
+    return x.transpose(axes), axes
+
+
+def transpose_backward(dout, axes):
+    return (dout.transpose(np.argsort(axes)),)
+
+
+TRANSPOSE = Op("transpose", transpose_forward, transpose_backward)
+
+
+def transpose(x: Tensor, *axes: Any) -> Tensor:
+    """The axes in another order; without arguments, reversed."""
+    order = _unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
+    if sorted(axis % x.ndim for axis in order) != list(range(x.ndim)):
+        raise ValueError(f"transpose: axes must be a permutation of the {x.ndim} axes of {x.shape}, got {order}")
+    return apply(TRANSPOSE, x, axes=tuple(axis % x.ndim for axis in order))
+
+
+def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
+    """Two axes exchanged."""
+    order = list(range(x.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return transpose(x, order)
+
+
+# broadcast_to: each value is used several times; its gradient is the sum over the uses
+
+
+def broadcast_to_forward(x, shape):
+    return np.broadcast_to(x, shape), x.shape
+
+
+def broadcast_to_backward(dout, x_shape):
+    return (unbroadcast(dout, x_shape),)
+
+
+BROADCAST_TO = Op("broadcast_to", broadcast_to_forward, broadcast_to_backward)
+
+
+def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Stretched to `shape` by NumPy's rule, without a copy."""
+    return apply(BROADCAST_TO, x, shape=tuple(shape))
+
+
+# getitem: out = x[index]; what was not selected has no influence and gradient 0, what was selected twice adds up
+
+
+def getitem_forward(x, index):
+    return x[index], (x.shape, index)
+
+
+def getitem_backward(dout, saved):
+    x_shape, index = saved
+    dx = np.zeros(x_shape, dout.dtype)
+    np.add.at(dx, index, dout)  # dx[index] += dout would add a repeated index only once
+    return (dx,)
+
+
+GETITEM = Op("getitem", getitem_forward, getitem_backward)
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """
+    x[index] with NumPy's indices: integers, slices, None, ..., integer arrays (repeats allowed) and boolean masks.
+
+    Raises
+    ------
+    IndexError
+        As NumPy: an index out of bounds, or too many.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> x[np.array([0, 0, 2])].backward(np.ones(3, np.float32))
+    >>> x.grad
+    array([2., 0., 1.], dtype=float32)
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    index = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
+    return apply(GETITEM, x, index=index)
+
+
+# concatenate: each input is a slice of the output, and so is its gradient of the output's
+
+
+def concatenate_forward(*arrays, axis):
+    return np.concatenate(arrays, axis), ([array.shape[axis] for array in arrays], axis)
+
+
+def concatenate_backward(dout, saved):
+    sizes, axis = saved
+    return tuple(np.split(dout, np.cumsum(sizes)[:-1], axis))
+
+
+CONCATENATE = Op("concatenate", concatenate_forward, concatenate_backward)
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """The tensors one after the other along an existing axis."""
+    if not len(tensors):
+        raise ValueError("concatenate: needs at least one tensor, got none")
+    return apply(CONCATENATE, *operands(*tensors), axis=axis)
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """The tensors one after the other along a new axis."""
+    return concatenate([expand_dims(tensor, axis) for tensor in operands(*tensors)], axis)
+
+
+def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """x.reshape(2, 3) and x.reshape((2, 3)) mean the same, as in NumPy."""
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes)
+
+
+METHODS = (astype, reshape, squeeze, expand_dims, transpose, swapaxes, broadcast_to)
