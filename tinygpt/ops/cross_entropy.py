@@ -1,0 +1,103 @@
+"""
+Cross-entropy: how surprised the model is by the token that came next, averaged over all tokens.
+
+Throughout this file
+    logits         (N, V)           one score for each token of the vocabulary; N = all leading axes together
+    targets        (N,)             the id that came next; `ignore_index` marks those that do not count
+    p              (N, V)           the model's probabilities        M: how many targets count
+    loss           ()               in nats: e^loss is the perplexity
+
+Forward                                              Backward, read upwards
+    (1) shifted = logits - max_V(logits)             (1) adds nothing: p does not change when all logits shift
+    (2) z = sum_V(e^shifted),  p = e^shifted / z     (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
+    (3) nll_n = ln z_n - shifted_n[targets_n]
+    (4) loss = (1 / M) sum of nll_n that count       (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+
+Step (4). The mean gives each counted token the same share, dnll_n = dloss / M.
+Step (3). nll = ln z - s_y, with s the shifted logits of one token and y its target. For any v:
+    d nll / d s_v = d ln z / d s_v - 1[v = y]
+Step (2). z = sum_j e^{s_j}, so
+    d ln z / d s_v = (1 / z) e^{s_v} = p_v
+    hence d nll / d s_v = p_v - 1[v = y]:  what was predicted minus what happened.
+Step (1). s_v = l_v - m with m = max_j l_j. The share that reaches m is -sum_v (p_v - 1[v = y]) = -(1 - 1) = 0, so
+    whichever logit was the largest receives nothing extra, and dl_v = ds_v.
+
+Source: Bishop, Pattern Recognition and Machine Learning, 2006, eq. 4.108-4.109 (softmax and its gradient).
+Cost:   reads the logits, writes p; with a GPT-2 vocabulary that is most of the memory of a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.embedding import check_ids
+
+
+def cross_entropy_forward(logits, targets, ignore_index=-100):
+    rows = np.arange(len(targets))
+    counted = targets != ignore_index
+    target = np.where(counted, targets, 0)  # any valid id where the target is ignored
+    count = max(counted.sum(), 1)  # M
+    shifted = logits - logits.max(axis=-1, keepdims=True)  # (1) (N, V)
+    p = np.exp(shifted)  # (2) (N, V)
+    z = p.sum(axis=-1, keepdims=True)  # (2) (N, 1)
+    p /= z  # (2) (N, V)
+    nll = np.log(z[:, 0]) - shifted[rows, target]  # (3) (N,)
+    loss = nll[counted].sum() / count.astype(logits.dtype)  # (4) ()
+    return loss, (p, target, counted, count)
+
+
+def cross_entropy_backward(dloss, saved):
+    p, target, counted, count = saved
+    rows = np.arange(len(target))
+    dnll = (counted / count * dloss).astype(p.dtype)  # (4) (N,)
+    dlogits = p * dnll[:, None]  # (2) (N, V)
+    dlogits[rows, target] -= dnll  # (3) (N, V)
+    return (dlogits,)
+
+
+CROSS_ENTROPY = Op("cross_entropy", cross_entropy_forward, cross_entropy_backward)
+
+
+def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:
+    """
+    Mean of -ln softmax(logits)[target] over the targets that are not `ignore_index`, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (..., V), float32 or float64
+    targets : integer array, shape (...)
+        From 0 to V - 1, or `ignore_index`.
+    ignore_index : int
+        Targets with this value do not count, neither in the sum nor in the mean.
+
+    Returns
+    -------
+    Tensor, shape ()
+
+    Raises
+    ------
+    TypeError
+        If `targets` are not integers.
+    ValueError
+        If the shapes do not fit, a target is out of range, or no target counts.
+
+    Examples
+    --------
+    >>> cross_entropy(Tensor(np.zeros((2, 3, 50257), np.float32)), np.zeros((2, 3), int))
+    Tensor(10.824905, dtype=float32)
+    """
+    targets = np.asarray(targets.data if isinstance(targets, Tensor) else targets)
+    if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
+        raise ValueError(f"cross_entropy: targets must have shape {logits.shape[:-1]}, as logits without V, got "
+                         f"{targets.shape}")  # fmt: skip
+    n_vocab = logits.shape[-1]
+    counted = targets[targets != ignore_index]
+    check_ids("cross_entropy: targets", counted, n_vocab)
+    if counted.size == 0:
+        raise ValueError(f"cross_entropy: no target counts: all {targets.size} are ignore_index = {ignore_index}")
+    flat = logits if logits.ndim == 2 else logits.reshape(-1, n_vocab)
+    return apply(CROSS_ENTROPY, flat, targets=targets.reshape(-1), ignore_index=ignore_index)

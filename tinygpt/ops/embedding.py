@@ -1,0 +1,87 @@
+"""
+Embedding: look up one row of a table for each token id.
+
+Throughout this file
+    ids            (...)            integers from 0 to V - 1
+    weight         (V, C)           one row a token of the vocabulary
+    out            (..., C)         dX: gradient of the loss with respect to X, same shape as X
+
+Forward                                Backward
+    (1) out_n = weight[ids_n]          (1) dweight_v = sum of dout_n over all n with ids_n = v
+
+Step (1). Think of the lookup as a product with one-hot rows, out = onehot(ids) @ weight, onehot_nv = 1[ids_n = v]. Then
+    dweight = onehot^T dout,   that is   dweight_v = sum_n 1[ids_n = v] dout_n
+A token that stands in the text five times collects five gradients; one that does not stand in it receives zero. The
+product itself would be V times too much work: a scatter-add does the same.
+
+Source: the chain rule; the one-hot view is in Bengio et al. 2003, JMLR 3, section 2.
+Cost:   moves the rows once; backward touches the rows in use, and the zeros of all others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor, apply
+
+
+def embedding_forward(weight, ids):
+    return weight[ids], (weight.shape, ids)  # (1) (..., C)
+
+
+def embedding_backward(dout, saved):
+    shape, ids = saved
+    dweight = np.zeros(shape, dout.dtype)
+    np.add.at(dweight, ids, dout)  # (1) (V, C); dweight[ids] += dout would count a repeated id only once
+    return (dweight,)
+
+
+EMBEDDING = Op("embedding", embedding_forward, embedding_backward)
+
+
+def embedding(ids: Any, weight: Tensor) -> Tensor:
+    """
+    The rows of `weight` that `ids` name.
+
+    Parameters
+    ----------
+    ids : integer array, any shape (...)
+        From 0 to V - 1; negative ids are not counted from the end, they are errors.
+    weight : Tensor, shape (V, C)
+
+    Returns
+    -------
+    Tensor, shape (..., C)
+
+    Raises
+    ------
+    TypeError
+        If `ids` are not integers.
+    ValueError
+        If an id is out of range, or `weight` is not a matrix.
+
+    Examples
+    --------
+    >>> embedding([2, 0, 2], Tensor([[0.0, 0.5], [1.0, 1.5], [2.0, 2.5]])).data
+    array([[2. , 2.5],
+           [0. , 0.5],
+           [2. , 2.5]], dtype=float32)
+    """
+    if weight.ndim != 2:
+        raise ValueError(f"embedding: weight must have shape (V, C), got {weight.shape}")
+    return apply(EMBEDDING, weight, ids=check_ids("embedding: ids", ids, weight.shape[0]))
+
+
+def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
+    """`ids` as an array, or an error that says what is wrong with them."""
+    ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
+    if ids.size == 0 and ids.dtype.kind == "f":
+        ids = ids.astype(np.int64)  # an empty list has no type of its own
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{who} must be integers, got {ids.dtype}")
+    wrong = (ids < 0) | (ids >= n_vocab)
+    if wrong.any():
+        raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}")
+    return ids

@@ -1,0 +1,77 @@
+"""
+Linear: every token's I features become O features, each a weighted sum plus a bias.
+
+Throughout this file
+    x              (..., I)         weight   (I, O)         bias   (O,)
+    out            (..., O)         dX       gradient of the loss with respect to X, same shape as X
+    sum_N          sum over all tokens, the leading axes of x
+
+Forward                                Backward
+    (1) out = x @ weight + bias        (1) dx = dout @ weight^T
+                                           dweight = sum_N(x^T dout),  dbias = sum_N(dout)
+
+Step (1), one entry at a time. For token n:  out_no = sum_i x_ni weight_io + bias_o, so
+    d out_no / d x_ni      = weight_io   and   dx_ni      = sum_o dout_no weight_io  = (dout weight^T)_ni
+    d out_no / d weight_io = x_ni        and   dweight_io = sum_n x_ni dout_no       = (x^T dout)_io
+    d out_no / d bias_o    = 1           and   dbias_o    = sum_n dout_no
+The inner index of each product is the one that the result does not have: shapes alone leave no other choice.
+
+GPT-2 stores its weights as (I, O), "Conv1D" in its code, so x @ weight needs no transpose and loading is a copy.
+
+Source: the chain rule; layout from OpenAI's gpt-2, src/model.py, `conv1d`.
+Cost:   2 N I O operations forward, 4 N I O backward: bound by arithmetic, most of a training step.
+"""
+
+from __future__ import annotations
+
+from tinygpt.autograd import Op, Tensor, apply
+
+
+def linear_forward(x, weight, bias):
+    return x @ weight + bias, (x, weight)  # (1) (..., O)
+
+
+def linear_backward(dout, saved):
+    x, weight = saved
+    inputs, outputs = weight.shape
+    rows, drows = x.reshape(-1, inputs), dout.reshape(-1, outputs)  # (N, I), (N, O): all tokens in one product
+    dx = dout @ weight.T  # (1) (..., I)
+    dweight = rows.T @ drows  # (1) (I, O)
+    dbias = drows.sum(axis=0)  # (1) (O,)
+    return dx, dweight, dbias
+
+
+LINEAR = Op("linear", linear_forward, linear_backward)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """
+    x @ weight + bias.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., I), float32 or float64
+    weight : Tensor, shape (I, O)
+    bias : Tensor, shape (O,)
+
+    Returns
+    -------
+    Tensor, shape (..., O)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), Tensor([0.0, 0.0, 10.0]))
+    Tensor([[ 1.,  2., 13.]], dtype=float32)
+    """
+    if weight.ndim != 2:
+        raise ValueError(f"linear: weight must have shape (I, O), got {weight.shape}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"linear: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
+    if bias.shape != weight.shape[1:]:
+        raise ValueError(f"linear: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")
+    return apply(LINEAR, x, weight, bias)
