@@ -12,22 +12,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tinygpt.autograd import Op as Op
     from tinygpt.autograd import Tensor as Tensor
     from tinygpt.autograd import apply as apply
     from tinygpt.autograd import no_grad as no_grad
+    from tinygpt.config import GPTConfig as GPTConfig
     from tinygpt.gradient_check import GradientCheckError as GradientCheckError
     from tinygpt.gradient_check import gradcheck as gradcheck
+    from tinygpt.graph import Op as Op
+    from tinygpt.model import GPT as GPT
+    from tinygpt.optim import AdamW as AdamW
+    from tinygpt.optim import clip_grad_norm as clip_grad_norm
+    from tinygpt.optim import cosine_schedule as cosine_schedule
     from tinygpt.runtime import implementation as implementation
+    from tinygpt.tokenizer import Tokenizer as Tokenizer
 
 _HOME = {
-    "Op": "autograd",
-    "Tensor": "autograd",
-    "apply": "autograd",
-    "no_grad": "autograd",
+    "AdamW": "optim",
+    "GPT": "model",
+    "GPTConfig": "config",
     "GradientCheckError": "gradient_check",
+    "Op": "graph",
+    "Tensor": "autograd",
+    "Tokenizer": "tokenizer",
+    "apply": "autograd",
+    "clip_grad_norm": "optim",
+    "cosine_schedule": "optim",
     "gradcheck": "gradient_check",
     "implementation": "runtime",
+    "no_grad": "autograd",
 }
 
 __all__ = [*_HOME]

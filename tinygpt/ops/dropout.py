@@ -55,10 +55,13 @@ def dropout_mask(shape, p, seed, dtype):
 def random_bits(seed, count):
     """Step (1): `count` uniform 32-bit words, a function of the seed and of the position only."""
     keys = splitmix64(seed)
-    key0, key1 = np.uint32(keys & 0xFFFFFFFF), np.uint32(keys >> 32)
-    i = np.arange(count, dtype=np.uint64)
-    low, high = i.astype(np.uint32), (i >> np.uint64(32)).astype(np.uint32)
-    return _mix(_mix(low ^ key0) ^ key1 ^ high * np.uint32(0x9E3779B9))
+    key0, key1 = keys & 0xFFFFFFFF, keys >> 32
+    bits = np.empty(count, np.uint32)
+    for start in range(0, count, 2**32):  # one round, unless there are more than 2^32 elements
+        low = np.arange(min(count - start, 2**32), dtype=np.uint32)
+        high = (start >> 32) * 0x9E3779B9 % 2**32
+        bits[start : start + len(low)] = _mix(_mix(low ^ np.uint32(key0)) ^ np.uint32(key1 ^ high))
+    return bits
 
 
 def _mix(h):
@@ -73,7 +76,7 @@ def _mix(h):
 def splitmix64(seed: int) -> int:
     """A 64-bit seed scrambled so that neighbours have nothing in common (Python integers, modulo 2^64)."""
     modulus = 2**64
-    z = (seed + 0x9E3779B97F4A7C15) % modulus
+    z = (int(seed) + 0x9E3779B97F4A7C15) % modulus  # int: NumPy's integers would overflow
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % modulus
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % modulus
     return z ^ (z >> 31)

@@ -65,7 +65,8 @@ def mean_forward(x, axis=None, keepdims=False):
 
 def mean_backward(dout, saved):
     shape, axis, keepdims = saved
-    return (_stretch(dout / max(_group_size(shape, axis), 1), shape, axis, keepdims),)
+    count = _group_size(shape, axis) or 1  # an empty group has no input that a gradient could reach
+    return (_stretch(dout / count, shape, axis, keepdims),)
 
 
 MEAN = Op("mean", mean_forward, mean_backward)

@@ -1,0 +1,217 @@
+"""
+GPT-2: token and position embeddings, L pre-norm blocks, a final layer norm, and a head that shares the embedding's
+table.
+
+    tokens (B, T) -> wte + wpe -> [ x + attn(ln_1(x));  x + mlp(ln_2(x)) ] x L -> ln_f -> @ wte^T -> logits (B, T, V)
+
+Names, layouts and initialisation are GPT-2's, so that a checkpoint is a copy of the arrays. The residual stream x is
+never normalized in place: each block reads a normalized copy and adds to it, which is why its gradient reaches the
+embeddings undiminished.
+
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; OpenAI's gpt-2,
+        src/model.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from tinygpt import checkpoint, generate
+from tinygpt.autograd import Tensor
+from tinygpt.config import GPTConfig
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from tinygpt.ops.attention import attention
+from tinygpt.ops.basic import matmul
+from tinygpt.ops.cross_entropy import cross_entropy
+from tinygpt.ops.embedding import check_ids
+from tinygpt.ops.gelu import gelu
+
+
+class CausalSelfAttention(Module):
+    """Queries, keys and values in one product, attention, and the product that mixes the heads."""
+
+    def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
+        std = config.initializer_range
+        self.n_head = config.n_head
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, weights, std, dtype)
+        self.c_proj = Linear(config.n_embd, config.n_embd, weights, residual_std(config), dtype)
+        self.attn_dropout = Dropout(config.attn_pdrop, dropout)
+        self.resid_dropout = Dropout(config.resid_pdrop, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.c_attn(x)  # (B, T, 3C)
+        seed = self.attn_dropout.seed()
+        heads = attention(qkv, self.n_head, 0.0 if seed is None else self.attn_dropout.p, seed)  # (B, T, C)
+        return self.resid_dropout(self.c_proj(heads))  # (B, T, C)
+
+
+class MLP(Module):
+    """Four times wider, GELU, and back: what each token does on its own."""
+
+    def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, weights, config.initializer_range, dtype)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, weights, residual_std(config), dtype)
+        self.dropout = Dropout(config.resid_pdrop, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(gelu(self.c_fc(x))))  # (B, T, C)
+
+
+class Block(Module):
+    """One layer: attention between tokens, then the MLP on each, both added to the residual stream."""
+
+    def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
+        self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.attn = CausalSelfAttention(config, weights, dropout, dtype)
+        self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.mlp = MLP(config, weights, dropout, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))  # (B, T, C)
+        return x + self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+def residual_std(config: GPTConfig) -> float:
+    """Each of the 2L residual branches adds variance: scaled so that their sum has that of one (GPT-2, section 2.3)."""
+    return config.initializer_range / math.sqrt(2 * config.n_layer)
+
+
+class GPT(Module):
+    """
+    The GPT-2 language model.
+
+    Parameters
+    ----------
+    config : GPTConfig
+    seed : int
+        Of the initial weights and of dropout.
+    dtype : float32 or float64
+        Of the parameters, and so of everything computed from them.
+
+    Attributes
+    ----------
+    generator : np.random.Generator
+        Where dropout's seeds come from; its state is part of a training run's state.
+
+    Examples
+    --------
+    >>> config = GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)
+    >>> model = GPT(config, seed=1337).eval()
+    >>> tokens = np.array([[1, 2, 3]])
+    >>> model(tokens).shape
+    (1, 3, 11)
+    >>> loss = model.loss(tokens, targets=np.array([[2, 3, 4]]))
+    >>> loss.backward()
+    >>> model.wte.weight.grad.shape
+    (11, 4)
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
+        self.config = config
+        weights, self.generator = np.random.default_rng(seed).spawn(2)
+        std = config.initializer_range
+        self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
+        self.wpe = Embedding(config.n_positions, config.n_embd, weights, std, dtype)
+        self.drop = Dropout(config.embd_pdrop, self.generator)
+        self.h = [Block(config, weights, self.generator, dtype) for _ in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.flatten_parameters()
+
+    def hidden(self, tokens: Any) -> Tensor:
+        """The residual stream after the final layer norm, (B, T, C): everything but the head."""
+        tokens = self._check_tokens(tokens)
+        x = self.drop(self.wte(tokens) + self.wpe(np.arange(tokens.shape[1])))  # (B, T, C)
+        for block in self.h:
+            x = block(x)
+        return self.ln_f(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Scores for each token of the vocabulary: (N, C) to (N, V) by the embedding's own table."""
+        return matmul(hidden, self.wte.weight.T)
+
+    def forward(self, tokens: Any) -> Tensor:
+        """
+        The scores of every possible next token at every place.
+
+        Parameters
+        ----------
+        tokens : integer array, shape (B, T), 1 <= T <= n_positions
+
+        Returns
+        -------
+        Tensor, shape (B, T, V)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` are not integers of that shape and from 0 to V - 1.
+        """
+        x = self.hidden(tokens)
+        B, T, C = x.shape
+        return self.head(x.reshape(B * T, C)).reshape(B, T, -1)
+
+    def loss(self, tokens: Any, targets: Any, ignore_index: int = -100) -> Tensor:
+        """
+        Mean cross-entropy of the next token, in nats.
+
+        Parameters
+        ----------
+        tokens, targets : integer arrays, shape (B, T)
+            targets[b, t] is the token that follows tokens[b, t]; those equal to `ignore_index` do not count.
+
+        Returns
+        -------
+        Tensor, shape ()
+        """
+        targets = np.asarray(targets)
+        if targets.shape != np.shape(tokens):
+            raise ValueError(f"GPT.loss: targets must have the tokens' shape {np.shape(tokens)}, got {targets.shape}")
+        x = self.hidden(tokens)
+        B, T, C = x.shape
+        return cross_entropy(self.head(x.reshape(B * T, C)), targets.reshape(B * T), ignore_index)
+
+    def generate(self, ids: Any, **options: Any) -> Iterator[int]:
+        """Yield new token ids one by one; see `tinygpt.generate.generate` for the options."""
+        return generate.generate(self, ids, **options)
+
+    def save_pretrained(self, directory: str | PathLike[str], tokenizer: Any = None) -> None:
+        """Write a Hugging Face GPT-2 directory: config.json, model.safetensors and, if given, the tokenizer's files."""
+        checkpoint.save_model(directory, self.config.to_dict(), self.state_dict(), tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | PathLike[str], seed: int = 1337) -> GPT:
+        """
+        Open a run, a checkpoint of one, or any Hugging Face GPT-2 directory with safetensors.
+
+        Parameters
+        ----------
+        directory : path
+            Given a run directory, its best checkpoint is opened.
+        seed : int
+            Of dropout, in case training goes on.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If files are missing, damaged, or not of a GPT-2.
+        """
+        config, state = checkpoint.load_model(checkpoint.resolve(directory, prefer="best"))
+        model = cls(GPTConfig.from_dict(config), seed=seed)
+        model.load_state_dict(state)
+        return model
+
+    def _check_tokens(self, tokens: Any) -> np.ndarray:
+        tokens = check_ids("GPT: tokens", tokens, self.config.vocab_size)
+        if tokens.ndim != 2 or tokens.size == 0:
+            raise ValueError(f"GPT: tokens must have shape (B, T), with at least one token, got {tokens.shape}")
+        if tokens.shape[1] > self.config.n_positions:
+            raise ValueError(f"GPT: at most n_positions = {self.config.n_positions} tokens fit, got {tokens.shape[1]}; "
+                             "keep the last ones, or choose a longer context")  # fmt: skip
+        return tokens

@@ -1,0 +1,206 @@
+"""
+Modules: tensors with names, and the four layers that GPT-2 is built from.
+
+A module's parameters are its attributes that are tensors which require gradients, and those of the modules among its
+attributes, in the order in which they were set. Their names are the paths to them: `h.0.attn.c_attn.weight`.
+
+`flatten_parameters` moves all of them into one array, and their gradients into another: each parameter becomes a view.
+Backward then writes every gradient where it stays, nothing is allocated from the second step on, and whoever wants to
+treat all parameters alike has one array to go through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+from tinygpt.ops.dropout import dropout
+from tinygpt.ops.embedding import embedding
+from tinygpt.ops.layernorm import layernorm
+from tinygpt.ops.linear import linear
+
+
+class Module:
+    """
+    Something with parameters.
+
+    Attributes
+    ----------
+    training : bool
+        Whether dropout drops. Set by `train` and `eval`.
+    flat_parameters, flat_gradients : np.ndarray, shape (num_parameters,)
+        Present after `flatten_parameters`; matrices first, so that what is decayed lies together.
+
+    Examples
+    --------
+    >>> layer = Linear(2, 3, np.random.default_rng(0))
+    >>> [(name, parameter.shape) for name, parameter in layer.named_parameters()]
+    [('weight', (2, 3)), ('bias', (3,))]
+    >>> layer.num_parameters()
+    9
+    """
+
+    training = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__}: define forward()")
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside, with their names; those of a list are numbered."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Every parameter with its path, depth first."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                yield prefix + name, value
+        for name, child in self.children():
+            yield from child.named_parameters(f"{prefix}{name}.")
+
+    def parameters(self) -> list[Tensor]:
+        """Every parameter, in the order of `named_parameters`."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch dropout on (or off). Returns the module."""
+        self.training = mode
+        for _, child in self.children():
+            child.train(mode)
+        return self
+
+    def eval(self) -> Module:
+        """Switch dropout off. Returns the module."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: the next backward overwrites them."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The parameters' arrays by name (not copies: they change as training goes on)."""
+        return {name: parameter.data for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """
+        Copy arrays into the parameters of the same names. Nothing is written unless everything fits.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            Exactly the names and shapes of `state_dict`; converted to each parameter's dtype.
+
+        Raises
+        ------
+        ValueError
+            If names are missing or unknown, or a shape differs.
+        """
+        parameters = dict(self.named_parameters())
+        missing, unknown = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
+        if missing or unknown:
+            problems = [
+                f"{what} {_few(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
+            ]
+            raise ValueError(f"load_state_dict: the names must be those of this {type(self).__name__}: "
+                             + "; ".join(problems))  # fmt: skip
+        for name, parameter in parameters.items():
+            if np.shape(state[name]) != parameter.shape:
+                raise ValueError(
+                    f"load_state_dict: {name} must have shape {parameter.shape}, got {np.shape(state[name])}"
+                )
+        for name, parameter in parameters.items():
+            np.copyto(parameter.data, state[name])
+
+    def flatten_parameters(self) -> None:
+        """Move all parameters into `flat_parameters` and give their gradients a place in `flat_gradients`."""
+        parameters = sorted(self.parameters(), key=lambda parameter: parameter.ndim < 2)
+        if len({parameter.dtype for parameter in parameters}) > 1:
+            raise TypeError("flatten_parameters: all parameters must have one dtype")
+        dtype = parameters[0].dtype if parameters else np.float32
+        self.flat_parameters = np.empty(sum(parameter.size for parameter in parameters), dtype)
+        self.flat_gradients = np.empty_like(self.flat_parameters)
+        start = 0
+        for parameter in parameters:
+            here = slice(start, start + parameter.size)
+            self.flat_parameters[here] = parameter.data.ravel()
+            parameter.data = self.flat_parameters[here].reshape(parameter.shape)
+            parameter.node.memory = self.flat_gradients[here].reshape(parameter.shape)
+            start = here.stop
+
+
+def _few(names: list[str]) -> str:
+    more = f" ({len(names)} in all)" if len(names) > 3 else ""
+    return (", ".join(names[:3]) or "none") + more
+
+
+def _parameter(array: np.ndarray) -> Tensor:
+    return Tensor(array, requires_grad=True)
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float, dtype: Any = np.float32) -> np.ndarray:
+    """Numbers from a normal distribution of mean 0."""
+    array = rng.standard_normal(shape, dtype=dtype)
+    array *= std
+    return array
+
+
+class Linear(Module):
+    """x @ weight + bias, with a weight of shape (I, O) drawn from N(0, std^2) and a bias of zeros."""
+
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
+        self.weight = _parameter(normal(rng, (inputs, outputs), std, dtype))
+        self.bias = _parameter(np.zeros(outputs, dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A table of `count` rows of `size` features, drawn from N(0, std^2)."""
+
+    def __init__(self, count: int, size: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
+        self.weight = _parameter(normal(rng, (count, size), std, dtype))
+
+    def forward(self, ids: Any) -> Tensor:
+        return embedding(ids, self.weight)
+
+
+class LayerNorm(Module):
+    """Layer normalization over the last axis, of `size` features; starts as the plain normalization."""
+
+    def __init__(self, size: int, eps: float = 1e-5, dtype: Any = np.float32):
+        self.weight = _parameter(np.ones(size, dtype))
+        self.bias = _parameter(np.zeros(size, dtype))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layernorm(x, self.weight, self.bias, self.eps)
+
+
+class Dropout(Module):
+    """Drops with probability `p` in training; draws one seed a call from the generator that it is given."""
+
+    def __init__(self, p: float, generator: np.random.Generator):
+        self.p, self.generator = p, generator
+
+    def seed(self) -> int | None:
+        """The seed of the next mask, or None where nothing is to be dropped."""
+        return int(self.generator.integers(2**63)) if self.training and self.p else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        seed = self.seed()
+        return x if seed is None else dropout(x, self.p, seed)

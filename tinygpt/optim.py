@@ -1,0 +1,232 @@
+"""
+AdamW, the clip of the global gradient norm, and the learning-rate schedule: how a gradient becomes a step.
+
+Source: Kingma & Ba 2014, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2
+        (decay apart from the gradient) and arXiv:1608.03983 (cosine); Pascanu et al. 2013, arXiv:1211.5063 (clip).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+
+
+def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
+    """
+    One AdamW step, in place: `parameter`, `m` and `v` change, `gradient` does not.
+
+    m and v are running means of the gradient and of its square. They start at zero, so after `step` steps they have
+    seen only a share 1 - beta^step of their weight: dividing by it corrects the bias. The step is then about lr in
+    size whatever the gradient's scale, and decay pulls the weight towards zero on its own, not through m and v.
+    """
+    beta1, beta2 = betas
+    m *= beta1  # (1) m = beta1 m + (1 - beta1) gradient
+    m += (1 - beta1) * gradient
+    v *= beta2  # (2) v = beta2 v + (1 - beta2) gradient^2
+    v += (1 - beta2) * (gradient * gradient)
+    m_corrected = m / (1 - beta1**step)  # (3)
+    v_corrected = v / (1 - beta2**step)  # (4)
+    parameter *= 1 - lr * weight_decay  # (5)
+    parameter -= lr * m_corrected / (np.sqrt(v_corrected) + eps)  # (6)
+
+
+class AdamW:
+    """
+    Adam with decoupled weight decay.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+        Parameters; or groups as PyTorch takes them, each a dict with "params" and any of the options below.
+    lr : float
+        Learning rate: roughly the size of a step, in the units of the parameters.
+    betas : (float, float)
+        How much of the running means of gradient and square is kept each step.
+    eps : float
+        Added to the root of the second moment.
+    weight_decay : float
+        Share of a weight, times lr, that each step takes away. It applies to parameters with two or more axes only
+        (matrices, not biases or norms), unless a group names its own "weight_decay": that applies to all of the group.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        One or two for each group given; change ``group["lr"]`` to follow a schedule.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no parameters, one is given twice, does not require gradients, or an option is out of range.
+
+    Examples
+    --------
+    >>> w = Tensor([1.0], requires_grad=True)
+    >>> optimizer = AdamW([w], lr=0.1, weight_decay=0.0)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.data.round(4)
+    array([0.9], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        params = list(params)
+        groups = params if params and isinstance(params[0], dict) else [{"params": params}]
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        self.param_groups: list[dict[str, Any]] = []
+        for group in groups:
+            members = list(group["params"])
+            options = defaults | {key: value for key, value in group.items() if key != "params"}
+            _check_options(options)
+            if "weight_decay" in group:
+                parts = [(members, group["weight_decay"])]
+            else:
+                parts = [([p for p in members if p.ndim >= 2], weight_decay), ([p for p in members if p.ndim < 2], 0.0)]
+            self.param_groups += [options | {"params": p, "weight_decay": decay} for p, decay in parts if p]
+        self._check_parameters()
+        self._state: dict[Tensor, dict[str, Any]] = {}
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient; the others, and their moments, stay as they are."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self._state_of(parameter)
+                state["step"] += 1
+                adamw_update(parameter.data, parameter.grad, state["m"], state["v"], state["step"], group["lr"],
+                             group["betas"], group["eps"], group["weight_decay"])  # fmt: skip
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: the next backward overwrites them."""
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Moments and step counts by the parameters' numbers: "0.m", "0.v", "0.step", ... (arrays are not copied)."""
+        state = {}
+        for index, parameter in enumerate(self._parameters()):
+            for key, value in self._state_of(parameter).items():
+                state[f"{index}.{key}"] = np.asarray(value)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """
+        Restore what `state_dict` gave, for the same parameters in the same order.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unknown, or a shape differs.
+        """
+        parameters = list(self._parameters())
+        shapes = {f"{i}.{key}": p.shape for i, p in enumerate(parameters) for key in ("m", "v")}
+        shapes |= {f"{i}.step": () for i in range(len(parameters))}
+        for name in shapes.keys() ^ state.keys():
+            raise ValueError(f"AdamW.load_state_dict: {name} is {'missing' if name in shapes else 'unknown'}; "
+                             "the state is of other parameters")  # fmt: skip
+        for name, shape in shapes.items():
+            if np.shape(state[name]) != shape:
+                raise ValueError(f"AdamW.load_state_dict: {name} must have shape {shape}, got {np.shape(state[name])}")
+        for index, parameter in enumerate(parameters):
+            mine = self._state_of(parameter)
+            np.copyto(mine["m"], state[f"{index}.m"])
+            np.copyto(mine["v"], state[f"{index}.v"])
+            mine["step"] = int(state[f"{index}.step"])
+
+    def _parameters(self) -> Iterable[Tensor]:
+        return (parameter for group in self.param_groups for parameter in group["params"])
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        if parameter not in self._state:
+            self._state[parameter] = {"m": np.zeros_like(parameter.data), "v": np.zeros_like(parameter.data), "step": 0}
+        return self._state[parameter]
+
+    def _check_parameters(self) -> None:
+        seen: set[Tensor] = set()
+        for parameter in self._parameters():
+            if not (isinstance(parameter, Tensor) and parameter.is_leaf and parameter.requires_grad):
+                raise TypeError(f"AdamW: parameters must be leaf tensors that require gradients, got {parameter!r}")
+            if parameter in seen:
+                raise ValueError(f"AdamW: a parameter of shape {parameter.shape} is given twice")
+            seen.add(parameter)
+        if not seen:
+            raise ValueError("AdamW: needs at least one parameter, got none")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    ranges = {"lr": options["lr"], "eps": options["eps"], "weight_decay": options["weight_decay"]}
+    for name, value in ranges.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"AdamW: {name} must be at least 0, got {value}")
+    if not all(0 <= beta < 1 for beta in options["betas"]):
+        raise ValueError(f"AdamW: betas must be at least 0 and below 1, got {options['betas']}")
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """
+    Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Those without a gradient are left out.
+    max_norm : float
+        Above 0; `inf` only measures.
+
+    Returns
+    -------
+    float
+        The norm before the clip, summed in float64. NaN or infinite where a gradient is: nothing is scaled then.
+
+    Examples
+    --------
+    >>> w = Tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> clip_grad_norm([w], 1.0)
+    10.0
+    >>> float(np.linalg.norm(w.grad).round(4))
+    1.0
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = math.sqrt(sum(float(np.square(gradient).sum(dtype=np.float64)) for gradient in gradients))
+    if max_norm < norm < math.inf:
+        for gradient in gradients:
+            gradient *= max_norm / norm
+    return norm
+
+
+def cosine_schedule(step: int, *, lr: float, min_lr: float, warmup: int, steps: int) -> float:
+    """
+    The learning rate of a step, counted from 0: a linear rise, then half a cosine down.
+
+    Parameters
+    ----------
+    step : int
+    lr, min_lr : float
+        The highest rate, reached after `warmup` steps, and the one that the last step comes down to.
+    warmup, steps : int
+        Length of the rise, and of the whole.
+
+    Examples
+    --------
+    >>> [round(cosine_schedule(s, lr=1.0, min_lr=0.1, warmup=2, steps=6), 3) for s in range(7)]
+    [0.333, 0.667, 1.0, 0.868, 0.55, 0.232, 0.1]
+    """
+    if step < warmup:
+        return lr * (step + 1) / (warmup + 1)
+    progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
+    return min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (lr - min_lr)
