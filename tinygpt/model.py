@@ -186,7 +186,7 @@ class GPT(Module):
         checkpoint.save_model(directory, self.config.to_dict(), self.state_dict(), tokenizer)
 
     @classmethod
-    def from_pretrained(cls, directory: str | PathLike[str], seed: int = 1337) -> GPT:
+    def from_pretrained(cls, directory: str | PathLike[str], seed: int = 1337, **changes: Any) -> GPT:
         """
         Open a run, a checkpoint of one, or any Hugging Face GPT-2 directory with safetensors.
 
@@ -196,6 +196,8 @@ class GPT(Module):
             Given a run directory, its best checkpoint is opened.
         seed : int
             Of dropout, in case training goes on.
+        **changes
+            Fields of `GPTConfig` to replace, such as the rates of dropout.
 
         Raises
         ------
@@ -203,7 +205,7 @@ class GPT(Module):
             If files are missing, damaged, or not of a GPT-2.
         """
         config, state = checkpoint.load_model(checkpoint.resolve(directory, prefer="best"))
-        model = cls(GPTConfig.from_dict(config), seed=seed)
+        model = cls(GPTConfig.from_dict(config | changes), seed=seed)
         model.load_state_dict(state)
         return model
 

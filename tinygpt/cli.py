@@ -1,0 +1,216 @@
+"""
+The `tinygpt` command: arguments only. What the subcommands do is in `commands.py`, which is imported when one runs, so
+that `tinygpt --help` waits for nothing and `--threads` is set before NumPy starts its threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+# A user's mistake (or a machine's: a full disk, no network) is one line and exit status 2; anything else is our bug.
+MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = build_parser().parse_args(arguments)
+    if getattr(options, "threads", None):
+        set_thread_variables(options.threads)
+    from tinygpt import commands
+
+    try:
+        return getattr(commands, options.command)(options)
+    except MISTAKES as error:
+        if os.environ.get("TINYGPT_TRACEBACK"):
+            raise
+        print(f"tinygpt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tinygpt: interrupted", file=sys.stderr)
+        return 130
+
+
+def set_thread_variables(threads: int) -> None:
+    """Tell every BLAS that NumPy may be built with how many threads to use; read when NumPy is first imported."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line as a whole."""
+    from tinygpt import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="tinygpt", description="GPT-2 in pure Python, with the gradients written by hand."
+    )
+    parser.add_argument("--version", action="version", version=f"tinygpt {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_generate(commands)
+    _add_evaluate(commands)
+    _add_data(commands)
+    _add_tokenizer(commands)
+    return parser
+
+
+def _add(commands, name: str, command: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_train(commands) -> None:
+    parser = _add(
+        commands,
+        "train",
+        "train",
+        "Train a GPT-2 on the bundled bedtime stories, or on your own text.",
+        "examples:\n"
+        "  tinygpt train                                    two to three minutes on two cores, into runs/tiny\n"
+        "  tinygpt train --data book.txt --out runs/book    your own text\n"
+        "  tinygpt train --out runs/book --resume           go on after Ctrl-C\n"
+        "  tinygpt train --preset shakespeare-char --data tinyshakespeare.txt\n"
+        "\npreset sizes (layers, heads, dimensions, context, vocabulary):\n"
+        "  tiny 4, 4, 128, 128, 1024               shakespeare-char 4, 4, 128, 64, 256 (bytes)\n"
+        "  bedtime 12, 12, 768, 512, 50257         gpt2 12, 12, 768, 1024, 50257\n"
+        "  gpt2-medium 24, 16, 1024, 1024, 50257   gpt2-large 36, 20, 1280    gpt2-xl 48, 25, 1600\n",
+    )
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, metavar="NAME", help=_recipe("sizes and recipe: " + ", ".join(PRESETS), "tiny"))
+    add("--data", metavar="PATH", help=_recipe("a .txt file, a folder of them, or a token file", "the bundled stories"))
+    add("--tokenizer", metavar="DIR", help=_recipe("folder with a tokenizer's files", "train one on the text"))
+    add("--vocab-size", type=int, metavar="N", help=_recipe("tokens of a tokenizer to be trained"))
+    add("--init-from", metavar="DIR", help=_recipe("start from a checkpoint's weights and sizes", "random weights"))
+    add("--out", metavar="DIR", help=_recipe("the run's folder", "runs/PRESET"))
+    add("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    add("--stop-after", type=int, metavar="K", help="stop and save after K steps in all, schedule unchanged")
+    add("--steps", type=int, metavar="N", help=_recipe("optimizer steps"))
+    add("--batch-size", type=int, metavar="B", help=_recipe("windows of text at a time"))
+    add("--context", type=int, metavar="T", help=_recipe("tokens a window; the model's n_positions"))
+    add("--grad-accumulation", type=int, metavar="N", help=_recipe("batches a step", "1"))
+    add("--lr", type=float, help=_recipe("highest learning rate"))
+    add("--min-lr", type=float, metavar="LR", help=_recipe("last learning rate", "a tenth of the highest"))
+    add("--warmup", type=int, metavar="N", help=_recipe("steps of rising learning rate"))
+    add("--beta1", type=float, metavar="B", help=_recipe("AdamW's first beta", "0.9"))
+    add("--beta2", type=float, metavar="B", help=_recipe("AdamW's second beta"))
+    add("--weight-decay", type=float, metavar="W", help=_recipe("decay of the matrices", "0.1"))
+    add("--clip", type=float, metavar="NORM", help=_recipe("largest gradient norm", "1.0"))
+    add("--dropout", type=float, metavar="P", help=_recipe("probability, at GPT-2's three places"))
+    add("--eval-every", type=int, metavar="N", help=_recipe("steps between validations"))
+    add("--eval-tokens", type=int, metavar="N", help=_recipe("validation tokens scored while training", "131072"))
+    add("--seed", type=int, metavar="N", help=_recipe("of weights, batches, dropout and stories", "1337"))
+    _add_threads(parser)
+    add("--quiet", action="store_true", help="no progress bar, no stories: the final lines only")
+
+
+def _recipe(what: str, default: str = "the preset's") -> str:
+    return f"{what} (default: {default})"
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads to compute with (default: all cores)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _add_generate(commands) -> None:
+    parser = _add(
+        commands,
+        "generate",
+        "generate",
+        "Continue a text, shown as it is made.",
+        'example:\n  tinygpt generate runs/tiny --prompt "Once upon a time" --temperature 0.8\n',
+    )
+    add = parser.add_argument
+    add("model", metavar="RUN", help="a run, a checkpoint, or any Hugging Face GPT-2 folder")
+    add("--prompt", help="text to continue (default: the start of a new text)")
+    add("--max-tokens", type=int, default=200, metavar="N", help="most tokens to make (default: 200)")
+    add(
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="T",
+        help="0: always the likeliest token; higher: more surprises (default: 0.8)",
+    )
+    add("--top-k", type=int, default=50, metavar="K", help="choose among the K likeliest tokens; 0: all (default: 50)")
+    add(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="choose among the likeliest that reach probability P (default: 1, all)",
+    )
+    add("--seed", type=int, help="same seed, same text (default: a new text each time)")
+    add("--stop", metavar="TEXT", help="end before this text")
+    _add_threads(parser)
+
+
+def _add_evaluate(commands) -> None:
+    parser = _add(
+        commands,
+        "evaluate",
+        "evaluate",
+        "Loss, perplexity and bits per byte of a model on a text.",
+        "Windows of the model's context lie side by side: each token but the first is predicted once.\n"
+        "loss: nats a token; perplexity: e^loss; bits per byte: comparable between tokenizers.\n",
+    )
+    parser.add_argument("model", metavar="RUN", help="a run, a checkpoint, or any Hugging Face GPT-2 folder")
+    parser.add_argument("--data", required=True, help="a .txt file, a folder of them, or a token file")
+    parser.add_argument("--tokenizer", metavar="DIR",
+                        help="where the model's folder has none (default: the model's own)")  # fmt: skip
+    parser.add_argument("--context", type=_positive, metavar="T",
+                        help="tokens a window (default: the model's)")  # fmt: skip
+    parser.add_argument("--batch-size", type=_positive, default=8, metavar="B", help="windows at a time (default: 8)")
+    _add_threads(parser)
+
+
+def _add_data(commands) -> None:
+    data = commands.add_parser("data", help="Get texts to train on.", description="Get texts to train on.")
+    sources = data.add_subparsers(metavar="SOURCE", required=True)
+    parser = _add(
+        sources,
+        "gutenberg",
+        "data_gutenberg",
+        "Download books of Project Gutenberg, without their licence texts, split into stories.",
+        "example:\n  tinygpt data gutenberg 2591 1597 -o corpus.txt     Grimm and Andersen\n",
+    )
+    parser.add_argument("books", metavar="NUMBER", type=_positive, nargs="+", help="number of a book")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="the .txt file to write")
+    parser.add_argument("--base-url", metavar="URL",
+                        help="a mirror (default: https://www.gutenberg.org)")  # fmt: skip
+    parser.add_argument("--cache", type=Path, metavar="DIR",
+                        help="where downloads are kept (default: tinygpt/gutenberg in the user's cache)")  # fmt: skip
+
+
+def _add_tokenizer(commands) -> None:
+    tokenizer = commands.add_parser("tokenizer", help="Train a tokenizer, or encode a text with one.",
+                                    description="Train a tokenizer, or encode a text with one.")  # fmt: skip
+    actions = tokenizer.add_subparsers(metavar="ACTION", required=True)
+    parser = _add(actions, "train", "tokenizer_train", "Learn a byte-pair vocabulary from a text.")
+    parser.add_argument("text", help="a .txt file or a folder of them")
+    parser.add_argument(
+        "-o", "--out", required=True, type=Path, metavar="DIR", help="folder for vocab.json, merges.txt"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=_positive,
+        default=4096,
+        metavar="N",
+        help="256 bytes, merges and <|endoftext|> together (default: 4096)",
+    )
+    parser = _add(actions, "encode", "tokenizer_encode", "Write a text's token ids to a token file.")
+    parser.add_argument("text", help="a .txt file or a folder of them")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="the token file to write")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="folder with the tokenizer's files")

@@ -1,0 +1,129 @@
+"""What a training run is told, and the recipe of each preset for what it is not told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tinygpt.config import PRESETS, GPTConfig
+
+# GPT-2 was trained at 2.5e-4 to 1e-3, the smaller the model the higher. The decay, the clip and the second beta are
+# those that GPT-3 and nanoGPT use; the small models take beta2 = 0.99, since their batches are small and noisy.
+_LARGE = {"steps": 1000, "batch_size": 4, "lr": 3e-4, "warmup": 50, "beta2": 0.95, "eval_every": 100}
+RECIPES: dict[str, dict[str, Any]] = {
+    "tiny": {"steps": 700, "batch_size": 8, "lr": 2e-3, "warmup": 50, "beta2": 0.99, "eval_every": 100},
+    # nanoGPT's recipe for a laptop's CPU, from its README and config/train_shakespeare_char.py
+    "shakespeare-char": {"steps": 2000, "batch_size": 12, "lr": 1e-3, "warmup": 100, "beta2": 0.99, "eval_every": 250},
+    "bedtime": _LARGE,
+    "gpt2": _LARGE,
+    "gpt2-medium": _LARGE | {"lr": 2e-4, "batch_size": 2},
+    "gpt2-large": _LARGE | {"lr": 1.5e-4, "batch_size": 1},
+    "gpt2-xl": _LARGE | {"lr": 1e-4, "batch_size": 1},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """
+    Everything that decides what a run computes: equal settings give equal weights, to the last bit.
+
+    Parameters
+    ----------
+    preset : str
+        Which sizes and which recipe.
+    data : str or None
+        A .txt file, a folder of them, or a token file; None: the bundled stories.
+    tokenizer : str or None
+        A folder with a tokenizer's files; None: train one on the training text (or take that of `init_from`).
+    vocab_size : int
+        Of a tokenizer that is to be trained.
+    init_from : str or None
+        A checkpoint to start from; its sizes replace the preset's.
+    steps, batch_size, context, grad_accumulation : int
+        Each step learns from batch_size * grad_accumulation windows of `context` tokens.
+    lr, min_lr, warmup
+        The schedule: up to `lr` in `warmup` steps, down to `min_lr` at the end.
+    beta1, beta2, weight_decay : float
+        AdamW's.
+    clip : float
+        The largest gradient norm.
+    dropout : float
+        At GPT-2's three places.
+    eval_every : int
+        Validate, save and tell a story after every so many steps.
+    eval_tokens : int
+        How many tokens of the validation text to score while training; the final figure takes all of them.
+    seed : int
+        Of the initial weights, the batches, dropout and the stories.
+
+    Raises
+    ------
+    ValueError
+        If one of them is impossible.
+    """
+
+    preset: str = "tiny"
+    data: str | None = None
+    tokenizer: str | None = None
+    vocab_size: int = 0
+    init_from: str | None = None
+    steps: int = 0
+    batch_size: int = 0
+    context: int = 0
+    grad_accumulation: int = 1
+    lr: float = 0.0
+    min_lr: float = 0.0
+    warmup: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    dropout: float = 0.0
+    eval_every: int = 0
+    eval_tokens: int = 131072
+    seed: int = 1337
+
+    def __post_init__(self) -> None:
+        positive = ("vocab_size", "steps", "batch_size", "context", "grad_accumulation", "eval_every", "eval_tokens")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"train: {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"train: {name} must be positive, got {getattr(self, name)}")
+        for name in ("warmup", "min_lr", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"train: {name} must be at least 0, got {getattr(self, name)}")
+        if self.min_lr > self.lr:
+            raise ValueError(f"train: min_lr must be at most lr = {self.lr}, got {self.min_lr}")
+        for name in ("beta1", "beta2", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"train: {name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+    @classmethod
+    def from_preset(cls, preset: str = "tiny", **given: Any) -> TrainingSettings:
+        """
+        The preset's recipe, with what was given (None counts as not given) in its place.
+
+        Examples
+        --------
+        >>> TrainingSettings.from_preset("shakespeare-char", steps=10).batch_size
+        12
+        """
+        config = GPTConfig.preset(preset)
+        values = RECIPES[preset] | {"context": config.n_positions, "vocab_size": config.vocab_size}
+        values["dropout"] = config.resid_pdrop
+        values |= {name: value for name, value in given.items() if value is not None}
+        values.setdefault("min_lr", values["lr"] / 10)
+        return cls(preset=preset, **values)
+
+    def changed(self, given: dict[str, Any]) -> list[str]:
+        """What `given` (None counts as not given) says otherwise, each as "name: mine, not theirs"."""
+        return [
+            f"{name} is {getattr(self, name)!r}, not {value!r}"
+            for name, value in given.items()
+            if value is not None and getattr(self, name) != value
+        ]
+
+
+assert RECIPES.keys() == PRESETS.keys()

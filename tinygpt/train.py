@@ -1,0 +1,293 @@
+"""
+The training loop: batches, gradients, AdamW; validation, checkpoints, a story now and then.
+
+A run is a folder:
+
+    settings.json     what it was told            metrics.jsonl, loss.png    how it went
+    best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
+    last/             the newest one, and beside it what resuming needs
+
+Resuming is exact to the last bit. The batch of a step is a function of the seed and the step's number, dropout's seeds
+come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tinygpt import checkpoint
+from tinygpt.config import GPTConfig
+from tinygpt.corpus import sample_batch
+from tinygpt.dataset import Dataset, load_dataset
+from tinygpt.evaluate import Evaluation, evaluate
+from tinygpt.interrupt import Interrupt
+from tinygpt.model import GPT
+from tinygpt.optim import AdamW, clip_grad_norm, cosine_schedule
+from tinygpt.run_log import MetricsLog, plot_losses
+from tinygpt.settings import TrainingSettings
+
+STORY_TOKENS = 80
+
+
+class Result(NamedTuple):
+    """
+    How a run ended.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    first, final : Evaluation or None
+        Before the first step, and after the last, both over the whole validation text; None where this call did not
+        get there.
+    best_loss : float
+        The lowest validation loss, that of `best/`.
+    story : str
+        What the final model tells.
+    plot : Path or None
+        The picture of the losses, where matplotlib is installed.
+    """
+
+    step: int
+    first: Evaluation | None
+    final: Evaluation | None
+    best_loss: float
+    story: str
+    plot: Path | None
+
+
+def train(
+    settings: TrainingSettings,
+    run: Path | str,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    progress: bool = True,
+) -> Result:
+    """
+    Train a GPT-2 into the folder `run`.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    run : path
+        Must not exist yet, unless `resume`.
+    resume : bool
+        Go on where `run` stopped; `settings` must be its own (`load_settings` reads them).
+    stop_after : int, optional
+        Stop, and save, when so many steps are done in all; the schedule stays that of `settings.steps`.
+    progress : bool
+        Show a bar and tell stories while training.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    FileExistsError
+        If `run` exists and is not to be resumed.
+    FloatingPointError
+        If the loss or the gradient is not finite; the last checkpoint stays.
+    ValueError, FileNotFoundError, OSError
+        If settings, data, tokenizer and checkpoint do not fit together, or files cannot be read or written.
+    """
+    run = Path(run)
+    if not resume and run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
+    if stop_after is not None and stop_after < 1:
+        raise ValueError(f"train: stop_after must be at least 1, got {stop_after}")
+    trainer = Trainer(settings, run, resume, progress)
+    with Interrupt() as interrupt:
+        return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
+
+
+def load_settings(run: Path | str) -> TrainingSettings:
+    """The settings of an existing run."""
+    path = Path(run) / "settings.json"
+    if not path.exists():
+        raise FileNotFoundError(f"train: {run} is not a run to resume: it has no settings.json; check --out")
+    try:
+        return TrainingSettings(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"train: {path} is damaged ({error}); restore it or start a new run") from None
+
+
+class Trainer:
+    """A model, its optimizer and its data, and where they are in the run."""
+
+    def __init__(self, settings: TrainingSettings, run: Path, resume: bool, progress: bool) -> None:
+        self.settings, self.run, self.progress = settings, run, progress
+        last = self._last_checkpoint() if resume else None
+        tokenizer = checkpoint.load_tokenizer(last) if last else None
+        self.data: Dataset = load_dataset(settings, tokenizer, progress)
+        self.model = _new_model(settings, self.data) if last is None else GPT.from_pretrained(last)
+        self.optimizer = AdamW(self.model.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2),
+                               weight_decay=settings.weight_decay)  # fmt: skip
+        self.step, self.best_loss, self._validation_loss = 0, math.inf, math.nan
+        if last is not None:
+            self._restore(last)
+        run.mkdir(parents=True, exist_ok=True)
+        checkpoint.atomic_write(run / "settings.json", json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+
+    def run_until(self, stop: int, interrupt: Interrupt) -> Result:
+        """Train, from wherever the run is, until `stop` steps are done or the user interrupts."""
+        if self.step >= stop:
+            raise ValueError(f"train: {self.run} has done {self.step} steps of {stop}: nothing is left to do; "
+                             "for more, start a new run with --init-from")  # fmt: skip
+        first = final = None
+        with MetricsLog(self.run / "metrics.jsonl", self.step) as log, self._bar() as bar:
+            self._announce()
+            if self.step == 0:
+                first = self._validate(log, bar)
+            while self.step < stop and not interrupt.requested:
+                bar.set_postfix_str(self._take_step(log))
+                bar.update()
+                if self.step % self.settings.eval_every == 0 and self.step < self.settings.steps:
+                    self._validate(log, bar)
+                    self._tell(f"step {self.step}: {self.story()!r}")
+                    self._save()
+            if self.step == self.settings.steps:
+                final = self._validate(log, bar, everything=True)
+            self._save()
+        plot = self.run / "loss.png"
+        drawn = plot_losses(self.run / "metrics.jsonl", plot)
+        return Result(self.step, first, final, self.best_loss, self.story(), plot if drawn else None)
+
+    def _take_step(self, log: MetricsLog) -> str:
+        """One step; returns what the bar shows of it."""
+        s, start = self.settings, time.perf_counter()
+        lr = cosine_schedule(self.step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        mean_loss = 0.0
+        for part in range(s.grad_accumulation):
+            number = self.step * s.grad_accumulation + part
+            inputs, targets = sample_batch(self.data.train, s.batch_size, s.context, s.seed, number)
+            loss = self.model.loss(inputs, targets) / s.grad_accumulation
+            loss.backward()
+            mean_loss += loss.item()
+        norm = clip_grad_norm(self.model.parameters(), s.clip)
+        if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+            raise FloatingPointError(self._not_finite(mean_loss, norm))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        seconds = time.perf_counter() - start
+        rate = s.grad_accumulation * s.batch_size * s.context / seconds
+        log.write(step=self.step, loss=mean_loss, lr=lr, grad_norm=norm, ms=1000 * seconds, tokens_per_second=rate)
+        return (
+            f"loss {mean_loss:.3f}, val {self._validation_loss:.3f}, lr {lr:.1e}, norm {norm:.2f}, "
+            f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
+        )
+
+    def _validate(self, log: MetricsLog, bar: tqdm, everything: bool = False) -> Evaluation:
+        """Score the validation text (its beginning, if it is long), and keep the model if it is the best so far."""
+        s = self.settings
+        tokens = self.data.validation if everything else self.data.validation[: s.eval_tokens + 1]
+        bar.set_description("validating")
+        result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
+        bar.set_description("training")
+        self._validation_loss = result.loss
+        log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
+                  bits_per_byte=result.bits_per_byte)  # fmt: skip
+        self._tell(f"step {self.step}: validation {result}")
+        if result.loss < self.best_loss:
+            self.best_loss = result.loss
+            if self.step > 0:  # an untrained model is not worth keeping
+                with checkpoint.swap_in(self.run / "best") as folder:
+                    self.model.save_pretrained(folder, self.data.tokenizer)
+        return result
+
+    def _save(self) -> None:
+        info = {
+            "step": self.step,
+            "best_loss": self.best_loss,
+            "validation_loss": self._validation_loss,
+            "data": self.data.fingerprint,
+            "generator": self.model.generator.bit_generator.state,
+        }
+        with checkpoint.swap_in(self.run / "last") as folder:
+            self.model.save_pretrained(folder, self.data.tokenizer)
+            checkpoint.save_training_state(folder, self.optimizer.state_dict(), info)
+
+    def _restore(self, last: Path) -> None:
+        tensors, info = checkpoint.load_training_state(last)
+        if info["data"] != self.data.fingerprint:
+            raise ValueError(
+                f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
+                "now; restore the text, or start a new run with --init-from"
+            )
+        self.optimizer.load_state_dict(tensors)
+        self.model.generator.bit_generator.state = info["generator"]
+        self.step, self.best_loss = info["step"], info["best_loss"]
+        self._validation_loss = info["validation_loss"]
+
+    def _last_checkpoint(self) -> Path | None:
+        """Where to go on from; None where the run was stopped before it saved anything."""
+        checkpoint.recover(self.run / "last")
+        return self.run / "last" if (self.run / "last").is_dir() else None
+
+    def story(self) -> str:
+        """What the model tells after an end-of-text token (or a line end, where there is none)."""
+        tokenizer = self.data.tokenizer
+        eot = tokenizer.eot_token
+        prompt = [eot] if eot is not None else tokenizer.encode("\n")
+        stop = () if eot is None else (eot,)
+        length = STORY_TOKENS if eot is not None else 3 * STORY_TOKENS
+        ids = self.model.generate(prompt, max_tokens=length, temperature=0.8, top_k=50, seed=self.settings.seed,
+                                  stop_ids=stop)  # fmt: skip
+        return tokenizer.decode(list(ids)).strip()
+
+    def _bar(self) -> tqdm:
+        return tqdm(total=self.settings.steps, initial=self.step, unit="step", desc="training",
+                    disable=not self.progress, dynamic_ncols=True)  # fmt: skip
+
+    def _tell(self, line: str) -> None:
+        if self.progress:
+            tqdm.write(line)
+
+    def _announce(self) -> None:
+        s, config = self.settings, self.model.config
+        self._tell(
+            f"{self.run}: {self.model.num_parameters():,} parameters ({config.n_layer} layers, {config.n_head} heads, "
+            f"{config.n_embd} dimensions, context {s.context}, vocabulary {config.vocab_size:,}); "
+            f"{len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on; "
+            f"{s.batch_size * s.grad_accumulation * s.context:,} tokens a step"
+        )
+
+    def _not_finite(self, loss: float, norm: float) -> str:
+        saved = "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
+        return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}; {saved}; "
+                f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+
+
+def _new_model(settings: TrainingSettings, data: Dataset) -> GPT:
+    """A fresh model of the preset's sizes, or that of --init-from, ready for the data's vocabulary."""
+    rates: dict[str, Any] = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), settings.dropout)
+    if settings.init_from is None:
+        config = GPTConfig.preset(settings.preset)
+        sizes = {"vocab_size": data.tokenizer.n_vocab, "n_positions": settings.context}
+        return GPT(dataclasses.replace(config, **sizes, **rates), seed=settings.seed)
+    model = GPT.from_pretrained(settings.init_from, seed=settings.seed, **rates)
+    if data.tokenizer.n_vocab > model.config.vocab_size:
+        raise ValueError(
+            f"train: the tokenizer has {data.tokenizer.n_vocab} tokens, {settings.init_from} only "
+            f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
+        )
+    if settings.context > model.config.n_positions:
+        raise ValueError(
+            f"train: --context must be at most the {model.config.n_positions} positions of {settings.init_from}, "
+            f"got {settings.context}"
+        )
+    if np.max(data.train) >= model.config.vocab_size:
+        raise ValueError(f"train: the data has token {np.max(data.train)}, the model only {model.config.vocab_size}")
+    return model
