@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# The matrices of the tests are small: a second thread costs more than it computes. Read when NumPy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -13,18 +16,39 @@ settings.register_profile("tinygpt", deadline=None, print_blob=True)
 settings.load_profile("tinygpt")
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("TINYGPT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real text and of GPT-2's vocabulary that is not part of the project."""
-    folder = Path(os.environ.get("TINYGPT_TEST_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no test data at {folder}: set TINYGPT_TEST_DATA to the folder that holds gutenberg/ and gpt2/")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"no test data at {DATA}: set TINYGPT_TEST_DATA to the folder that holds gutenberg/ and gpt2/")
+    return DATA
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A generator of its own for every test, always the same."""
     return np.random.default_rng(1337)
+
+
+def fail_if_skipped(report) -> None:
+    """With TINYGPT_NO_SKIPS set, as continuous integration sets it, a skip for want of data or torch is a failure."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("TINYGPT_NO_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but TINYGPT_NO_SKIPS is set: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    fail_if_skipped(report)
+    return report

@@ -1,0 +1,252 @@
+"""Training runs: they learn, they resume to the last bit, and whatever ends them leaves a checkpoint that opens."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tinygpt import GPT, Tokenizer, checkpoint, corpus
+from tinygpt.interrupt import Interrupt
+from tinygpt.run_log import plot_losses, read_metrics, smooth
+from tinygpt.settings import TrainingSettings
+from tinygpt.train import Trainer, load_settings, train
+
+SMALL = {"steps": 6, "batch_size": 2, "context": 16, "eval_every": 2, "vocab_size": 300, "eval_tokens": 200}
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(f"The hen counts {n} eggs, and then {n + 1}." for n in range(120)), encoding="utf-8")
+    return path
+
+
+def settings(text, **changes):
+    return TrainingSettings.from_preset("tiny", data=str(text), **(SMALL | changes))
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_learns_and_leaves_everything_it_promises(text, tmp_path):
+    run = tmp_path / "run"
+    result = train(settings(text, steps=40, lr=3e-3, eval_every=20), run, progress=False)
+    assert result.first.loss == pytest.approx(math.log(300), abs=0.2)  # an untrained model knows nothing
+    assert result.final.loss < result.first.loss - 1
+    assert result.final.perplexity == pytest.approx(math.exp(result.final.loss))
+    assert result.story
+    hugging_face = {"config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"}
+    assert set(os.listdir(run / "best")) == hugging_face
+    assert set(os.listdir(run / "last")) == hugging_face | {"training_state.safetensors", "training_state.json"}
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 41))
+    assert [line["step"] for line in lines if "validation_loss" in line] == [0, 20, 40]
+    best = min(line["validation_loss"] for line in lines if "validation_loss" in line)
+    assert result.best_loss == best
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_resuming_is_exact_to_the_last_bit(text, tmp_path, stop):
+    """With dropout, gradient accumulation and stops on and off the evaluation's rhythm."""
+    s = settings(text, dropout=0.1, grad_accumulation=2)
+    train(s, tmp_path / "whole", progress=False)
+    train(s, tmp_path / "parts", progress=False, stop_after=stop)
+    assert json.loads((tmp_path / "parts/last/training_state.json").read_text())["step"] == stop
+    train(load_settings(tmp_path / "parts"), tmp_path / "parts", resume=True, progress=False)
+    for name in ("last", "best"):
+        assert files_of(tmp_path / "parts" / name) == files_of(tmp_path / "whole" / name)
+    steps = [[(line["step"], line.get("loss"), line.get("validation_loss")) for line in
+              read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("whole", "parts")]  # fmt: skip
+    assert steps[0] == steps[1]
+
+
+def test_other_seeds_give_other_weights(text, tmp_path):
+    for seed in (1, 2):
+        train(settings(text, seed=seed, steps=1), tmp_path / str(seed), progress=False)
+    assert files_of(tmp_path / "1/last")["model.safetensors"] != files_of(tmp_path / "2/last")["model.safetensors"]
+
+
+def test_gradient_accumulation_equals_a_larger_batch(text, tmp_path):
+    """The mean over two batches of 2 is the mean over one of 4; the batches are put together by hand here."""
+    trainers = [Trainer(settings(text, dropout=0.0, batch_size=b, grad_accumulation=n), tmp_path / f"{b}", False, False)
+                for b, n in ((2, 2), (4, 1))]  # fmt: skip
+    parts = [corpus.sample_batch(trainers[0].data.train, 2, 16, 1337, number) for number in (0, 1)]
+    whole = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    losses = []
+    for inputs, targets in parts:
+        loss = trainers[0].model.loss(inputs, targets) / 2
+        loss.backward()
+        losses.append(loss.item())
+    loss = trainers[1].model.loss(*whole)
+    loss.backward()
+    assert sum(losses) == pytest.approx(loss.item(), rel=1e-6)
+    flat = [trainer.model.flat_gradients for trainer in trainers]
+    np.testing.assert_allclose(flat[0], flat[1], atol=1e-6 * np.abs(flat[1]).max())  # float32 sums in another order
+
+
+def test_an_existing_run_is_never_overwritten(text, tmp_path):
+    train(settings(text, steps=1), tmp_path / "run", progress=False)
+    before = files_of(tmp_path / "run/last")
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(settings(text, steps=1), tmp_path / "run", progress=False)
+    assert files_of(tmp_path / "run/last") == before
+
+
+def test_a_finished_run_has_nothing_to_resume(text, tmp_path):
+    train(settings(text, steps=1), tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="nothing is left to do"):
+        train(load_settings(tmp_path / "run"), tmp_path / "run", resume=True, progress=False)
+
+
+def test_resuming_on_changed_data_is_refused(text, tmp_path):
+    train(settings(text), tmp_path / "run", progress=False, stop_after=2)
+    text.write_text(text.read_text(encoding="utf-8").replace("hen", "cow"), encoding="utf-8")
+    with pytest.raises(ValueError, match="other data"):
+        train(load_settings(tmp_path / "run"), tmp_path / "run", resume=True, progress=False)
+
+
+def test_resuming_before_anything_was_saved_starts_over(text, tmp_path):
+    s = settings(text)
+    Trainer(s, tmp_path / "killed", False, False)  # writes the settings, and is killed before its first step
+    train(load_settings(tmp_path / "killed"), tmp_path / "killed", resume=True, progress=False)
+    train(s, tmp_path / "whole", progress=False)
+    assert files_of(tmp_path / "killed/last") == files_of(tmp_path / "whole/last")
+
+
+def test_a_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(text, tmp_path, monkeypatch):
+    s, run = settings(text), tmp_path / "run"
+    train(s, run, progress=False, stop_after=2)
+    before = files_of(run / "last")
+    trainer = Trainer(s, run, True, False)
+    trainer.model.ln_f.weight.data[0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"step 3 gave loss nan.*lower --lr"):
+        trainer.run_until(6, Interrupt())
+    assert files_of(run / "last") == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(text, tmp_path, monkeypatch):
+    s, run = settings(text), tmp_path / "run"
+    train(s, run, progress=False, stop_after=2)
+    before = files_of(run / "last")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left|full"):
+        train(s, run, resume=True, progress=False)
+    monkeypatch.undo()
+    assert files_of(run / "last") == before
+    train(s, run, resume=True, progress=False)
+    assert GPT.from_pretrained(run).config.n_positions == 16
+
+
+def test_starting_from_a_checkpoint_takes_its_weights_sizes_and_tokenizer(text, tmp_path):
+    train(settings(text, steps=2), tmp_path / "first", progress=False)
+    s = settings(text, init_from=str(tmp_path / "first"), steps=1, dropout=0.2, vocab_size=None)
+    trainer = Trainer(s, tmp_path / "second", False, False)
+    first = GPT.from_pretrained(tmp_path / "first")
+    np.testing.assert_array_equal(trainer.model.flat_parameters, first.flat_parameters)
+    assert trainer.data.tokenizer.fingerprint == checkpoint.load_tokenizer(tmp_path / "first/best").fingerprint
+    assert (trainer.model.config.attn_pdrop, trainer.model.config.n_positions) == (0.2, 16)
+
+
+def test_data_and_models_that_do_not_belong_together_are_refused(text, tmp_path):
+    train(settings(text, steps=1), tmp_path / "small", progress=False)
+    Tokenizer.train(text.read_text(encoding="utf-8"), 350, progress=False).save_pretrained(tmp_path / "bigger")
+    wrong = settings(text, init_from=str(tmp_path / "small"), tokenizer=str(tmp_path / "bigger"))
+    with pytest.raises(ValueError, match="tokenizer has 350 tokens"):
+        train(wrong, tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match=r"at most the 16 positions"):
+        train(settings(text, init_from=str(tmp_path / "small"), context=32), tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match=r"longer than the context of 9999"):
+        train(settings(text, context=9999), tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match="GPT-2's own tokenizer"):
+        train(TrainingSettings.from_preset("bedtime", data=str(text)), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_token_file_trains_like_the_text_it_was_made_from(text, tmp_path):
+    tokenizer = Tokenizer.train(text.read_text(encoding="utf-8"), 300, progress=False)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    tokens = corpus.encode_documents(corpus.read_documents(text), tokenizer)
+    corpus.write_token_file(tmp_path / "text.bin", tokens, tokenizer.fingerprint)
+    s = settings(tmp_path / "text.bin", tokenizer=str(tmp_path / "tokenizer"))
+    trainer = Trainer(s, tmp_path / "run", False, False)
+    np.testing.assert_array_equal(np.concatenate([trainer.data.train, trainer.data.validation]), tokens)
+    assert train(s, tmp_path / "run2", progress=False).step == 6
+    with pytest.raises(ValueError, match="--tokenizer"):
+        train(settings(tmp_path / "text.bin"), tmp_path / "run3", progress=False)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"steps": 0}, "steps must be at least 1"), ({"lr": 0.0}, "lr must be positive"), ({"clip": -1.0}, "clip"),
+    ({"dropout": 1.0}, "dropout must be"), ({"min_lr": 1.0}, "min_lr must be at most"), ({"seed": -1}, "seed"),
+    ({"lr": math.nan}, "lr must be positive"), ({"context": 0}, "context must be at least 1"),
+])  # fmt: skip
+def test_impossible_settings_are_refused(text, changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(text, **changes)
+
+
+SAVING_RUN = """
+import sys
+from tinygpt.settings import TrainingSettings
+from tinygpt.train import train
+s = TrainingSettings.from_preset("tiny", data=sys.argv[1], steps=100000, batch_size=1, context=16, eval_every=1,
+                                 vocab_size=300, eval_tokens=20)
+train(s, sys.argv[2], resume=sys.argv[3] == "resume", progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_run_that_opens_and_goes_on(text, tmp_path):
+    """kill -9 twenty times, at random moments of a run that saves after every step; each time it resumes further."""
+    run, rng, done = tmp_path / "run", np.random.default_rng(0), 0
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", SAVING_RUN, text, run, "resume" if done else "new"])
+        deadline = time.monotonic() + 60
+        while len(read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []) < done + 6:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        model = GPT.from_pretrained(run)
+        assert np.isfinite(model.flat_parameters).all()
+        checkpoint.recover(run / "last")
+        tensors, info = checkpoint.load_training_state(run / "last")
+        assert tensors["0.step"] == info["step"] > 0  # both files are of the same moment
+        done = len(read_metrics(run / "metrics.jsonl"))
+
+
+def test_an_interrupt_is_a_request_and_the_second_one_is_not():
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_metrics_survive_a_line_that_was_cut_short(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', encoding="utf-8")
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+    assert plot_losses(path, tmp_path / "loss.png")
+
+
+def test_the_smoothed_curve_is_the_mean_of_a_constant_and_starts_at_the_first_value():
+    np.testing.assert_allclose(smooth(np.full(5, 3.0)), 3.0)
+    np.testing.assert_allclose(smooth(np.array([1.0, 2.0]), weight=0.5), [1.0, (0.25 * 1 + 0.5 * 2) / 0.75])
