@@ -1,0 +1,1 @@
+"""The bedtime stories that come with tinygpt, one text file each; installed as the package ``tinygpt.stories``."""

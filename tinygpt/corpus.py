@@ -1,0 +1,295 @@
+"""
+Text becomes documents, documents become token ids, token ids become batches.
+
+bundled_stories / read_documents   texts, each a document, with "\\n" line ends and no byte order mark
+split_documents                    some documents teach, the others validate
+encode_documents                   one array of ids, the id of <|endoftext|> after each document
+write_token_file, open_token_file  that array on disk (see token_file.py): a corpus may be larger than memory
+sample_batch, windows              random windows to learn from, all windows in order to be judged on
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinygpt.token_file import TokenFile as TokenFile
+from tinygpt.token_file import is_token_file as is_token_file
+from tinygpt.token_file import open_token_file as open_token_file
+from tinygpt.token_file import write_token_file as write_token_file
+
+if TYPE_CHECKING:
+    from tinygpt.tokenizer import Tokenizer
+
+SEPARATOR = "<|endoftext|>"
+SEPARATOR_LINE = re.compile(rf"^{re.escape(SEPARATOR)}$\n?", re.MULTILINE)
+
+
+def decode_text(raw: bytes, name: str) -> str:
+    r"""
+    Read the bytes of a text file: UTF-8, byte order mark off, every line end a ``"\n"``.
+
+    Parameters
+    ----------
+    raw : bytes
+    name : str
+        What an error calls the text: its file.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are empty or blank, hold a NUL, or are not UTF-8.
+
+    Examples
+    --------
+    >>> decode_text(b"\xef\xbb\xbfOnce\r\nupon", "tale.txt")
+    'Once\nupon'
+    """
+    if b"\0" in raw:
+        offset = raw.index(b"\0")
+        raise ValueError(f"{name}: must be UTF-8 text, got a NUL byte at offset {offset}; save it as UTF-8 plain text")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
+        raise ValueError(f"{name}: must be UTF-8 text, got {got}; save it as UTF-8") from None
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise ValueError(f"{name}: must hold text, is empty; fill it or leave it out")
+    return text
+
+
+def bundled_stories() -> list[str]:
+    """
+    Return the stories that come with tinygpt, in the order of their file names.
+
+    Returns
+    -------
+    list of str
+        Each begins with its title.
+
+    Examples
+    --------
+    >>> len(bundled_stories())
+    100
+    """
+    try:
+        folder = resources.files("tinygpt.stories")
+    except ModuleNotFoundError:
+        folder = Path(__file__).resolve().parents[1] / "data"  # a clone that was never installed
+        if not folder.is_dir():
+            raise FileNotFoundError(f"bundled_stories: no folder {folder}; install tinygpt again") from None
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".txt")), key=lambda file: file.name)
+    return [decode_text(file.read_bytes(), file.name) for file in files]
+
+
+def read_documents(path: str | os.PathLike[str]) -> list[str]:
+    """
+    Read the documents of a text file, or of all ``.txt`` files in a folder in the order of their names.
+
+    A line that is exactly ``<|endoftext|>`` ends a document; everything between such lines is kept as it is.
+
+    Parameters
+    ----------
+    path : path of a UTF-8 text file or of a folder
+
+    Returns
+    -------
+    list of str
+        Documents that hold more than white space; at least one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder, or no ``.txt`` file in it.
+    ValueError
+        If a file is empty, binary or not UTF-8; names the file and the byte.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "two.txt")
+    >>> _ = path.write_text("A fox.\\n<|endoftext|>\\nA crow.\\n", encoding="utf-8")
+    >>> read_documents(path)
+    ['A fox.\\n', 'A crow.\\n']
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(file for file in path.glob("*.txt") if file.is_file())
+        if not files:
+            raise FileNotFoundError(f"read_documents: no .txt file in folder {path}; put your texts there")
+        return [document for file in files for document in read_documents(file)]
+    if not path.exists():
+        raise FileNotFoundError(f"read_documents: no file or folder {path}; give a .txt file or a folder of them")
+    text = decode_text(path.read_bytes(), str(path))
+    documents = [document for document in SEPARATOR_LINE.split(text) if document.strip()]
+    if not documents:
+        raise ValueError(f"{path}: must hold text, holds only {SEPARATOR} lines; fill it or leave it out")
+    return documents
+
+
+def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
+    """
+    Part documents into those to learn from and those to validate on.
+
+    Of ten or more, the last tenth validates. Fewer are cut after 90 % of all their characters, as nanoGPT cuts
+    tinyshakespeare; the document in which the cut falls then gives to both sides.
+
+    Parameters
+    ----------
+    documents : sequence of str
+
+    Returns
+    -------
+    train, validation : list of str
+
+    Raises
+    ------
+    ValueError
+        If one side would be empty.
+
+    Examples
+    --------
+    >>> split_documents(["abcdefghijkl"])
+    (['abcdefghij'], ['kl'])
+    """
+    documents = list(documents)
+    if len(documents) >= 10:
+        cut = len(documents) - len(documents) // 10
+        return documents[:cut], documents[cut:]
+    remaining = int(sum(map(len, documents)) * 0.9)
+    train, validation = [], []
+    for document in documents:
+        train.append(document[:remaining])
+        validation.append(document[remaining:])
+        remaining = max(0, remaining - len(document))
+    train, validation = [part for part in train if part], [part for part in validation if part]
+    if not train or not validation:
+        size = sum(map(len, documents))
+        raise ValueError(f"split_documents: needs text for both sides, got {size} characters; use a longer text")
+    return train, validation
+
+
+def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
+    """
+    Turn all documents into one array of token ids.
+
+    The *id* of ``<|endoftext|>`` follows each document; the same characters inside a text stay ordinary text. A
+    tokenizer without that token gets the documents joined by a blank line instead.
+
+    Parameters
+    ----------
+    documents : sequence of str
+    tokenizer : Tokenizer
+
+    Returns
+    -------
+    ndarray, shape (N,), uint16 or uint32
+        The smaller type that holds every id of the tokenizer.
+    """
+    if tokenizer.eot_token is None:
+        return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=())
+    eot = np.array([tokenizer.eot_token], np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32)
+    parts = [eot[:0]]  # gives the result its type even if there is no document
+    for document in documents:
+        parts += [tokenizer.encode_to_numpy(document, disallowed_special=()), eot]
+    return np.concatenate(parts)
+
+
+def sample_batch(
+    tokens: np.ndarray, batch_size: int, context: int, seed: int, step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Draw windows that start at random places: what training sees at one step.
+
+    A pure function of its arguments: a run that resumes at step `k` needs no state to see what it would have seen.
+
+    Parameters
+    ----------
+    tokens : integer array, shape (N,), N > context
+    batch_size, context : int
+        B rows of T tokens.
+    seed, step : int
+        Both at least 0.
+
+    Returns
+    -------
+    inputs, targets : ndarray, shape (B, T), int64
+        `targets` is one token ahead of `inputs`.
+
+    Raises
+    ------
+    ValueError
+        If the text is too short for one window, or a number is out of its range.
+
+    Examples
+    --------
+    >>> inputs, targets = sample_batch(np.arange(100), batch_size=2, context=4, seed=0, step=7)
+    >>> inputs.shape, bool((targets == inputs + 1).all())
+    ((2, 4), True)
+    """
+    _require_positive("sample_batch", batch_size=batch_size, context=context)
+    if seed < 0 or step < 0:
+        raise ValueError(f"sample_batch: seed and step must be >= 0, got seed = {seed}, step = {step}; choose others")
+    if len(tokens) <= context:
+        raise ValueError(
+            f"sample_batch: needs more tokens than the context, got {len(tokens)} tokens, context = {context}; "
+            "use a longer text or a shorter context"
+        )
+    starts = np.random.default_rng((seed, step)).integers(len(tokens) - context, size=batch_size)
+    # One gather of T + 1 tokens a row: a memory-mapped corpus is read in these places only.
+    rows = np.asarray(tokens)[starts[:, None] + np.arange(context + 1)].astype(np.int64)  # (B, T + 1)
+    return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+
+
+def windows(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """
+    Lay windows side by side over the whole text: every token but the first is predicted exactly once.
+
+    Parameters
+    ----------
+    tokens : integer array, shape (N,), N >= 2
+    context, batch_size : int
+        T tokens a row, at most B rows a batch. What is left at the end comes last as one row of its own.
+
+    Returns
+    -------
+    iterator of (inputs, targets) : ndarray, shape (<= B, <= T), int64
+        `targets` is one token ahead of `inputs`.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to predict, or a size is below 1.
+
+    Examples
+    --------
+    >>> [targets.tolist() for inputs, targets in windows(np.arange(8), context=3, batch_size=2)]
+    [[[1, 2, 3], [4, 5, 6]], [[7]]]
+    """
+    _require_positive("windows", context=context, batch_size=batch_size)
+    if len(tokens) < 2:
+        raise ValueError(f"windows: needs at least 2 tokens, got {len(tokens)}; use a longer text")
+    return _windows(np.asarray(tokens), context, batch_size)
+
+
+def _windows(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    whole = (len(tokens) - 1) // context * context  # tokens predicted by full rows
+    for start in range(0, whole, context * batch_size):
+        part = tokens[start : min(start + context * batch_size, whole) + 1].astype(np.int64)
+        yield part[:-1].reshape(-1, context), part[1:].reshape(-1, context)
+    if whole < len(tokens) - 1:
+        part = tokens[whole:].astype(np.int64)
+        yield part[None, :-1], part[None, 1:]
+
+
+def _require_positive(who: str, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{who}: {name} must be at least 1, got {name} = {size}; choose a larger one")

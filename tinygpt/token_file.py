@@ -1,0 +1,168 @@
+"""
+Token ids on disk: a header that says what they are, then the ids, ready to be memory-mapped.
+
+    bytes   what                                                        type
+    0-7     "TGTOKENS"                                                  8 characters
+    8-11    version of this format, 1                                   uint32
+    12-15   bytes per token, 2 or 4                                     uint32
+    16-23   number of tokens N                                          uint64
+    24-55   SHA-256 of the tokenizer that made them: its fingerprint    32 bytes
+    56-     the tokens                                                  N times uint16 or uint32
+
+All numbers are little-endian. The fingerprint is there because ids mean nothing without their tokenizer: training on
+ids of another vocabulary would run, and learn nonsense.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tinygpt.durable import atomic_open
+
+HEADER = struct.Struct("<8sIIQ32s")
+MAGIC = b"TGTOKENS"
+VERSION = 1
+TOKEN_TYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+
+
+class TokenFile(NamedTuple):
+    """Token ids of shape (N,), uint16 or uint32, mapped from disk, and their tokenizer's fingerprint."""
+
+    tokens: np.ndarray
+    fingerprint: str
+
+
+def write_token_file(path: str | os.PathLike[str], tokens: np.ndarray, fingerprint: str) -> None:
+    """
+    Write token ids, whole or not at all.
+
+    Parameters
+    ----------
+    path : path of the file
+    tokens : integer array, shape (N,), N >= 1
+        uint16 and uint32 are kept; other integers take the smaller of the two that holds them.
+    fingerprint : str
+        ``tokenizer.fingerprint``: 64 hexadecimal digits.
+
+    Raises
+    ------
+    TypeError
+        If the ids are not integers.
+    ValueError
+        If the shape, an id or the fingerprint is not as said above.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or not tokens.size:
+        raise ValueError(f"write_token_file: tokens must have shape (N,), N >= 1, got {tokens.shape}; encode some text")
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(
+            f"write_token_file: tokens must be integers, got {tokens.dtype}; give ids as encode returns them"
+        )
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if lowest < 0 or highest >= 2**32:
+        got = lowest if lowest < 0 else highest
+        raise ValueError(f"write_token_file: ids must be in 0..{2**32 - 1}, got {got}; encode the text again")
+    digest = _digest(fingerprint)
+    size = tokens.dtype.itemsize if tokens.dtype in (np.uint16, np.uint32) else 2 if highest < 2**16 else 4
+    with atomic_open(path) as file:
+        file.write(HEADER.pack(MAGIC, VERSION, size, tokens.size, digest))
+        file.write(np.ascontiguousarray(tokens, TOKEN_TYPES[size]).data)
+
+
+def _digest(fingerprint: str) -> bytes:
+    try:
+        digest = bytes.fromhex(fingerprint)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise ValueError(f"fingerprint: must be 64 hexadecimal digits, got {fingerprint!r}; give tokenizer.fingerprint")
+    return digest
+
+
+def is_token_file(path: str | os.PathLike[str]) -> bool:
+    """
+    Tell whether `path` is a file that begins as token files do; what it holds may still be damaged.
+
+    Parameters
+    ----------
+    path : path of anything, existing or not
+
+    Returns
+    -------
+    bool
+    """
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None) -> TokenFile:
+    """
+    Map a token file into memory; no token is read before it is used.
+
+    Parameters
+    ----------
+    path : path of a file that `write_token_file` wrote
+    fingerprint : str, optional
+        ``tokenizer.fingerprint`` of the tokenizer that the ids must have come from.
+
+    Returns
+    -------
+    TokenFile
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a token file, is cut short or too long, or came from another tokenizer.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "corpus.bin")
+    >>> write_token_file(path, np.array([15496, 995]), fingerprint="ab" * 32)
+    >>> open_token_file(path, fingerprint="ab" * 32).tokens.tolist()
+    [15496, 995]
+    """
+    path = Path(path)
+    dtype, count, digest = _read_header(path)
+    if fingerprint is not None and digest != _digest(fingerprint):
+        raise ValueError(
+            f"{path}: came from tokenizer {digest.hex()[:12]}, but this run uses {fingerprint[:12]}; "
+            "use the tokenizer that made the file, or encode the text again"
+        )
+    return TokenFile(np.memmap(path, dtype, "r", HEADER.size, (count,)), digest.hex())
+
+
+def _read_header(path: Path) -> tuple[np.dtype, int, bytes]:
+    """Type and number of the tokens, and the digest of their tokenizer, once they agree with the file's length."""
+    if not path.exists():
+        raise FileNotFoundError(f"open_token_file: no file {path}; make it with: tinygpt tokenizer encode")
+    with path.open("rb") as file:
+        raw = file.read(HEADER.size)
+        length = os.fstat(file.fileno()).st_size
+    remedy = "make it again with: tinygpt tokenizer encode"
+    if raw[: len(MAGIC)] != MAGIC:
+        raise ValueError(f"{path}: must be a token file, got a file that begins with {raw[: len(MAGIC)]!r}; {remedy}")
+    if len(raw) < HEADER.size:
+        raise ValueError(f"{path}: is cut short: a header takes {HEADER.size} bytes, got {len(raw)}; {remedy}")
+    _, version, size, count, digest = HEADER.unpack(raw)
+    if version != VERSION:
+        raise ValueError(f"{path}: this tinygpt reads version {VERSION} of token files, got {version}; {remedy}")
+    if size not in TOKEN_TYPES:
+        raise ValueError(f"{path}: a token must take 2 or 4 bytes, got {size}; {remedy}")
+    if not count:
+        raise ValueError(f"{path}: must hold tokens, got none; {remedy}")
+    expected = HEADER.size + count * size
+    if length != expected:
+        trouble = "is cut short" if length < expected else "has bytes after its end"
+        raise ValueError(f"{path}: {trouble}: {count} tokens make {expected} bytes, got {length}; {remedy}")
+    return TOKEN_TYPES[size], count, digest
