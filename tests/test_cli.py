@@ -1,0 +1,216 @@
+"""The command, as a user types it: what it prints, what it leaves, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tinygpt import GPT, GPTConfig, Tokenizer, checkpoint
+from tinygpt.cli import PRESETS, main
+from tinygpt.commands import until
+from tinygpt.config import PRESETS as CONFIGURATIONS
+
+SMALL = ["--steps", "4", "--batch-size", "2", "--context", "16", "--eval-every", "2", "--vocab-size", "300"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sentences = (f"The hen counts {n} eggs, and then {n + 1}." for n in range(120))
+    (tmp_path / "hens.txt").write_text("\n".join(sentences), encoding="utf-8")
+    return tmp_path
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tinygpt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300, **options)
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Run a command that must fail as a user's mistake does; returns its one line (progress bars may precede it)."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("tinygpt: ")]
+    assert len(lines) == 1 and error.endswith(lines[0] + "\n") and "Traceback" not in error
+    return lines[0]
+
+
+def test_from_text_to_story_and_figures(folder):
+    trained = run("train", "--data", "hens.txt", "--out", "run", *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    for promised in ("final validation loss", "perplexity", "bits per byte", "curve: run/loss.png", "story: "):
+        assert promised in trained.stdout
+    for shown in ("loss ", "val ", "lr ", "norm ", "tok/s", " ms"):
+        assert shown in trained.stderr  # the bar
+    told = run("generate", "run", "--prompt", "The hen", "--max-tokens", "9", "--seed", "3")
+    assert told.returncode == 0 and told.stdout.startswith("The hen")
+    assert run("generate", "run", "--prompt", "The hen", "--max-tokens", "9", "--seed", "3").stdout == told.stdout
+    scored = run("evaluate", "run", "--data", "hens.txt")
+    loss, perplexity, bits = map(float, re.match(
+        r"loss ([\d.]+), perplexity ([\d.]+), ([\d.]+) bits per byte", scored.stdout).groups())  # fmt: skip
+    assert perplexity == pytest.approx(math.exp(loss), rel=1e-3)
+    tokenizer = checkpoint.load_tokenizer(folder / "run" / "best")
+    text = (folder / "hens.txt").read_text(encoding="utf-8")
+    tokens = len(tokenizer.encode(text))  # the end-of-text id is scored too, the first token is not
+    assert bits == pytest.approx(loss * tokens / math.log(2) / len(text), rel=0.01)
+
+
+def test_quiet_prints_the_final_lines_only(folder, capsys):
+    assert main(["train", "--data", "hens.txt", "--out", "run", "--quiet", *SMALL]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith("final validation loss")
+
+
+def test_stopping_and_resuming_from_the_command_line(folder, capsys):
+    arguments = ["train", "--data", "hens.txt", "--quiet", *SMALL]
+    assert main([*arguments, "--out", "whole"]) == 0
+    assert main([*arguments, "--out", "parts", "--stop-after", "3"]) == 0
+    assert "tinygpt train --resume --out parts" in capsys.readouterr().out
+    assert main(["train", "--resume", "--out", "parts", "--quiet"]) == 0
+    weights = [(folder / name / "last/model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(folder):
+    command = [sys.executable, "-m", "tinygpt", "train", "--data", "hens.txt", "--out", "run", *SMALL[2:]]
+    process = subprocess.Popen([*command, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               text=True)  # fmt: skip
+    metrics, deadline = folder / "run/metrics.jsonl", time.monotonic() + 120
+    while not metrics.exists() or '"loss"' not in metrics.read_text(encoding="utf-8"):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "tinygpt train --resume --out run" in out
+    step = json.loads((folder / "run/last/training_state.json").read_text(encoding="utf-8"))["step"]
+    assert f"stopped after step {step} of 100000" in out
+
+
+def test_every_mistake_in_training_is_one_line(folder, capsys):
+    (folder / "empty.txt").write_text("", encoding="utf-8")
+    (folder / "binary.txt").write_bytes(b"\x7fELF\0\1\2")
+    (folder / "latin.txt").write_bytes("Ein Mädchen".encode("latin-1"))
+    (folder / "short.txt").write_text("Too short.", encoding="utf-8")
+    assert "no file or folder" in refused(capsys, "train", "--data", "nowhere.txt")
+    assert "empty" in refused(capsys, "train", "--data", "empty.txt")
+    assert "NUL byte" in refused(capsys, "train", "--data", "binary.txt")
+    assert "byte 0xe4 at offset 5" in refused(capsys, "train", "--data", "latin.txt")
+    assert "longer than the context" in refused(capsys, "train", "--data", "short.txt", "--vocab-size", "257")
+    assert "--tokenizer FOLDER" in refused(capsys, "train", "--preset", "bedtime")
+    assert "steps must be at least 1" in refused(capsys, "train", "--steps", "0")
+    assert "at least 257" in refused(capsys, "train", "--data", "hens.txt", "--vocab-size", "100")
+    assert "must be positive" in refused(capsys, "train", "--lr", "nan")
+    assert "not a run to resume" in refused(capsys, "train", "--resume", "--out", "nowhere")
+    assert not (folder / "runs").exists()
+
+
+def test_a_run_that_exists_and_changed_settings_are_refused(folder, capsys):
+    assert main(["train", "--data", "hens.txt", "--out", "run", "--quiet", "--stop-after", "2", *SMALL]) == 0
+    capsys.readouterr()
+    before = (folder / "run/last/model.safetensors").read_bytes()
+    assert "--resume" in refused(capsys, "train", "--data", "hens.txt", "--out", "run", *SMALL)
+    assert "lr is 0.002, not 0.1" in refused(capsys, "train", "--resume", "--out", "run", "--lr", "0.1")
+    assert (folder / "run/last/model.safetensors").read_bytes() == before
+
+
+def test_damaged_checkpoints_and_wrong_prompts_are_one_line(folder, capsys):
+    config = GPTConfig.preset("tiny", vocab_size=300, n_layer=1, n_embd=8, n_head=2)
+    tokenizer = Tokenizer.train((folder / "hens.txt").read_text(encoding="utf-8"), 300, progress=False)
+    GPT(config).save_pretrained("model", tokenizer)
+    assert "must not be empty" in refused(capsys, "generate", "model", "--prompt", "")
+    assert "temperature" in refused(capsys, "generate", "model", "--temperature", "-1")
+    assert "top_p" in refused(capsys, "generate", "model", "--top-p", "0")
+    assert "<|endoftext|>" in refused(capsys, "generate", "model", "--prompt", "a <|endoftext|> b")
+    assert "nowhere" in refused(capsys, "generate", "nowhere")
+    Tokenizer([bytes([b]) for b in range(256)], [], {}).save_pretrained("bytes")
+    assert main(["tokenizer", "encode", "hens.txt", "-o", "hens.bin", "--tokenizer", "bytes"]) == 0
+    capsys.readouterr()
+    assert "tokenizer" in refused(capsys, "evaluate", "model", "--data", "hens.bin")
+    weights = folder / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "model.safetensors" in refused(capsys, "generate", "model")
+    os.remove(weights)
+    assert "model.safetensors" in refused(capsys, "evaluate", "model", "--data", "hens.txt")
+
+
+def test_no_network_is_one_line(folder, capsys):
+    line = refused(capsys, "data", "gutenberg", "2591", "-o", "out.txt", "--base-url", "http://127.0.0.1:9", "--cache",
+                   str(folder / "cache"))  # fmt: skip
+    assert "127.0.0.1:9" in line
+    assert not (folder / "out.txt").exists()
+
+
+def test_training_a_tokenizer_and_encoding_with_it(folder, capsys):
+    assert main(["tokenizer", "train", "hens.txt", "-o", "tok", "--vocab-size", "300"]) == 0
+    assert main(["tokenizer", "encode", "hens.txt", "-o", "hens.bin", "--tokenizer", "tok"]) == 0
+    assert "tok: 300 tokens, 43 merges" in capsys.readouterr().out
+    assert main(["train", "--data", "hens.bin", "--tokenizer", "tok", "--out", "run", "--quiet", *SMALL[:-2]]) == 0
+    assert GPT.from_pretrained("run").config.vocab_size == 300
+
+
+def test_help_names_every_command_and_every_preset():
+    helped = run("--help")
+    assert helped.returncode == 0
+    for name in ("train", "generate", "evaluate", "data", "tokenizer"):
+        assert name in helped.stdout
+    assert tuple(CONFIGURATIONS) == PRESETS  # the command line does not import NumPy to know them
+    assert "(default: None)" not in run("train", "--help").stdout
+
+
+def test_help_does_not_wait_for_numpy():
+    code = "import sys, tinygpt.cli; tinygpt.cli.build_parser(); print('numpy' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_threads_are_set_before_numpy_starts_them(folder):
+    code = ("import os, sys; from tinygpt.cli import main; main(sys.argv[1:]); "
+            "print({os.environ[n] for n in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')})")  # fmt: skip
+    command = [sys.executable, "-c", code, "evaluate", "nowhere", "--data", "hens.txt", "--threads", "3"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "{'3'}\n"
+
+
+@pytest.mark.parametrize(("pieces", "stop", "expected"), [
+    (["ab", "cd", "ef"], None, "abcdef"), (["ab", "cd", "ef"], "cd", "ab"), (["ab", "cd", "ef"], "bc", "a"),
+    (["a", "a", "b"], "aab", ""), (["a", "a", "a", "b"], "aab", "a"), (["ab", "a"], "abc", "aba"), ([""], "x", ""),
+])  # fmt: skip
+def test_a_stop_text_is_never_shown_even_across_pieces(pieces, stop, expected):
+    assert "".join(until(iter(pieces), stop)) == expected
+
+
+def test_what_may_be_the_beginning_of_the_stop_text_only_is_held_back():
+    shown = until(iter(["once ", "upon END"]), "END")
+    assert next(shown) == "once "
+    assert list(shown) == ["upon "]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_the_sizes_that_the_help_says(preset):
+    config = GPTConfig.preset(preset)
+    shown = " ".join(run("train", "--help").stdout.split())
+    sizes = [config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size]
+    row = re.search(rf"{preset} ((?:\d+,? ?)+)", shown[shown.index("preset sizes") :]).group(1)
+    numbers = [int(number) for number in re.findall(r"\d+", row)]
+    assert numbers == sizes[: len(numbers)] and len(numbers) >= 3
+
+
+def test_text_is_streamed_in_whole_characters(folder):
+    """A byte model makes characters of several tokens: nothing that is printed is half of one."""
+    tokenizer = Tokenizer([bytes([b]) for b in range(256)], [], {})
+    GPT(GPTConfig(256, 32, 8, 1, 2), seed=1).save_pretrained("model", tokenizer)
+    told = run("generate", "model", "--prompt", "é", "--max-tokens", "20", "--seed", "1", "--top-k", "0")
+    assert told.returncode == 0 and told.stdout.startswith("é")
+    ids = list(GPT.from_pretrained("model").generate(tokenizer.encode("é"), max_tokens=20, seed=1, temperature=0.8,
+                                                     top_p=1.0))  # fmt: skip
+    assert told.stdout == "é" + bytes(np.array(ids, np.uint8)).decode("utf-8", errors="replace") + "\n"
