@@ -1,0 +1,293 @@
+"""
+Checkpoints: a GPT-2 folder as the Hugging Face ecosystem lays it out, and beside it what is needed to resume training.
+
+    config.json              sizes and settings, under the field names of Hugging Face
+    model.safetensors        the weights
+    vocab.json, merges.txt, tokenizer_config.json        the tokenizer
+    training_state.safetensors, training_state.json      in `last` only: optimizer state, counters, generators
+
+So `transformers.GPT2LMHeadModel.from_pretrained("runs/x/best")` opens what we trained, and we open what it saved.
+This file moves dictionaries of arrays and knows no model class; that every weight is there, in its shape, is checked
+by the model that takes them. How files and folders survive a kill is the subject of `durable.py` and `swap.py`, how
+arrays become bytes that of `serialization.py`; what callers need of these can be had from here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tinygpt.durable import atomic_open, atomic_write
+from tinygpt.serialization import load_training_state, read_json, read_tensors, save_training_state, write_tensors
+from tinygpt.swap import read_whole, recover, swap_in
+
+if TYPE_CHECKING:
+    from tinygpt.tokenizer import Tokenizer
+
+__all__ = ["load_model", "load_tokenizer", "resolve", "save_model"]
+__all__ += ["load_training_state", "save_training_state"]
+__all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
+
+_PREFIX = "transformer."  # what GPT2LMHeadModel puts before the names of GPT2Model
+_HEAD = "lm_head.weight"
+_BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old versions of transformers saved
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe")
+# What our forward pass computes. A field that is missing means the same to transformers.
+_ARCHITECTURE = {
+    "activation_function": "gelu_new",
+    "add_cross_attention": False,
+    "scale_attn_by_inverse_layer_idx": False,
+    "scale_attn_weights": True,
+    "tie_word_embeddings": True,
+}
+
+
+def save_model(
+    directory: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    state: Mapping[str, np.ndarray],
+    tokenizer: Tokenizer | None,
+) -> None:
+    """
+    Write a model as a Hugging Face GPT-2 folder.
+
+    Parameters
+    ----------
+    directory : path
+        Where to write; created if missing. Each file appears whole, but only `swap_in` makes the folder do so.
+    config : dict
+        The fields of ``config.json``, under Hugging Face's names. `model_type`, the architecture and, with a
+        tokenizer, the ids that begin and end a text are filled in where missing.
+    state : dict of str to array
+        The weights, float32 or float64, under GPT-2's names (``wte.weight``), without a tied ``lm_head.weight``.
+    tokenizer : Tokenizer or None
+        Written beside the model, unless None.
+
+    Raises
+    ------
+    ValueError
+        If `config` is not of a model that tinygpt computes, or the tokenizer has more ids than the model.
+    TypeError
+        If a weight is neither float32 nor float64, or `config` holds what JSON does not know.
+    OSError
+        If the disk is full, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(folder, {"vocab_size": 4}, {"wte.weight": np.ones((4, 2), np.float32)}, None)
+    ...     print(sorted(os.listdir(folder)))
+    ['config.json', 'model.safetensors']
+    """
+    directory = Path(directory)
+    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", **_ARCHITECTURE}
+    if tokenizer is not None:
+        fields |= {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
+    fields |= config
+    _check_architecture("save_model", fields, "config")
+    if tokenizer is not None:
+        _check_vocabulary("save_model", tokenizer, fields, directory)
+    for name, array in state.items():
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"save_model: {name} must be float32 or float64, got {array.dtype}; convert it first")
+    text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    atomic_write(directory / "config.json", text)
+    tensors = {_PREFIX + name: array for name, array in state.items()}
+    write_tensors(directory / "model.safetensors", tensors, {"format": "pt"})  # transformers demands this entry
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+
+
+def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """
+    Read the configuration and the weights of a GPT-2 folder, ours or one saved by transformers.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder. A swap that was cut short there is completed first.
+
+    Returns
+    -------
+    config : dict
+        The fields of ``config.json``.
+    state : dict of str to float32 array
+        The weights under GPT-2's names, ``transformer.`` taken off. float16 is converted exactly, float64 is rounded
+        to the nearest float32. Mask buffers and an ``lm_head.weight`` equal to ``wte.weight`` are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of the two files is missing.
+    ValueError
+        If a file is truncated or corrupt, the model is not one that tinygpt computes, or the weights are in a form
+        that is not read: in shards, pickled, or of another dtype than float16, float32 and float64.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(folder, {"vocab_size": 4}, {"wte.weight": np.ones((4, 2), np.float32)}, None)
+    ...     config, state = load_model(folder)
+    >>> config["vocab_size"], state["wte.weight"].shape
+    (4, (4, 2))
+    """
+    return read_whole(directory, _read_model)
+
+
+def _read_model(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    remedy = "give the folder of a GPT-2 checkpoint"
+    config = read_json("load_model", directory / "config.json", remedy)
+    _check_architecture("load_model", config, directory / "config.json")
+    path = directory / "model.safetensors"
+    if not path.exists():
+        _refuse_other_weights(directory)
+    state: dict[str, np.ndarray] = {}
+    for stored, array in read_tensors("load_model", path, remedy, ("F16", "F32", "F64"), _BUFFERS).items():
+        name = stored.removeprefix(_PREFIX)
+        if name in state:
+            raise ValueError(f"load_model: {path} must hold {name} once, got it with and without {_PREFIX!r}")
+        state[name] = _as_float32(array, f"{name} in {path}")
+    head = state.pop(_HEAD, None)
+    if head is not None and not np.array_equal(head, state.get("wte.weight"), equal_nan=True):
+        raise ValueError(f"load_model: {_HEAD} in {path} must equal wte.weight: a head of its own is not supported")
+    return config, state
+
+
+def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
+    """
+    Read the tokenizer of a checkpoint folder.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder. A swap that was cut short there is completed first.
+
+    Returns
+    -------
+    Tokenizer or None
+        None if the folder holds no tokenizer file at all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing, or one file of the tokenizer is.
+    ValueError
+        If a file is damaged, or the tokenizer has more ids than the model beside it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(load_tokenizer(folder))
+    None
+    """
+    return read_whole(directory, _read_tokenizer)
+
+
+def _read_tokenizer(directory: Path) -> Tokenizer | None:
+    from tinygpt.tokenizer import Tokenizer  # here, because weights alone can do without its import
+
+    if not directory.is_dir():
+        raise FileNotFoundError(f"load_tokenizer: {directory} must be a folder, and is not there; check the name")
+    if not any((directory / name).exists() for name in _TOKENIZER_FILES):
+        return None
+    tokenizer = Tokenizer.from_pretrained(directory)
+    if (directory / "config.json").exists():
+        config = read_json("load_tokenizer", directory / "config.json", "check the name")
+        _check_vocabulary("load_tokenizer", tokenizer, config, directory)
+    return tokenizer
+
+
+def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Path:
+    """
+    Find the checkpoint folder that is meant by the name of a run or of a checkpoint.
+
+    Parameters
+    ----------
+    run : path
+        A run (a folder with ``best`` or ``last`` in it), or a checkpoint folder, which is its own answer.
+    prefer : {"best", "last"}
+        Which checkpoint of a run to take if it has both; if it has one, that one is taken.
+
+    Returns
+    -------
+    Path
+        The checkpoint folder. A swap that was cut short there is completed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint.
+    ValueError
+        If `prefer` is neither of the two.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     (Path(run) / "last").mkdir()
+    ...     atomic_write(Path(run) / "last" / "config.json", "{}")
+    ...     print(resolve(run, prefer="best").name)
+    last
+    """
+    if prefer not in ("best", "last"):
+        raise ValueError(f"resolve: prefer must be 'best' or 'last', got {prefer!r}")
+    run = Path(run)
+    recover(run)
+    if (run / "model.safetensors").exists():
+        return run
+    for name in (prefer, "last" if prefer == "best" else "best"):
+        recover(run / name)
+        if (run / name / "config.json").exists():
+            return run / name
+    if (run / "config.json").exists():
+        return run  # load_model says what it lacks
+    found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
+    raise FileNotFoundError(
+        f"resolve: {run} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
+        " check the name, or train the run first"
+    )
+
+
+def _check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -> None:
+    if config.get("model_type") != "gpt2":
+        raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {config.get('model_type')!r}")
+    for field, required in _ARCHITECTURE.items():
+        if config.get(field, required) != required:
+            raise ValueError(f"{who}: {field} in {where} must be {required!r}, got {config[field]!r}: not supported")
+
+
+def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:
+    size = config.get("vocab_size", tokenizer.n_vocab)
+    if tokenizer.n_vocab > size:  # fewer is fine: vocabularies are padded to round numbers
+        raise ValueError(
+            f"{who}: the tokenizer of {directory} must fit its model, got {tokenizer.n_vocab} ids for"
+            f" vocab_size = {size}; they do not belong together"
+        )
+
+
+def _refuse_other_weights(directory: Path) -> None:
+    """Name the remedy if the weights are there in a form that we do not read."""
+    if (directory / "model.safetensors.index.json").exists():
+        raise ValueError(f"load_model: weights in shards, as in {directory}, are not supported yet: merge the shards")
+    if (directory / "pytorch_model.bin").exists():
+        raise ValueError(
+            f"load_model: {directory} must hold model.safetensors, got pytorch_model.bin, which is pickled and never"
+            " opened; save the model again with transformers, which writes safetensors"
+        )
+
+
+def _as_float32(array: np.ndarray, shown: str) -> np.ndarray:
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(np.float32, copy=False)
+    except FloatingPointError:
+        raise ValueError(f"load_model: {shown} must fit float32, got numbers beyond 3.4e38; scale them") from None

@@ -1,0 +1,263 @@
+"""
+Folders that survive a kill: a checkpoint is several files that belong together, and is replaced as a whole.
+
+No single rename replaces a folder that is not empty, so it takes three (`swap_in`), each of which leaves a state that
+`recover` can read off the names. `read_whole` is for readers while a save goes on in another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tinygpt.durable import explain_full_disk, sync_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["read_whole", "recover", "swap_in"]
+
+T = TypeVar("T")
+
+# Loading deletes folders of these names, so they must be ones that nobody gives to a copy of a checkpoint.
+_PARTIAL, _NEW, _OLD = ".tinygpt-partial", ".tinygpt-new", ".tinygpt-old"
+
+
+@contextlib.contextmanager
+def swap_in(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """
+    Replace a checkpoint folder by a new one, as a whole: a kill at any moment leaves the old one or the new one.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder, say ``last``. Its parents are created. What it holds before is deleted in the end.
+
+    Yields
+    ------
+    fresh : Path
+        An empty folder beside it. Write every file of the new checkpoint there.
+
+    Raises
+    ------
+    FileExistsError
+        If `directory` is a file, or holds files but no ``config.json`` (replacing what is no checkpoint would delete
+        someone's work), or if another process is saving to it at this moment.
+    OSError
+        If the disk is full. Whatever the block raises, the old checkpoint is untouched and the fresh folder removed.
+
+    Notes
+    -----
+    Below, P, N and O are the folders ``last.tinygpt-partial``, ``-new`` and ``-old`` beside ``last``. The steps, the
+    folders that exist after each, and what `recover`, which every loader calls, makes of them if the process dies::
+
+        1  create P                             last, P     deletes P           the old checkpoint
+        2  write files into it, in this block   last, P     deletes P           the old checkpoint
+        3  fsync every file, then P             last, P     deletes P           the old checkpoint
+        4  rename P to N                        last, N     goes on at step 5   the new checkpoint
+        5  rename last to O                     O, N        goes on at step 6   the new checkpoint
+        6  rename N to last, fsync its parent   last, O     goes on at step 7   the new checkpoint
+        7  delete O                             last        has nothing to do   the new checkpoint
+
+    Step 4 decides: N exists only if it is whole, because step 3 came before. In the middle of step 7, O has lost some
+    of its files, and no loader reads it while there is a ``last``. If there was no ``last`` at the start, step 5 is
+    left out, and dying in steps 1 to 3 leaves no checkpoint, as before. If the power fails, a file system may keep
+    step 5 and forget step 4: then O and P are left, and `recover` deletes P and renames O back. A kill inside
+    `recover` leaves one of the same states.
+
+    While the block runs, the process holds a lock on the fresh folder that dies with it, so a loader in another
+    process can tell a save that goes on, which it leaves alone, from one that was killed. Windows has no such lock:
+    there, load nothing from a run while it saves.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tinygpt.durable import atomic_write
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     for step in (1, 2):
+    ...         with swap_in(Path(run) / "last") as fresh:
+    ...             atomic_write(fresh / "config.json", f"step {step}")
+    ...     print(os.listdir(run), (Path(run) / "last" / "config.json").read_text())
+    ['last'] step 2
+    """
+    target = Path(os.path.realpath(directory))
+    recover(target)
+    _require_replaceable(target, directory)
+    fresh = None
+    with contextlib.ExitStack() as locks:
+        try:
+            fresh = _claim(locks, _beside(target, _PARTIAL))
+            yield fresh
+            _sync_tree(fresh)
+            os.rename(fresh, _beside(target, _NEW))
+            _promote_new(target)
+            _remove_old(target)
+        except BaseException as error:
+            if fresh is not None:
+                shutil.rmtree(fresh, ignore_errors=True)
+            explain_full_disk(error, f"swap_in: cannot save {directory}", "what was there before is still whole")
+            raise
+
+
+def recover(directory: str | os.PathLike[str]) -> None:
+    """
+    Complete or undo a swap that was cut short, so that `directory` is one whole checkpoint. Every loader calls it.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder, which need not exist. Only it and the three folders that `swap_in` names are touched.
+        A swap that a living process is making is left to that process.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from tinygpt.durable import atomic_write
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     for name in ("last.tinygpt-old", "last.tinygpt-new"):  # killed between steps 5 and 6
+    ...         (Path(run) / name).mkdir()
+    ...         atomic_write(Path(run) / name / "config.json", name)
+    ...     recover(Path(run) / "last")
+    ...     print(os.listdir(run), (Path(run) / "last" / "config.json").read_text())
+    ['last'] last.tinygpt-new
+    """
+    target = Path(os.path.realpath(directory))
+    partial, new = _beside(target, _PARTIAL), _beside(target, _NEW)
+    with contextlib.ExitStack() as locks:
+        if _lock(locks, partial, wait=False):
+            shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.ExitStack() as locks:
+        if _lock(locks, new, wait=True):  # a writer that lives needs a moment, and has then renamed it
+            _promote_new(target)
+    _remove_old(target)
+
+
+def read_whole(directory: str | os.PathLike[str], read: Callable[[Path], T]) -> T:
+    """
+    Read several files of a checkpoint folder so that all are of one save, though another process may be saving.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder. A swap that was cut short there is completed first.
+    read : callable
+        Reads what it wants from the folder that it is given, and is called again if the folder was replaced meanwhile.
+
+    Returns
+    -------
+    object
+        What `read` returns.
+
+    Raises
+    ------
+    Exception
+        What `read` raises, if that is not due to a swap.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read_whole(folder, os.listdir)
+    []
+    """
+    directory = Path(directory)
+    while True:
+        recover(directory)
+        before = _identity(directory)
+        try:
+            result = read(directory)
+        except Exception:
+            recover(directory)  # waits, if this came between two renames
+            if _identity(directory) == before:
+                raise
+        else:
+            if _identity(directory) == before:
+                return result
+
+
+def _claim(locks: contextlib.ExitStack, partial: Path) -> Path:
+    """Step 1 of `swap_in`, and the lock. Until it is taken, a loader may delete the folder as a leftover."""
+    while True:
+        try:
+            partial.mkdir(parents=True)
+        except FileExistsError:
+            raise FileExistsError(f"swap_in: another process is writing {partial}; wait for it to end") from None
+        if _lock(locks, partial, wait=True):
+            return partial
+
+
+def _promote_new(target: Path) -> None:
+    """Steps 5 and 6 of `swap_in`."""
+    old = _beside(target, _OLD)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)  # one that could not be deleted before; both others are whole
+        os.rename(target, old)
+    os.rename(_beside(target, _NEW), target)
+    sync_folder(target.parent)
+
+
+def _remove_old(target: Path) -> None:
+    """Step 7 of `swap_in`, or step 5 undone."""
+    old = _beside(target, _OLD)
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif not _beside(target, _NEW).exists() and old.exists():  # asked in this order: a writer that lives has one of two
+        os.rename(old, target)
+        sync_folder(target.parent)
+
+
+def _beside(target: Path, suffix: str) -> Path:
+    return target.with_name(target.name + suffix)
+
+
+def _require_replaceable(target: Path, shown: str | os.PathLike[str]) -> None:
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"swap_in: {shown} must be a folder, got a file; choose another name")
+    if target.is_dir() and any(target.iterdir()) and not (target / "config.json").exists():
+        raise FileExistsError(f"swap_in: {shown} holds files but no checkpoint, and would be replaced; choose another")
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """What tells a folder from the next of its name: the number of a deleted folder is used again, the time is not."""
+    with contextlib.suppress(OSError):
+        found = os.stat(directory)
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _lock(locks: contextlib.ExitStack, folder: Path, wait: bool) -> bool:
+    """
+    Take the lock of a folder until `locks` is closed or the process dies; it follows the folder through renames.
+
+    False if there is no such folder, or if another holds the lock and we do not wait. True without any lock where
+    there are none: on Windows, and on some network file systems.
+    """
+    while fcntl is not None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            locks.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (FileNotFoundError, BlockingIOError):
+            return False
+        except OSError:
+            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return True
+        # It was renamed or deleted since it was opened: see what has the name now.
+    return folder.exists()
+
+
+def _sync_tree(folder: Path) -> None:
+    """Force every file below a folder to the disk, then the folders that name them."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with open(Path(parent) / name, "rb+") as file:  # Windows syncs only what is open for writing
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
