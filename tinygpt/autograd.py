@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygpt import runtime
 from tinygpt.graph import Node, Op, check_gradient, checksum, rule_of, walk_back
+from tinygpt.tensor_methods import TensorMethods
 
 
 class _Recording(threading.local):
@@ -82,7 +83,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     out, saved = rule.forward(*(tensor.data for tensor in tensors), **attrs)
     out = np.asarray(out)
     parents = tuple(tensor.node for tensor in tensors)
-    if not _recording.enabled or all(parent is None for parent in parents):
+    if not _recording.enabled or all(parent is None for parent in parents) or out.dtype.kind != "f":
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = rule.backward, saved
@@ -91,7 +92,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     return Tensor(out, _node=node)
 
 
-class Tensor:
+class Tensor(TensorMethods):
     """
     A NumPy array that remembers how it was computed.
 
@@ -184,6 +185,7 @@ class Tensor:
                 raise ValueError("Tensor.grad: this tensor does not require gradients; set requires_grad = True first")
             return
         if value is not None:
+            value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
             if self.node.memory is not None:  # keep the parameter's gradient where the optimizer expects it
                 np.copyto(self.node.memory, value)
@@ -285,8 +287,10 @@ class Tensor:
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
-    array = np.asarray(data, dtype)
-    if dtype is None and array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+    array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    if dtype is not None and array.dtype.kind in "fiub":
+        array = array.astype(dtype, copy=False)
+    elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python numbers have no precision of their own
     if array.dtype not in (np.float32, np.float64) and array.dtype.kind not in "iub":
         raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {array.dtype}")

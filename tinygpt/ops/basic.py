@@ -147,7 +147,7 @@ def pow(a: Tensor, exponent: float) -> Tensor:
     """
     if isinstance(exponent, Tensor) or np.ndim(exponent):
         raise TypeError("pow: the exponent must be a number, got an array; for a tensor b write exp(b * log(a))")
-    return apply(POW, a, exponent=exponent.item() if isinstance(exponent, np.generic) else exponent)
+    return apply(POW, a, exponent=exponent.item() if isinstance(exponent, (np.generic, np.ndarray)) else exponent)
 
 
 # matmul: out = a b,  da = dout b^T,  db = a^T dout.
@@ -214,29 +214,29 @@ def _swapped(operation):
     return lambda self, other: operation(other, self)
 
 
-Tensor.__add__ = add
-Tensor.__radd__ = _swapped(add)
-Tensor.__sub__ = sub
-Tensor.__rsub__ = _swapped(sub)
-Tensor.__mul__ = mul
-Tensor.__rmul__ = _swapped(mul)
-Tensor.__truediv__ = div
-Tensor.__rtruediv__ = _swapped(div)
-Tensor.__matmul__ = matmul
-Tensor.__rmatmul__ = _swapped(matmul)
-Tensor.__pow__ = pow
-Tensor.__neg__ = neg
-for _name, _compare in {
-    "__eq__": np.equal,
-    "__ne__": np.not_equal,
-    "__lt__": np.less,
-    "__le__": np.less_equal,
-    "__gt__": np.greater,
-    "__ge__": np.greater_equal,
-}.items():
-    setattr(Tensor, _name, _comparison(_compare))
-Tensor.__hash__ = object.__hash__  # a tensor is equal to itself as a key, whatever == says of its elements
-for _operation in (*elementwise.METHODS, *reductions.METHODS, *shapes.METHODS):
-    setattr(Tensor, _operation.__name__, _operation)
-Tensor.__getitem__ = shapes.getitem
-Tensor.T = property(shapes.transpose, doc="All axes reversed.")
+_METHODS = {
+    "__add__": add,
+    "__radd__": _swapped(add),
+    "__sub__": sub,
+    "__rsub__": _swapped(sub),
+    "__mul__": mul,
+    "__rmul__": _swapped(mul),
+    "__truediv__": div,
+    "__rtruediv__": _swapped(div),
+    "__matmul__": matmul,
+    "__rmatmul__": _swapped(matmul),
+    "__pow__": pow,
+    "__neg__": neg,
+    "__eq__": _comparison(np.equal),
+    "__ne__": _comparison(np.not_equal),
+    "__lt__": _comparison(np.less),
+    "__le__": _comparison(np.less_equal),
+    "__gt__": _comparison(np.greater),
+    "__ge__": _comparison(np.greater_equal),
+    "__hash__": object.__hash__,  # as a key a tensor is equal to itself, whatever == says of its elements
+    "__getitem__": shapes.getitem,
+    "T": property(shapes.transpose, doc="All axes reversed."),
+}
+_METHODS |= {method.__name__: method for method in (*elementwise.METHODS, *reductions.METHODS, *shapes.METHODS)}
+for _name, _method in _METHODS.items():
+    setattr(Tensor, _name, _method)

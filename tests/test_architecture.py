@@ -1,0 +1,161 @@
+"""The house rules that a machine can check: who imports whom, how long files are, which files mirror which."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tinygpt"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Imports point downward only. Each module may import those named here (a folder names all in it), besides `runtime`.
+ENGINE = {"graph", "autograd"}
+TEXT = {"corpus", "token_file", "durable", "tokenizer"}
+CHECKPOINT = {"checkpoint", "durable", "serialization", "swap", "tokenizer"}
+MODEL = {"model", "config", "generate", "nn", "optim", "ops", *ENGINE, *CHECKPOINT}
+RUNS = {"train", "settings", "dataset", "evaluate", "interrupt", "run_log", *MODEL, *TEXT}
+MAY_IMPORT = {
+    "runtime": set(),
+    "buffers": set(),
+    "durable": set(),
+    "swap": {"durable"},
+    "config": set(),
+    "interrupt": set(),
+    "tokenizer": {"tokenizer"},
+    "graph": {"buffers"},
+    "tensor_methods": {"autograd"},  # for type checkers only
+    "autograd": {"graph", "tensor_methods"},
+    "gradient_check": ENGINE,
+    "ops": {"ops", *ENGINE},
+    "functional": {"ops"},
+    "nn": {"ops", *ENGINE},
+    "optim": ENGINE,
+    "serialization": {"durable", "swap"},
+    "checkpoint": CHECKPOINT,
+    "generate": {"ops", *ENGINE},
+    "model": MODEL - {"optim", "model"},
+    "token_file": {"durable"},
+    "corpus": TEXT,
+    "download": {"corpus", "durable"},
+    "gutenberg": {"corpus", "download", "durable"},
+    "settings": {"config"},
+    "evaluate": MODEL | TEXT,
+    "dataset": {"settings", *CHECKPOINT, *TEXT},
+    "run_log": {"checkpoint"},
+    "train": RUNS,
+    "commands": RUNS | {"gutenberg"},
+    "cli": {"commands"},
+    "__main__": {"cli"},
+    "__init__": {"autograd", "config", "gradient_check", "graph", "model", "optim", "tokenizer"},
+}
+CORE = ["graph.py", "autograd.py", "tensor_methods.py", "buffers.py", "nn.py", "model.py", "optim.py", "ops/*.py"]
+
+
+def name_of(path: Path) -> str:
+    """The first part of a module's name inside the package: ops/gelu.py is "ops"."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of the package that a file imports, wherever in the file the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: write imports in full"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    parts = [name.split(".") for name in found]
+    return {part[1] for part in parts if part[0] == "tinygpt" and len(part) > 1} - {"__version__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path):
+    allowed = MAY_IMPORT[name_of(path)] | {"runtime"}
+    assert imports_of(path) <= allowed, f"{path.name} may not import {imports_of(path) - allowed}"
+
+
+def test_the_import_table_names_existing_modules_only():
+    assert MAY_IMPORT.keys() == {name_of(path) for path in MODULES}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_deep_learning_framework_is_imported(path):
+    text = path.read_text(encoding="utf-8")
+    names = {alias.name.split(".")[0] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import)
+             for alias in node.names}  # fmt: skip
+    names |= {node.module.split(".")[0] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
+              and node.module}  # fmt: skip
+    assert not names & {"torch", "transformers", "tiktoken", "tokenizers", "tensorflow", "jax", "pickle"}
+
+
+def lines_of_code(path: Path) -> int:
+    """Lines that hold code: docstrings, comments and blank lines are not counted."""
+    text = path.read_text(encoding="utf-8")
+    docstrings = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False):
+            docstrings |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    empty = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    code = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in empty:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
+
+
+def test_the_core_stays_within_1500_lines_of_code():
+    files = [path for pattern in CORE for path in PACKAGE.glob(pattern)]
+    assert len(files) > 15
+    assert sum(map(lines_of_code, files)) <= 1500
+
+
+def test_a_docstring_or_a_comment_is_not_a_line_of_code(tmp_path):
+    path = tmp_path / "sample.py"
+    path.write_text(
+        '"""Two\nlines."""\n\n# why\nx = 1  # what\n\n\ndef f():\n    """Doc."""\n    return (\n        x\n    )\n'
+    )
+    assert lines_of_code(path) == 5
+
+
+@pytest.mark.parametrize("folder", ["tinygpt", "tests", "benchmarks"])
+def test_no_file_or_function_has_a_second_idea(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name == "unicode_table.py":
+            continue  # generated: a table
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 320, f"{path} is longer than about 300 lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                assert length <= 52, f"{path}: {node.name} is longer than about 50 lines"
+
+
+def test_every_gpt2_op_has_the_four_parts_and_its_test():
+    basic = {"__init__", "basic", "elementwise", "reductions", "shapes"}
+    ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - basic
+    assert ops == {"attention", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear"}
+    for op in ops:
+        tree = ast.parse((PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8"))
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert {f"{op}_forward", f"{op}_backward", op} <= functions
+        assert f"Op({op!r}".replace("'", '"') in (PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8")
+        assert (ROOT / "tests" / "ops" / f"test_{op}.py").exists()
+        for word in ("Forward", "Backward", "Step", "Source:", "Cost:"):
+            assert word in ast.get_docstring(tree), f"ops/{op}.py: the docstring lacks {word!r}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_and_public_function_says_what_it_is(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    pairs = ("_forward", "_backward")  # the module's docstring is theirs
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node) or node.name.endswith(pairs), f"{path.name}: {node.name} has no docstring"
