@@ -196,6 +196,10 @@ class Tensor(TensorMethods):
         """Keep the gradient of a tensor that is not a leaf, too: it will be in `grad` after backward."""
         self._require_node("retain_grad").keeps_grad = True
 
+    def keep_grad_in(self, memory: np.ndarray) -> None:
+        """Give the gradient a place of its own: backward writes into `memory`, which `grad` then is."""
+        self._require_node("keep_grad_in").memory = memory
+
     def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """
         Call `hook` with this tensor's complete gradient each time backward reaches it.
@@ -280,7 +284,7 @@ class Tensor(TensorMethods):
         return bool(self.item())
 
     def __repr__(self) -> str:
-        made_by = "" if self.node is None else ", requires_grad=True" if self.is_leaf else f", op={self.node.op.name}"
+        made_by = "" if self.node is None else ", requires_grad=True" if self.is_leaf else f", op={self.node.name}"
         return f"Tensor({np.array2string(self.data, separator=', ', prefix='Tensor(')}, dtype={self.dtype}{made_by})"
 
 

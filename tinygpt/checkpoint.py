@@ -156,7 +156,7 @@ def _read_model(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
             raise ValueError(f"load_model: {path} must hold {name} once, got it with and without {_PREFIX!r}")
         state[name] = _as_float32(array, f"{name} in {path}")
     head = state.pop(_HEAD, None)
-    if head is not None and not np.array_equal(head, state.get("wte.weight"), equal_nan=True):
+    if head is not None and not np.array_equal(head, state.get("wte.weight", np.empty(0)), equal_nan=True):
         raise ValueError(f"load_model: {_HEAD} in {path} must equal wte.weight: a head of its own is not supported")
     return config, state
 

@@ -31,7 +31,7 @@ class Dataset(NamedTuple):
         for tokens in (self.train, self.validation):
             digest.update(f"{tokens.dtype} {len(tokens)} ".encode())
             for start in range(0, len(tokens), 1 << 24):  # in pieces: a token file may be larger than memory
-                digest.update(np.ascontiguousarray(tokens[start : start + (1 << 24)]))
+                digest.update(np.ascontiguousarray(tokens[start : start + (1 << 24)]).data)
         return digest.hexdigest()
 
 

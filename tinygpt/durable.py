@@ -157,6 +157,6 @@ def explain_full_disk(error: BaseException, what_failed: str, what_is_safe: str)
     OSError: cannot write a.txt: No space left on device; nothing is lost; free space and try again
     """
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        clear = OSError(f"{what_failed}: {os.strerror(error.errno)}; {what_is_safe}; free space and try again")
+        clear = OSError(f"{what_failed}: {os.strerror(error.errno or 0)}; {what_is_safe}; free space and try again")
         clear.errno = error.errno
         raise clear from error

@@ -138,7 +138,7 @@ class Module:
             here = slice(start, start + parameter.size)
             self.flat_parameters[here] = parameter.data.ravel()
             parameter.data = self.flat_parameters[here].reshape(parameter.shape)
-            parameter.node.memory = self.flat_gradients[here].reshape(parameter.shape)
+            parameter.keep_grad_in(self.flat_gradients[here].reshape(parameter.shape))
             start = here.stop
 
 

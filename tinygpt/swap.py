@@ -19,7 +19,7 @@ from tinygpt.durable import explain_full_disk, sync_folder
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["read_whole", "recover", "swap_in"]
 

@@ -27,7 +27,7 @@ from tinygpt.durable import atomic_open
 HEADER = struct.Struct("<8sIIQ32s")
 MAGIC = b"TGTOKENS"
 VERSION = 1
-TOKEN_TYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+TOKEN_TYPES: dict[int, np.dtype] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
 class TokenFile(NamedTuple):
