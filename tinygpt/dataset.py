@@ -9,8 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygpt import checkpoint
-from tinygpt.corpus import bundled_stories, encode_documents, is_token_file, open_token_file, read_documents
-from tinygpt.corpus import split_documents as split_documents
+from tinygpt.corpus import (
+    bundled_stories,
+    encode_documents,
+    is_token_file,
+    open_token_file,
+    read_documents,
+    split_documents,
+)
 from tinygpt.settings import TrainingSettings
 from tinygpt.tokenizer import Tokenizer
 
