@@ -120,8 +120,8 @@ class _Comparison:
 
     def __call__(self, where: str, analytic: float, numeric: float, scale: float) -> None:
         allowed = self.tolerance * max(scale, self.floor)
-        # `not <=` rather than `>`: a NaN on either side must fail too
-        if not abs(analytic - numeric) <= allowed:
+        # `not <=` rather than `>`: a NaN on either side must fail too; an infinity makes the allowance infinite as well
+        if not abs(analytic - numeric) <= allowed or np.isinf(analytic - numeric):
             raise GradientCheckError(
                 f"{self.who}, {where}: backward gives {analytic:.10g}, finite differences give {numeric:.10g} "
                 f"(they differ by {abs(analytic - numeric):.3g}, {allowed:.3g} is allowed)"

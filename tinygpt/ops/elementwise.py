@@ -137,6 +137,8 @@ def maximum(a: Any, b: Any) -> Tensor:
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of a and b, element by element: -maximum(-a, -b), ties included."""
     a, b = operands(a, b)
+    if not a.dtype.kind == b.dtype.kind == "f":
+        return Tensor(np.minimum(a.data, b.data))  # -a of an unsigned integer wraps around
     return -maximum(-a, -b)
 
 

@@ -49,6 +49,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.shapes import operands
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
@@ -111,4 +112,4 @@ def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Ten
             )
     if not eps > 0:
         raise ValueError(f"layernorm: eps must be positive, got {eps}")
-    return apply(LAYERNORM, x, weight, bias, eps=eps)
+    return apply(LAYERNORM, *operands(x, weight, bias), eps=eps)

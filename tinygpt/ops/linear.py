@@ -25,6 +25,7 @@ Cost:   2 N I O operations forward, 4 N I O backward: bound by arithmetic, most 
 from __future__ import annotations
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.shapes import operands
 
 
 def linear_forward(x, weight, bias):
@@ -77,4 +78,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         raise ValueError(f"linear: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
     if bias.shape != weight.shape[1:]:
         raise ValueError(f"linear: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")
-    return apply(LINEAR, x, weight, bias)
+    return apply(LINEAR, *operands(x, weight, bias))

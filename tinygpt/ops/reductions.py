@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygpt.autograd import Op, Tensor, apply
 
@@ -25,7 +26,7 @@ def _stretch(reduced, shape, axis, keepdims):
 
 def _group_size(shape, axis):
     """How many inputs share one output."""
-    axes = range(len(shape)) if axis is None else np.atleast_1d(axis)
+    axes = range(len(shape)) if axis is None else normalize_axis_tuple(axis, len(shape))
     return math.prod(shape[i] for i in axes)
 
 
@@ -150,6 +151,8 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Smallest value over `axis`: -max(-x), ties included."""
+    if x.dtype.kind != "f":
+        return Tensor(x.data.min(axis=axis, keepdims=keepdims))  # -x of an unsigned integer wraps around
     return -max(-x, axis=axis, keepdims=keepdims)
 
 
@@ -202,7 +205,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def _check_softmax(who: str, x: Tensor, axis: int) -> None:
-    if x.ndim == 0 or x.shape[axis] == 0:
+    if x.ndim == 0 or _group_size(x.shape, axis) == 0:
         raise ValueError(f"{who}: needs at least one value along axis {axis}, got shape {x.shape}")
 
 

@@ -128,9 +128,10 @@ TRANSPOSE = Op("transpose", transpose_forward, transpose_backward)
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """The axes in another order; without arguments, reversed."""
     order = _unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
-    if sorted(axis % x.ndim for axis in order) != list(range(x.ndim)):
+    positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order)
+    if sorted(positive) != list(range(x.ndim)):
         raise ValueError(f"transpose: axes must be a permutation of the {x.ndim} axes of {x.shape}, got {order}")
-    return apply(TRANSPOSE, x, axes=tuple(axis % x.ndim for axis in order))
+    return apply(TRANSPOSE, x, axes=positive)
 
 
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:

@@ -1,0 +1,182 @@
+"""
+Sample inputs for every operation of the package: what its gradient is checked on, and where planted errors must show.
+
+Most arrays are square, so that shapes cannot give away a transposed or wrongly summed axis: only the values can.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import tinygpt.ops
+from tinygpt import Op, apply
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Differentiable inputs, and the attributes that go with them."""
+
+    arrays: list[np.ndarray]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def f(self, op: Op):
+        """`op` as a function of its differentiable inputs, for `gradcheck`."""
+        return lambda *tensors: apply(op, *tensors, **self.attrs)
+
+
+def every_op() -> dict[str, Op]:
+    """All op records in the modules of `tinygpt.ops`, by name."""
+    ops: dict[str, Op] = {}
+    for module_info in pkgutil.iter_modules(tinygpt.ops.__path__, "tinygpt.ops."):
+        for value in vars(importlib.import_module(module_info.name)).values():
+            if isinstance(value, Op):
+                assert ops.setdefault(value.name, value) is value, f"two ops are called {value.name}"
+    return ops
+
+
+rng = np.random.default_rng(20)
+
+
+def draw(*shapes):
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def positive(*shapes):
+    return [rng.uniform(0.5, 2.0, shape) for shape in shapes]
+
+
+def broadcasting(make):
+    """Two operands of one shape, and stretched along a missing, the last, a middle axis, and several at once."""
+    one_axis = [((3, 3), (3, 3)), ((3, 3), (3,)), ((3, 1), (3, 3)), ((2, 3, 3), (2, 1, 3))]
+    several = [((3, 1), (2, 3, 3)), ((), (2, 3)), ((1, 1), (1, 1, 4))]
+    return [Sample(make(*pair)) for pair in one_axis + several]
+
+
+def elementwise(make=draw):
+    return [Sample(make(shape)) for shape in ((), (4, 4), (2, 3, 3))]
+
+
+def reducing(**attrs):
+    """One axis of several, two axes, the last by its negative number, all axes."""
+    axes = [((4, 4), 0), ((3, 3, 3), 1), ((3, 3, 3), (0, 2)), ((3, 3, 3), -1), ((2, 3), None)]
+    return [
+        Sample(draw(shape), {"axis": axis, "keepdims": keepdims, **attrs})
+        for shape, axis in axes
+        for keepdims in (False, True)
+    ]
+
+
+def along_an_axis():
+    return [Sample(draw((4, 4)), {"axis": -1}), Sample(draw((3, 3, 3)), {"axis": 1}), Sample(draw((30, 20)))]
+
+
+# At a tie of two, the central difference is the mean of both slopes: the even split that the engine promises.
+TIED = np.array([[1.0, 4.0, 4.0], [7.0, 7.0, 2.0], [3.0, 5.0, 3.0]])
+TARGETS = np.array([3, 0, -100, 1])  # one of four is ignored
+REPEATS = np.array([2, 0, 2, 2])
+
+SAMPLES: dict[str, list[Sample]] = {
+    "add": broadcasting(draw),
+    "sub": broadcasting(draw),
+    "mul": broadcasting(draw),
+    "div": broadcasting(positive),
+    "neg": elementwise(),
+    "pow": [Sample(positive((4, 4)), {"exponent": exponent}) for exponent in (3, -1, 0.5, 2, 1)],
+    "matmul": [
+        Sample(draw(a, b))
+        for a, b in [
+            ((4, 4), (4, 4)),
+            ((3,), (3, 3)),
+            ((3, 3), (3,)),
+            ((3,), (3,)),
+            ((3, 3, 3), (3, 3)),
+            ((3,), (3, 3, 3)),
+            ((2, 1, 3, 3), (2, 3, 3)),
+            ((1, 3, 3), (2, 2, 3, 3)),
+            ((1, 1, 2, 2), (1, 1, 3, 2, 2)),
+            ((20, 30), (30, 15)),
+        ]
+    ],
+    "exp": elementwise(),
+    "log": elementwise(positive),
+    "sqrt": elementwise(positive),
+    "tanh": elementwise(),
+    "relu": elementwise(),
+    "maximum": [*broadcasting(draw), Sample([TIED, TIED[:, ::-1].copy()])],
+    "where": [
+        Sample(sample.arrays, {"condition": rng.random(np.broadcast(*sample.arrays).shape) < 0.5})
+        for sample in broadcasting(draw)
+    ],
+    "sum": reducing(),
+    "mean": reducing(),
+    "var": reducing() + reducing(ddof=1),
+    "max": [*reducing(), Sample([TIED], {"axis": 1})],
+    "softmax": along_an_axis(),
+    "log_softmax": along_an_axis(),
+    "astype": [Sample(draw((4, 4)), {"dtype": np.float64})],
+    "reshape": [Sample(draw((4, 4)), {"shape": (2, 8)}), Sample(draw((2, 3, 3)), {"shape": (-1, 3)})],
+    "transpose": [
+        Sample(draw((4, 4)), {"axes": (1, 0)}),
+        Sample(draw((3, 3, 3)), {"axes": (1, 2, 0)}),  # its own inverse it is not
+    ],
+    "broadcast_to": [
+        *(Sample(draw(shape), {"shape": (3, 4, 4)}) for shape in ((4, 4), (3, 1, 4), (1, 4, 1), (4, 1), (1,), ())),
+        Sample(draw((1, 1)), {"shape": (1, 1, 4)}),
+    ],
+    "getitem": [
+        Sample(draw((4, 4)), {"index": index})
+        for index in [
+            (slice(1, 3), 2),
+            (slice(None, None, -1),),
+            (REPEATS,),
+            (REPEATS, REPEATS),
+            (np.eye(4, dtype=bool),),
+            (None, ..., 1),
+        ]
+    ],
+    "concatenate": [
+        Sample(draw((2, 3), (3, 3), (1, 3)), {"axis": 0}),
+        Sample(draw((3, 1), (3, 3), (3, 2)), {"axis": -1}),
+        Sample(draw((3, 3)), {"axis": 1}),
+    ],
+    "embedding": [
+        Sample(draw((4, 4)), {"ids": REPEATS}),
+        Sample(draw((5, 3)), {"ids": np.array([[0, 4], [4, 4]])}),
+        Sample(draw((40, 8)), {"ids": rng.integers(0, 40, (5, 30))}),
+    ],
+    "linear": [
+        Sample(draw((4, 4), (4, 4), (4,))),
+        Sample(draw((2, 3, 4), (4, 5), (5,))),
+        Sample(draw((3,), (3, 2), (2,))),
+        Sample(draw((4, 10, 20), (20, 15), (15,))),
+    ],
+    "layernorm": [
+        Sample(draw((4, 4), (4,), (4,))),
+        Sample(draw((3, 3, 3), (3,), (3,)), {"eps": 0.1}),
+        Sample(draw((5,), (5,), (5,))),
+        Sample(draw((4, 10, 20), (20,), (20,))),
+    ],
+    "gelu": [*elementwise(), Sample(draw((20, 30)))],
+    "attention": [
+        Sample(draw((1, 6, 3 * 2)), {"n_head": 1}),
+        Sample(draw((2, 3, 3 * 4)), {"n_head": 2}),
+        Sample(draw((3, 3, 3 * 9)), {"n_head": 3}),
+        Sample(draw((2, 4, 3 * 4)), {"n_head": 2, "p": 0.3, "seed": 8}),
+        Sample(draw((1, 2, 3 * 2)), {"n_head": 2, "p": 1 - 2**-40, "seed": 8}),  # drops all
+        Sample(draw((2, 9, 3 * 20)), {"n_head": 4, "p": 0.1, "seed": 9}),
+    ],
+    "dropout": [
+        *(Sample(draw(shape), {"p": 0.4, "seed": 6}) for shape in ((4, 4), (2, 3, 3), (20, 30))),
+        Sample(draw((2, 2)), {"p": 1 - 2**-40, "seed": 6}),  # drops all
+    ],
+    "cross_entropy": [
+        Sample(draw((4, 4)), {"targets": TARGETS}),
+        Sample(draw((4, 5)), {"targets": REPEATS, "ignore_index": 0}),
+        Sample(draw((20, 30)), {"targets": rng.integers(0, 30, 20)}),
+    ],
+}  # fmt: skip

@@ -1,0 +1,269 @@
+"""Sums, means, extremes and softmax along axes: the definitions, their gradients, and the edges."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+from differentiation import BOTH_WAYS, assert_close, assert_same, value_and_gradients
+
+import tinygpt.functional as F
+from tinygpt import Tensor, gradcheck
+
+# name: the operation, what it makes of a list of Python numbers, and the slope in each of them
+REDUCTIONS = {
+    "sum": (F.sum, math.fsum, lambda group: [1.0] * len(group)),
+    "mean": (F.mean, statistics.fmean, lambda group: [1 / len(group)] * len(group)),
+    "max": (F.max, max, lambda group: [(x == max(group)) / group.count(max(group)) for x in group]),
+    "min": (F.min, min, lambda group: [(x == min(group)) / group.count(min(group)) for x in group]),
+    "var": (
+        F.var,
+        statistics.pvariance,
+        lambda group: [2 * (x - statistics.fmean(group)) / len(group) for x in group],
+    ),
+}
+every_reduction = pytest.mark.parametrize("name", REDUCTIONS)
+
+AXES = [
+    ((4,), None),
+    ((4,), 0),
+    ((2, 3), None),
+    ((2, 3), 0),
+    ((2, 3), -1),
+    ((2, 3, 4), 1),
+    ((2, 3, 4), (0, 2)),
+    ((2, 3, 4), (-1, 0)),
+    ((2, 3, 4), (0, 1, 2)),
+    ((2, 3), ()),
+    ((3, 1), 1),
+    ((1,), 0),
+    ((), None),
+]
+every_axis = pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
+
+SOFTMAX_AXES = [((4,), -1), ((2, 3), 0), ((2, 3), -1), ((2, 3, 4), 1), ((3, 1), 1)]
+every_softmax_axis = pytest.mark.parametrize(("shape", "axis"), SOFTMAX_AXES, ids=str)
+
+
+def reduced_axes(shape, axis):
+    axes = range(len(shape)) if axis is None else [axis] if isinstance(axis, int) else axis
+    return {i % len(shape) for i in axes}
+
+
+def groups(x, axis):
+    """The inputs that share an output: {output index with sizes kept: [(input index, value), ...]}."""
+    reduced, found = reduced_axes(x.shape, axis), {}
+    for index in np.ndindex(x.shape):
+        key = tuple(0 if i in reduced else n for i, n in enumerate(index))
+        found.setdefault(key, []).append((index, float(x[index])))
+    return found
+
+
+# (1) forward is the definition, and so is backward
+
+
+@every_reduction
+@every_axis
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_a_reduction_is_pythons_on_each_group(name, shape, axis, keepdims, rng):
+    f, whole, slopes = REDUCTIONS[name]
+    x = rng.integers(-2, 3, shape).astype(float)  # of five values: many ties
+    reduced = reduced_axes(shape, axis)
+    kept = tuple(1 if i in reduced else n for i, n in enumerate(shape))
+    out_shape = kept if keepdims else tuple(n for i, n in enumerate(shape) if i not in reduced)
+    dout, expected, dx = rng.standard_normal(kept), np.empty(kept), np.empty(shape)
+    for key, members in groups(x, axis).items():
+        values = [value for _, value in members]
+        expected[key] = whole(values)
+        for (index, _), slope in zip(members, slopes(values), strict=True):
+            dx[index] = slope * dout[key]
+    ours = value_and_gradients(lambda x: f(x, axis=axis, keepdims=keepdims), [x], dout.reshape(out_shape))
+    assert_same(ours, (expected.reshape(out_shape), [dx]))
+
+
+@pytest.mark.parametrize("ddof", [0, 1, 2])
+def test_var_divides_by_n_minus_ddof(ddof, rng):
+    x = rng.standard_normal(5)
+    mean = math.fsum(x) / 5
+    expected = math.fsum((value - mean) ** 2 for value in x) / (5 - ddof)
+    dx = [2 * (value - mean) / (5 - ddof) for value in x]
+    assert_same(value_and_gradients(lambda x: F.var(x, ddof=ddof), [x]), (np.array(expected), [dx]))
+
+
+@every_softmax_axis
+def test_softmax_and_its_logarithm_are_the_formula(shape, axis, rng):
+    x, dout = rng.standard_normal(shape), rng.standard_normal(shape)
+    p, dx_softmax, dx_log = np.empty(shape), np.zeros(shape), np.zeros(shape)
+    for members in groups(x, axis).values():
+        total = math.fsum(math.exp(value) for _, value in members)
+        for index, value in members:
+            p[index] = math.exp(value) / total
+        for i, _ in members:
+            for j, _ in members:
+                jacobian = p[i] * ((i == j) - p[j])  # d p_i / d x_j
+                dx_softmax[j] += dout[i] * jacobian
+                dx_log[j] += dout[i] * jacobian / p[i]
+    assert_same(value_and_gradients(lambda x: F.softmax(x, axis), [x], dout), (p, [dx_softmax]))
+    assert_same(value_and_gradients(lambda x: F.log_softmax(x, axis), [x], dout), (np.log(p), [dx_log]))
+
+
+# (2) backward agrees with finite differences
+
+
+@pytest.mark.parametrize("limit", BOTH_WAYS.values(), ids=BOTH_WAYS)
+@every_reduction
+@every_axis
+def test_reductions_agree_with_finite_differences(name, shape, axis, limit, rng):
+    f = REDUCTIONS[name][0]
+    for keepdims in (False, True):
+        x = rng.standard_normal(shape)  # ties have probability 0
+        assert gradcheck(lambda x, keepdims=keepdims: f(x, axis=axis, keepdims=keepdims), [x], elementwise_limit=limit)
+
+
+@pytest.mark.parametrize("limit", BOTH_WAYS.values(), ids=BOTH_WAYS)
+@every_softmax_axis
+def test_softmax_agrees_with_finite_differences(shape, axis, limit, rng):
+    for f in (F.softmax, F.log_softmax):
+        assert gradcheck(lambda x, f=f: f(x, axis=axis), [rng.standard_normal(shape)], elementwise_limit=limit)
+
+
+# (3) the same, composed of others
+
+
+@every_softmax_axis
+def test_reductions_equal_their_compositions(shape, axis, rng):
+    x, n = rng.standard_normal(shape), shape[axis]
+    for f, composed in (
+        (F.softmax, lambda x, axis: x.exp() / x.exp().sum(axis=axis, keepdims=True)),
+        (F.log_softmax, lambda x, axis: F.softmax(x, axis).log()),
+        (F.mean, lambda x, axis: x.sum(axis=axis) / n),
+        (F.var, lambda x, axis: ((x - x.mean(axis=axis, keepdims=True)) ** 2).mean(axis=axis)),
+        (F.min, lambda x, axis: -((-x).max(axis=axis))),
+    ):
+        dout = rng.standard_normal(f(Tensor(x), axis=axis).shape)
+        ours = value_and_gradients(lambda x, f=f: f(x, axis=axis), [x], dout)
+        assert_same(ours, value_and_gradients(lambda x, g=composed: g(x, axis), [x], dout))
+
+
+# (5) edge cases
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_is_kept_in_both_directions(dtype, rng):
+    for f in (*(f for f, _, _ in REDUCTIONS.values()), F.softmax, F.log_softmax):
+        for shape in ((3,), (2, 3)):
+            for axis in (-1, 0):
+                x = rng.standard_normal(shape).astype(dtype)
+                dout = np.ones(f(Tensor(x), axis=axis).shape, dtype)
+                out, (dx,) = value_and_gradients(lambda x, f=f, axis=axis: f(x, axis=axis), [x], dout)
+                assert (out.dtype, dx.dtype) == (dtype, dtype)
+
+
+def test_sums_of_nothing_are_zero_and_reach_no_input():
+    for shape, axis, out_shape in (((0,), None, ()), ((2, 0), 1, (2,)), ((0, 3), 0, (3,)), ((0, 3), 1, (0,))):
+        out, (dx,) = value_and_gradients(lambda x, axis=axis: F.sum(x, axis=axis), [np.ones(shape)], np.ones(out_shape))
+        np.testing.assert_array_equal(out, np.zeros(out_shape))
+        assert dx.shape == shape
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered")
+def test_the_mean_of_nothing_is_nan_as_in_numpy():
+    out, (dx,) = value_and_gradients(F.mean, [np.ones((0, 3))])
+    assert np.isnan(out) and dx.shape == (0, 3)
+
+
+def test_no_groups_are_no_error():
+    """A batch may be empty, as long as a group is not."""
+    for f in (*(f for f, _, _ in REDUCTIONS.values()), F.softmax, F.log_softmax):
+        x = np.ones((0, 3))
+        dout = np.ones(f(Tensor(x), axis=1).shape)
+        assert value_and_gradients(lambda x, f=f: f(x, axis=1), [x], dout)[1][0].shape == (0, 3)
+
+
+@every_reduction
+def test_strided_views_give_the_same_as_copies_and_are_not_written_into(name, rng):
+    view = rng.standard_normal((4, 3, 6)).transpose(2, 0, 1)[::2]
+    before, dout, f = view.copy(), rng.standard_normal((3, 3)).T, REDUCTIONS[name][0]
+    ours = value_and_gradients(lambda x: f(x, axis=1), [view], dout)
+    assert_same(ours, value_and_gradients(lambda x: f(x, axis=1), [before], dout.copy()), tolerance=1e-14)
+    np.testing.assert_array_equal(view, before)
+
+
+def test_ties_share_the_gradient_evenly_and_its_sum_is_kept():
+    x = np.array([[3.0, 1.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0], [0.0, -0.0, -1.0, -1.0]])
+    _, (dx,) = value_and_gradients(lambda x: F.max(x, axis=1), [x], np.array([3.0, 4.0, 2.0]))
+    assert dx.tolist() == [[1, 0, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]]
+    _, (dx,) = value_and_gradients(lambda x: F.min(x, axis=1), [x], np.array([3.0, 4.0, 2.0]))
+    assert dx.tolist() == [[0, 3, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, bool])
+def test_reductions_of_integers_are_exact(dtype):
+    """Unsigned integers have no negative: token ids are of such types."""
+    x = np.array([[0, 5], [7, 1]]).astype(dtype)
+    assert F.min(Tensor(x)).item() == 0 and F.min(Tensor(x), axis=1).data.tolist() == x.min(axis=1).tolist()
+    assert F.max(Tensor(x)).item() == x.max() and F.sum(Tensor(x)).item() == (3 if dtype is bool else 13)
+    assert F.min(Tensor(x), axis=0, keepdims=True).shape == (1, 2)
+
+
+def test_nan_propagates_to_its_own_group_only():
+    x = np.array([[1.0, np.nan, 2.0], [1.0, 3.0, 2.0]])
+    for f in (*(f for f, _, _ in REDUCTIONS.values()), F.softmax, F.log_softmax):
+        dout = np.ones(f(Tensor(x), axis=1).shape)
+        with np.errstate(invalid="ignore"):
+            out, (dx,) = value_and_gradients(lambda x, f=f: f(x, axis=1), [x], dout)
+        assert np.isnan(out[0]).all() and np.isfinite(out[1]).all() and np.isfinite(dx[1]).all()
+
+
+def test_softmax_neither_overflows_nor_underflows():
+    for scale in (1e3, 1e300):
+        x = scale * np.array([1.0, 0.0, -1.0])
+        p, (dx,) = value_and_gradients(F.softmax, [x], np.array([1.0, 2.0, 3.0]))
+        assert p.tolist() == [1, 0, 0] and np.isfinite(dx).all()
+        log_p, (dx,) = value_and_gradients(F.log_softmax, [x], np.array([1.0, 2.0, 3.0]))
+        assert_close(log_p, [0, -scale, -2 * scale])  # where log(softmax) would be -infinity
+        assert_close(dx, [1 - 6, 2, 3])
+
+
+def test_softmax_of_minus_infinity_is_zero_and_its_gradient_too():
+    """How attention masks the future."""
+    p, (dx,) = value_and_gradients(F.softmax, [np.array([0.0, -np.inf, 0.0])], np.array([1.0, 100.0, 3.0]))
+    assert p.tolist() == [0.5, 0, 0.5]
+    assert dx.tolist() == [-0.5, 0, 0.5]
+
+
+def test_the_variance_of_equal_values_is_zero_without_cancellation():
+    out, (dx,) = value_and_gradients(F.var, [np.full(3, 1e8)])
+    assert out == 0 and dx.tolist() == [0, 0, 0]
+
+
+def test_reductions_are_methods_too():
+    x = Tensor(np.array([[1.0, 2.0], [3.0, 5.0]]))
+    for name, (f, _, _) in REDUCTIONS.items():
+        np.testing.assert_array_equal(getattr(x, name)(axis=0, keepdims=True).data, f(x, axis=0, keepdims=True).data)
+    np.testing.assert_array_equal(x.softmax(axis=0).data, F.softmax(x, axis=0).data)
+    np.testing.assert_array_equal(x.log_softmax().data, F.log_softmax(x, axis=1).data)
+
+
+# errors
+
+
+def test_nothing_to_choose_from_is_an_error_that_names_the_operation():
+    empty = Tensor(np.ones((0, 3)))
+    for f, name in ((F.max, "max"), (F.min, "min"), (F.softmax, "^softmax"), (F.log_softmax, "^log_softmax")):
+        with pytest.raises(ValueError, match=rf"{name}.*: needs? at least one value along axis 0, got shape \(0, 3\)"):
+            f(empty, axis=0)
+    with pytest.raises(ValueError, match="softmax: needs at least one value"):
+        F.softmax(Tensor(1.0))
+    for ddof in (3, 4):
+        with pytest.raises(ValueError, match=rf"var: needs more than ddof = {ddof} values along axis 1, got shape"):
+            F.var(Tensor(np.ones((2, 3))), axis=1, ddof=ddof)
+
+
+@pytest.mark.parametrize("f", [*(f for f, _, _ in REDUCTIONS.values()), F.softmax, F.log_softmax])
+@pytest.mark.parametrize("axis", [2, -3])
+def test_an_axis_that_is_not_there_is_named(f, axis):
+    with pytest.raises(ValueError, match=f"axis {axis} is out of bounds for array of dimension 2"):
+        f(Tensor(np.ones((2, 3))), axis=axis)
