@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -221,7 +221,7 @@ class Tensor(TensorMethods):
         """
         hooks = self._require_node("register_hook").hooks
         hooks.append(hook)
-        return lambda: hooks.remove(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
 
     def detach(self) -> Tensor:
         """The same values (shared, not copied) without their history."""
@@ -279,6 +279,9 @@ class Tensor(TensorMethods):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
 
     def __bool__(self) -> bool:
         return bool(self.item())

@@ -44,8 +44,9 @@ class GradientCell:
 
     @property
     def exclusive(self) -> bool:
-        """True where nobody else would notice a write (a broadcast view cannot be written at all)."""
-        return self.holders.count == 1 and self.array.flags.writeable
+        """True where nobody else would notice a write, and no two elements share a place, as broadcast ones do."""
+        own_places = all(stride or size == 1 for size, stride in zip(self.array.shape, self.array.strides, strict=True))
+        return self.holders.count == 1 and own_places and self.array.flags.writeable
 
     def add(self, other: np.ndarray) -> None:
         """Accumulate `other`: in place when this cell is the only holder, else into a new array."""
@@ -58,7 +59,9 @@ class GradientCell:
 
     def take(self) -> np.ndarray:
         """The array itself if nobody else holds it, else a copy: what becomes a leaf's `grad`."""
-        return self.array if self.exclusive else np.array(self.array)
+        base = self.array.base
+        whole = base is None or getattr(base, "nbytes", None) == self.array.nbytes  # a part keeps the rest alive
+        return self.array if whole and self.exclusive else np.array(self.array)
 
 
 class Slot(NamedTuple):

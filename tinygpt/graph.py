@@ -23,7 +23,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,12 +70,17 @@ class Node:
         self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
         self.saved: Any = None
-        self.backward: Callable[[np.ndarray, Any], tuple[Any, ...]] | None = None
+        self.backward: Any = None  # the rule that made it: that of the op, or of its kernel
         self.checksum = 0
         self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] = []
         self.grad: np.ndarray | None = None
         self.keeps_grad = op is None
         self.memory: np.ndarray | None = None  # where the gradient must live: a parameter's slice of the flat array
+
+    @property
+    def name(self) -> str:
+        """The op's name."""
+        return "leaf" if self.op is None else self.op.name
 
     def deposit(self, cell: GradientCell) -> None:
         """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""
@@ -115,7 +120,7 @@ def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
 
 def _shares(node: Node, cell: GradientCell) -> list[tuple[Node, GradientCell]]:
     """Run one backward and give each parent its gradient, counting who holds the memory behind it."""
-    name = node.op.name
+    name = node.name
     if node.saved is _FREED:
         raise ValueError(
             f"Tensor.backward: the graph through '{name}' (shape {node.shape}) was freed by an earlier backward; "
@@ -124,11 +129,11 @@ def _shares(node: Node, cell: GradientCell) -> list[tuple[Node, GradientCell]]:
     if runtime.DEBUG and node.checksum != checksum(node.saved):
         raise RuntimeError(f"{name}: an array saved for backward was changed in place after the forward; copy it first")
     gradients = node.backward(cell.array, node.saved)
-    if len(gradients) != len(node.parents):
-        raise ValueError(f"{name}.backward: must return {len(node.parents)} gradients, got {len(gradients)}")
+    got = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
+    if got != len(node.parents):
+        raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
     # Saved arrays are pinned by a holder of their own: a backward may return one, and nobody may write into it.
-    saved = node.saved if isinstance(node.saved, (tuple, list)) else (node.saved,)
-    holders = {_memory(array): Holders(1) for array in saved if isinstance(array, np.ndarray)}
+    holders = {_memory(array): Holders(1) for array in _arrays_in(node.saved)}
     holders[_memory(cell.array)] = cell.holders
     shares = []
     for index, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
@@ -140,11 +145,20 @@ def _shares(node: Node, cell: GradientCell) -> list[tuple[Node, GradientCell]]:
     return shares
 
 
+def _arrays_in(saved: Any) -> Iterator[np.ndarray]:
+    if isinstance(saved, np.ndarray):
+        yield saved
+    elif isinstance(saved, (tuple, list)):
+        for item in saved:
+            yield from _arrays_in(item)
+
+
 def _memory(array: np.ndarray) -> int:
     """Names the block of memory behind an array: a view and its base have the same."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return id(array)
+    owner: Any = array
+    while getattr(owner, "base", None) is not None:  # not always an array: as_strided puts an object in between
+        owner = owner.base
+    return id(owner)
 
 
 def _run_hooks(node: Node, cell: GradientCell) -> GradientCell:
@@ -152,12 +166,14 @@ def _run_hooks(node: Node, cell: GradientCell) -> GradientCell:
         replacement = hook(cell.array)
         cell.hold()  # the hook may have kept the array: from now on nobody writes into it
         if replacement is not None:
-            check_gradient("hook", replacement, node)
-            cell = GradientCell(replacement, Holders(2))
+            array = np.asarray(replacement)
+            check_gradient("hook", array, node)
+            cell = GradientCell(array, Holders(2))
     return cell
 
 
 def check_gradient(who: str, gradient: Any, node: Node) -> None:
+    """Raise ValueError unless a gradient has the shape and dtype of the tensor that it belongs to."""
     if getattr(gradient, "shape", None) != node.shape or gradient.dtype != node.dtype:
         got = f"{gradient.dtype} {gradient.shape}" if hasattr(gradient, "shape") else type(gradient).__name__
         raise ValueError(f"{who}: the gradient must be {node.dtype} {node.shape}, like its tensor, got {got}")
@@ -189,8 +205,11 @@ def _both(op: Op) -> Op:
 
 
 def _compare(name: str, direction: str, ours: Any, theirs: Any) -> None:
+    kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
     for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        scale = np.max(np.abs(b), initial=0)
+        scale = np.max(np.abs(b), initial=0, where=np.isfinite(b))
         tolerance = (1e-4 if np.asarray(b).dtype == np.float32 else 1e-10) * scale
         if not np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True):
             gap = np.max(np.abs(np.asarray(a, np.float64) - b))

@@ -154,11 +154,11 @@ def test_an_operand_used_twice_collects_both_gradients(rng):
 @pytest.mark.parametrize(
     ("operate", "expected"),
     [
-        (lambda x, y: x + y, [4, 7]),
-        (lambda x, y: x - y, [2, 3]),
-        (lambda x, y: x * y, [3, 10]),
-        (lambda x, y: x / y, [3, 2.5]),
-        (lambda x, y: x @ y, 13),
+        (lambda x, y: x + y, [[4, 7], [7, 10]]),
+        (lambda x, y: x - y, [[2, 3], [-1, 0]]),
+        (lambda x, y: x * y, [[3, 10], [12, 25]]),
+        (lambda x, y: x / y, [[3, 2.5], [0.75, 1]]),
+        (lambda x, y: x @ y, [23, 31]),
     ],
     ids=["+", "-", "*", "/", "@"],
 )
@@ -167,7 +167,7 @@ def test_an_operand_used_twice_collects_both_gradients(rng):
 def test_operators_take_arrays_and_lists_on_either_side(operate, expected, left, right):
     if left is not Tensor and right is not Tensor:
         left = Tensor  # one of the two makes it ours
-    result = operate(left([3.0, 5.0]), right([1.0, 2.0]))
+    result = operate(left([3.0, 5.0]), right([[1.0, 2.0], [4.0, 5.0]]))
     assert isinstance(result, Tensor)
     np.testing.assert_array_equal(result.data, expected)
 

@@ -256,3 +256,19 @@ def test_errors_say_what_does_not_fit():
             join([])
         with pytest.raises(ValueError, match="must match exactly"):
             join([x, np.ones((4, 4))])
+
+
+def test_integers_times_a_python_float_are_float32():
+    assert (Tensor([1, 2]) * 0.5).dtype == np.float32
+
+
+def test_iterating_gives_rows_and_a_scalar_has_none():
+    assert [row.data.tolist() for row in Tensor([[1.0, 2.0], [3.0, 4.0]])] == [[1.0, 2.0], [3.0, 4.0]]
+    with pytest.raises(TypeError, match="unsized"):
+        list(Tensor(3.0))
+
+
+def test_a_precision_that_tensors_do_not_have_is_refused_with_and_without_gradients():
+    for requires_grad in (False, True):
+        with pytest.raises(TypeError, match="float16"):
+            Tensor([1.0], requires_grad=requires_grad).astype(np.float16)

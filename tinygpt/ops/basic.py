@@ -233,7 +233,6 @@ _METHODS = {
     "__le__": _comparison(np.less_equal),
     "__gt__": _comparison(np.greater),
     "__ge__": _comparison(np.greater_equal),
-    "__hash__": object.__hash__,  # as a key a tensor is equal to itself, whatever == says of its elements
     "__getitem__": shapes.getitem,
     "T": property(shapes.transpose, doc="All axes reversed."),
 }

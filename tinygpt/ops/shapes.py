@@ -44,6 +44,8 @@ def operands(*values: Any) -> list[Tensor]:
     """
     arrays = [value.data if isinstance(value, Tensor) else value for value in values]
     deciding = [a.dtype for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    if not deciding and any(isinstance(value, float) for value in values):
+        deciding = [np.dtype(np.float32)]  # integers and a Python float
     dtype = np.result_type(*deciding) if deciding else None
     tensors = []
     for value in values:
@@ -71,7 +73,8 @@ ASTYPE = Op("astype", astype_forward, astype_backward)
 
 
 def astype(a: Tensor, dtype: Any) -> Tensor:
-    """`a` as float32 or float64; its gradient arrives in `a`'s own dtype."""
+    """`a` in another dtype, one that a Tensor can have; the gradient of a float arrives in `a`'s own dtype."""
+    Tensor(np.empty(0, dtype))  # raises unless it is one
     return apply(ASTYPE, a, dtype=np.dtype(dtype))
 
 
