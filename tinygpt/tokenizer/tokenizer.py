@@ -1,0 +1,294 @@
+"""
+The tokenizer to use: text to ids and back, special tokens, training, files.
+
+This class holds the parts together: `encoder.py` (ordinary text to ids), `special_tokens.py`, `training.py`,
+`formats.py` (files) and `stream.py`. The algorithm that all of them rest on is `reference.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from operator import index
+from typing import Literal
+
+import numpy as np
+
+from tinygpt.tokenizer import formats
+from tinygpt.tokenizer.encoder import Encoder
+from tinygpt.tokenizer.formats import END_OF_TEXT
+from tinygpt.tokenizer.reference import without_surrogates
+from tinygpt.tokenizer.special_tokens import Names, allowed_names, split_off
+from tinygpt.tokenizer.stream import StreamDecoder
+from tinygpt.tokenizer.training import train
+from tinygpt.tokenizer.validation import check_special_tokens, check_vocabulary
+
+
+class Tokenizer:
+    """
+    A byte-level BPE tokenizer: any text to integers and back.
+
+    Parameters
+    ----------
+    vocab : mapping of int to bytes, or sequence of bytes
+        The ordinary tokens by id. All 256 single bytes must be among them; ids may have holes.
+    merges : sequence of (bytes, bytes)
+        Which two tokens become one, the earliest first.
+    special_tokens : mapping of str to int
+        Their ids, all different from the ordinary ones.
+
+    The three are attributes, too; do not change them, since the tokenizer has built its tables from them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a token, an id or a merge is not what it must be; names it.
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer([bytes([b]) for b in range(256)] + [b"he"], [(b"h", b"e")], {"<|endoftext|>": 257})
+    >>> tokenizer.encode("hen")
+    [256, 110]
+    >>> tokenizer.decode([256, 110])
+    'hen'
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[int, bytes] | Sequence[bytes],
+        merges: Sequence[tuple[bytes, bytes]],
+        special_tokens: Mapping[str, int],
+    ) -> None:
+        self.vocab = dict(vocab) if isinstance(vocab, Mapping) else dict(enumerate(vocab))
+        self.merges = [(left, right) for left, right in merges]
+        self.special_tokens = dict(special_tokens)
+        check_special_tokens(self.special_tokens, self.vocab)
+        ids = check_vocabulary(self.vocab, self.merges)
+        self._encoder = Encoder(ids, self.merges)
+        self._tokens = self.vocab | {id: text.encode("utf-8") for text, id in self.special_tokens.items()}
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
+
+    @classmethod
+    def train(
+        cls,
+        text_or_iterator: str | Iterable[str],
+        vocab_size: int,
+        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        byte_order: Literal["gpt2", "raw"] = "gpt2",
+        progress: bool = True,
+    ) -> Tokenizer:
+        """
+        Learn a vocabulary from text.
+
+        Parameters
+        ----------
+        text_or_iterator : str or iterable of str
+            The corpus. Of an iterable, each item is a document, and none is kept. An empty corpus teaches nothing
+            and gives the bytes alone.
+        vocab_size : int
+            How many tokens to have in all: 256 bytes, the learned ones, the special ones.
+        special_tokens : sequence of str
+            They get the last ids. Their text in the corpus is left out: it teaches neither them nor their parts.
+        byte_order : {"gpt2", "raw"}
+            Byte b has id b ("raw"), or the id that GPT-2 gives it, so that merges are exactly those of Hugging Face's
+            trainer ("gpt2"). Of equally frequent pairs, the one with the smallest ids is merged first.
+        progress : bool
+            Whether to show progress bars on stderr.
+
+        Returns
+        -------
+        tokenizer : Tokenizer
+            With fewer tokens than asked for, and a warning, if the corpus has no more pairs to merge.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the corpus is not text, or `vocab_size` leaves no room for the bytes and the special tokens.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("the hen, the hen", vocab_size=260, progress=False)
+        >>> tokenizer.merges
+        [(b'h', b'e'), (b't', b'he'), (b' ', b'he')]
+        >>> tokenizer.special_tokens
+        {'<|endoftext|>': 259}
+        """
+        return cls(*train(text_or_iterator, vocab_size, special_tokens, byte_order, progress))
+
+    @cached_property
+    def n_vocab(self) -> int:
+        """The number of ids that a model must provide for: the highest id, special tokens included, plus one."""
+        return max(self._tokens) + 1
+
+    @property
+    def eot_token(self) -> int | None:
+        """The id of `<|endoftext|>`, which ends a document; None if the tokenizer has no such token."""
+        return self.special_tokens.get(END_OF_TEXT)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixty-four hexadecimal digits that differ if any token, id or merge differs (SHA-256)."""
+        contents = [
+            [[id, token.hex()] for id, token in sorted(self.vocab.items())],
+            [[left.hex(), right.hex()] for left, right in self.merges],
+            sorted(self.special_tokens.items()),
+        ]
+        return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
+
+    def encode(
+        self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
+    ) -> list[int]:
+        """
+        Turn a text into ids. What reads like a special token is an error unless you say what it shall be.
+
+        Parameters
+        ----------
+        text : str
+            Any text, also empty. Surrogate pairs are joined, lone surrogates become U+FFFD.
+        allowed_special : "all" or set of str
+            Special tokens whose text becomes their id. Where several begin, the longest counts.
+        disallowed_special : "all" or set of str
+            Special tokens that the text must not hold; "all" means all that are not allowed. Pass ``()`` to have the
+            text of the others encoded like any text: right for a corpus, and for what strangers type.
+
+        Returns
+        -------
+        ids : list of int
+            In general ``encode(a) + encode(b) != encode(a + b)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `text` is not a str, or holds a disallowed special token.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> tokenizer.encode("A<|endoftext|>", allowed_special={"<|endoftext|>"})
+        [65, 256]
+        >>> tokenizer.encode("<|", disallowed_special=())
+        [60, 124]
+        """
+        ids: list[int] = []
+        self._encode_into(ids, text, allowed_special, disallowed_special)
+        return ids
+
+    def encode_to_numpy(
+        self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
+    ) -> np.ndarray:
+        """
+        Do what `encode` does, into an array of shape (N,): uint16 if every id of the tokenizer fits, else uint32.
+
+        Examples
+        --------
+        >>> Tokenizer.train("", vocab_size=256, special_tokens=(), progress=False).encode_to_numpy("hen")
+        array([71, 68, 77], dtype=uint16)
+        """
+        ids = array("I")
+        self._encode_into(ids, text, allowed_special, disallowed_special)
+        return np.array(ids, np.uint16 if self.n_vocab <= 1 << 16 else np.uint32)
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Turn a text into ids, special tokens being text like any other."""
+        return self.encode(text, disallowed_special=())
+
+    def _encode_into(self, ids: list[int] | array[int], text: str, allowed: Names, disallowed: Names) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"Tokenizer.encode: text must be a str, got {type(text).__name__}; decode bytes first")
+        text = without_surrogates(text)
+        names = allowed_names(text, self.special_tokens, allowed, disallowed)
+        for number, part in enumerate(split_off(text, names)):
+            if number % 2:
+                ids.append(self.special_tokens[part])
+            else:
+                self._encoder.encode_into(ids, part)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        r"""
+        Turn ids into the exact bytes they stand for, which need not be whole characters.
+
+        Parameters
+        ----------
+        ids : iterable of int, or integer array of shape (N,)
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the vocabulary.
+        TypeError
+            If `ids` are not integers.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> tokenizer.decode_bytes([0xC3, 256])
+        b'\xc3<|endoftext|>'
+        """
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1:
+                raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
+            ids = ids.tolist()
+        try:
+            return b"".join([self._tokens[index(id)] for id in ids])
+        except KeyError as error:
+            raise ValueError(
+                f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}"
+            ) from None
+        except TypeError as error:
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """
+        Turn ids into text, as `decode_bytes` turns them into bytes.
+
+        Bytes that are no character become U+FFFD, or what another value of `errors` says, as in `bytes.decode`.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> tokenizer.decode([0xC3, 0xA9]), tokenizer.decode([0xC3])
+        ('é', '�')
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def stream_decoder(self) -> StreamDecoder:
+        """Return a decoder for ids that arrive one by one."""
+        return StreamDecoder(self)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """
+        Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
+
+        The folder is created if it does not exist; files of these names in it are replaced. Raises ValueError if a
+        special token reads like an ordinary one in `vocab.json`.
+        """
+        formats.save(directory, self.vocab, self.merges, self.special_tokens)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Tokenizer:
+        """
+        Read a tokenizer from `vocab.json` and `merges.txt`, or from OpenAI's `encoder.json` and `vocab.bpe`.
+
+        Special are the tokens that `tokenizer_config.json` in the same folder lists, or else the entries that are not
+        bytes and that no merge makes.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing, malformed, cut off or of another vocabulary: names the file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     Tokenizer.train("the hen, the hen", vocab_size=260, progress=False).save_pretrained(directory)
+        ...     Tokenizer.from_pretrained(directory).encode("then")
+        [257, 77]
+        """
+        return cls(*formats.load(directory))
