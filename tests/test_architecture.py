@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "swap": {"durable"},
     "config": set(),
     "interrupt": set(),
-    "tokenizer": {"tokenizer"},
+    "tokenizer": {"durable", "tokenizer"},
     "graph": {"buffers"},
     "tensor_methods": {"autograd"},  # for type checkers only
     "autograd": {"graph", "tensor_methods"},

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinygpt.durable import atomic_write
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS
 
 END_OF_TEXT = "<|endoftext|>"
@@ -77,10 +78,10 @@ def save(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     in_order = dict(sorted(ids.items(), key=lambda entry: entry[1]))
-    _write(folder / "vocab.json", json.dumps(in_order, ensure_ascii=False, indent=0) + "\n")
+    atomic_write(folder / "vocab.json", json.dumps(in_order, ensure_ascii=False, indent=0) + "\n")
     lines = [f"{written(left)} {written(right)}\n" for left, right in merges]
-    _write(folder / "merges.txt", "#version: 0.2\n" + "".join(lines))
-    _write(folder / _CONFIG_NAME, json.dumps(_config(special_tokens), ensure_ascii=False, indent=2) + "\n")
+    atomic_write(folder / "merges.txt", "#version: 0.2\n" + "".join(lines))
+    atomic_write(folder / _CONFIG_NAME, json.dumps(_config(special_tokens), ensure_ascii=False, indent=2) + "\n")
 
 
 def _config(special_tokens: Mapping[str, int]) -> dict[str, Any]:
@@ -97,20 +98,6 @@ def _config(special_tokens: Mapping[str, int]) -> dict[str, Any]:
         "tokenizer_class": "GPT2Tokenizer",
         "unk_token": end_of_text,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under another name and rename, so that a kill leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def load(directory: str | os.PathLike[str]) -> Contents:
