@@ -78,7 +78,7 @@ def _add_train(commands) -> None:
         "  tinygpt train --out runs/book --resume           go on after Ctrl-C\n"
         "  tinygpt train --preset shakespeare-char --data tinyshakespeare.txt\n"
         "\npreset sizes (layers, heads, dimensions, context, vocabulary):\n"
-        "  tiny 4, 4, 128, 128, 1024               shakespeare-char 4, 4, 128, 64, 256 (bytes)\n"
+        "  tiny 4, 4, 128, 128, 2048               shakespeare-char 4, 4, 128, 64, 256 (bytes)\n"
         "  bedtime 12, 12, 768, 512, 50257         gpt2 12, 12, 768, 1024, 50257\n"
         "  gpt2-medium 24, 16, 1024, 1024, 50257   gpt2-large 36, 20, 1280    gpt2-xl 48, 25, 1600\n",
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"vocab_size": 1024, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
+    "tiny": {"vocab_size": 2048, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
     "shakespeare-char": {"vocab_size": 256, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4, "dropout": 0},
     "bedtime": {"vocab_size": 50257, "n_positions": 512, "n_embd": 768, "n_layer": 12, "n_head": 12},
     "gpt2": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12},

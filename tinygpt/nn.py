@@ -108,6 +108,8 @@ class Module:
         ------
         ValueError
             If names are missing or unknown, or a shape differs.
+        TypeError
+            If an array does not hold real numbers.
         """
         parameters = dict(self.named_parameters())
         missing, unknown = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
@@ -118,10 +120,11 @@ class Module:
             raise ValueError(f"load_state_dict: the names must be those of this {type(self).__name__}: "
                              + "; ".join(problems))  # fmt: skip
         for name, parameter in parameters.items():
-            if np.shape(state[name]) != parameter.shape:
-                raise ValueError(
-                    f"load_state_dict: {name} must have shape {parameter.shape}, got {np.shape(state[name])}"
-                )
+            array = np.asarray(state[name])
+            if array.shape != parameter.shape:
+                raise ValueError(f"load_state_dict: {name} must have shape {parameter.shape}, got {array.shape}")
+            if not np.can_cast(array.dtype, parameter.dtype, "same_kind"):
+                raise TypeError(f"load_state_dict: {name} must be convertible to {parameter.dtype}, got {array.dtype}")
         for name, parameter in parameters.items():
             np.copyto(parameter.data, state[name])
 
@@ -139,6 +142,7 @@ class Module:
             self.flat_parameters[here] = parameter.data.ravel()
             parameter.data = self.flat_parameters[here].reshape(parameter.shape)
             parameter.keep_grad_in(self.flat_gradients[here].reshape(parameter.shape))
+            parameter.grad = parameter.grad  # one that is there already moves: the next backward will add to it
             start = here.stop
 
 

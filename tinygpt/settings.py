@@ -11,7 +11,7 @@ from tinygpt.config import PRESETS, GPTConfig
 # those that GPT-3 and nanoGPT use; the small models take beta2 = 0.99, since their batches are small and noisy.
 _LARGE = {"steps": 1000, "batch_size": 4, "lr": 3e-4, "warmup": 50, "beta2": 0.95, "eval_every": 100}
 RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {"steps": 700, "batch_size": 8, "lr": 2e-3, "warmup": 50, "beta2": 0.99, "eval_every": 100},
+    "tiny": {"steps": 600, "batch_size": 8, "lr": 2e-3, "warmup": 50, "beta2": 0.99, "eval_every": 100},
     # nanoGPT's recipe for a laptop's CPU, from its README and config/train_shakespeare_char.py
     "shakespeare-char": {"steps": 2000, "batch_size": 12, "lr": 1e-3, "warmup": 100, "beta2": 0.99, "eval_every": 250},
     "bedtime": _LARGE,

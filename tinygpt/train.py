@@ -243,7 +243,7 @@ class Trainer:
         prompt = [eot] if eot is not None else tokenizer.encode("\n")
         stop = () if eot is None else (eot,)
         length = STORY_TOKENS if eot is not None else 3 * STORY_TOKENS
-        ids = self.model.generate(prompt, max_tokens=length, temperature=0.8, top_k=50, seed=self.settings.seed,
+        ids = self.model.generate(prompt, max_tokens=length, temperature=0.7, top_k=50, seed=self.settings.seed,
                                   stop_ids=stop)  # fmt: skip
         return tokenizer.decode(list(ids)).strip()
 
