@@ -14,6 +14,7 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from os import PathLike
@@ -205,7 +206,7 @@ class GPT(Module):
             If files are missing, damaged, or not of a GPT-2.
         """
         config, state = checkpoint.load_model(checkpoint.resolve(directory, prefer="best"))
-        model = cls(GPTConfig.from_dict(config | changes), seed=seed)
+        model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
         model.load_state_dict(state)
         return model
 

@@ -1,0 +1,90 @@
+"""Memory: what a training step leaves behind is the parameters, their gradients and the optimizer's moments."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+
+from tinygpt import GPT, AdamW, GPTConfig
+
+CONFIG = GPTConfig(vocab_size=200, n_positions=32, n_embd=32, n_layer=2, n_head=4)
+TOKENS = np.arange(64).reshape(2, 32)
+
+
+@pytest.fixture
+def without_gc():
+    """Only reference counts may free memory: what a cycle holds stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def take_step(model: GPT, optimizer: AdamW) -> None:
+    loss = model.loss(TOKENS, TOKENS + 1)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_after_backward_only_the_parameters_and_their_gradients_remain(without_gc):
+    model = GPT(CONFIG)
+    model.loss(TOKENS, TOKENS + 1).backward()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        loss = model.loss(TOKENS, TOKENS + 1)
+        held = tracemalloc.get_traced_memory()[0] - before
+        loss.backward()
+        del loss
+        left = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held > 300_000  # the activations, some hundred arrays
+    assert left < 20_000  # small change of the interpreter's own
+
+
+def test_the_graph_dies_with_its_last_tensor_without_a_backward(without_gc):
+    model = GPT(CONFIG)
+    loss = model.loss(TOKENS, TOKENS + 1)
+    watched = weakref.ref(loss)
+    inside = weakref.ref(loss.node.saved[0])
+    assert inside() is not None
+    del loss
+    assert watched() is None and inside() is None
+
+
+def test_no_step_after_the_second_leaves_anything_new(without_gc):
+    model = GPT(CONFIG)
+    optimizer = AdamW(model.parameters())
+    take_step(model, optimizer)
+    take_step(model, optimizer)
+    gradients = model.flat_gradients.ctypes.data
+    tracemalloc.start()
+    try:
+        take_step(model, optimizer)
+        first = tracemalloc.get_traced_memory()[0]
+        for _ in range(3):
+            take_step(model, optimizer)
+        grown = tracemalloc.get_traced_memory()[0] - first
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000
+    assert model.flat_gradients.ctypes.data == gradients
+
+
+def test_gradients_live_in_one_array_from_step_to_step():
+    model = GPT(CONFIG)
+    optimizer = AdamW(model.parameters())
+    for _ in range(2):
+        model.loss(TOKENS, TOKENS + 1).backward()
+        for parameter in model.parameters():
+            assert np.shares_memory(parameter.grad, model.flat_gradients)
+            assert np.shares_memory(parameter.data, model.flat_parameters)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(parameter.grad is None for parameter in model.parameters())

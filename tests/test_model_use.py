@@ -1,0 +1,143 @@
+"""Using a model: what it takes as input, how it is saved, and what opens again."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tinygpt import GPT, GPTConfig, Tokenizer, checkpoint
+
+CONFIG = GPTConfig(vocab_size=11, n_positions=7, n_embd=6, n_layer=2, n_head=2, embd_pdrop=0.3, attn_pdrop=0.2)
+TOKENS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+TARGETS = np.array([[1, 4, 1, 5, 9], [2, 6, 5, 3, 8]])
+
+
+@pytest.fixture
+def model() -> GPT:
+    """In evaluation mode, with weights of order one."""
+    model = GPT(CONFIG, seed=5).eval()
+    model.flat_parameters[:] = np.random.default_rng(0).standard_normal(model.num_parameters())
+    return model
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32])
+def test_tokens_may_be_any_integers(model, dtype):
+    expected = model.loss(TOKENS, TARGETS).item()
+    assert model.loss(TOKENS.astype(dtype), TARGETS.astype(dtype)).item() == expected
+    assert model.loss(TOKENS.tolist(), TARGETS.tolist()).item() == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "message"),
+    [
+        (TOKENS[0], ValueError, r"GPT: tokens must have shape \(B, T\), with at least one token, got \(5,\)"),
+        (TOKENS[:, :0], ValueError, r"with at least one token, got \(2, 0\)"),
+        ([], ValueError, r"with at least one token, got \(0,\)"),
+        (np.zeros((1, 8), int), ValueError, r"at most n_positions = 7 tokens fit, got 8; keep the last ones"),
+        (TOKENS + 2, ValueError, "GPT: tokens must be from 0 to 10, got 11"),
+        (TOKENS - 2, ValueError, "GPT: tokens must be from 0 to 10, got -1"),
+        (TOKENS * 1.0, TypeError, "GPT: tokens must be integers, got float64"),
+    ],
+)
+def test_tokens_that_cannot_be_are_refused(model, tokens, error, message):
+    for use in (model, lambda tokens: model.loss(tokens, np.zeros(np.shape(tokens), int))):
+        with pytest.raises(error, match=message):
+            use(tokens)
+
+
+def test_targets_and_dtypes_that_cannot_be_are_refused(model):
+    with pytest.raises(ValueError, match=r"GPT\.loss: targets must have the tokens' shape \(2, 5\), got \(2, 4\)"):
+        model.loss(TOKENS, TARGETS[:, :4])
+    with pytest.raises(ValueError, match="targets must be from 0 to 10, got 11"):
+        model.loss(TOKENS, TARGETS + 2)
+    with pytest.raises(TypeError, match="GPT: dtype must be float32 or float64, got float16"):
+        GPT(CONFIG, dtype=np.float16)
+
+
+# saving and opening
+
+
+def test_a_saved_model_opens_with_the_same_bits(model, tmp_path):
+    model.save_pretrained(tmp_path / "new" / "model")
+    assert sorted(os.listdir(tmp_path / "new" / "model")) == ["config.json", "model.safetensors"]
+    opened = GPT.from_pretrained(tmp_path / "new" / "model", seed=5)
+    assert opened.config == CONFIG
+    np.testing.assert_array_equal(opened.flat_parameters, model.flat_parameters)
+    np.testing.assert_array_equal(opened.eval()(TOKENS).data, model(TOKENS).data)
+    assert opened.generator.bit_generator.state == model.generator.bit_generator.state  # the seed is dropout's
+    other = GPT.from_pretrained(tmp_path / "new" / "model", seed=6)
+    np.testing.assert_array_equal(other.flat_parameters, model.flat_parameters)
+    assert other.generator.bit_generator.state != model.generator.bit_generator.state
+
+
+def test_an_opened_model_trains_on_and_its_file_stays_as_it_was(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    opened = GPT.from_pretrained(tmp_path)
+    assert opened.training
+    opened.loss(TOKENS, TARGETS).backward()
+    assert opened.wte.weight.grad.any()
+    opened.flat_parameters[:] = 0
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_float64_model_opens_rounded_to_float32(tmp_path):
+    model = GPT(CONFIG, dtype=np.float64)
+    model.save_pretrained(tmp_path)
+    opened = GPT.from_pretrained(tmp_path)
+    assert opened.flat_parameters.dtype == np.float32
+    np.testing.assert_array_equal(opened.flat_parameters, model.flat_parameters.astype(np.float32))
+
+
+def test_rates_can_be_changed_on_opening_and_nothing_that_does_not_exist(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    opened = GPT.from_pretrained(tmp_path, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0)
+    np.testing.assert_array_equal(opened.train()(TOKENS).data, model(TOKENS).data)
+    with pytest.raises(TypeError, match="attn_drop"):
+        GPT.from_pretrained(tmp_path, attn_drop=0.0)
+    with pytest.raises(ValueError, match=r"load_state_dict: wpe\.weight must have shape \(9, 6\), got \(7, 6\)"):
+        GPT.from_pretrained(tmp_path, n_positions=9)
+
+
+def test_given_a_run_its_best_checkpoint_opens(model, tmp_path):
+    model.save_pretrained(tmp_path / "last")
+    model.flat_parameters[:] = 7
+    model.save_pretrained(tmp_path / "best")
+    assert (GPT.from_pretrained(tmp_path).flat_parameters == 7).all()
+    assert (GPT.from_pretrained(tmp_path / "last").flat_parameters != 7).any()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        GPT.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_layer": 1}, r"load_state_dict: .* unknown h\.1\..*\(12 in all\)"),
+        ({"n_layer": 3}, r"load_state_dict: .* missing h\.2\..*\(12 in all\)"),
+        ({"vocab_size": 12}, r"load_state_dict: wte\.weight must have shape \(12, 6\), got \(11, 6\)"),
+        ({"n_inner": 7}, r"n_inner must be null or 4 \* n_embd = 24, got 7"),
+        ({"n_head": 4}, r"n_embd must be a multiple of n_head, got n_embd = 6, n_head = 4"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit_their_config_json_are_refused(model, tmp_path, change, message):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_the_tokenizer_is_saved_beside_the_model_that_it_fits(tmp_path):
+    tokenizer = Tokenizer.train("the hen sees the hen", 260, progress=False)
+    model = GPT(GPTConfig(vocab_size=tokenizer.n_vocab, n_positions=7, n_embd=6, n_layer=1, n_head=2))
+    model.save_pretrained(tmp_path, tokenizer)
+    opened = checkpoint.load_tokenizer(tmp_path)
+    assert opened.fingerprint == tokenizer.fingerprint
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == tokenizer.eot_token
+    small = GPT(GPTConfig(vocab_size=tokenizer.n_vocab - 1, n_positions=7, n_embd=6, n_layer=1, n_head=2))
+    with pytest.raises(ValueError, match="they do not belong together"):
+        small.save_pretrained(tmp_path / "other", tokenizer)
