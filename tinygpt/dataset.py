@@ -101,7 +101,7 @@ def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
 
 def _train_tokenizer(documents: list[str], settings: TrainingSettings, progress: bool) -> Tokenizer:
     if settings.vocab_size == 256:  # every byte a token, and no room for a special one
-        return Tokenizer.train("", 256, special_tokens=(), byte_order="raw")
+        return Tokenizer.train("", 256, special_tokens=(), byte_order="raw", progress=False)
     return Tokenizer.train(iter(documents), settings.vocab_size, progress=progress)
 
 

@@ -92,7 +92,7 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
     return True
 
 
-def smooth(losses: np.ndarray, weight: float = 0.95) -> np.ndarray:
+def smooth(losses: np.ndarray, weight: float = 0.9) -> np.ndarray:
     """Exponential running mean, corrected for its start: smooth([a])[0] is a."""
     smoothed, mean, total = np.empty(len(losses)), 0.0, 0.0
     for i, loss in enumerate(losses):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import textwrap
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,7 +154,7 @@ class Trainer:
                 bar.update()
                 if self.step % self.settings.eval_every == 0 and self.step < self.settings.steps:
                     self._validate(log, bar)
-                    self._tell(f"step {self.step}: {self.story()!r}")
+                    self._tell(textwrap.indent(self.story(), "    "))
                     self._save()
             if self.step == self.settings.steps:
                 final = self._validate(log, bar, everything=True)
