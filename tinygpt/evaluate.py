@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tinygpt.autograd import no_grad
 from tinygpt.corpus import windows
+from tinygpt.ops.embedding import check_ids
 from tinygpt.tokenizer import Tokenizer
 
 
@@ -83,9 +84,10 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there is nothing to predict, or an id is out of the model's range.
+        If there is nothing to predict, or an id is out of the model's or the tokenizer's range.
     """
-    context = context or model.config.n_positions
+    context = model.config.n_positions if context is None else context
+    text_bytes = count_bytes(tokens[1:], tokenizer)
     total, count = 0.0, 0
     was_training = model.training
     model.eval()
@@ -98,7 +100,7 @@ def evaluate(
                 bar.update(targets.size)
     finally:
         model.train(was_training)
-    return Evaluation(total / count, count, count_bytes(tokens[1:], tokenizer))
+    return Evaluation(total / count, count, text_bytes)
 
 
 def count_bytes(tokens: np.ndarray, tokenizer: Tokenizer) -> int:
@@ -106,4 +108,4 @@ def count_bytes(tokens: np.ndarray, tokenizer: Tokenizer) -> int:
     lengths = np.zeros(tokenizer.n_vocab, np.int64)  # special tokens stay at 0
     for token, text in tokenizer.vocab.items():
         lengths[token] = len(text)
-    return int(lengths[tokens].sum())
+    return int(lengths[check_ids("evaluate: tokens", tokens, tokenizer.n_vocab)].sum())

@@ -70,6 +70,8 @@ def generate(
     ids = check_ids("generate: ids", ids, model.config.vocab_size).reshape(-1).tolist()
     if not ids:
         raise ValueError("generate: the prompt must have at least one token, got none")
+    if not isinstance(max_tokens, (int, np.integer)):
+        raise TypeError(f"generate: max_tokens must be an integer, got {max_tokens!r}")
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)
@@ -145,9 +147,11 @@ def sample(
 
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise ValueError unless the options are possible."""
+    """Raise TypeError or ValueError unless the options are possible."""
     if not 0 <= temperature < np.inf:
         raise ValueError(f"generate: temperature must be at least 0 and finite, got {temperature}")
+    if top_k is not None and not isinstance(top_k, (int, np.integer)):
+        raise TypeError(f"generate: top_k must be an integer, got {top_k!r}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"generate: top_k must be at least 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:

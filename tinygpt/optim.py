@@ -86,7 +86,10 @@ class AdamW:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
-            members = list(group["params"])
+            members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            for p in members:
+                if not (isinstance(p, Tensor) and p.is_leaf and p.requires_grad):
+                    raise TypeError(f"AdamW: parameters must be leaf tensors that require gradients, got {p!r}")
             options = defaults | {key: value for key, value in group.items() if key != "params"}
             _check_options(options)
             if "weight_decay" in group:
@@ -129,6 +132,8 @@ class AdamW:
         ------
         ValueError
             If a name is missing or unknown, or a shape differs.
+        TypeError
+            If an array does not hold real numbers.
         """
         parameters = list(self._parameters())
         shapes = {f"{i}.{key}": p.shape for i, p in enumerate(parameters) for key in ("m", "v")}
@@ -137,8 +142,11 @@ class AdamW:
             raise ValueError(f"AdamW.load_state_dict: {name} is {'missing' if name in shapes else 'unknown'}; "
                              "the state is of other parameters")  # fmt: skip
         for name, shape in shapes.items():
-            if np.shape(state[name]) != shape:
-                raise ValueError(f"AdamW.load_state_dict: {name} must have shape {shape}, got {np.shape(state[name])}")
+            array = np.asarray(state[name])
+            if array.shape != shape:
+                raise ValueError(f"AdamW.load_state_dict: {name} must have shape {shape}, got {array.shape}")
+            if array.dtype.kind not in "fiu":
+                raise TypeError(f"AdamW.load_state_dict: {name} must hold real numbers, got {array.dtype}")
         for index, parameter in enumerate(parameters):
             mine = self._state_of(parameter)
             np.copyto(mine["m"], state[f"{index}.m"])
@@ -156,8 +164,6 @@ class AdamW:
     def _check_parameters(self) -> None:
         seen: set[Tensor] = set()
         for parameter in self._parameters():
-            if not (isinstance(parameter, Tensor) and parameter.is_leaf and parameter.requires_grad):
-                raise TypeError(f"AdamW: parameters must be leaf tensors that require gradients, got {parameter!r}")
             if parameter in seen:
                 raise ValueError(f"AdamW: a parameter of shape {parameter.shape} is given twice")
             seen.add(parameter)
@@ -202,7 +208,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = math.sqrt(sum(float(np.square(gradient).sum(dtype=np.float64)) for gradient in gradients))
+    norm = math.sqrt(sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients))
     if max_norm < norm < math.inf:
         for gradient in gradients:
             gradient *= max_norm / norm
