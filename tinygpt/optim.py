@@ -223,7 +223,7 @@ def cosine_schedule(step: int, *, lr: float, min_lr: float, warmup: int, steps: 
     ----------
     step : int
     lr, min_lr : float
-        The highest rate, reached after `warmup` steps, and the one that the last step comes down to.
+        The highest rate, reached after `warmup` steps, and the one that the schedule ends at, after `steps` steps.
     warmup, steps : int
         Length of the rise, and of the whole.
 
