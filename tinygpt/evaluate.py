@@ -85,6 +85,15 @@ def evaluate(
     ------
     ValueError
         If there is nothing to predict, or an id is out of the model's or the tokenizer's range.
+
+    Examples
+    --------
+    >>> from tinygpt import GPT, GPTConfig
+    >>> tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
+    >>> model = GPT(GPTConfig(vocab_size=256, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+    >>> result = evaluate(model, tokenizer.encode_to_numpy("Good night, moon."), tokenizer)
+    >>> result.tokens, round(result.bits_per_byte)  # 8 bits a byte: it knows nothing yet
+    (16, 8)
     """
     context = model.config.n_positions if context is None else context
     text_bytes = count_bytes(tokens[1:], tokenizer)

@@ -170,6 +170,17 @@ class GPT(Module):
         Returns
         -------
         Tensor, shape ()
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes, dtypes or ids do not fit, or no target counts.
+
+        Examples
+        --------
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+        >>> round(model.loss(tokens=[[1, 2, 3]], targets=[[2, 3, 4]]).item(), 1)  # ln 11 = 2.4
+        2.4
         """
         targets = np.asarray(targets)
         if targets.shape != np.shape(tokens):
@@ -204,6 +215,15 @@ class GPT(Module):
         ------
         FileNotFoundError, ValueError
             If files are missing, damaged, or not of a GPT-2.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
+        True
         """
         config, state = checkpoint.load_model(checkpoint.resolve(directory, prefer="best"))
         model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)

@@ -163,7 +163,14 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float, dtype: 
 
 
 class Linear(Module):
-    """x @ weight + bias, with a weight of shape (I, O) drawn from N(0, std^2) and a bias of zeros."""
+    """
+    x @ weight + bias, with a weight of shape (I, O) drawn from N(0, std^2) and a bias of zeros.
+
+    Examples
+    --------
+    >>> Linear(2, 3, np.random.default_rng(0))(Tensor(np.ones((5, 2), np.float32))).shape
+    (5, 3)
+    """
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
         self.weight = _parameter(normal(rng, (inputs, outputs), std, dtype))
@@ -174,7 +181,14 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A table of `count` rows of `size` features, drawn from N(0, std^2)."""
+    """
+    A table of `count` rows of `size` features, drawn from N(0, std^2).
+
+    Examples
+    --------
+    >>> Embedding(10, 3, np.random.default_rng(0))([[1, 2]]).shape
+    (1, 2, 3)
+    """
 
     def __init__(self, count: int, size: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
         self.weight = _parameter(normal(rng, (count, size), std, dtype))
@@ -184,7 +198,14 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Layer normalization over the last axis, of `size` features; starts as the plain normalization."""
+    """
+    Layer normalization over the last axis, of `size` features; starts as the plain normalization.
+
+    Examples
+    --------
+    >>> LayerNorm(3)(Tensor([[1.0, 2.0, 3.0]])).data.round(3)
+    array([[-1.225,  0.   ,  1.225]], dtype=float32)
+    """
 
     def __init__(self, size: int, eps: float = 1e-5, dtype: Any = np.float32):
         self.weight = _parameter(np.ones(size, dtype))
@@ -196,7 +217,14 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """Drops with probability `p` in training; draws one seed a call from the generator that it is given."""
+    """
+    Drops with probability `p` in training; draws one seed a call from the generator that it is given.
+
+    Examples
+    --------
+    >>> Dropout(0.5, np.random.default_rng(0)).eval()(Tensor([1.0, 2.0]))
+    Tensor([1., 2.], dtype=float32)
+    """
 
     def __init__(self, p: float, generator: np.random.Generator):
         self.p, self.generator = p, generator

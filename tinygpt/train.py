@@ -100,6 +100,14 @@ def train(
         If the loss or the gradient is not finite; the last checkpoint stays.
     ValueError, FileNotFoundError, OSError
         If settings, data, tokenizer and checkpoint do not fit together, or files cannot be read or written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = TrainingSettings.from_preset("tiny", steps=2, batch_size=1, context=8, vocab_size=300)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     train(settings, Path(folder) / "run", progress=False).step
+    2
     """
     run = Path(run)
     if not resume and run.exists() and (not run.is_dir() or any(run.iterdir())):

@@ -34,7 +34,14 @@ ADD = Op("add", add_forward, add_backward)
 
 
 def add(a: Any, b: Any) -> Tensor:
-    """a + b, with broadcasting."""
+    """
+    a + b, with broadcasting.
+
+    Examples
+    --------
+    >>> add(Tensor([1.0, 2.0]), 10.0)
+    Tensor([11., 12.], dtype=float32)
+    """
     return apply(ADD, *operands(a, b))
 
 
@@ -54,7 +61,14 @@ SUB = Op("sub", sub_forward, sub_backward)
 
 
 def sub(a: Any, b: Any) -> Tensor:
-    """a - b, with broadcasting."""
+    """
+    a - b, with broadcasting.
+
+    Examples
+    --------
+    >>> sub(Tensor([1.0, 2.0]), 10.0)
+    Tensor([-9., -8.], dtype=float32)
+    """
     return apply(SUB, *operands(a, b))
 
 
@@ -74,7 +88,14 @@ MUL = Op("mul", mul_forward, mul_backward)
 
 
 def mul(a: Any, b: Any) -> Tensor:
-    """a * b, with broadcasting."""
+    """
+    a * b, with broadcasting.
+
+    Examples
+    --------
+    >>> mul(Tensor([1.0, 2.0]), 10.0)
+    Tensor([10., 20.], dtype=float32)
+    """
     return apply(MUL, *operands(a, b))
 
 
@@ -96,7 +117,14 @@ DIV = Op("div", div_forward, div_backward)
 
 
 def div(a: Any, b: Any) -> Tensor:
-    """a / b, with broadcasting."""
+    """
+    a / b, with broadcasting.
+
+    Examples
+    --------
+    >>> div(Tensor([1.0, 2.0]), 4.0)
+    Tensor([0.25, 0.5 ], dtype=float32)
+    """
     return apply(DIV, *operands(a, b))
 
 
@@ -115,7 +143,14 @@ NEG = Op("neg", neg_forward, neg_backward)
 
 
 def neg(a: Tensor) -> Tensor:
-    """-a."""
+    """
+    -a.
+
+    Examples
+    --------
+    >>> neg(Tensor([1.0, -2.0]))
+    Tensor([-1.,  2.], dtype=float32)
+    """
     return apply(NEG, a)
 
 
@@ -144,6 +179,11 @@ def pow(a: Tensor, exponent: float) -> Tensor:
     ------
     TypeError
         If the exponent is not a number: for a tensor, write exp(b * log(a)).
+
+    Examples
+    --------
+    >>> pow(Tensor([1.0, 2.0, 3.0]), 2)
+    Tensor([1., 4., 9.], dtype=float32)
     """
     if isinstance(exponent, Tensor) or np.ndim(exponent):
         raise TypeError("pow: the exponent must be a number, got an array; for a tensor b write exp(b * log(a))")

@@ -30,7 +30,14 @@ EXP = Op("exp", exp_forward, exp_backward)
 
 
 def exp(a: Tensor) -> Tensor:
-    """e to the power a."""
+    """
+    e to the power a.
+
+    Examples
+    --------
+    >>> exp(Tensor([0.0, 1.0]))
+    Tensor([1.      , 2.718282], dtype=float32)
+    """
     return apply(EXP, a)
 
 
@@ -49,7 +56,14 @@ LOG = Op("log", log_forward, log_backward)
 
 
 def log(a: Tensor) -> Tensor:
-    """Natural logarithm."""
+    """
+    Natural logarithm.
+
+    Examples
+    --------
+    >>> log(Tensor([1.0, 2.0]))
+    Tensor([0.       , 0.6931472], dtype=float32)
+    """
     return apply(LOG, a)
 
 
@@ -69,7 +83,14 @@ SQRT = Op("sqrt", sqrt_forward, sqrt_backward)
 
 
 def sqrt(a: Tensor) -> Tensor:
-    """Square root; its gradient at 0 is infinite, as the curve's slope is."""
+    """
+    Square root; its gradient at 0 is infinite, as the curve's slope is.
+
+    Examples
+    --------
+    >>> sqrt(Tensor([4.0, 9.0]))
+    Tensor([2., 3.], dtype=float32)
+    """
     return apply(SQRT, a)
 
 
@@ -89,7 +110,14 @@ TANH = Op("tanh", tanh_forward, tanh_backward)
 
 
 def tanh(a: Tensor) -> Tensor:
-    """Hyperbolic tangent."""
+    """
+    Hyperbolic tangent.
+
+    Examples
+    --------
+    >>> tanh(Tensor([0.0, 1.0]))
+    Tensor([0.       , 0.7615942], dtype=float32)
+    """
     return apply(TANH, a)
 
 
@@ -108,7 +136,14 @@ RELU = Op("relu", relu_forward, relu_backward)
 
 
 def relu(a: Tensor) -> Tensor:
-    """max(a, 0); the gradient at 0 is 0."""
+    """
+    max(a, 0); the gradient at 0 is 0.
+
+    Examples
+    --------
+    >>> relu(Tensor([-1.0, 2.0]))
+    Tensor([0., 2.], dtype=float32)
+    """
     return apply(RELU, a)
 
 
@@ -130,12 +165,26 @@ MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger of a and b, element by element; where they are equal each receives half of the gradient."""
+    """
+    The larger of a and b, element by element; where they are equal each receives half of the gradient.
+
+    Examples
+    --------
+    >>> maximum(Tensor([1.0, 5.0]), 3.0)
+    Tensor([3., 5.], dtype=float32)
+    """
     return apply(MAXIMUM, *operands(a, b))
 
 
 def minimum(a: Any, b: Any) -> Tensor:
-    """The smaller of a and b, element by element: -maximum(-a, -b), ties included."""
+    """
+    The smaller of a and b, element by element: -maximum(-a, -b), ties included.
+
+    Examples
+    --------
+    >>> minimum(Tensor([1.0, 5.0]), 3.0)
+    Tensor([1., 3.], dtype=float32)
+    """
     a, b = operands(a, b)
     if not a.dtype.kind == b.dtype.kind == "f":
         return Tensor(np.minimum(a.data, b.data))  # -a of an unsigned integer wraps around
@@ -160,7 +209,14 @@ WHERE = Op("where", where_forward, where_backward)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
-    """a where `condition` (a boolean array or tensor) holds, else b."""
+    """
+    a where `condition` (a boolean array or tensor) holds, else b.
+
+    Examples
+    --------
+    >>> where([True, False], Tensor([1.0, 2.0]), 0.0)
+    Tensor([1., 0.], dtype=float32)
+    """
     condition = np.asarray(condition, dtype=bool)
     return apply(WHERE, *operands(a, b), condition=condition)
 

@@ -74,7 +74,14 @@ MEAN = Op("mean", mean_forward, mean_backward)
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Mean over `axis` (all axes by default)."""
+    """
+    Mean over `axis` (all axes by default).
+
+    Examples
+    --------
+    >>> mean(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    Tensor([2., 3.], dtype=float32)
+    """
     return apply(MEAN, x, axis=axis, keepdims=keepdims)
 
 
@@ -103,6 +110,11 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     ------
     ValueError
         If there are not more than `ddof` values to a group.
+
+    Examples
+    --------
+    >>> var(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+    Tensor([1., 1.], dtype=float32)
     """
     if _group_size(x.shape, axis) <= ddof:
         raise ValueError(f"var: needs more than ddof = {ddof} values along axis {axis}, got shape {x.shape}")
@@ -150,7 +162,14 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Smallest value over `axis`: -max(-x), ties included."""
+    """
+    Smallest value over `axis`: -max(-x), ties included.
+
+    Examples
+    --------
+    >>> min(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
+    Tensor([1., 3.], dtype=float32)
+    """
     if x.dtype.kind != "f":
         return Tensor(x.data.min(axis=axis, keepdims=keepdims))  # -x of an unsigned integer wraps around
     return -max(-x, axis=axis, keepdims=keepdims)
@@ -175,7 +194,14 @@ SOFTMAX = Op("softmax", softmax_forward, softmax_backward)
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """exp(x) / sum(exp(x)) along `axis`: positive, and sums to 1."""
+    """
+    exp(x) / sum(exp(x)) along `axis`: positive, and sums to 1.
+
+    Examples
+    --------
+    >>> softmax(Tensor([0.0, 0.0]))
+    Tensor([0.5, 0.5], dtype=float32)
+    """
     _check_softmax("softmax", x, axis)
     return apply(SOFTMAX, x, axis=axis)
 
@@ -199,7 +225,14 @@ LOG_SOFTMAX = Op("log_softmax", log_softmax_forward, log_softmax_backward)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """ln softmax(x) along `axis`, without the underflow of taking the logarithm afterwards."""
+    """
+    ln softmax(x) along `axis`, without the underflow of taking the logarithm afterwards.
+
+    Examples
+    --------
+    >>> log_softmax(Tensor([0.0, 0.0]))
+    Tensor([-0.6931472, -0.6931472], dtype=float32)
+    """
     _check_softmax("log_softmax", x, axis)
     return apply(LOG_SOFTMAX, x, axis=axis)
 

@@ -73,7 +73,14 @@ ASTYPE = Op("astype", astype_forward, astype_backward)
 
 
 def astype(a: Tensor, dtype: Any) -> Tensor:
-    """`a` in another dtype, one that a Tensor can have; the gradient of a float arrives in `a`'s own dtype."""
+    """
+    `a` in another dtype, one that a Tensor can have; the gradient of a float arrives in `a`'s own dtype.
+
+    Examples
+    --------
+    >>> astype(Tensor([1.0]), np.float64).dtype
+    dtype('float64')
+    """
     Tensor(np.empty(0, dtype))  # raises unless it is one
     return apply(ASTYPE, a, dtype=np.dtype(dtype))
 
@@ -105,12 +112,26 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
 
 
 def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
-    """Without the axes of size 1 (all of them, or those named)."""
+    """
+    Without the axes of size 1 (all of them, or those named).
+
+    Examples
+    --------
+    >>> squeeze(Tensor([[1.0], [2.0]])).shape
+    (2,)
+    """
     return reshape(x, np.squeeze(x.data, axis).shape)
 
 
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
-    """With new axes of size 1 at the named places of the result."""
+    """
+    With new axes of size 1 at the named places of the result.
+
+    Examples
+    --------
+    >>> expand_dims(Tensor([1.0, 2.0]), 0).shape
+    (1, 2)
+    """
     return reshape(x, np.expand_dims(x.data, axis).shape)
 
 
@@ -129,7 +150,15 @@ TRANSPOSE = Op("transpose", transpose_forward, transpose_backward)
 
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
-    """The axes in another order; without arguments, reversed."""
+    """
+    The axes in another order; without arguments, reversed.
+
+    Examples
+    --------
+    >>> transpose(Tensor([[1.0, 2.0], [3.0, 4.0]]))
+    Tensor([[1., 3.],
+            [2., 4.]], dtype=float32)
+    """
     order = _unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
     positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order)
     if sorted(positive) != list(range(x.ndim)):
@@ -138,7 +167,14 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
 
 
 def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
-    """Two axes exchanged."""
+    """
+    Two axes exchanged.
+
+    Examples
+    --------
+    >>> swapaxes(Tensor(np.ones((2, 3, 4))), 0, 1).shape
+    (3, 2, 4)
+    """
     order = list(range(x.ndim))
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return transpose(x, order)
@@ -159,7 +195,14 @@ BROADCAST_TO = Op("broadcast_to", broadcast_to_forward, broadcast_to_backward)
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Stretched to `shape` by NumPy's rule, without a copy."""
+    """
+    Stretched to `shape` by NumPy's rule, without a copy.
+
+    Examples
+    --------
+    >>> broadcast_to(Tensor([1.0, 2.0]), (3, 2)).shape
+    (3, 2)
+    """
     return apply(BROADCAST_TO, x, shape=tuple(shape))
 
 
@@ -217,14 +260,28 @@ CONCATENATE = Op("concatenate", concatenate_forward, concatenate_backward)
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """The tensors one after the other along an existing axis."""
+    """
+    The tensors one after the other along an existing axis.
+
+    Examples
+    --------
+    >>> concatenate([Tensor([1.0]), Tensor([2.0, 3.0])])
+    Tensor([1., 2., 3.], dtype=float32)
+    """
     if not len(tensors):
         raise ValueError("concatenate: needs at least one tensor, got none")
     return apply(CONCATENATE, *operands(*tensors), axis=axis)
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """The tensors one after the other along a new axis."""
+    """
+    The tensors one after the other along a new axis.
+
+    Examples
+    --------
+    >>> stack([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])]).shape
+    (2, 2)
+    """
     return concatenate([expand_dims(tensor, axis) for tensor in operands(*tensors)], axis)
 
 
