@@ -88,3 +88,40 @@ def test_gradients_live_in_one_array_from_step_to_step():
         optimizer.step()
         optimizer.zero_grad()
         assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_step_leaves_no_reference_cycle(without_gc):
+    model = GPT(CONFIG)
+    optimizer = AdamW(model.parameters())
+    take_step(model, optimizer)
+    gc.collect()
+    take_step(model, optimizer)
+    list(model.generate([1], max_tokens=2))
+    assert gc.collect() == 0  # what only the collector could free
+
+
+def test_stale_gradients_in_the_flat_array_move_nothing_and_are_overwritten():
+    model, other = GPT(CONFIG), GPT(CONFIG)
+    optimizer = AdamW(model.parameters(), weight_decay=0.5)
+    model.train(False).loss(TOKENS, TOKENS + 1).backward()
+    optimizer.zero_grad()
+    model.flat_gradients[:] = np.nan  # 0 * NaN is NaN: neither skipping nor overwriting may multiply
+    optimizer.step()
+    np.testing.assert_array_equal(model.flat_parameters, other.flat_parameters)
+    model.loss(TOKENS, TOKENS + 1).backward()
+    other.train(False).loss(TOKENS, TOKENS + 1).backward()
+    np.testing.assert_array_equal(model.flat_gradients, other.flat_gradients)
+
+
+def test_a_generator_of_text_holds_no_more_with_every_token(without_gc):
+    model = GPT(CONFIG)
+    tokens = model.generate([1, 2, 3], max_tokens=60, seed=0)
+    for _ in range(30):  # until the context is full
+        next(tokens)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert len(list(tokens)) == 30
+        assert tracemalloc.get_traced_memory()[0] - before < 10_000  # one hidden state alone is 4,096 bytes
+    finally:
+        tracemalloc.stop()

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 SIZES = {"vocab_size": 61, "n_positions": 12, "n_embd": 24, "n_layer": 3, "n_head": 4}
+OTHER_SIZES = [{}, {"n_layer": 1, "n_head": 1}, {"n_head": 24, "layer_norm_epsilon": 1e-2}]
 NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
 
@@ -25,6 +26,12 @@ def theirs_like(ours: GPT):
     result = theirs.load_state_dict(weights, strict=False)
     assert result.missing_keys == ["lm_head.weight"] and not result.unexpected_keys  # the head is wte
     return theirs.train()
+
+
+def randomize(parameters, rng) -> None:
+    """Weights of order one, biases and norms away from their special starting values: no array can be mistaken."""
+    for array in parameters:
+        array += 0.3 * rng.standard_normal(array.shape).astype(array.dtype)
 
 
 def their_loss(theirs, tokens, targets):
@@ -45,10 +52,10 @@ def batches(count, vocab_size, rng):
         yield rows[:, :-1], rows[:, 1:]
 
 
-def test_loss_logits_and_every_named_gradient_in_float64(rng):
-    ours = GPT(GPTConfig(**SIZES, **NO_DROPOUT), dtype=np.float64)
-    for parameter in ours.parameters():  # biases and norms away from their special starting values
-        parameter.data += 0.1 * rng.standard_normal(parameter.shape)
+@pytest.mark.parametrize("sizes", OTHER_SIZES, ids=str)
+def test_loss_logits_and_every_named_gradient_in_float64(rng, sizes):
+    ours = GPT(GPTConfig(**SIZES | sizes, **NO_DROPOUT), dtype=np.float64)
+    randomize(ours.state_dict().values(), rng)
     theirs = theirs_like(ours)
     tokens, targets = next(batches(1, SIZES["vocab_size"], rng))
     targets = targets.copy()
@@ -60,7 +67,7 @@ def test_loss_logits_and_every_named_gradient_in_float64(rng):
     assert_within(ours(tokens).data, theirs(torch.tensor(tokens)).logits, 1e-9)
     gradients = {name.removeprefix("transformer."): p.grad for name, p in theirs.named_parameters()}
     names = [name for name, _ in ours.named_parameters()]
-    assert gradients.keys() == set(names) and len(names) == 2 + 12 * SIZES["n_layer"] + 2
+    assert gradients.keys() == set(names) and len(names) == 2 + 12 * ours.config.n_layer + 2
     for name, parameter in ours.named_parameters():
         assert_within(parameter.grad, gradients[name], 1e-9, name)
 
@@ -86,8 +93,10 @@ def test_the_losses_of_ten_adamw_steps_in_float32(rng):
         theirs_optimizer.zero_grad()
 
 
-def test_transformers_opens_what_we_save(tmp_path, rng):
-    ours = GPT(GPTConfig(**SIZES | {"vocab_size": 300})).eval()
+@pytest.mark.parametrize("sizes", OTHER_SIZES, ids=str)
+def test_transformers_opens_what_we_save(tmp_path, rng, sizes):
+    ours = GPT(GPTConfig(**SIZES | sizes | {"vocab_size": 300})).eval()
+    randomize(ours.state_dict().values(), rng)
     tokenizer = Tokenizer.train("\n".join(map(str, range(2000))), 300, progress=False)
     ours.save_pretrained(tmp_path, tokenizer)
     theirs, report = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -99,9 +108,11 @@ def test_transformers_opens_what_we_save(tmp_path, rng):
     assert transformers.GPT2TokenizerFast.from_pretrained(tmp_path)(text)["input_ids"] == tokenizer.encode(text)
 
 
-def test_we_open_what_transformers_saves(tmp_path, rng):
-    config = transformers.GPT2Config(**SIZES, **NO_DROPOUT, bos_token_id=0, eos_token_id=0)
+@pytest.mark.parametrize("sizes", OTHER_SIZES, ids=str)
+def test_we_open_what_transformers_saves(tmp_path, rng, sizes):
+    config = transformers.GPT2Config(**SIZES | sizes, **NO_DROPOUT, bos_token_id=0, eos_token_id=0)
     theirs = transformers.GPT2LMHeadModel(config).eval()
+    randomize((parameter.detach().numpy() for parameter in theirs.parameters()), rng)  # in place
     theirs.save_pretrained(tmp_path)
     ours = GPT.from_pretrained(tmp_path).eval()
     tokens = rng.integers(SIZES["vocab_size"], size=(2, 12))

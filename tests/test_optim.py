@@ -176,11 +176,7 @@ def test_a_restored_state_goes_on_with_the_same_bits(dtype):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (
-            lambda s: s.pop("1.v"),
-            ValueError,
-            r"AdamW\.load_state_dict: 1\.v is missing; the state is of other parameters",
-        ),
+        (lambda s: s.pop("1.v"), ValueError, r"AdamW\.load_state_dict: 1\.v is missing; the state is of other"),
         (lambda s: s.update({"4.m": np.zeros(3)}), ValueError, r"load_state_dict: 4\.m is unknown"),
         (lambda s: s.update({"0.m": np.zeros((4, 3))}), ValueError, r"0\.m must have shape \(3, 4\), got \(4, 3\)"),
         (lambda s: s.update({"0.step": np.zeros(1)}), ValueError, r"0\.step must have shape \(\), got \(1,\)"),

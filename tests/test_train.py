@@ -232,12 +232,16 @@ def test_a_kill_at_any_moment_leaves_a_run_that_opens_and_goes_on(text, tmp_path
 
 
 def test_an_interrupt_is_a_request_and_the_second_one_is_not():
-    with Interrupt() as interrupt:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupt.requested
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with Interrupt() as interrupt:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            assert interrupt.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_metrics_survive_a_line_that_was_cut_short(tmp_path):
