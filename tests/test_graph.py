@@ -164,7 +164,7 @@ def work():
     x, h = chain()
     del h  # never differentiated: the whole graph dies at once
     print("deallocated")
-threading.stack_size(256 * 1024)  # a recursion of 100,000 would need many megabytes
+threading.stack_size(1024 * 1024)  # a recursion of 100,000 would need many times as much
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
