@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("TINYGPT_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_data() -> Path:
     """The folder of real text and of GPT-2's vocabulary that is not part of the project."""
     if not DATA.is_dir():
