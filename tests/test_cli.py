@@ -145,6 +145,13 @@ def test_damaged_checkpoints_and_wrong_prompts_are_one_line(folder, capsys):
     assert "model.safetensors" in refused(capsys, "evaluate", "model", "--data", "hens.txt")
 
 
+def test_a_warning_is_one_line_without_a_traceback_or_a_path(folder, capsys):
+    (folder / "few.txt").write_text("the hen, the hen", encoding="utf-8")
+    assert main(["tokenizer", "train", "few.txt", "-o", "tok", "--vocab-size", "300"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line.lower()]
+    assert len(lines) == 1 and lines[0].startswith("tinygpt: warning: Tokenizer.train: the corpus has pairs for")
+
+
 def test_no_network_is_one_line(folder, capsys):
     line = refused(capsys, "data", "gutenberg", "2591", "-o", "out.txt", "--base-url", "http://127.0.0.1:9", "--cache",
                    str(folder / "cache"))  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tinygpt import commands
 
     try:
-        return getattr(commands, options.command)(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *details: print(f"tinygpt: warning: {message}", file=sys.stderr)
+            return getattr(commands, options.command)(options)
     except MISTAKES as error:
         if os.environ.get("TINYGPT_TRACEBACK"):
             raise
