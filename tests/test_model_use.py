@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from tinygpt import GPT, GPTConfig, Tokenizer, checkpoint
+from tinygpt import GPT, AdamW, GPTConfig, Tokenizer, checkpoint
 
 CONFIG = GPTConfig(vocab_size=11, n_positions=7, n_embd=6, n_layer=2, n_head=2, embd_pdrop=0.3, attn_pdrop=0.2)
 TOKENS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -141,3 +141,15 @@ def test_the_tokenizer_is_saved_beside_the_model_that_it_fits(tmp_path):
     small = GPT(GPTConfig(vocab_size=tokenizer.n_vocab - 1, n_positions=7, n_embd=6, n_layer=1, n_head=2))
     with pytest.raises(ValueError, match="they do not belong together"):
         small.save_pretrained(tmp_path / "other", tokenizer)
+
+
+def test_a_frozen_parameter_is_saved_and_loaded_but_not_learned(tmp_path):
+    model = GPT(CONFIG)
+    model.wpe.weight.requires_grad = False
+    before = model.wpe.weight.data.copy()
+    optimizer = AdamW(model.parameters(), lr=0.1)
+    model.loss(TOKENS, TOKENS).backward()
+    optimizer.step()
+    np.testing.assert_array_equal(model.wpe.weight.data, before)
+    model.save_pretrained(tmp_path)
+    np.testing.assert_array_equal(GPT.from_pretrained(tmp_path).wpe.weight.data, before)

@@ -204,8 +204,8 @@ W = parameter([[1.0, 2.0]])
         ([W, W], {}, ValueError, r"AdamW: a parameter of shape \(1, 2\) is given twice"),
         ([{"params": [W]}, {"params": [W], "lr": 1}], {}, ValueError, "is given twice"),
         ([], {}, ValueError, "AdamW: needs at least one parameter, got none"),
-        ([Tensor([1.0])], {}, TypeError, "AdamW: parameters must be leaf tensors that require gradients, got Tensor"),
-        ([W, W * 2], {}, TypeError, "must be leaf tensors that require gradients, got Tensor"),
+        ([Tensor([1])], {}, TypeError, "AdamW: parameters must be leaf tensors of floats, got Tensor"),
+        ([W, W * 2], {}, TypeError, "must be leaf tensors of floats, got Tensor"),
         ([("weight", W)], {}, TypeError, r"AdamW: parameters must be leaf tensors .*, got \('weight', "),
         ([W], {"lr": -0.1}, ValueError, "AdamW: lr must be at least 0, got -0.1"),
         ([W], {"lr": math.nan}, ValueError, "lr must be at least 0, got nan"),
@@ -296,3 +296,9 @@ def test_the_rate_rises_then_falls_then_stays(warmup, steps):
     rates = np.array([cosine_schedule(s, lr=0.5, min_lr=0.1, warmup=warmup, steps=steps) for s in range(steps + 5)])
     assert (np.diff(rates[: warmup + 1]) > 0).all() and (np.diff(rates[warmup : steps + 1]) < 0).all()
     assert rates[warmup] == rates.max() == 0.5 and (rates[steps:] == 0.1).all() and rates.min() > 0
+
+
+def test_one_tensor_alone_may_be_clipped():
+    (p,) = with_gradients([3.0, 4.0])
+    assert clip_grad_norm(p, 1.0) == 5.0
+    np.testing.assert_allclose(p.grad, [0.6, 0.8])

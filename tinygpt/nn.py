@@ -1,8 +1,9 @@
 """
 Modules: tensors with names, and the four layers that GPT-2 is built from.
 
-A module's parameters are its attributes that are tensors which require gradients, and those of the modules among its
-attributes, in the order in which they were set. Their names are the paths to them: `h.0.attn.c_attn.weight`.
+A module's parameters are its attributes that are a `Parameter` or another tensor that requires gradients, and those of
+the modules among its attributes, in the order in which they were set. A `Parameter` whose `requires_grad` is switched
+off is frozen: saved and loaded, but not learned. Their names are the paths to them: `h.0.attn.c_attn.weight`.
 
 `flatten_parameters` moves all of them into one array, and their gradients into another: each parameter becomes a view.
 Backward then writes every gradient where it stays, nothing is allocated from the second step on, and whoever wants to
@@ -21,6 +22,24 @@ from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+
+
+class Parameter(Tensor):
+    """
+    A tensor that a module learns, and that is part of its state even while it is frozen.
+
+    Examples
+    --------
+    >>> layer = LayerNorm(3)
+    >>> layer.bias.requires_grad = False
+    >>> sorted(layer.state_dict())
+    ['bias', 'weight']
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: np.ndarray) -> None:
+        super().__init__(data, requires_grad=True)
 
 
 class Module:
@@ -62,7 +81,7 @@ class Module:
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its path, depth first."""
         for name, value in vars(self).items():
-            if isinstance(value, Tensor) and value.requires_grad:
+            if isinstance(value, Parameter) or (isinstance(value, Tensor) and value.requires_grad):
                 yield prefix + name, value
         for name, child in self.children():
             yield from child.named_parameters(f"{prefix}{name}.")
@@ -141,18 +160,15 @@ class Module:
             here = slice(start, start + parameter.size)
             self.flat_parameters[here] = parameter.data.ravel()
             parameter.data = self.flat_parameters[here].reshape(parameter.shape)
-            parameter.keep_grad_in(self.flat_gradients[here].reshape(parameter.shape))
-            parameter.grad = parameter.grad  # one that is there already moves: the next backward will add to it
+            if parameter.requires_grad:
+                parameter.keep_grad_in(self.flat_gradients[here].reshape(parameter.shape))
+                parameter.grad = parameter.grad  # one that is there already moves: the next backward will add to it
             start = here.stop
 
 
 def _few(names: list[str]) -> str:
     more = f" ({len(names)} in all)" if len(names) > 3 else ""
     return (", ".join(names[:3]) or "none") + more
-
-
-def _parameter(array: np.ndarray) -> Tensor:
-    return Tensor(array, requires_grad=True)
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float, dtype: Any = np.float32) -> np.ndarray:
@@ -173,8 +189,8 @@ class Linear(Module):
     """
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
-        self.weight = _parameter(normal(rng, (inputs, outputs), std, dtype))
-        self.bias = _parameter(np.zeros(outputs, dtype))
+        self.weight = Parameter(normal(rng, (inputs, outputs), std, dtype))
+        self.bias = Parameter(np.zeros(outputs, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -191,7 +207,7 @@ class Embedding(Module):
     """
 
     def __init__(self, count: int, size: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
-        self.weight = _parameter(normal(rng, (count, size), std, dtype))
+        self.weight = Parameter(normal(rng, (count, size), std, dtype))
 
     def forward(self, ids: Any) -> Tensor:
         return embedding(ids, self.weight)
@@ -208,8 +224,8 @@ class LayerNorm(Module):
     """
 
     def __init__(self, size: int, eps: float = 1e-5, dtype: Any = np.float32):
-        self.weight = _parameter(np.ones(size, dtype))
-        self.bias = _parameter(np.zeros(size, dtype))
+        self.weight = Parameter(np.ones(size, dtype))
+        self.bias = Parameter(np.zeros(size, dtype))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class AdamW:
     Parameters
     ----------
     params : iterable of Tensor, or of dict
-        Parameters; or groups as PyTorch takes them, each a dict with "params" and any of the options below.
+        Parameters; or groups as PyTorch takes them, each a dict with "params" and any of the options below. Frozen
+        ones, which do not require gradients, stay as they are.
     lr : float
         Learning rate: roughly the size of a step, in the units of the parameters.
     betas : (float, float)
@@ -61,7 +62,7 @@ class AdamW:
     Raises
     ------
     TypeError, ValueError
-        If there are no parameters, one is given twice, does not require gradients, or an option is out of range.
+        If there are no parameters, one is given twice or is no leaf of floats, or an option is out of range.
 
     Examples
     --------
@@ -88,8 +89,8 @@ class AdamW:
         for group in groups:
             members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
             for p in members:
-                if not (isinstance(p, Tensor) and p.is_leaf and p.requires_grad):
-                    raise TypeError(f"AdamW: parameters must be leaf tensors that require gradients, got {p!r}")
+                if not (isinstance(p, Tensor) and p.is_leaf and p.dtype.kind == "f"):
+                    raise TypeError(f"AdamW: parameters must be leaf tensors of floats, got {p!r}")
             options = defaults | {key: value for key, value in group.items() if key != "params"}
             _check_options(options)
             if "weight_decay" in group:
@@ -180,13 +181,13 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"AdamW: betas must be at least 0 and below 1, got {options['betas']}")
 
 
-def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """
     Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
 
     Parameters
     ----------
-    parameters : iterable of Tensor
+    parameters : Tensor, or iterable of Tensor
         Those without a gradient are left out.
     max_norm : float
         Above 0; `inf` only measures.
@@ -207,6 +208,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = math.sqrt(sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients))
     if max_norm < norm < math.inf:
