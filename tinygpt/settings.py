@@ -17,8 +17,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "shakespeare-char": {"steps": 2000, "batch_size": 12, "lr": 1e-3, "warmup": 100, "beta2": 0.99, "eval_every": 250},
     "bedtime": _LARGE,
     "gpt2": _LARGE,
-    "gpt2-medium": _LARGE | {"lr": 2e-4, "batch_size": 2},
-    "gpt2-large": _LARGE | {"lr": 1.5e-4, "batch_size": 1},
+    "gpt2-medium": _LARGE | {"lr": 1.5e-4, "batch_size": 2},
+    "gpt2-large": _LARGE | {"lr": 1.25e-4, "batch_size": 1},
     "gpt2-xl": _LARGE | {"lr": 1e-4, "batch_size": 1},
 }
 
