@@ -2,14 +2,14 @@
 The tokenizer to use: text to ids and back, special tokens, training, files.
 
 This class holds the parts together: `encoder.py` (ordinary text to ids), `special_tokens.py`, `training.py`,
-`formats.py` (files) and `stream.py`. The algorithm that all of them rest on is `reference.py`.
+`stream.py`, and two sets of methods, `file_methods.py` and `tiktoken_methods.py`. The algorithm that all of them rest
+on is `reference.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -18,17 +18,18 @@ from typing import Literal
 
 import numpy as np
 
-from tinygpt.tokenizer import formats
 from tinygpt.tokenizer.encoder import Encoder
+from tinygpt.tokenizer.file_methods import FileMethods
 from tinygpt.tokenizer.formats import END_OF_TEXT
 from tinygpt.tokenizer.reference import without_surrogates
 from tinygpt.tokenizer.special_tokens import Names, allowed_names, split_off
 from tinygpt.tokenizer.stream import StreamDecoder
+from tinygpt.tokenizer.tiktoken_methods import TiktokenMethods
 from tinygpt.tokenizer.training import train
 from tinygpt.tokenizer.validation import check_special_tokens, check_vocabulary
 
 
-class Tokenizer:
+class Tokenizer(TiktokenMethods, FileMethods):
     """
     A byte-level BPE tokenizer: any text to integers and back.
 
@@ -40,8 +41,13 @@ class Tokenizer:
         Which two tokens become one, the earliest first.
     special_tokens : mapping of str to int
         Their ids, all different from the ordinary ones.
+    pattern : str, optional
+        A regular expression of the package `regex`; its matches are the pieces, and what lies between them is lost, as
+        in tiktoken. None is GPT-2's pattern, by the letters and numbers of Unicode 16; others go by those of `regex`.
+    whole_pieces : bool
+        Whether a piece that is a token is that token, whatever the merges would make of it.
 
-    The three are attributes, too; do not change them, since the tokenizer has built its tables from them.
+    All are attributes, too; do not change them, since the tokenizer has built its tables from them.
 
     Raises
     ------
@@ -62,17 +68,24 @@ class Tokenizer:
         vocab: Mapping[int, bytes] | Sequence[bytes],
         merges: Sequence[tuple[bytes, bytes]],
         special_tokens: Mapping[str, int],
+        pattern: str | None = None,
+        whole_pieces: bool = False,
     ) -> None:
         self.vocab = dict(vocab) if isinstance(vocab, Mapping) else dict(enumerate(vocab))
         self.merges = [(left, right) for left, right in merges]
         self.special_tokens = dict(special_tokens)
+        self.pattern, self.whole_pieces = pattern, whole_pieces
         check_special_tokens(self.special_tokens, self.vocab)
-        ids = check_vocabulary(self.vocab, self.merges)
-        self._encoder = Encoder(ids, self.merges)
+        self._ids = check_vocabulary(self.vocab, self.merges)
+        self._encoder = Encoder(self._ids, self.merges, pattern, whole_pieces)
         self._tokens = self.vocab | {id: text.encode("utf-8") for text, id in self.special_tokens.items()}
 
     def __repr__(self) -> str:
         return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
+
+    def __reduce__(self) -> tuple:
+        """Be copied and pickled by what the tokenizer is made of: its tables are built again, its memory is empty."""
+        return type(self), (self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces)
 
     @classmethod
     def train(
@@ -133,12 +146,14 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixty-four hexadecimal digits that differ if any token, id or merge differs (SHA-256)."""
-        contents = [
+        """Sixty-four hexadecimal digits that differ if any token, id, merge or the pattern differs (SHA-256)."""
+        contents: list = [
             [[id, token.hex()] for id, token in sorted(self.vocab.items())],
             [[left.hex(), right.hex()] for left, right in self.merges],
             sorted(self.special_tokens.items()),
         ]
+        if self.pattern is not None or self.whole_pieces:
+            contents.append([self.pattern, self.whole_pieces])
         return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
 
     def encode(
@@ -260,35 +275,3 @@ class Tokenizer:
     def stream_decoder(self) -> StreamDecoder:
         """Return a decoder for ids that arrive one by one."""
         return StreamDecoder(self)
-
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """
-        Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
-
-        The folder is created if it does not exist; files of these names in it are replaced. Raises ValueError if a
-        special token reads like an ordinary one in `vocab.json`.
-        """
-        formats.save(directory, self.vocab, self.merges, self.special_tokens)
-
-    @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Tokenizer:
-        """
-        Read a tokenizer from `vocab.json` and `merges.txt`, or from OpenAI's `encoder.json` and `vocab.bpe`.
-
-        Special are the tokens that `tokenizer_config.json` in the same folder lists, or else the entries that are not
-        bytes and that no merge makes.
-
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            If a file is missing, malformed, cut off or of another vocabulary: names the file.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     Tokenizer.train("the hen, the hen", vocab_size=260, progress=False).save_pretrained(directory)
-        ...     Tokenizer.from_pretrained(directory).encode("then")
-        [257, 77]
-        """
-        return cls(*formats.load(directory))

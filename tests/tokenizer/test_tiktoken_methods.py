@@ -1,0 +1,234 @@
+"""Batches, lines, single tokens, copies and threads: as tiktoken has them, and equal to `encode` one by one."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer.reference import BYTE_CHARACTERS, GPT2_PATTERN
+
+END = "<|endoftext|>"
+BYTES = [bytes([byte]) for byte in range(256)]
+TRAINED = Tokenizer.train("the hen and the fox and the other hen: 'tis the end. " * 3, 275, progress=False)
+
+
+@pytest.fixture(scope="module")
+def tiktoken_trained():
+    """The same tokenizer in tiktoken: ids rise with the merges, so they can be ranks."""
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {token: id for id, token in TRAINED.vocab.items()}
+    return tiktoken.Encoding(
+        "trained", pat_str=GPT2_PATTERN.pattern, mergeable_ranks=ranks, special_tokens=TRAINED.special_tokens
+    )
+
+
+# Many texts
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
+def test_batches_equal_tiktokens(texts, tiktoken_trained):
+    ids = TRAINED.encode_ordinary_batch(texts)
+    assert ids == tiktoken_trained.encode_ordinary_batch(texts)
+    assert TRAINED.encode_batch(texts, num_threads=2, disallowed_special=()) == ids
+    assert TRAINED.decode_batch(ids) == tiktoken_trained.decode_batch(ids) == texts
+    assert TRAINED.decode_bytes_batch(ids) == tiktoken_trained.decode_bytes_batch(ids)
+
+
+def test_batches_treat_special_tokens_as_encode_does():
+    assert TRAINED.encode_batch([f"a{END}"], allowed_special="all")[0][-1] == TRAINED.eot_token
+    assert TRAINED.eot_token not in TRAINED.encode_ordinary_batch([f"a{END}"])[0]
+    with pytest.raises(ValueError, match="special token"):
+        TRAINED.encode_batch(["a", END])
+
+
+def test_a_batch_of_rows_and_of_broken_characters():
+    ids = TRAINED.encode("é")
+    rows = np.array([ids, ids[::-1]])
+    assert TRAINED.decode_batch(rows) == ["é", "\ufffd\ufffd"]
+    with pytest.raises(UnicodeDecodeError):
+        TRAINED.decode_batch(rows, errors="strict")
+
+
+@pytest.mark.parametrize("name", ["encode_batch", "encode_ordinary_batch"])
+def test_a_batch_is_no_text(name):
+    with pytest.raises(TypeError, match=rf"{name}: needs a sequence of str, got str; write \[text\]"):
+        getattr(TRAINED, name)("the hen")
+    with pytest.raises(TypeError, match="text must be a str, got int"):
+        getattr(TRAINED, name)(["the", 5])
+    with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
+        getattr(TRAINED, name)(["the"], num_threads=0)
+    assert getattr(TRAINED, name)([]) == []
+
+
+# Lines
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
+def test_lines_are_encoded_one_by_one(lines):
+    ids = list(TRAINED.encode_iterable(lines, disallowed_special=()))
+    assert ids == [id for line in lines for id in TRAINED.encode_ordinary(line)]
+    assert TRAINED.decode(ids) == "".join(lines)
+
+
+def test_lines_differ_from_the_joined_text_as_the_rule_says(gpt2):
+    two_line_ends = gpt2.encode_single_token("\n\n")
+    line_end = gpt2.encode_single_token("\n")
+    assert gpt2.encode("the end\n\n")[-1:] == [two_line_ends]
+    assert list(gpt2.encode_iterable(["the end\n", "\n"]))[-2:] == [line_end, line_end]
+
+
+def test_lines_are_taken_when_they_are_needed_and_not_kept():
+    taken = []
+
+    def lines():
+        for number in range(100_000):
+            taken.append(number)
+            yield "the hen and the fox\n" * 10
+
+    ids = TRAINED.encode_iterable(lines())
+    assert taken == []
+    next(ids)
+    assert taken == [0]
+    tracemalloc.start()
+    for _ in range(50_000):
+        next(ids)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(taken) > 500  # at least 100 kB of text
+    assert peak < 60_000
+
+
+def test_special_tokens_in_lines():
+    assert list(TRAINED.encode_iterable([END], allowed_special={END})) == [TRAINED.eot_token]
+    ids = TRAINED.encode_iterable(["the\n", END])
+    with pytest.raises(ValueError, match="special token"):
+        list(ids)
+
+
+@pytest.mark.parametrize("lines", ["the hen", b"the hen", 5])
+def test_lines_are_no_text(lines):
+    with pytest.raises(TypeError, match="lines must be an iterable of str"):
+        TRAINED.encode_iterable(lines)
+    with pytest.raises(TypeError, match="text must be a str, got bytes"):
+        list(TRAINED.encode_iterable([b"the\n"]))
+
+
+# Single tokens
+
+
+def test_single_tokens_equal_tiktokens(tiktoken_trained):
+    for id in range(TRAINED.n_vocab):
+        token = TRAINED.decode_single_token_bytes(id)
+        assert token == tiktoken_trained.decode_single_token_bytes(id)
+        assert TRAINED.encode_single_token(token) == id == tiktoken_trained.encode_single_token(token)
+    assert TRAINED.encode_single_token("the") == tiktoken_trained.encode_single_token("the")
+    assert TRAINED.token_byte_values() == tiktoken_trained.token_byte_values()
+
+
+def test_gpt2s_single_tokens(gpt2, shared_data):
+    published = json.loads((shared_data / "gpt2" / "encoder.json").read_text(encoding="utf-8"))
+    for text in ("hen", " hen", END):
+        name = "".join(BYTE_CHARACTERS[byte] for byte in text.encode())
+        assert gpt2.encode_single_token(text) == published[name]
+
+
+@pytest.mark.parametrize("token", ["the hen", "", b"\xc3\xa9\xa9", "\ud83d"])
+def test_what_is_not_one_token(token, tiktoken_trained):
+    with pytest.raises(KeyError, match="is not one token"):
+        TRAINED.encode_single_token(token)
+    if token != "\ud83d":
+        with pytest.raises(KeyError):
+            tiktoken_trained.encode_single_token(token)
+
+
+def test_single_tokens_of_wrong_kinds():
+    with pytest.raises(TypeError, match="needs a str or bytes, got int"):
+        TRAINED.encode_single_token(5)
+    for id in (-1, TRAINED.n_vocab):
+        with pytest.raises(KeyError, match=f"no token has the id {id}"):
+            TRAINED.decode_single_token_bytes(id)
+    assert TRAINED.decode_single_token_bytes(np.uint16(257)) == TRAINED.vocab[257]
+
+
+# Copies and threads
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda tokenizer: pickle.loads(pickle.dumps(tokenizer))])
+@pytest.mark.parametrize("pattern", [None, r"\p{N}{1,3}|\D+"])
+def test_copies_are_equal(copied, pattern):
+    tokenizer = Tokenizer(TRAINED.vocab, TRAINED.merges, TRAINED.special_tokens, pattern, whole_pieces=True)
+    tokenizer.encode("the hen 12345")
+    again = copied(tokenizer)
+    assert again is not tokenizer
+    assert again.fingerprint == tokenizer.fingerprint
+    assert (again.pattern, again.whole_pieces) == (pattern, True)
+    assert again.encode("the hen 12345") == tokenizer.encode("the hen 12345")
+
+
+def test_what_a_tokenizer_remembers_is_not_pickled():
+    tokenizer = Tokenizer(TRAINED.vocab, TRAINED.merges, TRAINED.special_tokens)
+    before = pickle.dumps(tokenizer)
+    tokenizer.encode(" ".join(f"hen{number}" for number in range(5000)))
+    assert pickle.dumps(tokenizer) == before
+
+
+def test_several_threads_at_once(gpt2, texts):
+    text = texts["tinyshakespeare.txt"]
+    parts = [text[start : start + 9_973] for start in range(0, 200_000, 9_973)] * 3
+    expected = [gpt2.encode(part) for part in parts]
+    fresh = Tokenizer(gpt2.vocab, gpt2.merges, gpt2.special_tokens)
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(fresh.encode, parts)) == expected
+        assert list(threads.map(fresh.decode, expected)) == parts
+    assert fresh.encode_batch(parts) == expected
+
+
+# Patterns of one's own
+
+
+def test_a_pattern_cuts_the_pieces():
+    tokenizer = Tokenizer([*BYTES, b"12", b"123", b"34"], [(b"1", b"2"), (b"12", b"3"), (b"3", b"4")], {},
+                          pattern=r"(\p{N}){1,3}|[^\p{N}]+")  # fmt: skip
+    assert tokenizer.encode("1234") == [257, ord("4")]
+    assert Tokenizer(tokenizer.vocab, tokenizer.merges, {}).encode("1234") == [257, ord("4")]
+    assert tokenizer.encode("12334") == [257, 258]
+
+
+def test_what_no_match_covers_is_lost_as_in_tiktoken():
+    tiktoken = pytest.importorskip("tiktoken")
+    theirs = tiktoken.Encoding(
+        "letters", pat_str=r"\p{L}+", mergeable_ranks={byte: id for id, byte in enumerate(BYTES)}, special_tokens={}
+    )
+    text = "the 12 hens!"
+    assert Tokenizer(BYTES, [], {}, pattern=r"\p{L}+").encode(text) == theirs.encode(text) == [*b"thehens"]
+
+
+def test_whole_pieces():
+    vocab = [*BYTES, b"he", b"hen"]
+    assert Tokenizer(vocab, [(b"h", b"e")], {}).encode("hen he") == [256, ord("n"), 32, 256]
+    assert Tokenizer(vocab, [(b"h", b"e")], {}, whole_pieces=True).encode("hen hens") == [257, 32, 256, *b"ns"]
+
+
+def test_the_fingerprint_tells_patterns_apart():
+    prints = [
+        Tokenizer(BYTES, [], {}, pattern, whole).fingerprint
+        for pattern in (None, r"\S+|\s+", GPT2_PATTERN.pattern)
+        for whole in (False, True)
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_wrong_patterns():
+    with pytest.raises(ValueError, match=r"pattern must be a regular expression .* got '\(': "):
+        Tokenizer(BYTES, [], {}, pattern="(")
+    with pytest.raises(TypeError, match="pattern must be a str or None, got bytes"):
+        Tokenizer(BYTES, [], {}, pattern=b"a")
