@@ -1,8 +1,8 @@
 """
 The tokenizer to use: text to ids and back, special tokens, training, files.
 
-This class holds the parts together: `encoder.py` (ordinary text to ids), `special_tokens.py`, `training.py`,
-`formats.py` (files) and `stream.py`. The algorithm that all of them rest on is `reference.py`.
+This class holds the parts together: `encoder.py` (ordinary text to ids), `decoder.py`, `special_tokens.py`,
+`training.py`, `formats.py` (files) and `stream.py`. The algorithm that all of them rest on is `reference.py`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from operator import index
 from typing import Literal
 
 import numpy as np
 
 from tinygpt.tokenizer import formats
+from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.formats import END_OF_TEXT
 from tinygpt.tokenizer.reference import without_surrogates
@@ -40,8 +39,11 @@ class Tokenizer:
         Which two tokens become one, the earliest first.
     special_tokens : mapping of str to int
         Their ids, all different from the ordinary ones.
+    pattern : str or None
+        How a text is cut into pieces: a regular expression as the package `regex` has them, or GPT-2's pattern with
+        the letters and numbers of Unicode 16 (None).
 
-    The three are attributes, too; do not change them, since the tokenizer has built its tables from them.
+    All are attributes, too; do not change them, since the tokenizer has built its tables from them.
 
     Raises
     ------
@@ -62,14 +64,16 @@ class Tokenizer:
         vocab: Mapping[int, bytes] | Sequence[bytes],
         merges: Sequence[tuple[bytes, bytes]],
         special_tokens: Mapping[str, int],
+        pattern: str | None = None,
     ) -> None:
         self.vocab = dict(vocab) if isinstance(vocab, Mapping) else dict(enumerate(vocab))
         self.merges = [(left, right) for left, right in merges]
         self.special_tokens = dict(special_tokens)
         check_special_tokens(self.special_tokens, self.vocab)
         ids = check_vocabulary(self.vocab, self.merges)
-        self._encoder = Encoder(ids, self.merges)
-        self._tokens = self.vocab | {id: text.encode("utf-8") for text, id in self.special_tokens.items()}
+        self.pattern = pattern
+        self._decoder = Decoder(self.vocab | {id: text.encode("utf-8") for text, id in self.special_tokens.items()})
+        self._encoder = Encoder(ids, self.merges, self.n_vocab, pattern)
 
     def __repr__(self) -> str:
         return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
@@ -121,10 +125,10 @@ class Tokenizer:
         """
         return cls(*train(text_or_iterator, vocab_size, special_tokens, byte_order, progress))
 
-    @cached_property
+    @property
     def n_vocab(self) -> int:
         """The number of ids that a model must provide for: the highest id, special tokens included, plus one."""
-        return max(self._tokens) + 1
+        return self._decoder.n_vocab
 
     @property
     def eot_token(self) -> int | None:
@@ -133,11 +137,12 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixty-four hexadecimal digits that differ if any token, id or merge differs (SHA-256)."""
+        """Sixty-four hexadecimal digits that differ if any token, id, merge or the pattern differs (SHA-256)."""
         contents = [
             [[id, token.hex()] for id, token in sorted(self.vocab.items())],
             [[left.hex(), right.hex()] for left, right in self.merges],
             sorted(self.special_tokens.items()),
+            *([] if self.pattern is None else [self.pattern]),
         ]
         return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
 
@@ -175,9 +180,7 @@ class Tokenizer:
         >>> tokenizer.encode("<|", disallowed_special=())
         [60, 124]
         """
-        ids: list[int] = []
-        self._encode_into(ids, text, allowed_special, disallowed_special)
-        return ids
+        return self._encoder.encode_to_list(*self._parts(text, allowed_special, disallowed_special))
 
     def encode_to_numpy(
         self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
@@ -190,24 +193,20 @@ class Tokenizer:
         >>> Tokenizer.train("", vocab_size=256, special_tokens=(), progress=False).encode_to_numpy("hen")
         array([71, 68, 77], dtype=uint16)
         """
-        ids = array("I")
-        self._encode_into(ids, text, allowed_special, disallowed_special)
+        ids = self._encoder.encode(*self._parts(text, allowed_special, disallowed_special))
         return np.array(ids, np.uint16 if self.n_vocab <= 1 << 16 else np.uint32)
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Turn a text into ids, special tokens being text like any other."""
         return self.encode(text, disallowed_special=())
 
-    def _encode_into(self, ids: list[int] | array[int], text: str, allowed: Names, disallowed: Names) -> None:
+    def _parts(self, text: str, allowed: Names, disallowed: Names) -> tuple[list[str], list[int]]:
+        """The ordinary texts, and the ids of the special tokens between them."""
         if not isinstance(text, str):
             raise TypeError(f"Tokenizer.encode: text must be a str, got {type(text).__name__}; decode bytes first")
         text = without_surrogates(text)
-        names = allowed_names(text, self.special_tokens, allowed, disallowed)
-        for number, part in enumerate(split_off(text, names)):
-            if number % 2:
-                ids.append(self.special_tokens[part])
-            else:
-                self._encoder.encode_into(ids, part)
+        parts = split_off(text, allowed_names(text, self.special_tokens, allowed, disallowed))
+        return parts[::2], [self.special_tokens[name] for name in parts[1::2]]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         r"""
@@ -230,18 +229,7 @@ class Tokenizer:
         >>> tokenizer.decode_bytes([0xC3, 256])
         b'\xc3<|endoftext|>'
         """
-        if isinstance(ids, np.ndarray):
-            if ids.ndim != 1:
-                raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
-            ids = ids.tolist()
-        try:
-            return b"".join([self._tokens[index(id)] for id in ids])
-        except KeyError as error:
-            raise ValueError(
-                f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}"
-            ) from None
-        except TypeError as error:
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+        return self._decoder.decode(ids)
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """
@@ -266,8 +254,14 @@ class Tokenizer:
         Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
 
         The folder is created if it does not exist; files of these names in it are replaced. Raises ValueError if a
-        special token reads like an ordinary one in `vocab.json`.
+        special token reads like an ordinary one in `vocab.json`, or if the tokenizer has a pattern of its own, for
+        which these files have no place.
         """
+        if self.pattern is not None:
+            raise ValueError(
+                "save_pretrained: vocab.json and merges.txt are read with GPT-2's pattern, got a tokenizer with the "
+                f"pattern {self.pattern!r}; keep its vocab, merges and pattern in a file of your own"
+            )
         formats.save(directory, self.vocab, self.merges, self.special_tokens)
 
     @classmethod
