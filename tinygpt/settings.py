@@ -8,7 +8,7 @@ from typing import Any
 from tinygpt.config import PRESETS, GPTConfig
 
 # Decay, clip and second beta of the large models are GPT-3's (Brown et al. 2020, arXiv:2005.14165, appendix B), and its
-# learning rates are halved (6e-4 for 125M to 2e-4 for 1.3B, table 2.1), since a laptop's batches are a hundredth of its.
+# learning rates are halved (6e-4 for 125M to 2e-4 for 1.3B, table 2.1), since a laptop's batches are far smaller.
 # The small models take beta2 = 0.99, as nanoGPT does for batches of few tokens.
 _LARGE = {"steps": 1000, "batch_size": 4, "lr": 3e-4, "warmup": 50, "beta2": 0.95, "eval_every": 100}
 RECIPES: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt import implementation
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS, GPT2_PATTERN
 
@@ -99,8 +100,9 @@ def test_lines_are_taken_when_they_are_needed_and_not_kept():
     next(ids)
     assert taken == [0]
     tracemalloc.start()
-    for _ in range(50_000):
-        next(ids)
+    with implementation("numpy"):  # the kernels have tables of a constant size, which would hide what grows
+        for _ in range(50_000):
+            next(ids)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(taken) > 500  # at least 100 kB of text
@@ -203,15 +205,6 @@ def test_a_pattern_cuts_the_pieces():
     assert tokenizer.encode("12334") == [257, 258]
 
 
-def test_what_no_match_covers_is_lost_as_in_tiktoken():
-    tiktoken = pytest.importorskip("tiktoken")
-    theirs = tiktoken.Encoding(
-        "letters", pat_str=r"\p{L}+", mergeable_ranks={byte: id for id, byte in enumerate(BYTES)}, special_tokens={}
-    )
-    text = "the 12 hens!"
-    assert Tokenizer(BYTES, [], {}, pattern=r"\p{L}+").encode(text) == theirs.encode(text) == [*b"thehens"]
-
-
 def test_whole_pieces():
     vocab = [*BYTES, b"he", b"hen"]
     assert Tokenizer(vocab, [(b"h", b"e")], {}).encode("hen he") == [256, ord("n"), 32, 256]
@@ -228,7 +221,7 @@ def test_the_fingerprint_tells_patterns_apart():
 
 
 def test_wrong_patterns():
-    with pytest.raises(ValueError, match=r"pattern must be a regular expression .* got '\(': "):
+    with pytest.raises(ValueError, match=r"pattern must be a regular expression, got '\(': "):
         Tokenizer(BYTES, [], {}, pattern="(")
     with pytest.raises(TypeError, match="pattern must be a str or None, got bytes"):
         Tokenizer(BYTES, [], {}, pattern=b"a")

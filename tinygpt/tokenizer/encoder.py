@@ -1,24 +1,33 @@
 """
-Ordinary text to ids: split it, merge each piece, and remember the pieces, because a text is mostly words that came
-before.
+Ordinary text to ids: by the reference, which remembers the pieces, because a text is mostly words that came before; or,
+when there is enough of it, by the kernels.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate, zip_longest
+from typing import TYPE_CHECKING
 
-import regex
+import numpy as np
 
+from tinygpt.tokenizer.pattern import Pattern
 from tinygpt.tokenizer.reference import chunks, merge, merge_long, split
+from tinygpt.tokenizer.switch import Switch, check_agreement, must_check
+
+if TYPE_CHECKING:
+    from tinygpt.tokenizer.kernels.compiled_encoder import CompiledEncoder
 
 _REMEMBERED = 1 << 16  # pieces; then the memory starts afresh, so that it is bounded and follows the text
 _SHORT = 64  # bytes; longer pieces are rare: they are merged by the heap and not remembered
+_WORTH_A_CALL = 64  # characters; below, calling a kernel costs more than it saves
+_SHARED_INTEGERS = 1 << 20  # a larger vocabulary has no table of its ids as Python's integers
 
 
 class Encoder:
     """
-    The merges of one vocabulary, applied to text that holds no special tokens.
+    The merges of one vocabulary, applied to text that holds no special tokens and no lone surrogates.
 
     Parameters
     ----------
@@ -26,36 +35,67 @@ class Encoder:
         The ordinary tokens, all single bytes among them.
     merges : sequence of (bytes, bytes)
         The earliest first.
+    n_vocab : int
+        Above the highest id, those of separators among them.
     pattern, whole_pieces
-        As `Tokenizer` takes them.
+        As `Tokenizer` takes them. The kernels merge always: whole pieces go by the reference.
     """
 
     def __init__(
         self,
         ids: Mapping[bytes, int],
         merges: Sequence[tuple[bytes, bytes]],
+        n_vocab: int,
         pattern: str | None = None,
         whole_pieces: bool = False,
     ) -> None:
-        self._pattern = compile_pattern(pattern)
+        self._ids = ids
         self._whole = ids if whole_pieces else {}
+        self._n_vocab = n_vocab
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._merges = {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(merges)}
+        self._pattern = None if pattern is None else Pattern(pattern)
         self._remembered: dict[str, tuple[int, ...]] = {}
+        self._switch = Switch()
+        self._compiled: CompiledEncoder | None = None
 
-    def encode_into(self, ids: list[int] | array[int], text: str) -> None:
+    def encode(self, texts: Sequence[str], separators: Sequence[int] = ()) -> list[int] | np.ndarray:
         """
-        Append the ids of a text, which must have no lone surrogates, to a list or an array.
+        Return the ids of texts, with the separators, one fewer, between them: a list, or uint32 of shape (N,).
 
         Examples
         --------
-        >>> ids = [7]
-        >>> Encoder({bytes([b]): b for b in range(256)} | {b"he": 256}, [(b"h", b"e")]).encode_into(ids, "hen")
-        >>> ids
-        [7, 256, 110]
+        >>> encoder = Encoder({bytes([b]): b for b in range(256)} | {b"he": 256}, [(b"h", b"e")], 258)
+        >>> encoder.encode(["hen", "the"], [257])
+        [256, 110, 257, 116, 256]
         """
-        for piece in pieces(text, self._pattern):
-            ids.extend(self._remembered.get(piece) or self._encode_piece(piece))
+        size = sum(map(len, texts))
+        if self._whole or (size < _WORTH_A_CALL and not must_check()):
+            return self.encode_by_reference(texts, separators)
+        if not self._switch.to_kernels(size, ready=self._compiled is not None):
+            return self.encode_by_reference(texts, separators)
+        ids = self._encode_by_kernels(texts, separators)
+        if must_check():
+            check_agreement("Tokenizer.encode", ids, self.encode_by_reference(texts, separators))
+        return ids
+
+    def encode_to_list(self, texts: Sequence[str], separators: Sequence[int] = ()) -> list[int]:
+        """Do the same, always into a list."""
+        ids = self.encode(texts, separators)
+        if isinstance(ids, list):
+            return ids
+        return ids.tolist() if self._integers is None else self._integers.take(ids).tolist()
+
+    def encode_by_reference(self, texts: Sequence[str], separators: Sequence[int] = ()) -> list[int]:
+        """Do the same as the reference does it."""
+        ids: list[int] = []
+        for text, separator in zip_longest(texts, separators):
+            for chunk in chunks(text) if self._pattern is None else [text]:
+                for piece in split(chunk) if self._pattern is None else self._pattern.split(chunk):
+                    ids.extend(self._remembered.get(piece) or self._encode_piece(piece))
+            if separator is not None:
+                ids.append(separator)
+        return ids
 
     def _encode_piece(self, piece: str) -> Sequence[int]:
         data = piece.encode("utf-8")
@@ -69,37 +109,23 @@ class Encoder:
         self._remembered[piece] = merged = tuple(merge(ids, self._merges))
         return merged
 
+    def _encode_by_kernels(self, texts: Sequence[str], separators: Sequence[int]) -> np.ndarray:
+        if self._compiled is None:
+            from tinygpt.tokenizer.kernels.compiled_encoder import CompiledEncoder  # late: it imports Numba
 
-def compile_pattern(pattern: str | None) -> regex.Pattern[str] | None:
-    """
-    Return a split pattern ready for use, None for GPT-2's.
+            self._compiled = CompiledEncoder(self._ids, self._merges)
+        if self._pattern is None:
+            return self._compiled.encode(texts, separators)
+        parts = []
+        for text, separator in zip_longest(texts, separators):
+            pieces = [piece.encode("utf-8") for piece in self._pattern.split(text)]
+            ends = np.array(list(accumulate(map(len, pieces))), np.int64)
+            parts.append(self._compiled.encode_pieces(b"".join(pieces), ends))
+            if separator is not None:
+                parts.append(np.array([separator], np.uint32))
+        return np.concatenate(parts)
 
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not a regular expression.
-    """
-    if pattern is None:
-        return None
-    if not isinstance(pattern, str):
-        raise TypeError(f"Tokenizer: pattern must be a str or None, got {type(pattern).__name__}")
-    try:
-        return regex.compile(pattern)
-    except regex.error as error:
-        raise ValueError(
-            f"Tokenizer: pattern must be a regular expression of the package regex, got {pattern!r}: {error}"
-        ) from None
-
-
-def pieces(text: str, pattern: regex.Pattern[str] | None) -> Iterable[str]:
-    r"""
-    Cut a text into pieces, by GPT-2's pattern or by one of your own, and not all at once.
-
-    Examples
-    --------
-    >>> list(pieces("12345 hens", None)), list(pieces("12345 hens", regex.compile(r"\p{N}{1,3}|.")))
-    (['12345', ' hens'], ['123', '45', ' ', 'h', 'e', 'n', 's'])
-    """
-    if pattern is not None:
-        return (match[0] for match in pattern.finditer(text))
-    return (piece for chunk in chunks(text) for piece in split(chunk))
+    @cached_property
+    def _integers(self) -> np.ndarray | None:
+        """Each id as one integer that all lists share: taking it costs less than making another."""
+        return np.array(range(self._n_vocab), object) if self._n_vocab <= _SHARED_INTEGERS else None

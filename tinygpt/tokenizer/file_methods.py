@@ -26,8 +26,14 @@ class FileMethods:
         Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
 
         The folder is created if it does not exist; files of these names in it are replaced. Raises ValueError if a
-        special token reads like an ordinary one in `vocab.json`.
+        special token reads like an ordinary one in `vocab.json`, or if the tokenizer cuts pieces in a way of its own,
+        for which these files have no place.
         """
+        if self.pattern is not None or self.whole_pieces:
+            raise ValueError(
+                "save_pretrained: vocab.json and merges.txt are read with GPT-2's pattern, got a tokenizer with the "
+                f"pattern {self.pattern!r}, whole_pieces = {self.whole_pieces}; keep its parts in a file of your own"
+            )
         formats.save(directory, self.vocab, self.merges, self.special_tokens)
 
     @classmethod

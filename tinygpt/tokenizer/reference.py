@@ -62,7 +62,8 @@ def _stand_ins() -> np.ndarray:
     return table
 
 
-_STAND_INS = _stand_ins()
+STAND_INS = _stand_ins()
+"""For each code point, an ASCII character of its class (uint8): the classes of the pattern, for all who split."""
 
 
 def split(text: str) -> list[str]:
@@ -82,7 +83,7 @@ def split(text: str) -> list[str]:
         return GPT2_PATTERN.findall(text)
     codes = np.frombuffer(text.encode("utf-32-le"), "<u4")
     pieces, start = [], 0
-    for stand_in in GPT2_PATTERN.findall(_STAND_INS[codes].tobytes().decode("ascii")):
+    for stand_in in GPT2_PATTERN.findall(STAND_INS[codes].tobytes().decode("ascii")):
         end = start + len(stand_in)
         pieces.append(text[start:end])
         start = end

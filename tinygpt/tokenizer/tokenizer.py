@@ -1,23 +1,22 @@
 """
 The tokenizer to use: text to ids and back, special tokens, training, files.
 
-This class holds the parts together: `encoder.py` (ordinary text to ids), `special_tokens.py`, `training.py`,
-`stream.py`, and two sets of methods, `file_methods.py` and `tiktoken_methods.py`. The algorithm that all of them rest
-on is `reference.py`.
+This class holds the parts together: `encoder.py` (ordinary text to ids), `decoder.py`, `special_tokens.py`,
+`training.py`, `stream.py`, and two sets of methods, `file_methods.py` and `tiktoken_methods.py`. The algorithm that all
+of them rest on is `reference.py`; `kernels/` does the same faster.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from operator import index
 from typing import Literal
 
 import numpy as np
 
+from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.file_methods import FileMethods
 from tinygpt.tokenizer.formats import END_OF_TEXT
@@ -42,8 +41,8 @@ class Tokenizer(TiktokenMethods, FileMethods):
     special_tokens : mapping of str to int
         Their ids, all different from the ordinary ones.
     pattern : str, optional
-        A regular expression of the package `regex`; its matches are the pieces, and what lies between them is lost, as
-        in tiktoken. None is GPT-2's pattern, by the letters and numbers of Unicode 16; others go by those of `regex`.
+        How a text is cut into pieces: a regular expression of the package `regex` whose matches cover all of a text.
+        None is GPT-2's pattern, by the letters and numbers of Unicode 16; others go by those of `regex`.
     whole_pieces : bool
         Whether a piece that is a token is that token, whatever the merges would make of it.
 
@@ -77,8 +76,9 @@ class Tokenizer(TiktokenMethods, FileMethods):
         self.pattern, self.whole_pieces = pattern, whole_pieces
         check_special_tokens(self.special_tokens, self.vocab)
         self._ids = check_vocabulary(self.vocab, self.merges)
-        self._encoder = Encoder(self._ids, self.merges, pattern, whole_pieces)
         self._tokens = self.vocab | {id: text.encode("utf-8") for text, id in self.special_tokens.items()}
+        self._decoder = Decoder(self._tokens)
+        self._encoder = Encoder(self._ids, self.merges, self.n_vocab, pattern, whole_pieces)
 
     def __repr__(self) -> str:
         return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
@@ -134,10 +134,10 @@ class Tokenizer(TiktokenMethods, FileMethods):
         """
         return cls(*train(text_or_iterator, vocab_size, special_tokens, byte_order, progress))
 
-    @cached_property
+    @property
     def n_vocab(self) -> int:
         """The number of ids that a model must provide for: the highest id, special tokens included, plus one."""
-        return max(self._tokens) + 1
+        return self._decoder.n_vocab
 
     @property
     def eot_token(self) -> int | None:
@@ -190,9 +190,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         >>> tokenizer.encode("<|", disallowed_special=())
         [60, 124]
         """
-        ids: list[int] = []
-        self._encode_into(ids, text, allowed_special, disallowed_special)
-        return ids
+        return self._encoder.encode_to_list(*self._parts(text, allowed_special, disallowed_special))
 
     def encode_to_numpy(
         self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
@@ -205,24 +203,20 @@ class Tokenizer(TiktokenMethods, FileMethods):
         >>> Tokenizer.train("", vocab_size=256, special_tokens=(), progress=False).encode_to_numpy("hen")
         array([71, 68, 77], dtype=uint16)
         """
-        ids = array("I")
-        self._encode_into(ids, text, allowed_special, disallowed_special)
+        ids = self._encoder.encode(*self._parts(text, allowed_special, disallowed_special))
         return np.array(ids, np.uint16 if self.n_vocab <= 1 << 16 else np.uint32)
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Turn a text into ids, special tokens being text like any other."""
         return self.encode(text, disallowed_special=())
 
-    def _encode_into(self, ids: list[int] | array[int], text: str, allowed: Names, disallowed: Names) -> None:
+    def _parts(self, text: str, allowed: Names, disallowed: Names) -> tuple[list[str], list[int]]:
+        """The ordinary texts, and the ids of the special tokens between them."""
         if not isinstance(text, str):
             raise TypeError(f"Tokenizer.encode: text must be a str, got {type(text).__name__}; decode bytes first")
         text = without_surrogates(text)
-        names = allowed_names(text, self.special_tokens, allowed, disallowed)
-        for number, part in enumerate(split_off(text, names)):
-            if number % 2:
-                ids.append(self.special_tokens[part])
-            else:
-                self._encoder.encode_into(ids, part)
+        parts = split_off(text, allowed_names(text, self.special_tokens, allowed, disallowed))
+        return parts[::2], [self.special_tokens[name] for name in parts[1::2]]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         r"""
@@ -245,18 +239,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         >>> tokenizer.decode_bytes([0xC3, 256])
         b'\xc3<|endoftext|>'
         """
-        if isinstance(ids, np.ndarray):
-            if ids.ndim != 1:
-                raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
-            ids = ids.tolist()
-        try:
-            return b"".join([self._tokens[index(id)] for id in ids])
-        except KeyError as error:
-            raise ValueError(
-                f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}"
-            ) from None
-        except TypeError as error:
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+        return self._decoder.decode(ids)
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """

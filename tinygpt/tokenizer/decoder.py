@@ -1,0 +1,91 @@
+"""Ids to bytes: token by token in Python, or, when there are many, by the kernels."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinygpt.tokenizer.switch import Switch, check_agreement, must_check
+
+if TYPE_CHECKING:
+    from tinygpt.tokenizer.kernels.decoder import CompiledDecoder
+
+_WORTH_A_CALL = 64  # tokens; below, calling a kernel costs more than it saves
+_TABLE = 1 << 24  # ids; the kernel looks tokens up in a table as long as the highest id
+
+
+class Decoder:
+    """
+    The bytes of all tokens of one tokenizer, joined in any order.
+
+    Parameters
+    ----------
+    tokens : mapping of int to bytes
+        By id; no token is empty.
+
+    Examples
+    --------
+    >>> Decoder({0: b"h", 2: b"en"}).decode([0, 2])
+    b'hen'
+    """
+
+    def __init__(self, tokens: Mapping[int, bytes]) -> None:
+        self._tokens = tokens
+        self.n_vocab = max(tokens) + 1
+        self._switch = Switch()
+        self._compiled: CompiledDecoder | None = None
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes of ids; raises what `Tokenizer.decode_bytes` says."""
+        if isinstance(ids, np.ndarray) and ids.ndim != 1:
+            raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
+        if not hasattr(ids, "__len__"):
+            ids = self._listed(ids)
+        if self.n_vocab > _TABLE or (len(ids) < _WORTH_A_CALL and not must_check()):
+            return self.decode_by_reference(ids)
+        if not self._switch.to_kernels(len(ids), ready=self._compiled is not None):
+            return self.decode_by_reference(ids)
+        data = self._decode_by_kernels(ids)
+        if data is None:
+            return self.decode_by_reference(ids)  # which knows what is wrong
+        if must_check():
+            check_agreement("Tokenizer.decode", data, self.decode_by_reference(ids))
+        return data
+
+    def decode_by_reference(self, ids: Iterable[int]) -> bytes:
+        """Do the same token by token."""
+        if isinstance(ids, np.ndarray):
+            ids = ids.tolist()
+        try:
+            return b"".join([self._tokens[index(id)] for id in ids])
+        except KeyError as error:
+            raise ValueError(
+                f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}"
+            ) from None
+        except TypeError as error:
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+
+    def _listed(self, ids: Iterable[int]) -> list[int]:
+        try:
+            return list(ids)
+        except TypeError as error:
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+
+    def _decode_by_kernels(self, ids: Iterable[int]) -> bytes | None:
+        """None if anything about the ids is wrong."""
+        if self._compiled is None:
+            from tinygpt.tokenizer.kernels.decoder import CompiledDecoder  # late: it imports Numba
+
+            self._compiled = CompiledDecoder(self._tokens)
+        if not isinstance(ids, np.ndarray):
+            try:
+                ids = np.frombuffer(array("I", ids), np.uint32)
+            except (TypeError, OverflowError):
+                return None
+        elif ids.dtype.kind not in "iu":
+            return None
+        return self._compiled.decode(ids)

@@ -1,0 +1,91 @@
+"""
+Eight bytes at a time, and the hash of the tables.
+
+Tables are open: a key that finds its slot taken goes to the next one. Hashing multiplies by secret odd numbers, drawn
+for each table, so that nobody can write a text whose pieces all want the same slot.
+
+Buffers of bytes end in `PADDING` spare bytes, so that eight bytes can be read wherever a piece begins.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from tinygpt.tokenizer.kernels import kernel
+
+PADDING = 16
+EMPTY = np.uint64(0)  # no key is 0
+ONE = np.uint64(1)
+_EIGHT, _FOUR = np.uint64(8), np.uint64(4)
+_HALF, _LENGTH_AT, _LAST = np.uint64(32), np.uint64(56), np.uint64(63)
+
+
+def secret_numbers() -> np.ndarray:
+    """Three secret odd numbers, uint64, which influence where a table keeps things and nothing else."""
+    return np.frombuffer(os.urandom(24), np.uint64) | ONE
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not below `least`."""
+    return 1 << (least - 1).bit_length()
+
+
+def padded(data: bytes) -> np.ndarray:
+    """A copy of bytes as a uint8 array, with spare bytes behind."""
+    buffer = np.empty(len(data) + PADDING, np.uint8)
+    buffer[: len(data)] = np.frombuffer(data, np.uint8)
+    buffer[len(data) :] = 0
+    return buffer
+
+
+@kernel
+def load(data, at):
+    """Eight bytes as one number, the first lowest. LLVM makes one instruction of this."""
+    return (
+        np.uint64(data[at])
+        | np.uint64(data[at + 1]) << np.uint64(8)
+        | np.uint64(data[at + 2]) << np.uint64(16)
+        | np.uint64(data[at + 3]) << np.uint64(24)
+        | np.uint64(data[at + 4]) << np.uint64(32)
+        | np.uint64(data[at + 5]) << np.uint64(40)
+        | np.uint64(data[at + 6]) << np.uint64(48)
+        | np.uint64(data[at + 7]) << np.uint64(56)
+    )
+
+
+@kernel
+def key_of(data, start, length, secret):
+    """
+    The key of a piece: of up to 7 bytes these and their number, exactly; else the highest bit and 63 bits of hash.
+
+    The last eight bytes of a long piece overlap those before, which saves masking.
+    """
+    if length < 8:
+        mask = (ONE << (np.uint64(length) * _EIGHT)) - ONE
+        return load(data, start) & mask | np.uint64(length) << _LENGTH_AT
+    last = start + length - 8
+    key = np.uint64(length) * secret[0]
+    for at in range(start, last, 8):
+        key = (key ^ load(data, at)) * secret[1]
+        key ^= key >> _HALF
+    key = (key ^ load(data, last)) * secret[1]
+    return key ^ key >> _HALF | ONE << _LAST
+
+
+@kernel
+def same_bytes(left, left_at, right, right_at, length):
+    """Whether two runs of at least 8 bytes are equal."""
+    for offset in range(0, length - 8, 8):
+        if load(left, left_at + offset) != load(right, right_at + offset):
+            return False
+    return load(left, left_at + length - 8) == load(right, right_at + length - 8)
+
+
+@kernel
+def slot_of(key, secret, slots):
+    """Where a table of `slots` slots, a power of two, keeps a key if nobody is there."""
+    mixed = (key ^ secret[0]) * secret[1]
+    mixed = (mixed ^ mixed >> _HALF) * secret[2]
+    return np.int64(mixed >> _HALF) & (slots - 1)

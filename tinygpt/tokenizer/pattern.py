@@ -1,0 +1,50 @@
+"""
+Patterns of one's own: how other tokenizers cut a text into pieces, by any regular expression of the package `regex`.
+
+Letters and numbers are then those of the Unicode version that `regex` knows, since a pattern may ask for anything.
+"""
+
+from __future__ import annotations
+
+import regex
+
+
+class Pattern:
+    r"""
+    A split pattern. All of a text must be in pieces, for what is in none would be lost.
+
+    Parameters
+    ----------
+    pattern : str
+
+    Examples
+    --------
+    >>> Pattern(r"\p{N}{1,3}|\P{N}+").split("in 2025")
+    ['in ', '202', '5']
+    """
+
+    def __init__(self, pattern: str) -> None:
+        if not isinstance(pattern, str):
+            raise TypeError(f"Tokenizer: pattern must be a str or None, got {type(pattern).__name__}")
+        try:
+            self._pattern = regex.compile(pattern)
+        except regex.error as error:
+            raise ValueError(f"Tokenizer: pattern must be a regular expression, got {pattern!r}: {error}") from None
+
+    def split(self, text: str) -> list[str]:
+        """Cut a text into pieces; raises ValueError if a character is in none."""
+        if self._pattern.groups:  # findall would give the groups
+            pieces = [match[0] for match in self._pattern.finditer(text)]
+        else:
+            pieces = self._pattern.findall(text)
+        if sum(map(len, pieces)) != len(text):
+            raise ValueError(f"Tokenizer: the pattern must match all of a text, {self._left_out(text)}")
+        return [piece for piece in pieces if piece] if "" in pieces else pieces
+
+    def _left_out(self, text: str) -> str:
+        end = 0
+        for match in self._pattern.finditer(text):
+            if match.start() > end:
+                break
+            end = match.end()
+        return f"character {end}, {text[end]!r}, is in no piece; add an alternative such as |. with (?s)"

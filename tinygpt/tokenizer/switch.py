@@ -1,0 +1,59 @@
+"""
+Reference or kernels: which of the two does a piece of work, in the same way for encoding, decoding and training.
+
+Kernels are ten times as fast, but Numba takes half a second to import, tables a tenth, and the very first compilation
+several seconds. So a text goes to the reference until the reference has done so much that the kernels would have paid.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import zip_longest
+from typing import Any
+
+from tinygpt.runtime import current_implementation
+
+# In characters or tokens, all that one tokenizer has seen. The reference does about five a microsecond.
+_WORTH_IMPORTING = 1 << 20
+_WORTH_TABLES = 1 << 16
+
+
+class Switch:
+    """
+    What one tokenizer has seen, and so whether kernels are worth their start.
+
+    Examples
+    --------
+    >>> switch = Switch()
+    >>> switch.to_kernels(100), switch.to_kernels(1 << 20)
+    (False, True)
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def to_kernels(self, size: int, ready: bool = False) -> bool:
+        """Whether kernels shall do the next `size` characters or tokens; `ready` says that their tables exist."""
+        implementation = current_implementation()
+        if implementation != "kernels":
+            return implementation == "check"
+        self._seen += size  # two threads at once may lose a count, which only delays the switch
+        imported = "tinygpt.tokenizer.kernels" in sys.modules
+        return ready or self._seen >= (_WORTH_TABLES if imported else _WORTH_IMPORTING)
+
+
+def must_check() -> bool:
+    """Whether the reference shall run, too, and be compared."""
+    return current_implementation() == "check"
+
+
+def check_agreement(who: str, kernels: Any, reference: Any) -> None:
+    """Raise ValueError unless two sequences are equal, naming the first place where they part."""
+    differing = (at for at, (ours, theirs) in enumerate(zip_longest(kernels, reference)) if ours != theirs)
+    at = next(differing, None)
+    if at is None:
+        return
+    raise ValueError(
+        f"{who}: kernels and reference must agree, got {kernels[at : at + 1]} and {reference[at : at + 1]} at place "
+        f"{at}; implementation('numpy') runs the reference alone"
+    )
