@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tinygpt.tokenizer import formats
+from tinygpt.tokenizer import formats, rank_files
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -59,3 +59,54 @@ class FileMethods:
         [257, 77]
         """
         return cls(*formats.load(directory))
+
+    @classmethod
+    def from_tiktoken(
+        cls,
+        path: str | os.PathLike[str],
+        pattern: str | None = None,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> Self:
+        """
+        Read a rank file of tiktoken, such as `cl100k_base.tiktoken`. The ids are exactly tiktoken's.
+
+        Parameters
+        ----------
+        path : path
+        pattern : str, optional
+            The split pattern, which the file does not hold: `pat_str` of a `tiktoken.Encoding`. None is GPT-2's.
+        special_tokens : mapping of str to int, optional
+            The special tokens, which the file does not hold either.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the file is missing, malformed or incomplete: names the line.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from tinygpt import Tokenizer
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     Tokenizer.train("the hen, the hen", vocab_size=260, progress=False).to_tiktoken(directory + "/ranks")
+        ...     Tokenizer.from_tiktoken(directory + "/ranks", r"\\p{L}+|\\P{L}", {"<|end|>": 300}).encode("then")
+        [257, 77]
+        """
+        ranks = rank_files.read_ranks(path)
+        merges, whole_pieces = rank_files.merges_of(ranks)
+        vocab = {rank: token for token, rank in ranks.items()}
+        return cls(vocab, merges, special_tokens or {}, pattern, whole_pieces)
+
+    def to_tiktoken(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write the ordinary tokens as a rank file, from which tiktoken makes the same ids.
+
+        The pattern and the special tokens are not in it: they are the arguments `pat_str` and `special_tokens` of
+        `tiktoken.Encoding`, and those of `from_tiktoken`.
+
+        Raises
+        ------
+        ValueError
+            If tiktoken would merge otherwise: it goes by the ids alone.
+        """
+        rank_files.save(path, self.vocab, self.merges, self.whole_pieces)
