@@ -36,7 +36,7 @@ __all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
 _PREFIX = "transformer."  # what GPT2LMHeadModel puts before the names of GPT2Model
 _HEAD = "lm_head.weight"
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old versions of transformers saved
-_TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe")
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
 # What our forward pass computes. A field that is missing means the same to transformers.
 _ARCHITECTURE = {
     "activation_function": "gelu_new",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinygpt.tokenizer import formats, rank_files
+from tinygpt.tokenizer import formats, rank_files, tokenizer_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,29 +26,41 @@ class FileMethods:
         """
         Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
 
-        The folder is created if it does not exist; files of these names in it are replaced. Raises ValueError if a
-        special token reads like an ordinary one in `vocab.json`, or if the tokenizer cuts pieces in a way of its own,
-        for which these files have no place.
+        These cannot hold a pattern of one's own, nor `whole_pieces`: with either, `tokenizer.json` takes the place of
+        the first two. The folder is created if it does not exist; files of these names in it are replaced, and those of
+        the other form are removed, lest a reader take them.
+
+        Raises
+        ------
+        ValueError
+            If a special token reads like an ordinary one in the file, or the pattern cannot be written.
         """
-        if self.pattern is not None or self.whole_pieces:
-            raise ValueError(
-                "save_pretrained: vocab.json and merges.txt are read with GPT-2's pattern, got a tokenizer with the "
-                f"pattern {self.pattern!r}, whole_pieces = {self.whole_pieces}; keep its parts in a file of your own"
-            )
-        formats.save(directory, self.vocab, self.merges, self.special_tokens)
+        folder = Path(directory)
+        pair, single = ("vocab.json", "merges.txt"), "tokenizer.json"
+        if self.pattern is None and not self.whole_pieces:
+            formats.save(folder, self.vocab, self.merges, self.special_tokens)
+            outdated: tuple[str, ...] = (single,)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.to_tokenizer_json(folder / single)
+            formats.save_config(folder, self.special_tokens, "PreTrainedTokenizerFast")
+            outdated = (*pair, "encoder.json", "vocab.bpe")
+        for name in outdated:
+            (folder / name).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
         """
-        Read a tokenizer from `vocab.json` and `merges.txt`, or from OpenAI's `encoder.json` and `vocab.bpe`.
+        Read a tokenizer from a folder with the files of GPT-2 in either form, or with a `tokenizer.json`.
 
-        Special are the tokens that `tokenizer_config.json` in the same folder lists, or else the entries that are not
-        bytes and that no merge makes.
+        The first that is there counts: `vocab.json` and `merges.txt`; OpenAI's `encoder.json` and `vocab.bpe`;
+        `tokenizer.json`. In the first two, special are the tokens that `tokenizer_config.json` lists, or else the
+        entries that are not bytes and that no merge makes.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            If a file is missing, malformed, cut off or of another vocabulary: names the file.
+            If a file is missing, malformed, cut off, of another vocabulary or of another kind: names the file.
 
         Examples
         --------
@@ -58,7 +71,46 @@ class FileMethods:
         ...     Tokenizer.from_pretrained(directory).encode("then")
         [257, 77]
         """
-        return cls(*formats.load(directory))
+        folder = Path(directory)
+        if (folder / "tokenizer.json").exists() and not formats.is_there(folder):
+            return cls.from_tokenizer_json(folder / "tokenizer.json")
+        return cls(*formats.load(folder))
+
+    @classmethod
+    def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
+        """
+        Read a `tokenizer.json` that holds a byte-level BPE: that of GPT-2, of Llama 3, or one that we wrote.
+
+        Its added tokens become special tokens. `encode` gives what Hugging Face's does without its post-processor, that
+        is with ``add_special_tokens=False``.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the file is missing or damaged, or asks for what is not supported: names it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from tinygpt import Tokenizer
+        >>> tokenizer = Tokenizer.train("the hen, the hen", vocab_size=260, progress=False)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     tokenizer.to_tokenizer_json(directory + "/tokenizer.json")
+        ...     Tokenizer.from_tokenizer_json(directory + "/tokenizer.json").fingerprint == tokenizer.fingerprint
+        True
+        """
+        return cls(*tokenizer_json.load(path))
+
+    def to_tokenizer_json(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write everything into one file, as Hugging Face's tokenizers read it.
+
+        Raises
+        ------
+        ValueError
+            If a special token reads like an ordinary one in the file, or the pattern cannot be written in its dialect.
+        """
+        tokenizer_json.save(path, self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces)
 
     @classmethod
     def from_tiktoken(

@@ -23,15 +23,17 @@ from tinygpt.tokenizer.reference import BYTE_CHARACTERS
 END_OF_TEXT = "<|endoftext|>"
 _FILE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _CONFIG_NAME = "tokenizer_config.json"
-_CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
+CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
 
 
 class Contents(NamedTuple):
-    """What the files say: the three arguments of `Tokenizer`."""
+    """What the files say: the arguments of `Tokenizer`."""
 
     vocab: dict[int, bytes]
     merges: list[tuple[bytes, bytes]]
     special_tokens: dict[str, int]
+    pattern: str | None = None
+    whole_pieces: bool = False
 
 
 def written(token: bytes) -> str:
@@ -67,6 +69,17 @@ def save(
     ValueError
         If a special token reads like an ordinary one, so that `vocab.json` cannot hold both.
     """
+    in_order = written_ids(vocab, special_tokens)
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "vocab.json", json.dumps(in_order, ensure_ascii=False, indent=0) + "\n")
+    lines = [f"{written(left)} {written(right)}\n" for left, right in merges]
+    atomic_write(folder / "merges.txt", "#version: 0.2\n" + "".join(lines))
+    save_config(folder, special_tokens, "GPT2Tokenizer")
+
+
+def written_ids(vocab: Mapping[int, bytes], special_tokens: Mapping[str, int]) -> dict[str, int]:
+    """Return all ids by the tokens as the files write them, the lowest id first; ValueError if two read the same."""
     ids = {written(token): id for id, token in vocab.items()}
     for text in special_tokens:
         if text in ids:
@@ -74,30 +87,25 @@ def save(
                 f"save_pretrained: vocab.json writes the ordinary token {vocab[ids[text]]!r} as {text!r}, "
                 "so no special token can have that name; rename it"
             )
-    ids.update(special_tokens)
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    in_order = dict(sorted(ids.items(), key=lambda entry: entry[1]))
-    atomic_write(folder / "vocab.json", json.dumps(in_order, ensure_ascii=False, indent=0) + "\n")
-    lines = [f"{written(left)} {written(right)}\n" for left, right in merges]
-    atomic_write(folder / "merges.txt", "#version: 0.2\n" + "".join(lines))
-    atomic_write(folder / _CONFIG_NAME, json.dumps(_config(special_tokens), ensure_ascii=False, indent=2) + "\n")
+    return dict(sorted((ids | dict(special_tokens)).items(), key=lambda entry: entry[1]))
 
 
-def _config(special_tokens: Mapping[str, int]) -> dict[str, Any]:
+def save_config(folder: Path, special_tokens: Mapping[str, int], tokenizer_class: str) -> None:
+    """Write `tokenizer_config.json`, by which Hugging Face's classes know the special tokens."""
     end_of_text = END_OF_TEXT if END_OF_TEXT in special_tokens else None  # None keeps readers from adding one
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     in_order = sorted(special_tokens.items(), key=lambda entry: entry[1])
-    return {
+    config = {
         "add_prefix_space": False,
         "added_tokens_decoder": {str(id): {"content": text, **flags} for text, id in in_order},
         "bos_token": end_of_text,
         "clean_up_tokenization_spaces": False,
         "eos_token": end_of_text,
         "errors": "replace",
-        "tokenizer_class": "GPT2Tokenizer",
+        "tokenizer_class": tokenizer_class,
         "unk_token": end_of_text,
     }
+    atomic_write(folder / _CONFIG_NAME, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
 
 def load(directory: str | os.PathLike[str]) -> Contents:
@@ -117,7 +125,8 @@ def load(directory: str | os.PathLike[str]) -> Contents:
     """
     folder = Path(directory)
     vocab_path, merges_path = _find(folder)
-    ids = _read_ids(vocab_path)
+    ids = read_json(vocab_path)
+    check_ids(vocab_path, ids)
     merges = _read_merges(merges_path, ids)
     listed = _read_special_tokens(folder / _CONFIG_NAME, ids)
     ordinary = set(BYTE_CHARACTERS.values()).union(*merges, ("".join(pair) for pair in merges))
@@ -134,12 +143,17 @@ def load(directory: str | os.PathLike[str]) -> Contents:
             )
         if listed is None:
             special_tokens[token] = id
-        elif not _CHARACTER_BYTES.keys() >= set(token):
+        elif not CHARACTER_BYTES.keys() >= set(token):
             raise ValueError(
                 f"{vocab_path}: {token!r} (id {id}) is neither bytes nor special; list it in {_CONFIG_NAME} if it is"
             )
-    vocab = {id: _token_bytes(token) for token, id in ids.items() if token not in special_tokens}
-    return Contents(vocab, [(_token_bytes(left), _token_bytes(right)) for left, right in merges], special_tokens)
+    vocab = {id: token_bytes(token) for token, id in ids.items() if token not in special_tokens}
+    return Contents(vocab, [(token_bytes(left), token_bytes(right)) for left, right in merges], special_tokens)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder has any file that `load` reads the vocabulary or the merges from."""
+    return any((folder / name).exists() for names in _FILE_NAMES for name in names)
 
 
 def _find(folder: Path) -> tuple[Path, Path]:
@@ -147,13 +161,22 @@ def _find(folder: Path) -> tuple[Path, Path]:
         if (folder / vocab_name).exists() or (folder / merges_name).exists():
             return folder / vocab_name, folder / merges_name
     raise FileNotFoundError(
-        f"from_pretrained: {folder} must hold vocab.json and merges.txt, or encoder.json and vocab.bpe; "
+        f"from_pretrained: {folder} must hold vocab.json and merges.txt, or encoder.json and vocab.bpe, or "
+        "tokenizer.json; "
         "name a folder that save_pretrained has written, or one with GPT-2's two files"
     )
 
 
-def _token_bytes(token: str) -> bytes:
-    return bytes([_CHARACTER_BYTES[character] for character in token])
+def token_bytes(token: str) -> bytes:
+    r"""
+    Return the token that the files write so.
+
+    Examples
+    --------
+    >>> token_bytes("ĠÃ©Ċ").decode("utf-8")
+    ' é\n'
+    """
+    return bytes([CHARACTER_BYTES[character] for character in token])
 
 
 def _read_text(path: Path) -> str:
@@ -167,7 +190,9 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path}: must be UTF-8 text, byte {error.start} is not; copy the file again") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise ValueError if the file is damaged or a name is there twice."""
+
     def without_repeats(entries: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(entries)
         if len(found) < len(entries):
@@ -188,8 +213,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_ids(path: Path) -> dict[str, int]:
-    ids = _read_json(path)
+def check_ids(path: Path, ids: Mapping[str, Any]) -> None:
+    """Raise ValueError unless these are the ids of different tokens, all bytes among them."""
     tokens: dict[int, str] = {}
     for token, id in ids.items():
         if type(id) is not int or id < 0:
@@ -202,7 +227,6 @@ def _read_ids(path: Path) -> dict[str, int]:
     for byte, character in BYTE_CHARACTERS.items():
         if character not in ids:
             raise ValueError(f"{path}: must hold all 256 bytes, {character!r} (byte {byte}) is missing")
-    return ids
 
 
 def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -216,24 +240,27 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
         where = f"{path}, line {number}"
         if not (left and right) or " " in right:
             raise ValueError(f"{where}: needs two tokens with a space between, got {line!r}; the file may be cut off")
-        for token in (left, right, left + right):
-            if token not in ids:
-                raise ValueError(
-                    f"{where}: names {token!r}, which is not in the vocabulary; the files must be one pair"
-                )
-            if not _CHARACTER_BYTES.keys() >= set(token):
-                raise ValueError(f"{where}: {token!r} must be written in the 256 characters that stand for bytes")
+        check_merge(where, left, right, ids)
         if (left, right) in line_of:
             raise ValueError(f"{where}: must be a new merge, got that of line {line_of[left, right]} again")
         line_of[left, right] = number
     return list(line_of)
 
 
+def check_merge(where: str, left: str, right: str, ids: Mapping[str, int]) -> None:
+    """Raise ValueError unless both tokens and the one they make are in the vocabulary and stand for bytes."""
+    for token in (left, right, left + right):
+        if token not in ids:
+            raise ValueError(f"{where}: names {token!r}, which is not in the vocabulary; the two must be one pair")
+        if not CHARACTER_BYTES.keys() >= set(token):
+            raise ValueError(f"{where}: {token!r} must be written in the 256 characters that stand for bytes")
+
+
 def _read_special_tokens(path: Path, ids: Mapping[str, int]) -> dict[str, int] | None:
     """Return what `added_tokens_decoder` lists, None if there is no such list."""
     if not path.exists():
         return None
-    listed = _read_json(path).get("added_tokens_decoder")
+    listed = read_json(path).get("added_tokens_decoder")
     if listed is None:
         return None
     tokens = {id: token for token, id in ids.items()}

@@ -1,0 +1,205 @@
+r"""
+`tokenizer.json`, the one file in which Hugging Face's tokenizers keep everything, as far as it is byte-level BPE.
+
+    added_tokens      here special tokens, whether the file calls them special or not
+    pre_tokenizer     ByteLevel with its own pattern (GPT-2's), or Split by a pattern and ByteLevel without its own
+    model             BPE: the vocabulary with the added tokens in it, and the merges as "a b" or as ["a", "b"]
+    normalizer        must be null: here, a text is encoded as it is
+    truncation, padding, post_processor, decoder
+                      what is done with ids afterwards; passed over, since `encode` gives the ids of the text alone
+
+Whatever else would change an id is refused by name. Source: files that tokenizers 0.23 reads and writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinygpt.durable import atomic_write
+from tinygpt.tokenizer.formats import (
+    CHARACTER_BYTES,
+    Contents,
+    check_ids,
+    check_merge,
+    read_json,
+    token_bytes,
+    written,
+    written_ids,
+)
+from tinygpt.tokenizer.onig_dialect import from_onig, to_onig
+
+# Fields of the model that change ids, with the values that do not.
+_INERT = {"dropout": (None, 0), "continuing_subword_prefix": (None, ""), "end_of_word_suffix": (None, ""),
+          "byte_fallback": (None, False)}  # fmt: skip
+_ADDED_FLAGS = ("single_word", "lstrip", "rstrip")
+
+
+def load(path: str | os.PathLike[str]) -> Contents:
+    """
+    Read a tokenizer from a `tokenizer.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, or holds something that this kind of tokenizer does not do: names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"from_tokenizer_json: {path} must be a file, and is not there; check the name")
+    found = read_json(path)
+    if found.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
+        raise _unsupported(path, "normalizer", found["normalizer"], "null")
+    pattern = _read_pattern(path, found.get("pre_tokenizer"))
+    model = found.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        raise _unsupported(path, "model", model, "BPE")
+    for name, inert in _INERT.items():
+        if model.get(name) not in inert:
+            raise ValueError(f"{path}: the model's {name} must be {json.dumps(inert[0])}, got {model[name]!r}")
+    ids, listed = model.get("vocab"), model.get("merges")
+    if not isinstance(ids, dict) or not isinstance(listed, list):
+        raise ValueError(
+            f"{path}: the model must hold an object vocab and a list merges; the file may be of another kind"
+        )
+    check_ids(path, ids)
+    merges = _read_merges(path, listed, ids)
+    special_tokens = _read_added_tokens(path, found.get("added_tokens") or [], ids, merges)
+    for token, id in ids.items():
+        if token not in special_tokens and not CHARACTER_BYTES.keys() >= set(token):
+            raise ValueError(f"{path}: {token!r} (id {id}) is neither bytes nor one of added_tokens")
+    vocab = {id: token_bytes(token) for token, id in ids.items() if token not in special_tokens}
+    in_bytes = [(token_bytes(left), token_bytes(right)) for left, right in merges]
+    return Contents(vocab, in_bytes, special_tokens, pattern, bool(model.get("ignore_merges")))
+
+
+def _unsupported(path: Path, what: str, got: Any, required: str) -> ValueError:
+    kind = got.get("type", got) if isinstance(got, dict) else got
+    return ValueError(
+        f"{path}: the {what} must be {required}, got {kind!r}; only byte-level BPE as GPT-2, tiktoken and Llama 3 have "
+        "it can be read"
+    )
+
+
+def _read_pattern(path: Path, found: Any) -> str | None:
+    """Return the split pattern, None for GPT-2's."""
+    steps = found.get("pretokenizers") if isinstance(found, dict) and found.get("type") == "Sequence" else [found]
+    steps = [step if isinstance(step, dict) else {"type": step} for step in steps or [None]]
+    required = "ByteLevel, or Split and ByteLevel"
+    for step in steps:
+        if step.get("type") not in ("Split", "ByteLevel"):
+            raise _unsupported(path, "pre_tokenizer", step, required)
+    *splits, last = steps
+    if last["type"] != "ByteLevel" or [step["type"] for step in splits] not in ([], ["Split"]):
+        raise _unsupported(path, "pre_tokenizer", " and ".join(step["type"] for step in steps), required)
+    if last.get("add_prefix_space", True):
+        raise ValueError(
+            f"{path}: add_prefix_space of ByteLevel must be false, as GPT-2's own is, got true: what is decoded would "
+            "not be what was encoded; set it to false in the file, and put the space before the text yourself"
+        )
+    own_pattern = last.get("use_regex", True)
+    if own_pattern == bool(splits):
+        wanted = "false after Split" if splits else "true where there is no Split"
+        raise ValueError(f"{path}: use_regex of ByteLevel must be {wanted}, got {json.dumps(own_pattern)}")
+    return _read_split(path, splits[0]) if splits else None
+
+
+def _read_split(path: Path, step: dict[str, Any]) -> str:
+    pattern = step.get("pattern")
+    text = pattern.get("Regex") if isinstance(pattern, dict) else None
+    way = (step.get("behavior"), step.get("invert", False))
+    if not isinstance(text, str) or way not in (("Isolated", False), ("Removed", True)):
+        raise ValueError(
+            f"{path}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got {step!r}"
+        )
+    ours = step.get("python_regex")  # what we wrote it from; trusted only if it still says the same
+    try:
+        if isinstance(ours, str) and way[0] == "Removed" and to_onig(ours) == text:
+            return ours
+        text = from_onig(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    # Isolated keeps what no match covers: a piece of its own for each run of characters where no match begins.
+    return text if way[0] == "Removed" else rf"{text}|(?:(?!{text})[\s\S])+"
+
+
+def _read_merges(path: Path, listed: Sequence[Any], ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    merges: dict[tuple[str, str], int] = {}
+    for number, entry in enumerate(listed):
+        where = f"{path}, merge {number}"
+        pair = entry.split(" ") if isinstance(entry, str) else entry
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(token, str) and token for token in pair)):
+            raise ValueError(f'{where}: must be "a b" or ["a", "b"], got {entry!r}')
+        left, right = pair
+        check_merge(where, left, right, ids)
+        if (left, right) in merges:
+            raise ValueError(f"{where}: must be a new merge, got merge {merges[left, right]} again")
+        merges[left, right] = number
+    return list(merges)
+
+
+def _read_added_tokens(
+    path: Path, listed: Any, ids: Mapping[str, int], merges: Sequence[tuple[str, str]]
+) -> dict[str, int]:
+    tokens = {id: token for token, id in ids.items()}
+    ordinary = set(CHARACTER_BYTES).union(*merges, (left + right for left, right in merges))
+    special_tokens: dict[str, int] = {}
+    for entry in listed if isinstance(listed, list) else [listed]:
+        text, id = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
+        if not (isinstance(text, str) and text and type(id) is int):
+            raise ValueError(f'{path}: added_tokens must hold {{"id": number, "content": text, ...}}, got {entry!r}')
+        if flags := [name for name in _ADDED_FLAGS if entry.get(name)]:
+            raise ValueError(f"{path}: {flags[0]} of the added token {text!r} must be false, got true")
+        if text in ordinary:
+            raise ValueError(f"{path}: {text!r} is an ordinary token; it cannot be one of added_tokens as well")
+        if ids.get(text, id) != id or tokens.setdefault(id, text) != text or text in special_tokens:
+            raise ValueError(f"{path}: the added token {text!r} with id {id} contradicts another entry")
+        special_tokens[text] = id
+    return special_tokens
+
+
+def save(
+    path: str | os.PathLike[str],
+    vocab: Mapping[int, bytes],
+    merges: Sequence[tuple[bytes, bytes]],
+    special_tokens: Mapping[str, int],
+    pattern: str | None,
+    whole_pieces: bool,
+) -> None:
+    """
+    Write a `tokenizer.json`; the same tokenizer gives the same bytes.
+
+    Raises
+    ------
+    ValueError
+        If a special token reads like an ordinary one, or the pattern cannot be written in the dialect of such files.
+    """
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pattern is None}
+    pre_tokenizer: dict[str, Any] = byte_level
+    if pattern is not None:
+        split = {"type": "Split", "pattern": {"Regex": to_onig(pattern)}, "behavior": "Removed", "invert": True,
+                 "python_regex": pattern}  # fmt: skip
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    in_order = sorted(special_tokens.items(), key=lambda entry: entry[1])
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": whole_pieces,
+             "vocab": written_ids(vocab, special_tokens),
+             "merges": [f"{written(left)} {written(right)}" for left, right in merges]}  # fmt: skip
+    contents = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": id, "content": text, **flags} for text, id in in_order],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": model,
+    }
+    atomic_write(path, json.dumps(contents, ensure_ascii=False, indent=1) + "\n")
