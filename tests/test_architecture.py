@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "swap": {"durable"},
     "config": set(),
     "interrupt": set(),
-    "tokenizer": {"durable", "tokenizer"},
+    "user_cache": set(),
+    "tokenizer": {"durable", "tokenizer", "user_cache"},
     "graph": {"buffers"},
     "tensor_methods": {"autograd"},  # for type checkers only
     "autograd": {"graph", "tensor_methods"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "model": MODEL - {"optim", "model"},
     "token_file": {"durable"},
     "corpus": TEXT,
-    "download": {"corpus", "durable"},
+    "download": {"corpus", "durable", "user_cache"},
     "gutenberg": {"corpus", "download", "durable"},
     "settings": {"config"},
     "evaluate": MODEL | TEXT,
@@ -49,7 +50,8 @@ MAY_IMPORT = {
     "run_log": {"checkpoint"},
     "train": RUNS,
     "commands": RUNS | {"gutenberg"},
-    "cli": {"commands"},
+    "tokenizer_commands": TEXT,
+    "cli": {"commands", "tokenizer_commands"},
     "__main__": {"cli"},
     "__init__": {"autograd", "config", "gradient_check", "graph", "model", "optim", "tokenizer"},
 }

@@ -1,11 +1,13 @@
 """
-The `tinygpt` command: arguments only. What the subcommands do is in `commands.py`, which is imported when one runs, so
-that `tinygpt --help` waits for nothing and `--threads` is set before NumPy starts its threads.
+The `tinygpt` command: arguments only. What the subcommands do is in `commands.py` and `tokenizer_commands.py`, which
+are imported when one runs, so that `tinygpt --help` waits for nothing and `--threads` is set before NumPy starts its
+threads.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
@@ -16,18 +18,19 @@ PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-l
 # A user's mistake (or a machine's: a full disk, no network) is one line and exit status 2; anything else is our bug.
 MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
 
+_WHICH = "folder with the tokenizer's files, or gpt2 once it is fetched"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = build_parser().parse_args(arguments)
     if getattr(options, "threads", None):
         set_thread_variables(options.threads)
-    from tinygpt import commands
-
+    module, _, function = options.command.rpartition(".")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *details: print(f"tinygpt: warning: {message}", file=sys.stderr)
-            return getattr(commands, options.command)(options)
+            return getattr(importlib.import_module(f"tinygpt.{module or 'commands'}"), function)(options)
     except MISTAKES as error:
         if os.environ.get("TINYGPT_TRACEBACK"):
             raise
@@ -198,22 +201,40 @@ def _add_data(commands) -> None:
 
 
 def _add_tokenizer(commands) -> None:
-    tokenizer = commands.add_parser("tokenizer", help="Train a tokenizer, or encode a text with one.",
-                                    description="Train a tokenizer, or encode a text with one.")  # fmt: skip
+    summary = "Train a tokenizer, use it, or see what it does."
+    tokenizer = commands.add_parser("tokenizer", help=summary, description=summary)
     actions = tokenizer.add_subparsers(metavar="ACTION", required=True)
-    parser = _add(actions, "train", "tokenizer_train", "Learn a byte-pair vocabulary from a text.")
+
+    def add(name: str, what: str, function: str = "", epilog: str = "") -> argparse.ArgumentParser:
+        return _add(actions, name, f"tokenizer_commands.{function or name}", what, epilog)
+
+    parser = add("train", "Learn a byte-pair vocabulary from a text.")
     parser.add_argument("text", help="a .txt file or a folder of them")
-    parser.add_argument(
-        "-o", "--out", required=True, type=Path, metavar="DIR", help="folder for vocab.json, merges.txt"
-    )
-    parser.add_argument(
-        "--vocab-size",
-        type=_positive,
-        default=4096,
-        metavar="N",
-        help="256 bytes, merges and <|endoftext|> together (default: 4096)",
-    )
-    parser = _add(actions, "encode", "tokenizer_encode", "Write a text's token ids to a token file.")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR",
+                        help="folder for vocab.json, merges.txt")  # fmt: skip
+    parser.add_argument("--vocab-size", type=_positive, default=4096, metavar="N",
+                        help="256 bytes, merges and <|endoftext|> together (default: 4096)")  # fmt: skip
+    parser = add("encode", "Write a text's token ids to a token file.")
     parser.add_argument("text", help="a .txt file or a folder of them")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="the token file to write")
-    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="folder with the tokenizer's files")
+    _add_which(parser)
+    parser = add("decode", "Turn token ids back into text.", epilog="example:\n"
+                 "  tinygpt tokenizer decode 15496 995 --tokenizer gpt2     Hello world\n")  # fmt: skip
+    parser.add_argument("tokens", nargs="+", metavar="TOKENS", help="a token file, or ids")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the text file to write (default: the screen)")
+    _add_which(parser)
+    parser = add("info", "Say what a tokenizer holds.")
+    parser.add_argument("tokenizer", metavar="DIR", help=_WHICH)
+    parser = add("fetch", "Download a published tokenizer, so that --tokenizer gpt2 means it.")
+    parser.add_argument("name", choices=["gpt2"], help="which: gpt2")
+    parser.add_argument("--base-url", metavar="URL", help="where its files are (default: $TINYGPT_TOKENIZER_URL, "
+                        "else https://openaipublic.blob.core.windows.net/gpt-2/models/124M/)")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser = add("explain", "Draw the pieces of a text and the merges that make its tokens.", "explain_text",
+                 'example:\n  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny/best\n')  # fmt: skip
+    parser.add_argument("text", help="a few words")
+    parser.add_argument("--tokenizer", default="gpt2", metavar="DIR", help=f"{_WHICH} (default: gpt2)")
+
+
+def _add_which(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help=_WHICH)

@@ -128,24 +128,6 @@ def data_gutenberg(options: argparse.Namespace) -> int:
     return 0
 
 
-def tokenizer_train(options: argparse.Namespace) -> int:
-    """tinygpt tokenizer train"""
-    documents = corpus.read_documents(options.text)
-    tokenizer = Tokenizer.train(iter(documents), options.vocab_size)
-    tokenizer.save_pretrained(options.out)
-    print(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
-    return 0
-
-
-def tokenizer_encode(options: argparse.Namespace) -> int:
-    """tinygpt tokenizer encode"""
-    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
-    tokens = corpus.encode_documents(corpus.read_documents(options.text), tokenizer)
-    corpus.write_token_file(options.out, tokens, tokenizer.fingerprint)
-    print(f"{options.out}: {len(tokens):,} tokens ({tokens.dtype})")
-    return 0
-
-
 def _open(path: str, tokenizer_path: str | None) -> tuple[GPT, Tokenizer]:
     """The model in a folder, and its tokenizer."""
     folder = checkpoint.resolve(path, prefer="best")

@@ -93,8 +93,8 @@ def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
     if settings.vocab_size == GPT2_VOCAB_SIZE:
         raise ValueError(
             f"train: the preset {settings.preset!r} has GPT-2's {GPT2_VOCAB_SIZE:,} tokens, which need GPT-2's own "
-            "tokenizer: put its vocab.bpe and encoder.json (or vocab.json and merges.txt) in a folder and give "
-            "--tokenizer FOLDER, or give --vocab-size N to train a smaller vocabulary on your text"
+            'tokenizer: run "tinygpt tokenizer fetch gpt2" and give --tokenizer gpt2, or give --tokenizer FOLDER with '
+            "its vocab.bpe and encoder.json, or --vocab-size N to train a smaller vocabulary on your text"
         )
     return None
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from tinygpt.corpus import decode_text
 from tinygpt.durable import atomic_write
+from tinygpt.user_cache import cache_folder
 
 BASE_URL = "https://www.gutenberg.org"
 ADDRESSES = ("cache/epub/{n}/pg{n}.txt", "files/{n}/{n}-0.txt", "files/{n}/{n}.txt")  # newest form first
@@ -41,8 +42,7 @@ def default_cache_dir() -> Path:
     Path
         It need not exist yet.
     """
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the XDG specification says to ignore relative paths
-    return (given if given.is_absolute() else Path("~/.cache").expanduser()) / "tinygpt" / "gutenberg"
+    return cache_folder("gutenberg")
 
 
 def download_books(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinygpt.tokenizer import formats, rank_files, tokenizer_json
+from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,6 +53,7 @@ class FileMethods:
         """
         Read a tokenizer from a folder with the files of GPT-2 in either form, or with a `tokenizer.json`.
 
+        ``"gpt2"`` without such a folder is the one that ``tinygpt tokenizer fetch gpt2`` has put in the user's cache.
         The first that is there counts: `vocab.json` and `merges.txt`; OpenAI's `encoder.json` and `vocab.bpe`;
         `tokenizer.json`. In the first two, special are the tokens that `tokenizer_config.json` lists, or else the
         entries that are not bytes and that no merge makes.
@@ -71,7 +72,7 @@ class FileMethods:
         ...     Tokenizer.from_pretrained(directory).encode("then")
         [257, 77]
         """
-        folder = Path(directory)
+        folder = published.resolve(directory)
         if (folder / "tokenizer.json").exists() and not formats.is_there(folder):
             return cls.from_tokenizer_json(folder / "tokenizer.json")
         return cls(*formats.load(folder))

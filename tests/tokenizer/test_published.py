@@ -1,0 +1,209 @@
+"""Fetching GPT-2's files from a server on this machine: whole, resumed, cut off, wrong, absent; then using them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tinygpt.cli import main
+from tinygpt.tokenizer import Tokenizer, published
+from tinygpt.tokenizer.published import PublishedFile, fetch, resolve
+
+CONTENTS = {"encoder.json": bytes(range(256)) * 1000, "vocab.bpe": b"#version: 0.2\nh e\n" * 500}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.close_connection = True
+        self.server.requests.append((self.path, self.headers["Range"]))
+        body = self.server.files.get(self.path.removeprefix("/files/"))
+        if body is None:
+            self.send_error(self.server.status)
+            return
+        start = 0
+        if self.headers["Range"] and self.server.ranges:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body[start : self.server.stop])
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server of small files, which count as the published ones; and an empty cache."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TINYGPT_TOKENIZER_URL", raising=False)
+    small = {name: PublishedFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in CONTENTS.items()}
+    monkeypatch.setitem(published.PUBLISHED, "gpt2", small)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.daemon_threads = True
+        running.files, running.requests = dict(CONTENTS), []
+        running.ranges, running.stop, running.status = True, None, 404
+        running.url = f"http://127.0.0.1:{running.server_port}/files/"
+        running.folder = tmp_path / "cache" / "tinygpt" / "tokenizers" / "gpt2"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def get(server, **options):
+    return fetch("gpt2", **{"base_url": server.url, "progress": False, "timeout": 5.0} | options)
+
+
+def assert_whole(server) -> None:
+    assert {path.name: path.read_bytes() for path in server.folder.iterdir()} == CONTENTS
+
+
+def test_both_files_are_fetched_once(server):
+    assert get(server) == server.folder
+    assert_whole(server)
+    assert server.requests == [("/files/encoder.json", None), ("/files/vocab.bpe", None)]
+    get(server)
+    assert len(server.requests) == 2
+
+
+def test_a_changed_file_is_fetched_again(server):
+    get(server)
+    (server.folder / "vocab.bpe").write_bytes(b"something else")
+    get(server, base_url=server.url.rstrip("/"))
+    assert_whole(server)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_broke_off_goes_on(server, ranges):
+    server.stop, server.ranges = 100_000, ranges
+    with pytest.raises(ConnectionError, match=r"broke off .* the 100000 bytes that came are kept"):
+        get(server)
+    assert [path.name for path in server.folder.iterdir()] == ["encoder.json.partial"]
+    server.stop = None
+    get(server)
+    assert_whole(server)
+    assert server.requests[1] == ("/files/encoder.json", "bytes=100000-")
+
+
+@pytest.mark.parametrize("left", [b"not its beginning", b"x" * 256_000, b"x" * 300_000])
+def test_what_is_left_of_another_file_is_not_used(server, left):
+    server.folder.mkdir(parents=True)
+    (server.folder / "encoder.json.partial").write_bytes(left)
+    get(server)
+    assert_whole(server)
+
+
+def test_a_part_that_is_whole_needs_no_request(server):
+    server.folder.mkdir(parents=True)
+    (server.folder / "encoder.json.partial").write_bytes(CONTENTS["encoder.json"])
+    get(server)
+    assert_whole(server)
+    assert [path for path, _ in server.requests] == ["/files/vocab.bpe"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"<html>please log in</html>", CONTENTS["vocab.bpe"][:-1] + b"!", CONTENTS["vocab.bpe"] * 9, b""]
+)
+def test_a_wrong_file_is_not_kept(server, wrong):
+    server.files["vocab.bpe"] = wrong
+    with pytest.raises(ValueError, match=r"vocab\.bpe must have 9000 bytes with the SHA-256 .*; nothing is kept"):
+        get(server)
+    assert [path.name for path in server.folder.iterdir()] == ["encoder.json"]
+
+
+def test_a_server_that_cannot_go_on_where_we_are(server):
+    """It has less than we have: it answers 416, then its own file, which is wrong."""
+    server.folder.mkdir(parents=True)
+    (server.folder / "vocab.bpe.partial").write_bytes(CONTENTS["vocab.bpe"][:5000])
+    server.files["vocab.bpe"] = b"short"
+    with pytest.raises(ValueError, match="got 5 with"):
+        get(server)
+
+
+def test_servers_that_refuse(server):
+    server.files.clear()
+    with pytest.raises(FileNotFoundError, match=r"there is no http://.*/files/encoder\.json \(404\); check --base-url"):
+        get(server)
+    server.status = 503
+    with pytest.raises(ConnectionError, match="answered 503; try again later"):
+        get(server)
+
+
+def test_no_server_at_all(server):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ConnectionError, match=r"cannot reach http.*refused.*; check the network and --base-url"):
+        get(server, base_url=url)
+
+
+def test_a_silent_server(server):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(TimeoutError, match=r"no answer from http://.* in 0\.2 s"):
+            get(server, base_url=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1", "http://", "http://a b/"])
+def test_addresses_that_make_no_sense(server, url):
+    with pytest.raises(ValueError, match=r"base address must begin with http\(s\)://"):
+        get(server, base_url=url)
+    with pytest.raises(ValueError, match="the name must be one of gpt2, got 'gpt5'"):
+        fetch("gpt5")
+
+
+def test_the_command_takes_the_address_from_the_environment(server, monkeypatch, capsys):
+    monkeypatch.setenv("TINYGPT_TOKENIZER_URL", server.url)
+    assert main(["tokenizer", "fetch", "gpt2", "--quiet"]) == 0
+    assert_whole(server)
+    captured = capsys.readouterr()
+    assert "--tokenizer gpt2 now means these" in captured.out and captured.err == ""
+    server.files.clear()
+    (server.folder / "vocab.bpe").unlink()
+    assert main(["tokenizer", "fetch", "gpt2", "--quiet"]) == 2
+    assert "(404)" in capsys.readouterr().err
+
+
+# The published sums, and the name
+
+
+def test_the_sums_are_those_of_the_published_files(shared_data):
+    assert published.PUBLISHED["gpt2"].keys() == {"encoder.json", "vocab.bpe"}
+    for name, file in published.PUBLISHED["gpt2"].items():
+        data = (shared_data / "gpt2" / name).read_bytes()
+        assert file == PublishedFile(len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_the_name_means_what_was_fetched(monkeypatch, tmp_path, shared_data, gpt2):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match='run "tinygpt tokenizer fetch gpt2" where there is a network'):
+        Tokenizer.from_pretrained("gpt2")
+    cached = tmp_path / "cache" / "tinygpt" / "tokenizers" / "gpt2"
+    cached.mkdir(parents=True)
+    (cached / "encoder.json").write_bytes((shared_data / "gpt2" / "encoder.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match="tokenizer fetch gpt2"):
+        Tokenizer.from_pretrained("gpt2")
+    (cached / "vocab.bpe").write_bytes((shared_data / "gpt2" / "vocab.bpe").read_bytes())
+    assert Tokenizer.from_pretrained("gpt2").fingerprint == gpt2.fingerprint
+    Tokenizer.train("", 256, special_tokens=(), progress=False).save_pretrained("gpt2")
+    assert resolve("gpt2").resolve() == tmp_path / "gpt2"
+    assert Tokenizer.from_pretrained("gpt2").n_vocab == 256

@@ -1,0 +1,86 @@
+"""What each subcommand of `tinygpt tokenizer` does, once its arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tinygpt import corpus
+from tinygpt.durable import atomic_write
+from tinygpt.tokenizer import Tokenizer, published
+from tinygpt.tokenizer.explain import explain, shown
+
+_BLOCK = 1 << 20  # tokens
+
+
+def train(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer train"""
+    documents = corpus.read_documents(options.text)
+    tokenizer = Tokenizer.train(iter(documents), options.vocab_size)
+    tokenizer.save_pretrained(options.out)
+    print(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
+    return 0
+
+
+def encode(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer encode"""
+    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    tokens = corpus.encode_documents(corpus.read_documents(options.text), tokenizer)
+    corpus.write_token_file(options.out, tokens, tokenizer.fingerprint)
+    print(f"{options.out}: {len(tokens):,} tokens ({tokens.dtype})")
+    return 0
+
+
+def decode(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer decode"""
+    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    if all(given.isdecimal() for given in options.tokens):
+        data = tokenizer.decode_bytes([int(given) for given in options.tokens])
+    elif len(options.tokens) == 1:
+        tokens = corpus.open_token_file(options.tokens[0], tokenizer.fingerprint).tokens
+        blocks = range(0, len(tokens), _BLOCK)
+        data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
+    else:
+        raise ValueError(f"decode: needs one token file, or ids, got {' '.join(options.tokens)[:60]!r}")
+    if options.out:
+        atomic_write(options.out, data)
+        print(f"{options.out}: {len(data):,} bytes")
+        return 0
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)  # as bytes: a token may be part of a character, and line ends stay as they are
+    sys.stdout.buffer.write(b"" if data.endswith(b"\n") else b"\n")
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def info(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer info"""
+    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    longest = max(tokenizer.vocab.values(), key=len)
+    special = ", ".join(f"{text} {id}" for text, id in tokenizer.special_tokens.items()) or "none"
+    lengths = sum(len(token) for token in tokenizer.vocab.values()) / len(tokenizer.vocab)
+    print(f"tokens          {len(tokenizer.vocab) + len(tokenizer.special_tokens):,}, ids below {tokenizer.n_vocab:,}")
+    print(f"merges          {len(tokenizer.merges):,}")
+    print(f"special tokens  {special}")
+    print(f"token length    {lengths:.2f} bytes on average, the longest {len(longest)}: {shown(longest)}")
+    print(f"split pattern   {tokenizer.pattern or 'that of GPT-2'}")
+    if tokenizer.whole_pieces:
+        print("whole pieces    a piece that is a token is that token, whatever the merges say")
+    print(f"fingerprint     {tokenizer.fingerprint}")
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer fetch"""
+    folder = published.fetch(options.name, options.base_url, progress=not options.quiet)
+    print(f"{folder}: {' and '.join(published.PUBLISHED[options.name])}; --tokenizer {options.name} now means these")
+    if Path(options.name).exists():
+        print(f"but here it means the folder {Path(options.name).resolve()}")
+    return 0
+
+
+def explain_text(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer explain"""
+    print(explain(options.text, Tokenizer.from_pretrained(options.tokenizer)))
+    return 0
