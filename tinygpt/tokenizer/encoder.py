@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinygpt.tokenizer.pattern import Pattern
-from tinygpt.tokenizer.reference import chunks, merge, merge_long, split
+from tinygpt.tokenizer.reference import Merges, chunks, merge, merge_long, split
 from tinygpt.tokenizer.switch import Switch, check_agreement, must_check
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Encoder:
         self._whole = ids if whole_pieces else {}
         self._n_vocab = n_vocab
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._merges = {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(merges)}
+        self._pairs = merges
         self._pattern = None if pattern is None else Pattern(pattern)
         self._remembered: dict[str, tuple[int, ...]] = {}
         self._switch = Switch()
@@ -124,6 +124,12 @@ class Encoder:
             if separator is not None:
                 parts.append(np.array([separator], np.uint32))
         return np.concatenate(parts)
+
+    @cached_property
+    def _merges(self) -> Merges:
+        """The merges as the reference takes them; made when first needed, which after training is perhaps never."""
+        ids = self._ids
+        return {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(self._pairs)}
 
     @cached_property
     def _integers(self) -> np.ndarray | None:

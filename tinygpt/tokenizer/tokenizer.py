@@ -95,6 +95,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         byte_order: Literal["gpt2", "raw"] = "gpt2",
         progress: bool = True,
+        pattern: str | None = None,
     ) -> Tokenizer:
         """
         Learn a vocabulary from text.
@@ -113,6 +114,8 @@ class Tokenizer(TiktokenMethods, FileMethods):
             trainer ("gpt2"). Of equally frequent pairs, the one with the smallest ids is merged first.
         progress : bool
             Whether to show progress bars on stderr.
+        pattern : str or None
+            As the class has it.
 
         Returns
         -------
@@ -132,7 +135,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         >>> tokenizer.special_tokens
         {'<|endoftext|>': 259}
         """
-        return cls(*train(text_or_iterator, vocab_size, special_tokens, byte_order, progress))
+        return cls(*train(text_or_iterator, vocab_size, special_tokens, byte_order, progress, pattern), pattern=pattern)
 
     @property
     def n_vocab(self) -> int:

@@ -1,22 +1,18 @@
-"""
-Training a tokenizer: count the pieces of the corpus, then take merges from `learn_merges` of reference.py until the
-vocabulary is full.
-"""
+"""Training a tokenizer: count the words of the corpus, then take the merges they teach until the vocabulary is full."""
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from operator import index
 from typing import SupportsIndex
 
 from tqdm import tqdm
 
-from tinygpt.tokenizer.reference import BYTE_ORDERS, chunks, learn_merges, split, without_surrogates
+from tinygpt.tokenizer.reference import BYTE_ORDERS, without_surrogates
 from tinygpt.tokenizer.special_tokens import split_off
 from tinygpt.tokenizer.validation import check_special_tokens
+from tinygpt.tokenizer.words import CorpusWords
 
 Learned = tuple[list[bytes], list[tuple[bytes, bytes]], dict[str, int]]
 
@@ -27,8 +23,9 @@ def train(
     special_tokens: Sequence[str],
     byte_order: str,
     progress: bool,
+    pattern: str | None,
 ) -> Learned:
-    """Learn the three arguments of `Tokenizer` from text; `Tokenizer.train` describes the parameters."""
+    """Learn the first three arguments of `Tokenizer` from text; `Tokenizer.train` describes the parameters."""
     if isinstance(special_tokens, str):
         raise TypeError(f"Tokenizer.train: special_tokens must be a sequence of str; write ({special_tokens!r},)")
     if byte_order not in BYTE_ORDERS:
@@ -44,7 +41,9 @@ def train(
     if len(set(special_tokens)) < len(special_tokens):
         raise ValueError(f"Tokenizer.train: special_tokens must differ from each other, got {special_tokens}")
     check_special_tokens({text: room + number for number, text in enumerate(special_tokens)}, ())
-    vocab, merges = _learn(_count_words(text_or_iterator, special_tokens, progress), room, byte_order, progress)
+    vocab, merges = _learn(
+        _count_words(text_or_iterator, special_tokens, pattern, progress), room, byte_order, progress
+    )
     if len(vocab) < room:
         n_vocab = len(vocab) + len(special_tokens)
         warnings.warn(
@@ -56,32 +55,30 @@ def train(
 
 
 def _learn(
-    words: dict[bytes, int], room: int, byte_order: str, progress: bool
+    words: CorpusWords, room: int, byte_order: str, progress: bool
 ) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
     """Take merges until there are `room` tokens or no more pairs."""
     vocab = [bytes([byte]) for byte in BYTE_ORDERS[byte_order]]
-    merges = []
+    merges: list[tuple[bytes, bytes]] = []
     room_left = room - len(vocab)
-    learned = tqdm(
-        islice(learn_merges(words, byte_order), room_left), "learning tokens", room_left, disable=not progress
-    )
-    for left, right in learned:
-        merges.append((left, right))
-        vocab.append(left + right)
+    with tqdm(desc="learning tokens", total=room_left, disable=not progress) as bar:
+        for learned in words.learn(byte_order, room_left):
+            merges += learned
+            vocab += [left + right for left, right in learned]
+            bar.update(len(learned))
     return vocab, merges
 
 
 def _count_words(
-    text_or_iterator: str | Iterable[str], special_tokens: Sequence[str], progress: bool
-) -> dict[bytes, int]:
-    words: Counter[str] = Counter()
+    text_or_iterator: str | Iterable[str], special_tokens: Sequence[str], pattern: str | None, progress: bool
+) -> CorpusWords:
+    words = CorpusWords(pattern)
     with tqdm(desc="counting words", unit=" characters", unit_scale=True, disable=not progress) as bar:
         for document in _documents(text_or_iterator):
             for part in split_off(without_surrogates(document), special_tokens)[::2]:
-                for chunk in chunks(part):
-                    words.update(split(chunk))
+                words.add(part)
             bar.update(len(document))
-    return {word.encode("utf-8"): count for word, count in words.items()}
+    return words
 
 
 def _documents(text_or_iterator: str | Iterable[str]) -> Iterator[str]:

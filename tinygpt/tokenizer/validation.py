@@ -43,9 +43,9 @@ def check_vocabulary(vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, b
         if bytes([byte]) not in ids:
             raise ValueError(f"Tokenizer: vocab must hold all 256 single bytes, {bytes([byte])!r} is missing")
     for number, (left, right) in enumerate(merges):
-        for token in (left, right, left + right):
-            if token not in ids:
-                raise ValueError(f"Tokenizer: merge {number} names {token!r}, which is not in vocab")
+        if not (left in ids and right in ids and left + right in ids):
+            missing = next(token for token in (left, right, left + right) if token not in ids)
+            raise ValueError(f"Tokenizer: merge {number} names {missing!r}, which is not in vocab")
     if len(set(merges)) < len(merges):
         raise ValueError("Tokenizer: merges must differ, but at least one is there twice")
     return ids

@@ -71,7 +71,7 @@ def kernel(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """Like `kernel`, for a function that becomes part of each kernel that calls it."""
+    """Like `kernel`, for what must not cost a call: the function becomes part of each kernel that calls it."""
     return numba.njit(inline="always", nogil=True, error_model="numpy", _nrt=False)(function)
 
 

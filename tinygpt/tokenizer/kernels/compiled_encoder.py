@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from tinygpt.tokenizer.kernels import announce
-from tinygpt.tokenizer.kernels.encoder import SHORT, Memory, Vocabulary, encode_pieces, encode_texts
+from tinygpt.tokenizer.kernels.encoder import SHORT, Memory, Vocabulary, encode_texts
 from tinygpt.tokenizer.kernels.hashing import padded, power_of_two, secret_numbers
 from tinygpt.tokenizer.kernels.merging import fill_pairs
 from tinygpt.tokenizer.kernels.splitter import BYTE_CLASSES, CLASSES
@@ -51,7 +51,7 @@ class CompiledEncoder:
         words = 2 * int(np.minimum(lengths, SHORT).sum()) + 8 * remembered
         self._first = _memory(self._vocabulary.slots, np.empty(words, np.uint32), np.zeros(4, np.int64))
         self._idle = [self._first]
-        self._run(encode_pieces, b"".join(tokens), np.cumsum(lengths))  # so that it remembers them
+        self.encode_pieces(b"".join(tokens), np.cumsum(lengths))  # so that it remembers them
         self._first.used[2:] = self._first.used[:2]
         self._vocabulary = self._vocabulary._replace(slots=self._first.slots.copy())
 
@@ -75,19 +75,19 @@ class CompiledEncoder:
             data = [text.encode("utf-8") for text, _ in batch]
             ends = np.cumsum([len(part) for part in data])
             after = np.array([separator for _, separator in batch], np.int64)
-            parts.append(self._run(encode_texts, b"".join(data), ends, after))
+            parts.append(self._run(b"".join(data), ends, after, False))
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def encode_pieces(self, data: bytes, ends: np.ndarray) -> np.ndarray:
-        """Encode pieces, none of them empty, that stand one after another in UTF-8 and end at `ends`."""
-        return self._run(encode_pieces, data, np.asarray(ends, np.int64))
+        """Encode pieces that stand one after another in UTF-8 and end at `ends`."""
+        return self._run(data, np.asarray(ends, np.int64), np.full(len(ends), -1), True)
 
-    def _run(self, encode: Callable[..., int], data: bytes, ends: np.ndarray, *separators: np.ndarray) -> np.ndarray:
-        out = np.empty(len(data) + sum(map(len, separators)), np.uint32)  # no byte gives more than one id
+    def _run(self, data: bytes, ends: np.ndarray, separators: np.ndarray, are_pieces: bool) -> np.ndarray:
+        out = np.empty(len(data) + len(separators), np.uint32)  # no byte gives more than one id
         scratch = np.empty(7 * len(data), np.int64)  # as good as free: only pieces above `SHORT` touch it
         memory = self._take_memory()
         with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
-            count = encode(padded(data), ends, *separators, out, self._vocabulary, memory, scratch)
+            count = encode_texts(padded(data), ends, separators, are_pieces, out, self._vocabulary, memory, scratch)
         self._idle.append(memory)
         return out[:count].copy()
 

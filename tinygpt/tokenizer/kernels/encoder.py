@@ -54,33 +54,23 @@ class Memory(NamedTuple):
 
 
 @kernel
-def encode_texts(text, ends, separators, out, vocabulary, memory, scratch):
+def encode_texts(text, ends, separators, are_pieces, out, vocabulary, memory, scratch):
     """
     Encode texts that stand one after another, each up to its entry in `ends`, and return how many ids there are.
 
-    After each comes its separator, an id, unless that is -1. `scratch` is int64, seven for each byte of the longest
-    piece.
+    Each text is split by GPT-2's pattern, unless it is a piece already. After each comes its separator, an id, unless
+    that is -1. `scratch` is int64, seven for each byte of the longest piece.
     """
     classes, byte_classes = vocabulary.classes, vocabulary.byte_classes
     start = at = 0
     for row in range(len(ends)):
         while start < ends[row]:
-            stop = piece_end(text, start, ends[row], classes, byte_classes)
+            stop = ends[row] if are_pieces else piece_end(text, start, ends[row], classes, byte_classes)
             at = encode_piece(text, start, stop - start, out, at, vocabulary, memory, scratch)
             start = stop
         if separators[row] >= 0:
             out[at] = separators[row]
             at += 1
-    return at
-
-
-@inlined
-def encode_pieces(text, ends, out, vocabulary, memory, scratch):
-    """Encode pieces that stand one after another, none of them empty, and return how many ids there are."""
-    start = at = 0
-    for row in range(len(ends)):
-        at = encode_piece(text, start, ends[row] - start, out, at, vocabulary, memory, scratch)
-        start = ends[row]
     return at
 
 

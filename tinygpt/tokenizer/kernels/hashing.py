@@ -4,6 +4,8 @@ Eight bytes at a time, and the hash of the tables.
 Tables are open: a key that finds its slot taken goes to the next one. Hashing multiplies by secret odd numbers, drawn
 for each table, so that nobody can write a text whose pieces all want the same slot.
 
+A table is a (2 * slots,) uint64 array of keys and values by turns, at most half full, so that a search ends soon.
+
 Buffers of bytes end in `PADDING` spare bytes, so that eight bytes can be read wherever a piece begins.
 """
 
@@ -89,3 +91,38 @@ def slot_of(key, secret, slots):
     mixed = (key ^ secret[0]) * secret[1]
     mixed = (mixed ^ mixed >> _HALF) * secret[2]
     return np.int64(mixed >> _HALF) & (slots - 1)
+
+
+@kernel
+def rehash(old, new, secret):
+    """Move what a table holds into a larger, empty one."""
+    for row in range(0, len(old), 2):
+        if old[row] != EMPTY:
+            slot = free_slot(old[row], new, secret)
+            new[2 * slot] = old[row]
+            new[2 * slot + 1] = old[row + 1]
+
+
+@kernel
+def free_slot(key, table, secret):
+    """Where a table takes a key that it does not hold."""
+    last = len(table) // 2 - 1
+    slot = slot_of(key, secret, last + 1)
+    while table[2 * slot] != EMPTY:
+        slot = (slot + 1) & last
+    return slot
+
+
+def grown(array: np.ndarray, room: int) -> np.ndarray:
+    """A copy of an array with room for more behind."""
+    larger = np.empty(room, array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def grown_table(table: np.ndarray, secret: np.ndarray) -> np.ndarray:
+    """A table of twice as many slots that holds the same."""
+    larger = np.zeros(2 * len(table), np.uint64)
+    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
+        rehash(table, larger, secret)
+    return larger

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygpt.tokenizer.kernels import kernel
-from tinygpt.tokenizer.kernels.hashing import EMPTY, ONE, slot_of
+from tinygpt.tokenizer.kernels.hashing import EMPTY, ONE, free_slot, slot_of
 
 NO_MERGE = np.int64((1 << 63) - 1)
 _HALF, _LAST = np.uint64(32), np.uint64(63)
@@ -28,12 +28,9 @@ def pair_key(left, right):
 @kernel
 def fill_pairs(pairs, lefts, rights, merges, secret):
     """Put pairs and their merges into an empty table."""
-    slots = len(pairs) // 2
     for row in range(len(lefts)):
         key = pair_key(lefts[row], rights[row])
-        slot = slot_of(key, secret, slots)
-        while pairs[2 * slot] != EMPTY:
-            slot = (slot + 1) & (slots - 1)
+        slot = free_slot(key, pairs, secret)
         pairs[2 * slot] = key
         pairs[2 * slot + 1] = np.uint64(merges[row])
 
