@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt import implementation
 from tinygpt.tokenizer import Tokenizer, unicode_table
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS
 
@@ -75,6 +77,21 @@ def test_ids_of_real_texts_equal_tiktokens(gpt2, tiktoken_gpt2, texts):
 def test_ids_of_odd_texts_equal_tiktokens(gpt2, tiktoken_gpt2, text):
     assert gpt2.encode_ordinary(text) == tiktoken_gpt2.encode_ordinary(text)
     assert gpt2.encode(text, allowed_special="all") == tiktoken_gpt2.encode(text, allowed_special="all")
+
+
+def test_ids_of_100_000_odd_texts_equal_tiktokens(gpt2, tiktoken_gpt2, rng):
+    with implementation("check"):
+        gpt2.encode("a")  # from here on by kernels
+    snippets = np.array([*SNIPPETS, " wonderful", "fully", "^" * 30, "a" * 70, "\x85", "\0", "e\u0301"], object)
+    sizes = rng.integers(2, 20, 100_000)
+    codes = rng.integers(0, rng.choice([0x250, 0x3000, 0xD800, 0x110000], sizes.sum())).tolist()
+    characters = np.array(["x" if 0xD800 <= code < 0xE000 else chr(code) for code in codes], object)
+    parts = np.where(rng.random(len(codes)) < 0.6, rng.choice(snippets, len(codes)), characters).tolist()
+    start = 0
+    for size in sizes.tolist():
+        text = "".join(parts[start : start + size]) + " " * 70  # long enough for kernels
+        start += size
+        assert gpt2.encode_ordinary(text) == tiktoken_gpt2.encode_ordinary(text)
 
 
 @given(text=ANY_FUZZ)

@@ -167,6 +167,13 @@ def test_pitfall_9_hostile_runs(compiled_gpt2, gpt2):
     assert time.perf_counter() - start < 5  # half a second where nothing else runs
 
 
+def test_room_for_long_pieces_is_made_when_they_come(compiled_gpt2, gpt2):
+    """Between separators, after short pieces, ever longer, and shorter again."""
+    texts = ["hen", "x" * 70 + " hen", "", "12" * 100, " hen" + "^" * 500 + "then", "y" * 65, "z" * 2000 + "'s"]
+    expected = [id for text in texts for id in [*reference(gpt2, text), 5]][:-1]
+    assert compiled_gpt2.encode(texts, [5] * (len(texts) - 1)).tolist() == expected
+
+
 # Vocabularies
 
 

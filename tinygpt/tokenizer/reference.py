@@ -40,7 +40,7 @@ RowsWith = defaultdict[Pair, set[int]]  # the numbers of the words that hold a p
 # character to what follows unless the text ends there.
 GPT2_PATTERN = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 
-_SAFE_CUT = regex.compile(r" (?=\p{L})")  # see `chunks`
+_SAFE_CUT = regex.compile(r"(?<=[!-~])[\t\n\r ]")  # see `chunks`
 
 # GPT-2 numbers the 188 bytes that print as themselves in Latin-1 first, then the others.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -96,13 +96,13 @@ def chunks(text: str, size: int = 1 << 20) -> Iterator[str]:
 
     A part has at least `size` characters (1 or more), and ends at the first border that is certain.
 
-    Before a space that a letter follows there always is one: the pattern takes that space with the letter, never with
-    what stands before.
+    Before white space there always is one, unless white space precedes it: no alternative of the pattern goes on from
+    another character to white space, and none looks back.
 
     Examples
     --------
     >>> list(chunks("the hen  saw me", size=5))
-    ['the hen ', ' saw me']
+    ['the hen', '  saw', ' me']
     """
     start = 0
     while start < len(text):

@@ -5,6 +5,7 @@ The tokenizer's loops, compiled by Numba: each does what a function of `referenc
     splitter.py      text to pieces                     `split`
     merging.py       a piece's tokens to fewer          `merge`, `merge_long`
     encoder.py       pieces to ids, remembered          `Encoder.encode_by_reference` in tokenizer/encoder.py
+    compiled_encoder.py    its tables and buffers, and how several threads share them
     decoder.py       ids to bytes                       `Tokenizer.decode_bytes`
     counting.py      the words of a corpus              `Counter(split(text))`
     trainer.py       merges from words                  `learn_merges`

@@ -84,12 +84,15 @@ class CompiledEncoder:
 
     def _run(self, data: bytes, ends: np.ndarray, separators: np.ndarray, are_pieces: bool) -> np.ndarray:
         out = np.empty(len(data) + len(separators), np.uint32)  # no byte gives more than one id
-        scratch = np.empty(7 * len(data), np.int64)  # as good as free: only pieces above `SHORT` touch it
+        text, place, scratch = padded(data), np.zeros(3, np.int64), np.empty(0, np.int64)
         memory = self._take_memory()
         with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
-            count = encode_texts(padded(data), ends, separators, are_pieces, out, self._vocabulary, memory, scratch)
+            while too_long := encode_texts(
+                text, ends, separators, are_pieces, place, out, self._vocabulary, memory, scratch
+            ):
+                scratch = np.empty(14 * too_long, np.int64)  # twice what it takes, so that this happens rarely
         self._idle.append(memory)
-        return out[:count].copy()
+        return out[: place[2]].copy()
 
     def _take_memory(self) -> Memory:
         """A memory that no other thread uses. Lists take and give whole items, so this needs no lock."""

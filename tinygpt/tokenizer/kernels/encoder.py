@@ -54,24 +54,31 @@ class Memory(NamedTuple):
 
 
 @kernel
-def encode_texts(text, ends, separators, are_pieces, out, vocabulary, memory, scratch):
+def encode_texts(text, ends, separators, are_pieces, place, out, vocabulary, memory, scratch):
     """
-    Encode texts that stand one after another, each up to its entry in `ends`, and return how many ids there are.
+    Encode texts that stand one after another, each up to its entry in `ends`.
 
     Each text is split by GPT-2's pattern, unless it is a piece already. After each comes its separator, an id, unless
-    that is -1. `scratch` is int64, seven for each byte of the longest piece.
+    that is -1. `place` says where to begin and receives where it ends: (text, byte, number of ids).
+
+    Returns 0, or, when a piece is too long for `scratch`, which must have seven int64 for each byte, the length of that
+    piece, so that the caller can go on with more.
     """
     classes, byte_classes = vocabulary.classes, vocabulary.byte_classes
-    start = at = 0
-    for row in range(len(ends)):
+    start, at = place[1], place[2]
+    for row in range(place[0], len(ends)):
         while start < ends[row]:
             stop = ends[row] if are_pieces else piece_end(text, start, ends[row], classes, byte_classes)
+            if stop - start > SHORT and 7 * (stop - start) > len(scratch):
+                place[0], place[1], place[2] = row, start, at
+                return stop - start
             at = encode_piece(text, start, stop - start, out, at, vocabulary, memory, scratch)
             start = stop
         if separators[row] >= 0:
             out[at] = separators[row]
             at += 1
-    return at
+    place[0], place[1], place[2] = len(ends), start, at
+    return 0
 
 
 @inlined
