@@ -1,7 +1,9 @@
 """
-The settings that every part of tinygpt reads: which implementation runs, and whether to look for mistakes.
+The settings that every part of tinygpt reads: which implementation runs, on how many threads, how exact its products are,
+and whether to look for mistakes.
 
-Settings are per thread, so that one thread can race the kernels while another steps through the reference.
+Which implementation runs is a matter of each thread, so that one can race the kernels while another steps through the
+reference. The number of threads and the precision of products hold for the whole process.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import threading
 from collections.abc import Iterator
 
 IMPLEMENTATIONS = ("kernels", "numpy", "check")
+PRECISIONS = ("highest", "high", "medium")
 
-# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits.
+# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits, and memory
+# that is given back is filled with NaN.
 DEBUG = os.environ.get("TINYGPT_DEBUG", "0") not in ("", "0")
 
 
@@ -29,6 +33,7 @@ class _Settings(threading.local):
 
 
 _settings = _Settings()
+_process = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
 
 
 def current_implementation() -> str:
@@ -69,3 +74,86 @@ def implementation(name: str) -> Iterator[None]:
         yield
     finally:
         _settings.implementation = before
+
+
+def available_cores() -> int:
+    """How many cores this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_threads() -> int:
+    """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one for each available core."""
+    return _process["threads"] or _threads_from_environment() or available_cores()
+
+
+def _threads_from_environment() -> int:
+    given = os.environ.get("NUMBA_NUM_THREADS", "")
+    return int(given) if given.isdecimal() else 0
+
+
+def set_num_threads(count: int) -> None:
+    """
+    Choose how many threads the kernels use, in the whole process. Results are the same, bit for bit, for any number.
+
+    Parameters
+    ----------
+    count : int
+        At least 1. More than one for each core does not help; where Numba has fewer threads than `count`
+        (``NUMBA_NUM_THREADS``, else one for each core), all of them work.
+
+    Raises
+    ------
+    ValueError
+        If `count` is not a positive integer.
+
+    Examples
+    --------
+    >>> before = num_threads()
+    >>> set_num_threads(1)
+    >>> num_threads()
+    1
+    >>> set_num_threads(before)
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"set_num_threads: must be an integer of at least 1, got {count!r}")
+    _process["threads"] = count
+
+
+def get_float32_matmul_precision() -> str:
+    """How the kernels multiply float32 matrices: "highest", "high" or "medium"."""
+    return str(_process["precision"])
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """
+    Choose how the kernels multiply float32 matrices, in the whole process. Name and meaning are PyTorch's.
+
+    Parameters
+    ----------
+    precision : {"highest", "high", "medium"}
+        "highest" and "high": in float32. "medium": the factors are rounded to bfloat16, 8 significant bits, on their
+        way into the processor, and sums are kept in float32; on a processor without bfloat16 instructions in float32
+        all the same. Arrays stay float32 in any case.
+
+    Raises
+    ------
+    ValueError
+        If `precision` is none of these.
+
+    Examples
+    --------
+    >>> set_float32_matmul_precision("medium")
+    >>> get_float32_matmul_precision()
+    'medium'
+    >>> set_float32_matmul_precision("highest")
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"set_float32_matmul_precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    _process["precision"] = precision
+
+
+def kernel_tolerance(float64: bool = False) -> float:
+    """How far a kernel may be from its reference in check mode, as a share of the largest value of the result."""
+    if float64:
+        return 1e-10
+    return 2e-2 if _process["precision"] == "medium" else 1e-4

@@ -1,0 +1,61 @@
+"""
+The operations once more, as loops that Numba compiles: each file is the fast twin of the file of the same name in
+`ops/`, with the same names and the same step numbers, and works in memory that it is given.
+
+What a kernel module offers
+    accepts(*arrays, **attrs)        whether the kernel takes these; where not, the reference runs
+    forward(*arrays, **attrs)        -> out, saved
+    backward(dout, saved, into)      writes each input's gradient into its place: `into[i]` is a `Slot`, memory and whether
+                                     to add to it or to overwrite it, or None where nobody wants that gradient
+
+What to know before changing anything here
+    No index is checked, so whatever comes from outside is validated in `ops/`, before a kernel sees it.
+    `prange` counts in uint64, and uint64 with int64 gives float64: the first line of such a loop makes an int64 of it.
+    A number without a type is a float64 and makes the whole loop one: np.float32(0.5).
+    Results do not depend on the number of threads: sums are cut into parts by size alone, and joined in their order.
+    NUMBA_DISABLE_JIT=1 makes all of it plain Python, to be stepped through.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is awake
+# between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000000")
+
+import numba
+import numpy as np
+
+from tinygpt import runtime
+from tinygpt.compiler import Compiler
+
+# Loops start in microseconds on OpenMP, in a tenth of a millisecond on Numba's own layer.
+if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+compiler = Compiler("kernels", sorted(Path(__file__).parent.glob("*.py")))
+kernel, parallel, inlined = compiler.fast_kernel, compiler.parallel_kernel, compiler.inlined
+
+
+def threads() -> int:
+    """
+    How many threads the next parallel loop may use: what `set_num_threads` says, at most what Numba has.
+
+    Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
+    """
+    count = min(runtime.num_threads(), numba.config.NUMBA_NUM_THREADS)
+    if numba.get_num_threads() != count:
+        numba.set_num_threads(count)
+    return count
+
+
+def all_float32(*arrays: np.ndarray) -> bool:
+    """True where every array holds float32 numbers: what the kernels are written for."""
+    return all(array.dtype == np.float32 for array in arrays)
+
+
+def rows_of(array: np.ndarray, width: int) -> np.ndarray:
+    """(..., width) as contiguous (N, width): a view where possible."""
+    return np.ascontiguousarray(array).reshape(-1, width)
