@@ -1,21 +1,51 @@
 """
-What the processor can do, and the shape of the register tile that follows from it.
+What the processor can do, and the shape of the tile that a matrix product is computed in.
 
-A matrix product is computed in tiles of ROWS x COLUMNS numbers that stay in registers while the inner dimension passes by.
-In each step a tile takes ROWS + VECTORS loads for ROWS * VECTORS vector multiplications: the larger the tile the better,
-until it no longer fits, with one register for each number of A and one for each vector of B besides.
+A product is made of tiles of C that stay in registers while the inner dimension k passes by. A `Format` says how large they
+are, and how the numbers of A and B lie in memory for them. In each step a tile takes rows + vectors loads for rows x vectors
+multiplications, so the larger the tile the better, until it no longer fits into the registers:
 
-    AVX-512     32 registers of 16    8 x 48: 24 + 3 + 1
-    AVX2        16 registers of 8     4 x 24: 12 + 3 + 1
-    otherwise   16 registers of 4     4 x 8:   8 + 2 + 1
+    float32     AVX-512     32 registers of 16    8 x 48: 24 sums, 3 vectors of B, 1 number of A
+                AVX2        16 registers of 8     4 x 24: 12 sums, 3 vectors of B, 1 number of A
+                otherwise   16 registers of 4     4 x 8:   8 sums, 2 vectors of B, 1 number of A
+    bfloat16    AMX          8 tiles of 16 x 16   32 x 32: 4 tiles of sums, 2 of B, 2 of A
+                AVX-512     32 registers of 16    8 x 48, two k at a time
 
 Other processors can be emulated, for tests: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say what code is made for.
 """
 
 from __future__ import annotations
 
+import ctypes
+import platform
+import sys
+from typing import NamedTuple
+
 import llvmlite.binding
 import numba
+
+
+class Format(NamedTuple):
+    """
+    The tile of a product, and how A and B are packed for it.
+
+    Attributes
+    ----------
+    rows, vectors : int
+        The tile is `rows` rows and `vectors` vectors of LANES columns.
+    block : int
+        How many k are packed at once.
+    lines : int
+        How many lines a block of B becomes: one for each k, or one for each pair of two.
+    unit : int
+        How many elements of the packed array a line holds for each column.
+    """
+
+    rows: int
+    vectors: int
+    block: int
+    lines: int
+    unit: int
 
 
 def _features() -> frozenset[str]:
@@ -26,14 +56,24 @@ def _features() -> frozenset[str]:
     return frozenset(name for name, has in llvmlite.binding.get_host_cpu_features().items() if has)
 
 
+def _may_use_tiles() -> bool:
+    """Ask Linux for AMX's registers, which it gives only to those who ask (arch_prctl, ARCH_REQ_XCOMP_PERM)."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
+
+
 FEATURES = _features()
 FUSED = "fma" in FEATURES  # a * b + c in one instruction, rounded once
-BFLOAT16 = {"avx512f", "avx512bf16", "avx512bw"} <= FEATURES
+TILES = {"avx512f", "avx512bf16", "amx-tile", "amx-bf16"} <= FEATURES and _may_use_tiles()
+BFLOAT16 = TILES or {"avx512f", "avx512bf16", "avx512bw"} <= FEATURES
 
 if "avx512f" in FEATURES:
-    LANES, ROWS, VECTORS = 16, 8, 3
+    LANES, FLOAT32 = 16, Format(rows=8, vectors=3, block=16, lines=16, unit=1)
 elif "avx2" in FEATURES and FUSED:
-    LANES, ROWS, VECTORS = 8, 4, 3
+    LANES, FLOAT32 = 8, Format(rows=4, vectors=3, block=8, lines=8, unit=1)
 else:
-    LANES, ROWS, VECTORS = 4, 4, 2
-COLUMNS = LANES * VECTORS
+    LANES, FLOAT32 = 4, Format(rows=4, vectors=2, block=4, lines=4, unit=1)
+# float32 arrays hold numbers, uint32 arrays pairs of bfloat16, uint16 arrays bfloat16 as AMX has them.
+PAIRS = Format(rows=8, vectors=3, block=16, lines=8, unit=1)
+AMX = Format(rows=32, vectors=2, block=32, lines=16, unit=2)

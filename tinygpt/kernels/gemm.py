@@ -1,0 +1,211 @@
+"""
+Matrix product: C (+)= A B, the greater part of every training step, in float32 or with factors rounded to bfloat16.
+
+    for each CHUNK of k, and within it for each slab of A's rows:
+        (1) pack the slab of A, shared by all threads
+        (2) for each unit, a panel of columns of B times some of A's rows:
+                pack the panel of B for this thread, which keeps it in its own cache
+                for each panel of A: one tile of C
+
+The sizes follow the caches: a panel of B (CHUNK x 48 numbers, 147 kB) stays in a core's own cache while the slab of A (at
+most SLAB numbers, 4 MB) passes by, and each number of C is read and written once a chunk. A thread takes the next unit when it is
+done with one, so a core that is slower for a while delays nobody; each number of C is summed in the order of k by whoever
+does it, so the result is the same, bit for bit, for any number of threads.
+
+Both matrices may be stored either way: A (M, K) or (K, M), B (K, N) or (N, K), always C-contiguous.
+
+Source: Goto & van de Geijn 2008, ACM TOMS 34(3), section 5, with the roles of A and B exchanged.
+Cost:   2 M N K operations; packing moves A once and B once for every UNIT panels of rows, 8 bytes a number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from tinygpt import buffers, runtime
+from tinygpt.kernels import inlined, kernel, parallel, threads
+from tinygpt.kernels.packing import pack_a, pack_b
+from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
+from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, WITH_BIAS, begin_tiles, end_tiles, tile_1, tile_2, tile_3
+from tinygpt.kernels.vectors import take
+
+CHUNK = 768  # numbers along k
+SLAB = 2**20  # numbers of A that are packed at a time
+UNIT = 512  # rows of A that a panel of B is packed for
+
+_STAGED = 32 * 32  # the largest block, with zeros around it
+_SCRATCH = 32 * 48  # the largest tile
+_NO_BIAS = np.zeros(LANES * 3, np.float32)
+
+
+def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=None):
+    """
+    C = A B, C += A B or C = A B + bias, for C-contiguous float32 matrices.
+
+    Parameters
+    ----------
+    a : ndarray, float32, (M, K) if `a_along_k`, else (K, M)
+    b : ndarray, float32, (N, K) if `b_along_k`, else (K, N)
+    c : ndarray, float32, (M, N)
+        Must not overlap the others.
+    accumulate : bool
+        Add to what `c` holds; else overwrite it.
+    bias : ndarray, float32, (N,), optional
+        Added to each row; not together with `accumulate`.
+
+    Raises
+    ------
+    ValueError
+        If a shape, a type or the order in memory does not fit.
+
+    Notes
+    -----
+    With `set_float32_matmul_precision("medium")` the numbers of A and B are rounded to bfloat16 where the processor
+    multiplies that faster.
+
+    Examples
+    --------
+    >>> c = np.empty((2, 1), np.float32)
+    >>> multiply(np.array([[1, 2], [3, 4]], np.float32), np.array([[10], [1]], np.float32), c)
+    >>> c
+    array([[12.],
+           [34.]], dtype=float32)
+    """
+    rows, depth = a.shape if a_along_k else a.shape[::-1]
+    columns = _check(a, b, c, rows, depth, b_along_k, accumulate, bias)
+    if rows == 0 or columns == 0:
+        return
+    if depth == 0:
+        if not accumulate:
+            c[...] = 0 if bias is None else bias
+        return
+    mode = ACCUMULATE if accumulate else OVERWRITE if bias is None else WITH_BIAS
+    form, dtype = _format()
+    chunk = min(CHUNK, -(-depth // form.block) * form.block)
+    slab = max(form.rows, SLAB // chunk // form.rows * form.rows)
+    workers = threads() if rows * columns * depth > 2**15 else 1
+    words = 4 // dtype.itemsize * form.lines * (chunk // form.block)  # for a row of A, or a column of B
+    packed_a = buffers.empty(-(-min(slab, rows) // form.rows) * form.rows * words, dtype)
+    packed_b = buffers.empty((workers, LANES * form.vectors * words), dtype)
+    scratch = buffers.empty((workers, _STAGED + _SCRATCH), np.float32)
+    counters = np.zeros((-(-depth // chunk)) * (-(-rows // slab)) * 2, np.int64)
+    sizes = (rows, columns, depth, chunk, slab, workers)
+    _multiply(
+        a.reshape(-1), b.reshape(-1), c.reshape(-1), _NO_BIAS if bias is None else bias, a_along_k, b_along_k, mode, sizes,
+        form, packed_a, packed_b, scratch, counters, AMX_LAYOUT,
+    )  # fmt: skip
+
+
+def _check(a, b, c, rows, depth, b_along_k, accumulate, bias):
+    """Raise unless everything fits; return the number of columns."""
+    columns, inner = b.shape if b_along_k else b.shape[::-1]
+    if inner != depth or c.shape != (rows, columns):
+        raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {rows, depth}, {inner, columns}, {c.shape}")
+    for name, array in (("a", a), ("b", b), ("c", c)):
+        if array.dtype != np.float32 or not array.flags.c_contiguous:
+            raise ValueError(f"multiply: {name} must be C-contiguous float32, got {array.dtype}, strides {array.strides}")
+    if bias is not None:
+        if bias.shape != (columns,) or bias.dtype != np.float32 or not bias.flags.c_contiguous or accumulate:
+            raise ValueError(f"multiply: bias must be contiguous float32 of shape ({columns},), and accumulate False")
+    return columns
+
+
+def _format():
+    """How the factors are packed, as the precision of products and the processor want it."""
+    if runtime.get_float32_matmul_precision() != "medium" or not BFLOAT16:
+        return FLOAT32, np.dtype(np.float32)
+    return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
+
+
+@parallel
+def _multiply(a, b, c, bias, a_along_k, b_along_k, mode, sizes, form, packed_a, packed_b, scratch, counters, layout):
+    rows, columns, depth, chunk, slab, workers = sizes
+    phase = np.int64(0)
+    for k in range(0, depth, chunk):
+        deep = min(chunk, depth - k)
+        how = mode if k == 0 else np.int64(ACCUMULATE)
+        for row in range(0, rows, slab):
+            high = min(slab, rows - row)
+            for worker_ in prange(workers):
+                worker = np.int64(worker_)
+                _pack_panels(a, a_along_k, rows, depth, row, high, k, deep, packed_a, form, scratch[worker], counters, phase)
+            for worker_ in prange(workers):
+                worker = np.int64(worker_)
+                begin_tiles(packed_a, layout)
+                _multiply_units(
+                    b, b_along_k, columns, depth, row, high, k, deep, packed_a, packed_b[worker], c, bias, how, form,
+                    scratch[worker], counters, phase + 1,
+                )  # fmt: skip
+                end_tiles(packed_a)
+            phase += 2
+
+
+@kernel
+def _pack_panels(a, along_k, all_rows, depth, row, high, k, deep, packed, form, scratch, counters, phase):
+    """(1) Pack panels of A, whichever is next, until none is left."""
+    panels = (high + form.rows - 1) // form.rows
+    size = form.rows * form.lines * form.unit * ((deep + form.block - 1) // form.block)
+    stride = depth if along_k else all_rows
+    staged = scratch[:_STAGED]
+    while True:
+        panel = take(counters, phase)
+        if panel >= panels:
+            break
+        first = panel * form.rows
+        height = min(form.rows, high - first)
+        pack_a(a, along_k, stride, row + first, height, k, deep, packed, panel * size, form, staged)
+
+
+@kernel
+def _multiply_units(
+    b, along_k, all_columns, depth, row, high, k, deep, packed_a, packed_b, c, bias, mode, form, scratch, counters, phase
+):
+    """(2) Multiply units, whichever is next, until none is left."""
+    width = LANES * form.vectors
+    units = (high + UNIT - 1) // UNIT
+    panels = (all_columns + width - 1) // width
+    stride = depth if along_k else all_columns
+    staged, edge = scratch[:_STAGED], scratch[_STAGED:]
+    while True:
+        unit = take(counters, phase)
+        if unit >= units * panels:
+            break
+        column = unit // units * width
+        wide = min(width, all_columns - column)
+        pack_b(b, along_k, stride, column, wide, k, deep, packed_b, 0, form, staged)
+        first = unit % units * UNIT
+        for part in range(first, min(first + UNIT, high), form.rows):
+            place = part * form.lines * form.unit * ((deep + form.block - 1) // form.block)
+            _tile(packed_a, place, packed_b, deep, c, row + part, column, min(form.rows, high - part), wide,
+                  all_columns, mode, bias, form, edge)  # fmt: skip
+
+
+@inlined
+def _tile(packed_a, place, packed_b, deep, c, row, column, high, wide, stride, mode, bias, form, edge):
+    """One tile of C: straight into it, or by way of `edge` where the tile is larger than what is left of C."""
+    vectors = (wide + LANES - 1) // LANES
+    lines = (deep * form.lines + form.block - 1) // form.block
+    target = row * stride + column
+    if high == form.rows and wide == vectors * LANES:
+        _whole(packed_a, place, packed_b, lines, c, target, stride, mode, bias, column if mode == WITH_BIAS else 0, vectors)
+    else:
+        _whole(packed_a, place, packed_b, lines, edge, 0, vectors * LANES, OVERWRITE, edge, 0, vectors)
+        for i in range(high):
+            for j in range(wide):
+                total = edge[i * vectors * LANES + j]
+                if mode == ACCUMULATE:
+                    total = c[target + i * stride + j] + total
+                elif mode == WITH_BIAS:
+                    total = total + bias[column + j]
+                c[target + i * stride + j] = total
+
+
+@kernel
+def _whole(a, place, b, lines, c, target, stride, mode, bias, column, vectors):
+    if vectors == 3:
+        tile_3(a, place, b, 0, lines, c, target, stride, mode, bias, column)
+    elif vectors == 2:
+        tile_2(a, place, b, 0, lines, c, target, stride, mode, bias, column)
+    else:
+        tile_1(a, place, b, 0, lines, c, target, stride, mode, bias, column)
