@@ -40,10 +40,10 @@ def doubling(calls=None, out=lambda x: 2 * x, dx=lambda dout: 2 * dout) -> Op:
         calls.append("forward")
         return out(x) + np.asarray(offset, x.dtype), "kernel's own"
 
-    def kernel_backward(dout, saved):
+    def kernel_backward(dout, saved, into):
         assert saved == "kernel's own"
         calls.append("backward")
-        return (dx(dout),)
+        into[0].write(dx(dout))
 
     return Op("doubling", forward, backward, SimpleNamespace(forward=kernel_forward, backward=kernel_backward))
 
@@ -180,6 +180,8 @@ def test_check_names_the_op_and_the_direction_that_disagree(wrong, dtype):
     with implementation("check"):
         with pytest.raises(ValueError, match=r"^doubling\.forward: .*kernel"):
             apply(doubling(out=wrong), x)
+        if wrong(x.data).shape != x.shape:
+            return  # a kernel's backward writes into memory of the right shape, always
         out = apply(doubling(dx=wrong), x)
         with pytest.raises(ValueError, match=r"^doubling\.backward: .*kernel"):
             out.sum().backward()

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tinygpt import runtime
-from tinygpt.graph import Node, Op, check_gradient, checksum, rule_of, walk_back
+from tinygpt.graph import Node, Op, check_gradient, checksum, walk_back
 from tinygpt.tensor_methods import TensorMethods
+from tinygpt.twin import rule_of
 
 
 class _Recording(threading.local):
@@ -79,11 +80,13 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     array([2., 6.], dtype=float32)
     """
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
-    rule = rule_of(op)
-    out, saved = rule.forward(*(tensor.data for tensor in tensors), **attrs)
+    parents = tuple(tensor.node if _recording.enabled else None for tensor in tensors)
+    arrays = [tensor.data for tensor in tensors]
+    wanted = tuple(parent is not None for parent in parents)
+    rule = rule_of(op, arrays, attrs)
+    out, saved = rule.forward(arrays, attrs, wanted)
     out = np.asarray(out)
-    parents = tuple(tensor.node for tensor in tensors)
-    if not _recording.enabled or all(parent is None for parent in parents) or out.dtype.kind != "f":
+    if not any(wanted) or out.dtype.kind != "f":
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = rule.backward, saved

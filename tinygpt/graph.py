@@ -24,11 +24,12 @@ import heapq
 import itertools
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt import runtime
+from tinygpt import buffers, runtime
 from tinygpt.buffers import GradientCell, Holders, Slot
 
 
@@ -46,7 +47,8 @@ class Op(NamedTuple):
         ``backward(dout, saved) -> (dinput_0, dinput_1, ...)``, each with its input's shape and dtype. Results may be
         `dout` itself or a view of it; the engine never writes into what two gradients share.
     kernel : optional
-        An object with a `forward` and a `backward` of its own, taken when the implementation is "kernels".
+        The module that holds the fast twin of both, or its name (then it is imported when it is first needed), taken
+        when the implementation is "kernels". See `twin.py` for what it offers.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Op(NamedTuple):
 
 _creation = itertools.count()
 _FREED = object()
+WRITTEN = object()  # what a backward returns in place of a gradient that it has written into its slot
 
 
 class Node:
@@ -70,7 +73,7 @@ class Node:
         self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
         self.saved: Any = None
-        self.backward: Any = None  # the rule that made it: that of the op, or of its kernel
+        self.backward: Any = None  # of the rule that made it, (dout, saved, destinations) -> gradients: see twin.py
         self.checksum = 0
         self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] = []
         self.grad: np.ndarray | None = None
@@ -81,6 +84,13 @@ class Node:
     def name(self) -> str:
         """The op's name."""
         return "leaf" if self.op is None else self.op.name
+
+    def slot(self) -> Slot:
+        """Memory for one more share of a leaf's gradient: from now on it counts as written."""
+        written = self.grad is not None
+        if not written:
+            self.grad = np.empty(self.shape, self.dtype) if self.memory is None else self.memory
+        return Slot(self.grad, add=written)
 
     def deposit(self, cell: GradientCell) -> None:
         """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""
@@ -95,30 +105,67 @@ class Node:
 
 def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
     """The chain rule, from the newest node to the oldest."""
-    pending = {root: GradientCell(dout, Holders(1))}
-    newest_first = [(-root.order, root)]
-    while newest_first:
-        node = heapq.heappop(newest_first)[1]
-        cell = _run_hooks(node, pending.pop(node))
+    frontier = _Frontier()
+    frontier.add(root, GradientCell(dout, Holders(1)))
+    while frontier.newest_first:
+        node, cell = frontier.next()
+        cell = _run_hooks(node, cell)
         if node.keeps_grad:
             node.deposit(cell if node.op is None else GradientCell(cell.array, Holders(2)))  # 2: op.backward needs it
         if node.op is None:
             continue
-        for parent, share in _shares(node, cell):
-            if parent.op is None and not parent.hooks:
-                parent.deposit(share)  # a leaf needs no completion: write straight into its gradient
-                share.release()
-            elif parent in pending:
-                pending[parent].add(share.array)
-                share.release()
-            else:
-                pending[parent] = share
-                heapq.heappush(newest_first, (-parent.order, parent))
+        for parent, share in _shares(node, cell, frontier):
+            frontier.add(parent, share)
         if not retain_graph:
             node.saved, node.parents = _FREED, ()
 
 
-def _shares(node: Node, cell: GradientCell) -> list[tuple[Node, GradientCell]]:
+class _Frontier:
+    """The nodes that some consumer has given a gradient to, and that wait for the others."""
+
+    def __init__(self) -> None:
+        self.pending: dict[Node, GradientCell] = {}
+        self.newest_first: list[tuple[int, Node]] = []
+
+    def next(self) -> tuple[Node, GradientCell]:
+        """The newest node: all its consumers have been visited, so its gradient is complete."""
+        node = heapq.heappop(self.newest_first)[1]
+        return node, self.pending.pop(node)
+
+    def add(self, node: Node, share: GradientCell) -> None:
+        """Add one consumer's share to a node's gradient."""
+        if _needs_no_completion(node):
+            node.deposit(share)
+            share.release()
+        elif node in self.pending:
+            self.pending[node].add(share.array)
+            share.release()
+        else:
+            self._wait(node, share)
+
+    def slot(self, node: Node) -> Slot:
+        """Memory that a consumer may write or add its share to itself, in place of `add`."""
+        if _needs_no_completion(node):
+            return node.slot()
+        if node not in self.pending:
+            self._wait(node, GradientCell(buffers.empty(node.shape, node.dtype), Holders(1)))
+            return Slot(self.pending[node].array, add=False)
+        cell = self.pending[node]
+        before, cell.array = cell.array, cell.owned()
+        if cell.array is not before:
+            np.copyto(cell.array, before)
+        return Slot(cell.array, add=True)
+
+    def _wait(self, node: Node, cell: GradientCell) -> None:
+        self.pending[node] = cell
+        heapq.heappush(self.newest_first, (-node.order, node))
+
+
+def _needs_no_completion(node: Node) -> bool:
+    return node.op is None and not node.hooks  # a leaf: every share goes straight into its gradient
+
+
+def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[Node, GradientCell]]:
     """Run one backward and give each parent its gradient, counting who holds the memory behind it."""
     name = node.name
     if node.saved is _FREED:
@@ -128,7 +175,8 @@ def _shares(node: Node, cell: GradientCell) -> list[tuple[Node, GradientCell]]:
         )
     if runtime.DEBUG and node.checksum != checksum(node.saved):
         raise RuntimeError(f"{name}: an array saved for backward was changed in place after the forward; copy it first")
-    gradients = node.backward(cell.array, node.saved)
+    destinations = [None if parent is None else partial(frontier.slot, parent) for parent in node.parents]
+    gradients = node.backward(cell.array, node.saved, destinations)
     got = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
     if got != len(node.parents):
         raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
@@ -137,7 +185,7 @@ def _shares(node: Node, cell: GradientCell) -> list[tuple[Node, GradientCell]]:
     holders[_memory(cell.array)] = cell.holders
     shares = []
     for index, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
-        if parent is not None:
+        if parent is not None and gradient is not WRITTEN:
             gradient = np.asarray(gradient)
             check_gradient(f"{name}.backward: input {index}", gradient, parent)
             shares.append((parent, GradientCell(gradient, holders.setdefault(_memory(gradient), Holders())).hold()))
@@ -177,46 +225,6 @@ def check_gradient(who: str, gradient: Any, node: Node) -> None:
     if getattr(gradient, "shape", None) != node.shape or gradient.dtype != node.dtype:
         got = f"{gradient.dtype} {gradient.shape}" if hasattr(gradient, "shape") else type(gradient).__name__
         raise ValueError(f"{who}: the gradient must be {node.dtype} {node.shape}, like its tensor, got {got}")
-
-
-def rule_of(op: Op) -> Op | Any:
-    """The pair of functions that the current implementation runs for `op`."""
-    implementation = runtime.current_implementation()
-    if op.kernel is None or implementation == "numpy":
-        return op
-    return op.kernel if implementation == "kernels" else _both(op)
-
-
-def _both(op: Op) -> Op:
-    """Kernel and reference side by side, each with its own `saved`; an error where they part."""
-
-    def forward(*arrays: np.ndarray, **attrs: Any) -> tuple[Any, Any]:
-        out, kernel_saved = op.kernel.forward(*arrays, **attrs)
-        reference_out, saved = op.forward(*arrays, **attrs)
-        _compare(op.name, "forward", [out], [reference_out])
-        return out, (kernel_saved, saved)
-
-    def backward(dout: np.ndarray, saved: Any) -> tuple[Any, ...]:
-        gradients = op.kernel.backward(dout, saved[0])
-        _compare(op.name, "backward", gradients, op.backward(dout, saved[1]))
-        return gradients
-
-    return Op(op.name, forward, backward)
-
-
-def _compare(name: str, direction: str, ours: Any, theirs: Any) -> None:
-    kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
-    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        scale = np.max(np.abs(b), initial=0, where=np.isfinite(b))
-        tolerance = (1e-4 if np.asarray(b).dtype == np.float32 else 1e-10) * scale
-        if not np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True):
-            gap = np.max(np.abs(np.asarray(a, np.float64) - b))
-            raise ValueError(
-                f"{name}.{direction}: kernel and reference disagree on result {index} by {gap:.3g}, "
-                f"where {tolerance:.3g} is allowed; implementation('numpy') runs the reference alone"
-            )
 
 
 def checksum(saved: Any) -> int:

@@ -45,7 +45,7 @@ def linear_backward(dout, saved):
     return dx, dweight, dbias
 
 
-LINEAR = Op("linear", linear_forward, linear_backward)
+LINEAR = Op("linear", linear_forward, linear_backward, kernel="tinygpt.kernels.linear")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""
+Linear, on all threads: the twin of ops/linear.py.
+
+    (1) out = x @ weight + bias        the bias is added while the tile is in registers
+    (1) dx = dout @ weight^T,  dweight = x^T dout        nothing is transposed: the product reads either order
+        dbias = sum_N(dout)            by parts of 64 rows, joined in their order
+
+Each product writes or adds where its gradient belongs.
+
+Cost: see ops/linear.py and gemm.py; dbias reads dout once more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from tinygpt import buffers
+from tinygpt.kernels import all_float32 as accepts
+from tinygpt.kernels import parallel, rows_of, threads
+from tinygpt.kernels.gemm import multiply
+
+__all__ = ["accepts", "backward", "forward"]
+
+_PART = 64  # rows
+
+
+def forward(x, weight, bias):
+    inputs, outputs = weight.shape
+    out = buffers.empty((*x.shape[:-1], outputs), np.float32)
+    weight = np.ascontiguousarray(weight)
+    multiply(rows_of(x, inputs), weight, out.reshape(-1, outputs), bias=np.ascontiguousarray(bias))  # (1)
+    return out, (x, weight)
+
+
+def backward(dout, saved, into):
+    x, weight = saved
+    inputs, outputs = weight.shape
+    rows, drows = rows_of(x, inputs), rows_of(dout, outputs)
+    dx, dweight, dbias = into
+    if dx is not None:
+        multiply(drows, weight, dx.array.reshape(-1, inputs), b_along_k=True, accumulate=dx.add)  # (1)
+    if dweight is not None:
+        multiply(rows, drows, dweight.array, a_along_k=False, accumulate=dweight.add)  # (1)
+    if dbias is not None:
+        sum_rows(drows, dbias.array, dbias.add)  # (1)
+
+
+def sum_rows(rows: np.ndarray, total: np.ndarray, add: bool) -> None:
+    """total (+)= the sum of all rows; float32, (N, C) and (C,)."""
+    parts = max(1, -(-len(rows) // _PART))
+    threads()
+    partial = buffers.empty((parts, rows.shape[1]), np.float32)
+    _sum_rows(rows, partial, total, add, parts)
+
+
+@parallel
+def _sum_rows(rows, partial, total, add, parts):
+    for part_ in prange(parts):
+        part = np.int64(part_)
+        sums = partial[part]
+        sums[:] = np.float32(0)
+        for n in range(part * _PART, min(len(rows), (part + 1) * _PART)):
+            for c in range(len(sums)):
+                sums[c] += rows[n, c]
+    for c in range(len(total)):
+        result = total[c] if add else np.float32(0)
+        for part in range(parts):
+            result += partial[part, c]
+        total[c] = result

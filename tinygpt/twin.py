@@ -1,0 +1,148 @@
+"""
+Which code runs for an op: its NumPy reference, its kernel, or both side by side.
+
+A kernel is a module (or any object) that offers
+
+    accepts(*arrays, **attrs)        optional: whether it takes these inputs. Where not, the reference runs
+    forward(*arrays, **attrs)        -> out, saved
+    backward(dout, saved, into)      writes the gradient of input i into the slot `into[i]`, which says whether to add to
+                                     what is there or to overwrite it; None where nobody wants that gradient. Without a
+                                     backward the reference's runs, on what the kernel's forward saved
+    EAGER = True                     optional: `forward` is also told, as `wanted`, a bool for each input, which gradients
+                                     backward will be asked for, so that it can compute them while it has what it needs
+
+The reference returns its gradients, as a reader expects of a function; a kernel writes them where they belong, so that
+nothing is allocated and a second gradient is added while it is computed. A `Rule` makes one of both for the engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygpt import runtime
+from tinygpt.buffers import Slot
+from tinygpt.graph import WRITTEN, Op
+
+Destination = Callable[[], Slot]
+
+
+class Rule(NamedTuple):
+    """
+    What the engine calls.
+
+    Attributes
+    ----------
+    forward : callable
+        ``forward(arrays, attrs, wanted) -> (out, saved)``.
+    backward : callable
+        ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is wanted, else a
+        function that gives the slot for it; a gradient that was written there is returned as `WRITTEN`.
+    """
+
+    forward: Callable[[Sequence[np.ndarray], dict[str, Any], tuple[bool, ...]], tuple[Any, Any]]
+    backward: Callable[[np.ndarray, Any, Sequence[Destination | None]], Sequence[Any]]
+
+
+def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule:
+    """
+    The code that the current implementation runs for `op` on these inputs.
+
+    Parameters
+    ----------
+    op : Op
+    arrays, attrs
+        What the op is about to be called with: a kernel may leave some inputs to the reference.
+    """
+    implementation = runtime.current_implementation()
+    if op.kernel is None or implementation == "numpy":
+        return _reference(op)
+    kernel = importlib.import_module(op.kernel) if isinstance(op.kernel, str) else op.kernel
+    if not getattr(kernel, "accepts", _anything)(*arrays, **attrs):
+        return _reference(op)
+    rule = _kernel(op, kernel)
+    return rule if implementation == "kernels" else _both(op, rule)
+
+
+def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:
+    return True
+
+
+def _reference(op: Op) -> Rule:
+    return Rule(
+        lambda arrays, attrs, wanted: op.forward(*arrays, **attrs),
+        lambda dout, saved, destinations: op.backward(dout, saved),
+    )
+
+
+def _kernel(op: Op, kernel: Any) -> Rule:
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], wanted: tuple[bool, ...]) -> tuple[Any, Any]:
+        if getattr(kernel, "EAGER", False):
+            return kernel.forward(*arrays, wanted=wanted, **attrs)
+        return kernel.forward(*arrays, **attrs)
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+        if not hasattr(kernel, "backward"):
+            return op.backward(dout, saved)
+        slots = [None if slot is None else slot() for slot in destinations]
+        into, later = _separate(slots)
+        kernel.backward(dout, saved, into)
+        for slot, gradient in later:
+            slot.write(gradient)
+        return [WRITTEN] * len(destinations)
+
+    return Rule(forward, backward)
+
+
+def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tuple[Slot, np.ndarray]]]:
+    """Where one tensor is several inputs: memory of its own for all but the first, to be added when all is written."""
+    into: list[Slot | None] = []
+    later = []
+    for slot in slots:
+        if slot is not None and any(other is not None and other.array is slot.array for other in into):
+            later.append((slot, np.empty_like(slot.array)))
+            slot = Slot(later[-1][1], add=False)
+        into.append(slot)
+    return into, later
+
+
+def _both(op: Op, kernel: Rule) -> Rule:
+    """Kernel and reference side by side, each with its own `saved`; an error where they part."""
+
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], wanted: tuple[bool, ...]) -> tuple[Any, Any]:
+        out, kernel_saved = kernel.forward(arrays, attrs, wanted)
+        reference_out, saved = op.forward(*arrays, **attrs)
+        _compare(op.name, "forward", [out], [reference_out])
+        shapes = [(array.shape, array.dtype) for array in arrays]
+        return out, (kernel_saved, saved, shapes)
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+        kernel_saved, reference_saved, shapes = saved
+        memory = [np.full(shape, np.nan, dtype) for shape, dtype in shapes]  # who reads garbage shall be seen
+        slots = [None if slot is None else (lambda i=i: Slot(memory[i], add=False)) for i, slot in enumerate(destinations)]
+        written = kernel.backward(dout, kernel_saved, slots)
+        ours = [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
+        theirs = op.backward(dout, reference_saved)
+        kept = [i for i, slot in enumerate(slots) if slot is not None]
+        _compare(op.name, "backward", [ours[i] for i in kept], [theirs[i] for i in kept])
+        return ours
+
+    return Rule(forward, backward)
+
+
+def _compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        scale = np.max(np.abs(b), initial=0, where=np.isfinite(b))
+        tolerance = runtime.kernel_tolerance(np.asarray(b).dtype == np.float64) * scale
+        if not np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True):
+            gap = np.max(np.abs(np.asarray(a, np.float64) - b))
+            raise ValueError(
+                f"{name}.{direction}: kernel and reference disagree on result {index} by {gap:.3g}, "
+                f"where {tolerance:.3g} is allowed; implementation('numpy') runs the reference alone"
+            )
