@@ -22,6 +22,8 @@ RUNS = {"train", "settings", "dataset", "evaluate", "interrupt", "run_log", *MOD
 MAY_IMPORT = {
     "runtime": set(),
     "buffers": set(),
+    "compiler": set(),
+    "kernels": {"buffers", "compiler", "kernels"},
     "durable": set(),
     "swap": {"durable"},
     "config": set(),
@@ -29,8 +31,9 @@ MAY_IMPORT = {
     "user_cache": set(),
     "tokenizer": {"durable", "tokenizer", "user_cache"},
     "graph": {"buffers"},
+    "twin": {"buffers", "graph"},
     "tensor_methods": {"autograd"},  # for type checkers only
-    "autograd": {"graph", "tensor_methods"},
+    "autograd": {"graph", "tensor_methods", "twin"},
     "gradient_check": ENGINE,
     "ops": {"ops", *ENGINE},
     "functional": {"ops"},
@@ -55,7 +58,17 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": {"autograd", "config", "gradient_check", "graph", "model", "optim", "tokenizer"},
 }
-CORE = ["graph.py", "autograd.py", "tensor_methods.py", "buffers.py", "nn.py", "model.py", "optim.py", "ops/*.py"]
+CORE = [
+    "graph.py",
+    "twin.py",
+    "autograd.py",
+    "tensor_methods.py",
+    "buffers.py",
+    "nn.py",
+    "model.py",
+    "optim.py",
+    "ops/*.py",
+]
 
 
 def name_of(path: Path) -> str:
@@ -153,11 +166,21 @@ def test_every_gpt2_op_has_the_four_parts_and_its_test():
             assert word in ast.get_docstring(tree), f"ops/{op}.py: the docstring lacks {word!r}"
 
 
+def test_every_kernel_that_is_an_ops_twin_has_its_test_and_its_benchmark():
+    ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"}
+    twins = {path.stem for path in (PACKAGE / "kernels").glob("*.py")} & ops
+    assert "linear" in twins
+    for name in twins:
+        assert f'kernel="tinygpt.kernels.{name}"' in (PACKAGE / "ops" / f"{name}.py").read_text(encoding="utf-8")
+        assert (ROOT / "tests" / "kernels" / f"test_{name}.py").exists()
+        assert (ROOT / "benchmarks" / f"bench_{name}.py").exists()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_and_public_function_says_what_it_is(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
-    pairs = ("_forward", "_backward")  # the module's docstring is theirs
+    pairs = ("_forward", "_backward", "forward", "backward", "accepts")  # the module's docstring is theirs
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node) or node.name.endswith(pairs), f"{path.name}: {node.name} has no docstring"

@@ -8,8 +8,8 @@ one would corrupt the other. So a gradient travels in a *cell*, the array togeth
     one holder     the next gradient is added in place, nothing is allocated
     more holders   the sum goes into a new array, once, and the others keep what they had
 
-A training step needs the same large arrays as the step before. Fresh memory from the system is slow, since each page of it
-is filled with zeros when it is first touched: `empty` takes it from a *pool* that keeps what was used before.
+A training step needs the same large arrays as the step before. Fresh memory from the system is slow, since each page of
+it is filled with zeros when it is first touched: `empty` takes it from a *pool* that keeps what was used before.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 Numba, as tinygpt uses it: decorators whose compiled code is kept on disk and never goes stale.
 
-Numba's own cache looks at the file that holds a function, not at the files of the functions that it calls: after an edit
-there, it would run the old code without a word. So the code of each *group* of kernels is kept in a folder named by a
-hash of all files of the group, of Numba's version and of the processor's features. A changed file is a new folder.
+Numba's own cache looks at the file that holds a function, not at the files of the functions that it calls: after an
+edit there, it would run the old code without a word. So the code of each *group* of kernels is kept in a folder named
+by a hash of all files of the group, of Numba's version and of the processor's features. A changed file is a new folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """
-The settings that every part of tinygpt reads: which implementation runs, on how many threads, how exact its products are,
-and whether to look for mistakes.
+The settings that every part of tinygpt reads: which implementation runs, on how many threads, how exact its products
+are, and whether to look for mistakes.
 
 Which implementation runs is a matter of each thread, so that one can race the kernels while another steps through the
 reference. The number of threads and the precision of products hold for the whole process.
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 IMPLEMENTATIONS = ("kernels", "numpy", "check")
 PRECISIONS = ("highest", "high", "medium")
 
-# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits, and memory
-# that is given back is filled with NaN.
+# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits, and
+# memory that is given back is filled with NaN.
 DEBUG = os.environ.get("TINYGPT_DEBUG", "0") not in ("", "0")
 
 

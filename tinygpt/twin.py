@@ -3,13 +3,13 @@ Which code runs for an op: its NumPy reference, its kernel, or both side by side
 
 A kernel is a module (or any object) that offers
 
-    accepts(*arrays, **attrs)        optional: whether it takes these inputs. Where not, the reference runs
-    forward(*arrays, **attrs)        -> out, saved
-    backward(dout, saved, into)      writes the gradient of input i into the slot `into[i]`, which says whether to add to
-                                     what is there or to overwrite it; None where nobody wants that gradient. Without a
-                                     backward the reference's runs, on what the kernel's forward saved
-    EAGER = True                     optional: `forward` is also told, as `wanted`, a bool for each input, which gradients
-                                     backward will be asked for, so that it can compute them while it has what it needs
+    accepts(*arrays, **attrs)      optional: whether it takes these inputs. Where not, the reference runs
+    forward(*arrays, **attrs)      -> out, saved
+    backward(dout, saved, into)    writes the gradient of input i into the slot `into[i]`, which says whether to add to
+                                   what is there or to overwrite it; None where nobody wants that gradient. Without a
+                                   backward the reference's runs, on what the kernel's forward saved
+    EAGER = True                   optional: `forward` is also told, as `wanted`, a bool for each input, which gradients
+                                   backward will be asked for, so that it can compute them while it has what it needs
 
 The reference returns its gradients, as a reader expects of a function; a kernel writes them where they belong, so that
 nothing is allocated and a second gradient is added while it is computed. A `Rule` makes one of both for the engine.
@@ -122,7 +122,9 @@ def _both(op: Op, kernel: Rule) -> Rule:
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         kernel_saved, reference_saved, shapes = saved
         memory = [np.full(shape, np.nan, dtype) for shape, dtype in shapes]  # who reads garbage shall be seen
-        slots = [None if slot is None else (lambda i=i: Slot(memory[i], add=False)) for i, slot in enumerate(destinations)]
+        slots = [
+            None if slot is None else (lambda i=i: Slot(memory[i], add=False)) for i, slot in enumerate(destinations)
+        ]
         written = kernel.backward(dout, kernel_saved, slots)
         ours = [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
         theirs = op.backward(dout, reference_saved)

@@ -3,10 +3,10 @@ The operations once more, as loops that Numba compiles: each file is the fast tw
 `ops/`, with the same names and the same step numbers, and works in memory that it is given.
 
 What a kernel module offers
-    accepts(*arrays, **attrs)        whether the kernel takes these; where not, the reference runs
-    forward(*arrays, **attrs)        -> out, saved
-    backward(dout, saved, into)      writes each input's gradient into its place: `into[i]` is a `Slot`, memory and whether
-                                     to add to it or to overwrite it, or None where nobody wants that gradient
+    accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs
+    forward(*arrays, **attrs)      -> out, saved
+    backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and whether
+                                   to add to it or to overwrite it, or None where nobody wants that gradient
 
 What to know before changing anything here
     No index is checked, so whatever comes from outside is validated in `ops/`, before a kernel sees it.
@@ -21,8 +21,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is awake
-# between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
+# How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is
+# awake between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000000")
 
 import numba

@@ -7,10 +7,10 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
                 pack the panel of B for this thread, which keeps it in its own cache
                 for each panel of A: one tile of C
 
-The sizes follow the caches: a panel of B (CHUNK x 48 numbers, 147 kB) stays in a core's own cache while the slab of A (at
-most SLAB numbers, 4 MB) passes by, and each number of C is read and written once a chunk. A thread takes the next unit when it is
-done with one, so a core that is slower for a while delays nobody; each number of C is summed in the order of k by whoever
-does it, so the result is the same, bit for bit, for any number of threads.
+The sizes follow the caches: a panel of B (CHUNK x 48 numbers, 147 kB) stays in a core's own cache while the slab of A
+(at most SLAB numbers, 4 MB) passes by, and each number of C is read and written once a chunk. A thread takes the next
+unit when it is done with one, so a core that is slower for a while delays nobody; each number of C is summed in the
+order of k by whoever does it, so the result is the same, bit for bit, for any number of threads.
 
 Both matrices may be stored either way: A (M, K) or (K, M), B (K, N) or (N, K), always C-contiguous.
 
@@ -27,7 +27,17 @@ from tinygpt import buffers, runtime
 from tinygpt.kernels import inlined, kernel, parallel, threads
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
-from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, WITH_BIAS, begin_tiles, end_tiles, tile_1, tile_2, tile_3
+from tinygpt.kernels.tile import (
+    ACCUMULATE,
+    AMX_LAYOUT,
+    OVERWRITE,
+    WITH_BIAS,
+    begin_tiles,
+    end_tiles,
+    tile_1,
+    tile_2,
+    tile_3,
+)
 from tinygpt.kernels.vectors import take
 
 CHUNK = 768  # numbers along k
@@ -101,13 +111,19 @@ def _check(a, b, c, rows, depth, b_along_k, accumulate, bias):
     """Raise unless everything fits; return the number of columns."""
     columns, inner = b.shape if b_along_k else b.shape[::-1]
     if inner != depth or c.shape != (rows, columns):
-        raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {rows, depth}, {inner, columns}, {c.shape}")
+        raise ValueError(
+            f"multiply: shapes must be (M, K), (K, N) and (M, N), got {rows, depth}, {inner, columns}, {c.shape}"
+        )
     for name, array in (("a", a), ("b", b), ("c", c)):
         if array.dtype != np.float32 or not array.flags.c_contiguous:
-            raise ValueError(f"multiply: {name} must be C-contiguous float32, got {array.dtype}, strides {array.strides}")
-    if bias is not None:
-        if bias.shape != (columns,) or bias.dtype != np.float32 or not bias.flags.c_contiguous or accumulate:
-            raise ValueError(f"multiply: bias must be contiguous float32 of shape ({columns},), and accumulate False")
+            got = f"{array.dtype}, strides {array.strides}"
+            raise ValueError(f"multiply: {name} must be C-contiguous float32, got {got}")
+    if bias is not None and (bias.shape != (columns,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
+        raise ValueError(
+            f"multiply: bias must be contiguous float32 of shape ({columns},), got {bias.dtype} {bias.shape}"
+        )
+    if bias is not None and accumulate:
+        raise ValueError("multiply: takes a bias or accumulates, not both; add the bias once, to the first product")
     return columns
 
 
@@ -129,7 +145,9 @@ def _multiply(a, b, c, bias, a_along_k, b_along_k, mode, sizes, form, packed_a, 
             high = min(slab, rows - row)
             for worker_ in prange(workers):
                 worker = np.int64(worker_)
-                _pack_panels(a, a_along_k, rows, depth, row, high, k, deep, packed_a, form, scratch[worker], counters, phase)
+                _pack_panels(
+                    a, a_along_k, rows, depth, row, high, k, deep, packed_a, form, scratch[worker], counters, phase
+                )
             for worker_ in prange(workers):
                 worker = np.int64(worker_)
                 begin_tiles(packed_a, layout)
@@ -159,7 +177,23 @@ def _pack_panels(a, along_k, all_rows, depth, row, high, k, deep, packed, form, 
 
 @kernel
 def _multiply_units(
-    b, along_k, all_columns, depth, row, high, k, deep, packed_a, packed_b, c, bias, mode, form, scratch, counters, phase
+    b,
+    along_k,
+    all_columns,
+    depth,
+    row,
+    high,
+    k,
+    deep,
+    packed_a,
+    packed_b,
+    c,
+    bias,
+    mode,
+    form,
+    scratch,
+    counters,
+    phase,
 ):
     """(2) Multiply units, whichever is next, until none is left."""
     width = LANES * form.vectors
@@ -188,7 +222,9 @@ def _tile(packed_a, place, packed_b, deep, c, row, column, high, wide, stride, m
     lines = (deep * form.lines + form.block - 1) // form.block
     target = row * stride + column
     if high == form.rows and wide == vectors * LANES:
-        _whole(packed_a, place, packed_b, lines, c, target, stride, mode, bias, column if mode == WITH_BIAS else 0, vectors)
+        _whole(
+            packed_a, place, packed_b, lines, c, target, stride, mode, bias, column if mode == WITH_BIAS else 0, vectors
+        )
     else:
         _whole(packed_a, place, packed_b, lines, edge, 0, vectors * LANES, OVERWRITE, edge, 0, vectors)
         for i in range(high):

@@ -1,10 +1,10 @@
 """
 Packing: the numbers of A and B, copied into the order in which the tile reads them, a block at a time.
 
-A panel is what one tile reads of A or B: `rows` rows of A, or up to `vectors` vectors of columns of B, over all k. Which
-memory is read from front to back depends on how the matrix is stored: *along k*, when k is the last axis of its array, else
-*across*. So there are four ways to read a block, and three formats to write it in (see processor.py), told apart by the
-type of the packed array:
+A panel is what one tile reads of A or B: `rows` rows of A, or up to `vectors` vectors of columns of B, over all k.
+Which memory is read from front to back depends on how the matrix is stored: *along k*, when k is the last axis of its
+array, else *across*. So there are four ways to read a block, and three formats to write it in (see processor.py), told
+apart by the type of the packed array:
 
     float32    a line of A is a[0..rows, k], a line of B is b[k, 0..columns]
     uint32     the same with pairs: a line is two k, rounded to bfloat16
@@ -78,7 +78,9 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
     return pack
 
 
-def _words_along(builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool) -> tuple[list[Any], int]:
+def _words_along(
+    builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool
+) -> tuple[list[Any], int]:
     """The words of a block that is stored along k, and how many make a line: its rows, transposed."""
     vectors = []
     for _ in range(across):
@@ -96,11 +98,15 @@ def _joined(builder: Any, low: Any, high: Any) -> Any:
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
 
-def _words_across(builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool) -> tuple[list[Any], int]:
+def _words_across(
+    builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool
+) -> tuple[list[Any], int]:
     """The words of a block that is stored across k, and how many make a line: its rows as they are, or in pairs."""
     rows = []
     for _ in range(form.block):
-        rows.append([load(builder, moved(builder, read, i), FLOAT, min(across, LANES)) for i in range(0, across, LANES)])
+        rows.append(
+            [load(builder, moved(builder, read, i), FLOAT, min(across, LANES)) for i in range(0, across, LANES)]
+        )
         read = moved(builder, read, stride)
     if form is not FLOAT32:
         rows = [

@@ -1,9 +1,9 @@
 """
 What the processor can do, and the shape of the tile that a matrix product is computed in.
 
-A product is made of tiles of C that stay in registers while the inner dimension k passes by. A `Format` says how large they
-are, and how the numbers of A and B lie in memory for them. In each step a tile takes rows + vectors loads for rows x vectors
-multiplications, so the larger the tile the better, until it no longer fits into the registers:
+A product is made of tiles of C that stay in registers while the inner dimension k passes by. A `Format` says how large
+they are, and how the numbers of A and B lie in memory for them. In each step a tile takes rows + vectors loads for rows
+x vectors multiplications, so the larger the tile the better, until it no longer fits into the registers:
 
     float32     AVX-512     32 registers of 16    8 x 48: 24 sums, 3 vectors of B, 1 number of A
                 AVX2        16 registers of 8     4 x 24: 12 sums, 3 vectors of B, 1 number of A
@@ -77,3 +77,4 @@ else:
 # float32 arrays hold numbers, uint32 arrays pairs of bfloat16, uint16 arrays bfloat16 as AMX has them.
 PAIRS = Format(rows=8, vectors=3, block=16, lines=8, unit=1)
 AMX = Format(rows=32, vectors=2, block=32, lines=16, unit=2)
+COLUMNS = FLOAT32.vectors * LANES

@@ -3,15 +3,16 @@ The innermost loop of every matrix product: one tile of C, whose numbers stay in
 
     C[r, c] (+)= sum_k A[r, k] B[k, c]
 
-A and B come packed (see packing.py), so that the loop reads both from front to back. With float32, step k loads one line of B as
-vectors and each number of a line of A into all lanes of one, and adds their products to rows x vectors sums. With pairs a step
-takes two k at once, by an instruction that multiplies bfloat16 numbers and adds both products to a float32. With AMX a
-step takes 32 k: four tiles of 16 x 16 sums, to each of which one instruction adds the product of 16 rows of A and 16
-columns of B.
+A and B come packed (see packing.py), so that the loop reads both from front to back. With float32, step k loads one
+line of B as vectors and each number of a line of A into all lanes of one, and adds their products to rows x vectors
+sums. With pairs a step takes two k at once, by an instruction that multiplies bfloat16 numbers and adds both products
+to a float32. With AMX a step takes 32 k: four tiles of 16 x 16 sums, to each of which one instruction adds the product
+of 16 rows of A and 16 columns of B.
 
 Sums run over k from 0 upwards, in one float32 for each number of C.
 
-Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3); the register tile is
+Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3); the register tile
+is
         that of Van Zee & van de Geijn 2015, "BLIS", ACM TOMS 41(3). Instructions: Intel's Architecture Instruction Set
         Extensions Programming Reference, VDPBF16PS and chapter 3, AMX.
 """
@@ -35,7 +36,8 @@ OVERWRITE, ACCUMULATE, WITH_BIAS = 0, 1, 2  # what becomes of C: the sum, C + th
 
 def make_tile(vectors: int) -> Callable[..., None]:
     """
-    `tile(a, a_start, b, b_start, depth, c, c_start, c_stride, mode, bias, bias_start)` for `vectors` vectors of columns.
+    `tile(a, a_start, b, b_start, depth, c, c_start, c_stride, mode, bias, bias_start)` for `vectors` vectors of
+    columns.
 
     `a` and `b` are packed; `depth` counts lines of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
     `c_stride` apart in `c`. Between `begin_tiles(a)` and `end_tiles(a)`.
@@ -67,7 +69,9 @@ def make_tile(vectors: int) -> Callable[..., None]:
                 if vectors <= AMX.vectors:
                     _multiply_by_amx(builder, a, b, depth, c, c_stride, mode, bias, vectors)
                 return
-            step, rows = (_step, FLOAT32.rows) if signature.args[0].dtype == types.float32 else (_step_of_pairs, PAIRS.rows)
+            step, rows = (
+                (_step, FLOAT32.rows) if signature.args[0].dtype == types.float32 else (_step_of_pairs, PAIRS.rows)
+            )
             sums = _multiply(builder, a, b, depth, rows, vectors, step)
             _store(builder, sums, c, c_stride, mode, bias, vectors)
 
@@ -80,10 +84,14 @@ def make_tile(vectors: int) -> Callable[..., None]:
 def unpacked(a, a_start, b, b_start, depth, columns):
     """What two packed panels hold, as float32 matrices A (rows, k) and B (k, columns)."""
     if a.dtype == np.float32:
-        return a[a_start:][: depth * FLOAT32.rows].reshape(depth, -1).T, b[b_start:][: depth * columns].reshape(depth, -1)
+        return a[a_start:][: depth * FLOAT32.rows].reshape(depth, -1).T, b[b_start:][: depth * columns].reshape(
+            depth, -1
+        )
     form, words = (PAIRS, 1) if a.dtype == np.uint32 else (AMX, 2)
     depth = -(-depth // AMX.lines) * AMX.lines if form is AMX else depth
-    left, right = (x[s:][: depth * n * words].view(np.uint32) for x, s, n in ((a, a_start, form.rows), (b, b_start, columns)))
+    left, right = (
+        x[s:][: depth * n * words].view(np.uint32) for x, s, n in ((a, a_start, form.rows), (b, b_start, columns))
+    )
     if form is AMX:
         left = left.reshape(-1, form.rows, form.lines).transpose(0, 2, 1)
     low, high = np.uint32(16), np.uint32(0xFFFF0000)
@@ -94,7 +102,9 @@ def unpacked(a, a_start, b, b_start, depth, columns):
     return left.T, right
 
 
-def _multiply(builder: Any, a: Any, b: Any, depth: Any, rows: int, vectors: int, step: Callable[..., list[Any]]) -> list[Any]:
+def _multiply(
+    builder: Any, a: Any, b: Any, depth: Any, rows: int, vectors: int, step: Callable[..., list[Any]]
+) -> list[Any]:
     """All steps, four at a time, then those that are left; returns the rows x vectors sums."""
 
     def steps(count: int) -> Callable[[list[Any]], list[Any]]:

@@ -1,9 +1,9 @@
 """
-Words for what Numba cannot say: pieces of LLVM code that the packing and the tiles of the matrix product are written with,
-and a counter that several threads share.
+Words for what Numba cannot say: pieces of LLVM code that the packing and the tiles of the matrix product are written
+with, and a counter that several threads share.
 
-bfloat16 is the upper half of a float32: 8 bits of exponent, 8 of precision. Processors multiply it in *pairs*: two numbers
-of neighbouring k in one 32-bit word, the first in the lower half.
+bfloat16 is the upper half of a float32: 8 bits of exponent, 8 of precision. Processors multiply it in *pairs*: two
+numbers of neighbouring k in one 32-bit word, the first in the lower half.
 """
 
 from __future__ import annotations

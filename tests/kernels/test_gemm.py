@@ -1,0 +1,196 @@
+"""The matrix product: every order in memory, every edge of a tile, every processor that it has code for."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
+
+from tinygpt.kernels.gemm import CHUNK, SLAB, multiply
+from tinygpt.kernels.processor import BFLOAT16, COLUMNS, FLOAT32
+
+SIZES = [
+    (1, 1, 1),
+    (8, 48, 16),
+    (7, 5, 3),
+    (33, 101, 17),
+    (64, 96, 100),
+    (2, 3, CHUNK + 1),
+    (50, 130, 2 * CHUNK + 64),
+    (SLAB // CHUNK + 9, 49, CHUNK),
+    (3, 1, 2000),
+    (600, 600, 70),
+]
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    """Each number as the nearest with 8 significant bits, ties to even: bfloat16, by arithmetic."""
+    mantissa, exponent = np.frexp(array.astype(np.float64))
+    return np.ldexp(np.rint(mantissa * 2**8) / 2**8, exponent)
+
+
+def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
+    """
+    The error of one product, element by element, as a share of sum_k |a_ik| |b_kj|: what rounding is measured by.
+
+    In "medium" precision the exact product is that of the rounded numbers.
+    """
+    rng = np.random.default_rng(seed)
+    (m, n, k), draw = size, lambda *shape: rng.standard_normal(shape, np.float32)
+    a, b, before, bias = draw(m, k), draw(k, n), draw(m, n), draw(n)
+    c = before.copy() if how == "accumulate" else np.full((m, n), np.nan, np.float32)
+    multiply(
+        a if a_along_k else np.ascontiguousarray(a.T),
+        np.ascontiguousarray(b.T) if b_along_k else b,
+        c,
+        a_along_k,
+        b_along_k,
+        how == "accumulate",
+        bias if how == "bias" else None,
+    )
+    from tinygpt import runtime  # here, because this function also runs in processes of its own
+
+    if runtime.get_float32_matmul_precision() == "medium" and BFLOAT16:
+        a, b = rounded(a), rounded(b)
+    exact = a.astype(np.float64) @ b + {"overwrite": 0, "accumulate": before, "bias": bias}[how]
+    scale = np.abs(a).astype(np.float64) @ np.abs(b) + np.abs(before) + np.abs(bias)
+    return float(np.max(np.abs(c - exact) / scale))
+
+
+def check_all(sizes=SIZES) -> None:
+    """Every size in every order, to 1e-6: sixteen units in the last place, for sums of up to 2000 terms."""
+    orders = itertools.product((True, False), (True, False), ("overwrite", "accumulate", "bias"))
+    for size, (a_along_k, b_along_k, how) in itertools.product(sizes, orders):
+        for name in ("highest", "medium"):
+            with precision(name):
+                error = largest_error(size, a_along_k, b_along_k, how)
+                assert error < 1e-6, (name, size, a_along_k, b_along_k, how, error)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_order_gives_the_product(size):
+    check_all([size])
+
+
+CHECK = "from test_gemm import check_all; from tinygpt.kernels.processor import *; check_all(); print({})"
+BASE = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+AVX2 = f"{BASE},+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+f16c"
+AVX512 = f"{AVX2},+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
+PROCESSORS = {
+    "generic": (BASE, "4 4 False False"),
+    "AVX2": (AVX2, "8 4 False False"),
+    "AVX-512": (AVX512, "16 8 False False"),
+    "AVX-512 with bfloat16": (f"{AVX512},+avx512bf16", "16 8 True False"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_code_for_other_processors_gives_the_product_too(name, tmp_path):
+    """Emulated: the same processor, told to do without its newer instructions."""
+    from llvmlite import binding
+
+    features, expected = PROCESSORS[name]
+    has = binding.get_host_cpu_features()
+    if any(not has.get(feature[1:]) for feature in features.split(",")):
+        pytest.xfail("this processor lacks what is to be emulated")
+    program = "import sys; sys.path.insert(0, 'tests/kernels'); " + CHECK.format("LANES, FLOAT32.rows, BFLOAT16, TILES")
+    shown = in_a_process(program, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
+    assert shown.strip() == expected
+
+
+@pytest.mark.slow
+def test_plain_python_gives_the_product_too():
+    program = (
+        "import sys; sys.path.insert(0, 'tests/kernels'); from test_gemm import *; check_all(SIZES[:5]); print('equal')"
+    )
+    assert in_a_process(program, NUMBA_DISABLE_JIT="1").strip() == "equal"
+
+
+def test_rounding_to_bfloat16_is_seen():
+    """Without it "medium" would be as exact as "highest": 1 + 2^-9 has nine significant bits, and becomes 1."""
+    a = np.full((1, 64), 1 + 2**-9, np.float32)
+    for name, expected in (("highest", 64 * (1 + 2**-9)), ("high", 64 * (1 + 2**-9)), ("medium", 64.0)):
+        c = np.empty((1, 1), np.float32)
+        with precision(name):
+            multiply(a, np.ones((64, 1), np.float32), c)
+        assert c.item() == (expected if BFLOAT16 else 64 * (1 + 2**-9)), name
+
+
+@pytest.mark.parametrize("name", ["highest", "medium"])
+def test_one_thread_and_two_give_the_same_bits(name, rng):
+    a, b = (rng.standard_normal(shape, np.float32) for shape in ((700, 900), (900, 301)))
+    results = []
+    for count in (1, 2):
+        c = np.empty((700, 301), np.float32)
+        with precision(name), using_threads(count):
+            multiply(a, b, c)
+        results.append(c)
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.slow
+def test_four_threads_give_the_same_bits():
+    program = """
+import hashlib, numpy as np
+from tinygpt import runtime
+from tinygpt.kernels.gemm import multiply
+rng = np.random.default_rng(0)
+a, b = (rng.standard_normal(shape, np.float32) for shape in ((1500, 800), (800, 500)))
+c = np.empty((1500, 500), np.float32)
+for precision in ("highest", "medium"):
+    runtime.set_float32_matmul_precision(precision)
+    multiply(a, b, c)
+    print(hashlib.sha256(c.tobytes()).hexdigest())
+"""
+    one, two, four = digest_on_threads(program)
+    assert one == two == four
+
+
+@pytest.mark.parametrize("name", ["highest", "medium"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_seen_where_it_belongs(name, value, rng):
+    a, b = rng.standard_normal((20, 40), np.float32), np.abs(rng.standard_normal((40, 60), np.float32)) + 1
+    a[7, 30] = value
+    c = np.empty((20, 60), np.float32)
+    with precision(name):
+        multiply(a, b, c)
+    np.testing.assert_array_equal(c[7], np.full(60, value, np.float32))
+    assert np.isfinite(np.delete(c, 7, axis=0)).all()
+
+
+def test_nothing_outside_of_c_is_touched(rng):
+    m, n, k = FLOAT32.rows + 1, COLUMNS + 1, 37
+    memory = np.full(m * n + 200, 7.0, np.float32)
+    multiply(
+        rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32), memory[100:-100].reshape(m, n)
+    )
+    assert (memory[:100] == 7).all() and (memory[-100:] == 7).all()
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(0, 3, 2), (3, 0, 2), (0, 0, 0)])
+def test_no_rows_or_columns_is_no_work(m, n, k):
+    multiply(np.ones((m, k), np.float32), np.ones((k, n), np.float32), np.empty((m, n), np.float32))
+
+
+def test_a_sum_of_nothing_is_zero_or_what_was_there():
+    a, b, c = np.ones((2, 0), np.float32), np.ones((0, 3), np.float32), np.full((2, 3), np.nan, np.float32)
+    multiply(a, b, c)
+    np.testing.assert_array_equal(c, np.zeros((2, 3)))
+    multiply(a, b, c, bias=np.array([1, 2, 3], np.float32))
+    multiply(a, b, c, accumulate=True)
+    np.testing.assert_array_equal(c, [[1, 2, 3]] * 2)
+
+
+def test_what_does_not_fit_is_refused():
+    a, b, c = (np.ones(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
+    with pytest.raises(ValueError, match=r"multiply: shapes must be \(M, K\), \(K, N\) and \(M, N\), got"):
+        multiply(a, b.T.copy(), c)
+    with pytest.raises(ValueError, match="multiply: b must be C-contiguous float32"):
+        multiply(a, np.ones((4, 3), np.float32).T, c)
+    with pytest.raises(ValueError, match="multiply: c must be C-contiguous float32, got float64"):
+        multiply(a, b, c.astype(np.float64))
+    with pytest.raises(ValueError, match=r"multiply: bias must be contiguous float32 of shape \(4,\)"):
+        multiply(a, b, c, bias=np.ones(3, np.float32))
