@@ -5,8 +5,8 @@ The operations once more, as loops that Numba compiles: each file is the fast tw
 What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
-    backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and whether
-                                   to add to it or to overwrite it, or None where nobody wants that gradient
+    backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and
+                                   whether to add to it or to overwrite it, or None where nobody wants that gradient
 
 What to know before changing anything here
     No index is checked, so whatever comes from outside is validated in `ops/`, before a kernel sees it.
