@@ -102,8 +102,8 @@ def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=No
     counters = np.zeros((-(-depth // chunk)) * (-(-rows // slab)) * 2, np.int64)
     sizes = (rows, columns, depth, chunk, slab, workers)
     _multiply(
-        a.reshape(-1), b.reshape(-1), c.reshape(-1), _NO_BIAS if bias is None else bias, a_along_k, b_along_k, mode, sizes,
-        form, packed_a, packed_b, scratch, counters, AMX_LAYOUT,
+        a.reshape(-1), b.reshape(-1), c.reshape(-1), _NO_BIAS if bias is None else bias, a_along_k, b_along_k, mode,
+        sizes, form, packed_a, packed_b, scratch, counters, AMX_LAYOUT,
     )  # fmt: skip
 
 

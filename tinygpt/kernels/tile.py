@@ -29,9 +29,23 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from tinygpt.kernels.processor import AMX, FLOAT32, FUSED, LANES, PAIRS
-from tinygpt.kernels.vectors import BFLOAT, FLOAT, INT8, INT32, INT64, POINTER, counted, load, moved, one_of, pointer
+from tinygpt.kernels.vectors import (
+    BFLOAT,
+    FLOAT,
+    INT8,
+    INT32,
+    INT64,
+    POINTER,
+    counted,
+    load,
+    moved,
+    one_of,
+    pointer,
+    prefetch,
+)
 
 OVERWRITE, ACCUMULATE, WITH_BIAS = 0, 1, 2  # what becomes of C: the sum, C + the sum, the sum + one bias a column
+_AHEAD = 8  # lines of B between the one in use and the one asked for: about the way to the second cache and back
 
 
 def make_tile(vectors: int) -> Callable[..., None]:
@@ -65,20 +79,31 @@ def make_tile(vectors: int) -> Callable[..., None]:
             b = pointer(context, builder, signature.args[2], b, b_start)
             c = pointer(context, builder, signature.args[5], c, c_start)
             bias = pointer(context, builder, signature.args[9], bias, bias_start)
+            _await_rows(builder, c, c_stride, _rows_of(signature.args[0].dtype), vectors)
             if signature.args[0].dtype == types.uint16:
                 if vectors <= AMX.vectors:
                     _multiply_by_amx(builder, a, b, depth, c, c_stride, mode, bias, vectors)
                 return
-            step, rows = (
-                (_step, FLOAT32.rows) if signature.args[0].dtype == types.float32 else (_step_of_pairs, PAIRS.rows)
-            )
-            sums = _multiply(builder, a, b, depth, rows, vectors, step)
+            step = _step if signature.args[0].dtype == types.float32 else _step_of_pairs
+            sums = _multiply(builder, a, b, depth, _rows_of(signature.args[0].dtype), vectors, step)
             _store(builder, sums, c, c_stride, mode, bias, vectors)
 
         n = types.int64
         return types.void(a, n, b, n, n, c, n, n, n, bias, n), codegen
 
     return tile
+
+
+def _rows_of(packed: Any) -> int:
+    return {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}[packed].rows
+
+
+def _await_rows(builder: Any, c: Any, stride: Any, rows: int, vectors: int) -> None:
+    """Ask for the tile's place in C: it will have come when the sums are done."""
+    for _ in range(rows):
+        for word in range(0, vectors * LANES, 16):
+            prefetch(builder, moved(builder, c, word), to_write=True)
+        c = moved(builder, c, stride)
 
 
 def unpacked(a, a_start, b, b_start, depth, columns):
@@ -111,6 +136,8 @@ def _multiply(
         def body(state: list[Any]) -> list[Any]:
             a, b, *sums = state
             for _ in range(count):
+                for word in range(0, vectors * LANES, 16):
+                    prefetch(builder, moved(builder, b, _AHEAD * vectors * LANES + word))
                 sums = step(builder, a, b, sums, vectors)
                 a, b = moved(builder, a, rows), moved(builder, b, vectors * LANES)
             return [a, b, *sums]
@@ -202,6 +229,10 @@ def _multiply_by_amx(
 
     def step(state: list[Any]) -> list[Any]:
         a, b = state
+        for line in range(32):
+            prefetch(builder, moved(builder, a, 512 + 16 * line))
+        for line in range(16 * vectors):
+            prefetch(builder, moved(builder, b, 256 * vectors + 16 * line))
         for row in range(2):
             builder.call(load_tile, [INT8(4 + row), moved(builder, a, 256 * row), INT64(64)])
         for v in range(vectors):

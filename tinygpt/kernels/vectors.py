@@ -55,6 +55,13 @@ def load(builder: Any, address: Any, element: Any, lanes: int) -> Any:
     return builder.load(address, align=4, typ=ir.VectorType(element, lanes))
 
 
+def prefetch(builder: Any, address: Any, to_write: bool = False) -> None:
+    """Ask for a line of 64 bytes in good time; harmless where there is no such memory."""
+    kind = ir.FunctionType(ir.VoidType(), [POINTER, INT32, INT32, INT32])
+    ask = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
+    builder.call(ask, [address, INT32(int(to_write)), INT32(3), INT32(1)])
+
+
 def zipped(builder: Any, vectors: list[Any]) -> list[Any]:
     """
     R vectors of L lanes as one stream in which the first lanes of all come first, then the second lanes of all ...
