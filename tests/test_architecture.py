@@ -17,8 +17,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ENGINE = {"graph", "autograd"}
 TEXT = {"corpus", "token_file", "durable", "tokenizer"}
 CHECKPOINT = {"checkpoint", "durable", "serialization", "swap", "tokenizer"}
-MODEL = {"model", "config", "generate", "nn", "optim", "ops", *ENGINE, *CHECKPOINT}
-RUNS = {"train", "settings", "dataset", "evaluate", "interrupt", "run_log", *MODEL, *TEXT}
+MODEL = {"model", "recompute", "config", "generate", "nn", "optim", "ops", *ENGINE, *CHECKPOINT}
+RUNS = {"train", "initial_model", "kernels", "settings", "dataset", "evaluate", "interrupt", "run_log", *MODEL, *TEXT}
 MAY_IMPORT = {
     "runtime": set(),
     "buffers": set(),
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "ops": {"ops", *ENGINE},
     "functional": {"ops"},
     "nn": {"ops", *ENGINE},
+    "recompute": ENGINE,
     "optim": ENGINE,
     "serialization": {"durable", "swap"},
     "checkpoint": CHECKPOINT,
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     "settings": {"config"},
     "evaluate": MODEL | TEXT,
     "dataset": {"settings", *CHECKPOINT, *TEXT},
+    "initial_model": {"config", "dataset", "model", "settings"},
     "run_log": {"checkpoint"},
     "train": RUNS,
     "commands": RUNS | {"gutenberg"},

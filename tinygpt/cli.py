@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def set_thread_variables(threads: int) -> None:
-    """Tell every BLAS that NumPy may be built with how many threads to use; read when NumPy is first imported."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-        os.environ[name] = str(threads)
+    """Tell Numba, and every BLAS that NumPy may be built with, how many threads to use; read when they are imported."""
+    for name in ("OPENBLAS_NUM", "OMP_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMBA_NUM"):
+        os.environ[f"{name}_THREADS"] = str(threads)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,6 +112,8 @@ def _add_train(commands) -> None:
     add("--eval-every", type=int, metavar="N", help=_recipe("steps between validations"))
     add("--eval-tokens", type=int, metavar="N", help=_recipe("validation tokens scored while training", "131072"))
     add("--seed", type=int, metavar="N", help=_recipe("of weights, batches, dropout and stories", "1337"))
+    add("--precision", choices=["float32", "bfloat16"], help=_recipe("of what matrix products multiply", "float32"))
+    add("--recompute", action="store_const", const=True, help="less memory, a third more work, the same weights")
     _add_threads(parser)
     add("--quiet", action="store_true", help="no progress bar, no stories: the final lines only")
 

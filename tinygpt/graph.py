@@ -89,7 +89,7 @@ class Node:
         """Memory for one more share of a leaf's gradient: from now on it counts as written."""
         written = self.grad is not None
         if not written:
-            self.grad = np.empty(self.shape, self.dtype) if self.memory is None else self.memory
+            self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
         return Slot(self.grad, add=written)
 
     def deposit(self, cell: GradientCell) -> None:

@@ -31,6 +31,7 @@ from tinygpt.ops.basic import matmul
 from tinygpt.ops.cross_entropy import cross_entropy
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu import gelu
+from tinygpt.recompute import recompute
 
 
 class CausalSelfAttention(Module):
@@ -96,6 +97,8 @@ class GPT(Module):
 
     Attributes
     ----------
+    recompute : bool
+        Whether backward computes the inside of each block again instead of keeping it; see `recompute.py`.
     generator : np.random.Generator
         Where dropout's seeds come from; its state is part of a training run's state.
 
@@ -111,6 +114,8 @@ class GPT(Module):
     >>> model.wte.weight.grad.shape
     (11, 4)
     """
+
+    recompute = False
 
     def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
         if np.dtype(dtype) not in (np.float32, np.float64):
@@ -130,7 +135,7 @@ class GPT(Module):
         tokens = self._check_tokens(tokens)
         x = self.drop(self.wte(tokens) + self.wpe(np.arange(tokens.shape[1])))  # (B, T, C)
         for block in self.h:
-            x = block(x)
+            x = recompute(block, x, self.generator) if self.recompute else block(x)
         return self.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:

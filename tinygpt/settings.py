@@ -10,6 +10,7 @@ from tinygpt.config import PRESETS, GPTConfig
 # Decay, clip and second beta of the large models are GPT-3's (Brown et al. 2020, arXiv:2005.14165, appendix B), and its
 # learning rates are halved (6e-4 for 125M to 2e-4 for 1.3B, table 2.1), since a laptop's batches are far smaller.
 # The small models take beta2 = 0.99, as nanoGPT does for batches of few tokens.
+PRECISIONS = ("float32", "bfloat16")
 _LARGE = {"steps": 1000, "batch_size": 4, "lr": 3e-4, "warmup": 50, "beta2": 0.95, "eval_every": 100}
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {"steps": 600, "batch_size": 8, "lr": 2e-3, "warmup": 50, "beta2": 0.99, "eval_every": 100},
@@ -56,6 +57,10 @@ class TrainingSettings:
         How many tokens of the validation text to score while training; the final figure takes all of them.
     seed : int
         Of the initial weights, the batches, dropout and the stories.
+    precision : {"float32", "bfloat16"}
+        Of the numbers that matrix products multiply; weights, gradients, sums and all else are float32 in any case.
+    recompute : bool
+        Keep only the input of each block for backward, and compute what is inside again: less memory, same weights.
 
     Raises
     ------
@@ -83,6 +88,8 @@ class TrainingSettings:
     eval_every: int = 0
     eval_tokens: int = 131072
     seed: int = 1337
+    precision: str = "float32"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         positive = ("vocab_size", "steps", "batch_size", "context", "grad_accumulation", "eval_every", "eval_tokens")
@@ -95,6 +102,8 @@ class TrainingSettings:
         for name in ("warmup", "min_lr", "weight_decay", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train: {name} must be at least 0, got {getattr(self, name)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"train: precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.min_lr > self.lr:
             raise ValueError(f"train: min_lr must be at most lr = {self.lr}, got {self.min_lr}")
         for name in ("beta1", "beta2", "dropout"):

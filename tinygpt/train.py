@@ -13,23 +13,26 @@ come from one generator whose state is saved, and so are AdamW's moments: there 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import textwrap
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from tinygpt import checkpoint
-from tinygpt.config import GPTConfig
+from tinygpt import checkpoint, runtime
 from tinygpt.corpus import sample_batch
 from tinygpt.dataset import Dataset, load_dataset
 from tinygpt.evaluate import Evaluation, evaluate
+from tinygpt.initial_model import initial_model
 from tinygpt.interrupt import Interrupt
+from tinygpt.kernels.processor import BFLOAT16
 from tinygpt.model import GPT
 from tinygpt.optim import AdamW, clip_grad_norm, cosine_schedule
 from tinygpt.run_log import MetricsLog, plot_losses
@@ -115,8 +118,21 @@ def train(
     if stop_after is not None and stop_after < 1:
         raise ValueError(f"train: stop_after must be at least 1, got {stop_after}")
     trainer = Trainer(settings, run, resume, progress)
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, products_in(settings.precision):
         return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
+
+
+@contextlib.contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Inside, the kernels multiply "float32" or "bfloat16" numbers; warns where the processor lacks the latter."""
+    if precision == "bfloat16" and not BFLOAT16:
+        warnings.warn("this processor has no bfloat16 instructions: products are computed in float32", stacklevel=3)
+    before = runtime.get_float32_matmul_precision()
+    runtime.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
+    try:
+        yield
+    finally:
+        runtime.set_float32_matmul_precision(before)
 
 
 def load_settings(run: Path | str) -> TrainingSettings:
@@ -138,7 +154,8 @@ class Trainer:
         last = self._last_checkpoint() if resume else None
         tokenizer = checkpoint.load_tokenizer(last) if last else None
         self.data: Dataset = load_dataset(settings, tokenizer, progress)
-        self.model = _new_model(settings, self.data) if last is None else GPT.from_pretrained(last)
+        self.model = initial_model(settings, self.data) if last is None else GPT.from_pretrained(last)
+        self.model.recompute = settings.recompute
         self.optimizer = AdamW(self.model.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2),
                                weight_decay=settings.weight_decay)  # fmt: skip
         self.step, self.best_loss, self._validation_loss = 0, math.inf, math.nan
@@ -277,26 +294,3 @@ class Trainer:
         saved = "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
         return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}; {saved}; "
                 f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
-
-
-def _new_model(settings: TrainingSettings, data: Dataset) -> GPT:
-    """A fresh model of the preset's sizes, or that of --init-from, ready for the data's vocabulary."""
-    rates: dict[str, Any] = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), settings.dropout)
-    if settings.init_from is None:
-        config = GPTConfig.preset(settings.preset)
-        sizes = {"vocab_size": data.tokenizer.n_vocab, "n_positions": settings.context}
-        return GPT(dataclasses.replace(config, **sizes, **rates), seed=settings.seed)
-    model = GPT.from_pretrained(settings.init_from, seed=settings.seed, **rates)
-    if data.tokenizer.n_vocab > model.config.vocab_size:
-        raise ValueError(
-            f"train: the tokenizer has {data.tokenizer.n_vocab} tokens, {settings.init_from} only "
-            f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
-        )
-    if settings.context > model.config.n_positions:
-        raise ValueError(
-            f"train: --context must be at most the {model.config.n_positions} positions of {settings.init_from}, "
-            f"got {settings.context}"
-        )
-    if np.max(data.train) >= model.config.vocab_size:
-        raise ValueError(f"train: the data has token {np.max(data.train)}, the model only {model.config.vocab_size}")
-    return model

@@ -1,0 +1,62 @@
+"""
+Activations computed twice instead of kept: the memory of one block at a time, for a third more work.
+
+Backward needs what each operation saved. For a whole GPT-2 that is most of a step's memory, and it grows with the batch
+and the context. A recomputed block keeps only its input: when backward reaches it, its forward runs again, from the
+same input and with the same seeds of dropout, and backward goes through that. The gradients are the same, to the last
+bit.
+
+Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor, apply, no_grad
+
+
+def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.random.Generator) -> Tensor:
+    """
+    ``function(x)``, keeping nothing but `x` for backward.
+
+    Parameters
+    ----------
+    function : callable
+        From one tensor to one tensor, by recorded operations; its parameters receive their gradients as always.
+    x : Tensor
+    generator : np.random.Generator
+        Where `function` draws its seeds of dropout from: set back for the second run, and left as it was after the
+        first.
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> recompute(lambda x: x * x * x, x, np.random.default_rng(0)).sum().backward()
+    >>> x.grad
+    array([ 3., 12.], dtype=float32)
+    """
+
+    def forward(array: np.ndarray) -> tuple[np.ndarray, Any]:
+        state = generator.bit_generator.state
+        with no_grad():
+            return function(Tensor(array)).data, (array, state)
+
+    def backward(dout: np.ndarray, saved: Any) -> tuple[np.ndarray | None]:
+        array, state = saved
+        later = generator.bit_generator.state
+        generator.bit_generator.state = state
+        again = Tensor(array, requires_grad=True)
+        out = function(again)
+        generator.bit_generator.state = later
+        out.backward(dout)
+        return (again.grad,)
+
+    return apply(Op("recompute", forward, backward), x)
