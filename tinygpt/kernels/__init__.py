@@ -19,6 +19,7 @@ What to know before changing anything here
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is
@@ -49,6 +50,24 @@ def threads() -> int:
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
     return count
+
+
+def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
+    """
+    A parallel kernel as it is, or on this thread alone where its work is small or there is one thread only.
+
+    Waking the others takes microseconds if they are awake still, and as long as it takes to get a core if somebody else
+    uses it: a small model would spend most of its time waiting.
+
+    Parameters
+    ----------
+    function : kernel made by `parallel`
+    work : int
+        How many numbers it goes through, or multiplies.
+    small : int
+        Up to how much of it one thread works alone.
+    """
+    return function if threads() > 1 and work > small else function.alone
 
 
 def all_float32(*arrays: np.ndarray) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers, runtime
-from tinygpt.kernels import inlined, kernel, parallel, threads
+from tinygpt.kernels import inlined, kernel, parallel, spread, threads
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.kernels.tile import (
@@ -44,6 +44,7 @@ CHUNK = 768  # numbers along k
 SLAB = 2**20  # numbers of A that are packed at a time
 UNIT = 512  # rows of A that a panel of B is packed for
 
+_SMALL = 2**20  # products of numbers that one core has done in about ten microseconds
 _STAGED = 32 * 32  # the largest block, with zeros around it
 _SCRATCH = 32 * 48  # the largest tile
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
@@ -94,14 +95,15 @@ def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=No
     form, dtype = _format()
     chunk = min(CHUNK, -(-depth // form.block) * form.block)
     slab = max(form.rows, SLAB // chunk // form.rows * form.rows)
-    workers = threads() if rows * columns * depth > 2**15 else 1
+    product = spread(_multiply, rows * columns * depth, _SMALL)
+    workers = threads() if product is _multiply else 1
     words = 4 // dtype.itemsize * form.lines * (chunk // form.block)  # for a row of A, or a column of B
     packed_a = buffers.empty(-(-min(slab, rows) // form.rows) * form.rows * words, dtype)
     packed_b = buffers.empty((workers, LANES * form.vectors * words), dtype)
     scratch = buffers.empty((workers, _STAGED + _SCRATCH), np.float32)
     counters = np.zeros((-(-depth // chunk)) * (-(-rows // slab)) * 2, np.int64)
     sizes = (rows, columns, depth, chunk, slab, workers)
-    _multiply(
+    product(
         a.reshape(-1), b.reshape(-1), c.reshape(-1), _NO_BIAS if bias is None else bias, a_along_k, b_along_k, mode,
         sizes, form, packed_a, packed_b, scratch, counters, AMX_LAYOUT,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from numba import prange
 
 from tinygpt import buffers
 from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import parallel, rows_of, threads
+from tinygpt.kernels import parallel, rows_of, spread
 from tinygpt.kernels.gemm import multiply
 
 __all__ = ["accepts", "backward", "forward"]
@@ -49,9 +49,8 @@ def backward(dout, saved, into):
 def sum_rows(rows: np.ndarray, total: np.ndarray, add: bool) -> None:
     """total (+)= the sum of all rows; float32, (N, C) and (C,)."""
     parts = max(1, -(-len(rows) // _PART))
-    threads()
     partial = buffers.empty((parts, rows.shape[1]), np.float32)
-    _sum_rows(rows, partial, total, add, parts)
+    spread(_sum_rows, rows.size)(rows, partial, total, add, parts)
 
 
 @parallel
