@@ -20,8 +20,9 @@ import numba
 
 Function = TypeVar("Function", bound=Callable)
 
-# Everything that "fast math" may do except to assume that there is no NaN and no infinity: a NaN must be seen.
-FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
+# What "fast math" may do: not to assume that there is no NaN and no infinity, for a NaN must be seen, and not to
+# replace a division by a product with the reciprocal: then bits would depend on where in a loop an element stands.
+FAST = {"reassoc", "contract", "nsz", "afn"}
 
 
 class Compiler:
@@ -59,28 +60,21 @@ class Compiler:
         return self.kernel(function, fastmath=FAST)
 
     def parallel_kernel(self, function: Function) -> Function:
-        """
-        Like `fast_kernel`, and the iterations of each `prange` are shared among threads.
+        """Like `fast_kernel`, and the iterations of each `prange` are shared among threads."""
+        return self._compile(function, fastmath=FAST, parallel=True)
 
-        The result's attribute `alone` is the same function on the calling thread alone, for work that is done before
-        other threads have woken up, or could wait for a core that somebody else uses.
-        """
-        compiled = self._compile(function, fastmath=FAST, parallel=True)
-        if not numba.config.DISABLE_JIT:
-            # In a folder of its own: Numba's cache would take one for the other, since the code is the same.
-            compiled.alone = self._compile(function, "alone", fastmath=FAST)
-        else:
-            compiled.alone = compiled
-        return compiled
+    def elementwise_kernel(self, function: Function) -> Function:
+        """Like `parallel_kernel`, for loops without sums: each formula is computed in the order in which it stands."""
+        return self._compile(function, fastmath={"contract"}, parallel=True)
 
     def inlined(self, function: Function) -> Function:
         """For what must not cost a call: the function becomes part of each kernel that calls it."""
         return numba.njit(inline="always", nogil=True, error_model="numpy", fastmath=FAST, _nrt=False)(function)
 
-    def _compile(self, function: Function, subfolder: str = "", **options: Any) -> Function:
+    def _compile(self, function: Function, **options: Any) -> Function:
         # Numba reads the name of its cache folder while it decorates, so the name is ours only for that moment.
         before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(self.folder / subfolder) if self.folder else before
+        numba.config.CACHE_DIR = str(self.folder) if self.folder else before
         try:
             return numba.njit(cache=self.folder is not None, nogil=True, error_model="numpy", **options)(function)
         finally:

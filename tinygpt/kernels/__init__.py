@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is
 # awake between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
@@ -38,15 +39,16 @@ if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
 
 compiler = Compiler("kernels", sorted(Path(__file__).parent.glob("*.py")))
 kernel, parallel, inlined = compiler.fast_kernel, compiler.parallel_kernel, compiler.inlined
+elementwise = compiler.elementwise_kernel
 
 
-def threads() -> int:
+def threads(most: int | None = None) -> int:
     """
-    How many threads the next parallel loop may use: what `set_num_threads` says, at most what Numba has.
+    How many threads the next parallel loop will use: what `set_num_threads` says, at most what Numba has, or `most`.
 
     Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
     """
-    count = min(runtime.num_threads(), numba.config.NUMBA_NUM_THREADS)
+    count = most or min(runtime.num_threads(), numba.config.NUMBA_NUM_THREADS)
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
     return count
@@ -54,7 +56,7 @@ def threads() -> int:
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
     """
-    A parallel kernel as it is, or on this thread alone where its work is small or there is one thread only.
+    `function` itself, its next call being on all threads, or on one where its work is small.
 
     Waking the others takes microseconds if they are awake still, and as long as it takes to get a core if somebody else
     uses it: a small model would spend most of its time waiting.
@@ -67,14 +69,20 @@ def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
     small : int
         Up to how much of it one thread works alone.
     """
-    return function if threads() > 1 and work > small else function.alone
+    threads(most=None if work > small else 1)
+    return function
 
 
-def all_float32(*arrays: np.ndarray) -> bool:
-    """True where every array holds float32 numbers: what the kernels are written for."""
+def all_float32(*arrays: np.ndarray, **attrs: Any) -> bool:
+    """True where every array holds float32 numbers, which the kernels are written for; nothing else matters."""
     return all(array.dtype == np.float32 for array in arrays)
 
 
 def rows_of(array: np.ndarray, width: int) -> np.ndarray:
     """(..., width) as contiguous (N, width): a view where possible."""
     return np.ascontiguousarray(array).reshape(-1, width)
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """All numbers of an array in C order, as one contiguous axis: a view where possible."""
+    return np.ascontiguousarray(array).reshape(-1)

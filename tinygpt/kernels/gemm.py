@@ -24,7 +24,7 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers, runtime
-from tinygpt.kernels import inlined, kernel, parallel, spread, threads
+from tinygpt.kernels import inlined, kernel, parallel, threads
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.kernels.tile import (
@@ -95,15 +95,14 @@ def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=No
     form, dtype = _format()
     chunk = min(CHUNK, -(-depth // form.block) * form.block)
     slab = max(form.rows, SLAB // chunk // form.rows * form.rows)
-    product = spread(_multiply, rows * columns * depth, _SMALL)
-    workers = threads() if product is _multiply else 1
+    workers = threads(most=None if rows * columns * depth > _SMALL else 1)
     words = 4 // dtype.itemsize * form.lines * (chunk // form.block)  # for a row of A, or a column of B
     packed_a = buffers.empty(-(-min(slab, rows) // form.rows) * form.rows * words, dtype)
     packed_b = buffers.empty((workers, LANES * form.vectors * words), dtype)
     scratch = buffers.empty((workers, _STAGED + _SCRATCH), np.float32)
     counters = np.zeros((-(-depth // chunk)) * (-(-rows // slab)) * 2, np.int64)
     sizes = (rows, columns, depth, chunk, slab, workers)
-    product(
+    _multiply(
         a.reshape(-1), b.reshape(-1), c.reshape(-1), _NO_BIAS if bias is None else bias, a_along_k, b_along_k, mode,
         sizes, form, packed_a, packed_b, scratch, counters, AMX_LAYOUT,
     )  # fmt: skip

@@ -59,7 +59,9 @@ def cross_entropy_backward(dloss, saved):
     return (dlogits,)
 
 
-CROSS_ENTROPY = Op("cross_entropy", cross_entropy_forward, cross_entropy_backward)
+CROSS_ENTROPY = Op(
+    "cross_entropy", cross_entropy_forward, cross_entropy_backward, kernel="tinygpt.kernels.cross_entropy"
+)
 
 
 def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:

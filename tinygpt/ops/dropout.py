@@ -82,7 +82,7 @@ def splitmix64(seed: int) -> int:
     return z ^ (z >> 31)
 
 
-DROPOUT = Op("dropout", dropout_forward, dropout_backward)
+DROPOUT = Op("dropout", dropout_forward, dropout_backward, kernel="tinygpt.kernels.dropout")
 
 
 def dropout(x: Tensor, p: float, seed: int) -> Tensor:

@@ -38,7 +38,7 @@ def embedding_backward(dout, saved):
     return (dweight,)
 
 
-EMBEDDING = Op("embedding", embedding_forward, embedding_backward)
+EMBEDDING = Op("embedding", embedding_forward, embedding_backward, kernel="tinygpt.kernels.embedding")
 
 
 def embedding(ids: Any, weight: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def gelu_backward(dout, saved):
     return (dx,)
 
 
-GELU = Op("gelu", gelu_forward, gelu_backward)
+GELU = Op("gelu", gelu_forward, gelu_backward, kernel="tinygpt.kernels.gelu")
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def layernorm_backward(dout, saved):
     return dx, dweight, dbias
 
 
-LAYERNORM = Op("layernorm", layernorm_forward, layernorm_backward)
+LAYERNORM = Op("layernorm", layernorm_forward, layernorm_backward, kernel="tinygpt.kernels.layernorm")
 
 
 def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:

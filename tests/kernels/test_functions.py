@@ -1,0 +1,68 @@
+"""The exponential function of the kernels, in units in the last place of the exact result."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from tinygpt.kernels.functions import exp, maximum
+
+
+@numba.njit
+def exp_of(x, out):
+    for i in range(len(x)):
+        out[i] = exp(x[i])
+
+
+@numba.njit
+def largest_of(x):
+    largest = x[0]
+    for i in range(1, len(x)):
+        largest = maximum(largest, x[i])
+    return largest
+
+
+def run(values) -> np.ndarray:
+    x = np.asarray(values, np.float32)
+    out = np.empty_like(x)
+    exp_of(x, out)
+    return out
+
+
+def test_each_result_is_within_one_unit_of_the_exact_one(rng):
+    x = np.concatenate([rng.uniform(-87.3, 88.7, 300_000), rng.standard_normal(300_000)]).astype(np.float32)
+    exact = np.exp(x.astype(np.float64))
+    units = np.abs(run(x) - exact) / np.spacing(exact.astype(np.float32))
+    assert units.max() < 1.0
+
+
+def test_results_that_float32_holds_with_fewer_bits_are_within_one_of_the_last(rng):
+    x = rng.uniform(-104, -87.3, 100_000).astype(np.float32)
+    assert np.abs(run(x) - np.exp(x.astype(np.float64))).max() <= 2.0**-149
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [(0.0, 1.0), (-0.0, 1.0), (np.inf, np.inf), (-np.inf, 0.0), (np.nan, np.nan), (88.73, np.inf), (1e30, np.inf),
+     (-1e30, 0.0), (-110.0, 0.0)],
+)  # fmt: skip
+def test_the_ends_of_the_line(x, expected):
+    for length in (1, 40):  # alone, and among others in the processor's lanes
+        np.testing.assert_array_equal(run([x] * length), np.full(length, expected, np.float32))
+
+
+def test_a_larger_x_never_gives_a_much_smaller_result():
+    x = np.linspace(-20, 20, 400_001, dtype=np.float32)
+    y = run(x)
+    assert (np.diff(y) >= -np.spacing(y[1:])).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 100])
+def test_the_largest_is_found_wherever_it_stands_and_nan_is_seen(length):
+    for place in range(length):
+        x = np.linspace(-5, -1, length, dtype=np.float32)
+        x[place] = 3
+        assert largest_of(x) == 3
+        x[place] = np.nan
+        assert np.isnan(largest_of(x))

@@ -1,0 +1,73 @@
+"""
+GELU, on all threads: the twin of ops/gelu.py.
+
+    (1) u   = c (x + a x^3)                (1) du/dx = c (1 + 3 a x^2)
+    (2) t   = tanh(u)                      (2) dt/du = 1 - t^2
+    (3) out = x/2 (1 + t)                  (3) dx = dout ((1 + t)/2 + x/2 (1 - t^2) du/dx)
+
+tanh comes with e^-2u: with s = 1 / (1 + e^-2u), the logistic function of 2u,
+
+    (1 + t)/2 = s     and     (1 - t^2)/2 = 2 s (1 - s)
+
+so out = x s, and dx = dout (s + 2 x s (1 - s) du/dx). Backward computes s again from x: nothing else is kept.
+
+Cost: forward moves 2 arrays, backward 3; about 25 operations an element.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from tinygpt import buffers
+from tinygpt.kernels import all_float32 as accepts
+from tinygpt.kernels import elementwise, flat, inlined, spread
+from tinygpt.kernels.functions import exp
+
+__all__ = ["accepts", "backward", "forward"]
+
+_PART = 2**13  # elements
+_C = np.float32(math.sqrt(2 / math.pi))
+_A = np.float32(0.044715)
+_MINUS_2C = np.float32(-2 * math.sqrt(2 / math.pi))
+_C_3A = np.float32(math.sqrt(2 / math.pi) * 3 * 0.044715)
+
+
+def forward(x):
+    out, numbers = buffers.empty(x.shape, np.float32), flat(x)
+    spread(_forward, x.size)(numbers, out.reshape(-1))
+    return out, numbers
+
+
+def backward(dout, saved, into):
+    if into[0] is not None:
+        spread(_backward, saved.size)(flat(dout), saved, into[0].array.reshape(-1), into[0].add)
+
+
+@inlined
+def _gate(x):
+    return np.float32(1) / (np.float32(1) + exp(_MINUS_2C * (x + _A * (x * x * x))))  # (1, 2) s
+
+
+@elementwise
+def _forward(x, out):
+    for part_ in prange((len(x) + _PART - 1) // _PART):
+        part = np.int64(part_)
+        for i in range(part * _PART, min(len(x), (part + 1) * _PART)):
+            out[i] = x[i] * _gate(x[i])  # (3)
+
+
+@elementwise
+def _backward(dout, x, dx, add):
+    for part_ in prange((len(x) + _PART - 1) // _PART):
+        part = np.int64(part_)
+        for i in range(part * _PART, min(len(x), (part + 1) * _PART)):
+            s = _gate(x[i])
+            du_dx = _C + _C_3A * (x[i] * x[i])  # (1)
+            share = dout[i] * (s + np.float32(2) * x[i] * s * (np.float32(1) - s) * du_dx)  # (2, 3)
+            if add:
+                dx[i] += share
+            else:
+                dx[i] = share
