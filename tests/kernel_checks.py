@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt import Op, runtime
-from tinygpt.buffers import Slot
+from tinygpt.buffers import Loan, Slot
 
 
 @contextlib.contextmanager
@@ -54,7 +54,11 @@ def run_kernel(op: Op, arrays, attrs=None, dout=None, into=None) -> tuple[np.nda
     kernel, attrs = importlib.import_module(op.kernel), attrs or {}
     into = into or ["overwrite"] * len(arrays)
     assert kernel.accepts(*arrays, **attrs)
-    eager = {"wanted": tuple(how is not None for how in into)} if getattr(kernel, "EAGER", False) else {}
+    loans = tuple(
+        None if how is None else Loan(np.full(array.shape, np.nan, array.dtype))
+        for array, how in zip(arrays, into, strict=True)
+    )
+    eager = {"loans": loans} if getattr(kernel, "EAGER", False) else {}
     copies = [array.copy() for array in arrays]
     out, saved = kernel.forward(*arrays, **attrs, **eager)
     out = np.array(out)

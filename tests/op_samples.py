@@ -179,4 +179,9 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(draw((4, 5)), {"targets": REPEATS, "ignore_index": 0}),
         Sample(draw((20, 30)), {"targets": rng.integers(0, 30, 20)}),
     ],
+    "linear_cross_entropy": [
+        Sample(draw((4, 4), (4, 4)), {"targets": TARGETS}),
+        Sample(draw((4, 3), (5, 3)), {"targets": REPEATS, "ignore_index": 0}),
+        Sample(draw((20, 4), (30, 4)), {"targets": rng.integers(0, 30, 20)}),
+    ],
 }  # fmt: skip

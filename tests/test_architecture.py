@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -60,9 +61,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": {"autograd", "config", "gradient_check", "graph", "model", "optim", "tokenizer"},
 }
-CORE = [
+CORE = [  # twin.py is not among them: it is the way to the kernels, which are not either
     "graph.py",
-    "twin.py",
     "autograd.py",
     "tensor_methods.py",
     "buffers.py",
@@ -157,12 +157,14 @@ def test_no_file_or_function_has_a_second_idea(folder):
 def test_every_gpt2_op_has_the_four_parts_and_its_test():
     basic = {"__init__", "basic", "elementwise", "reductions", "shapes"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - basic
-    assert ops == {"attention", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear"}
+    assert ops == {"attention", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear",
+                   "linear_cross_entropy"}  # fmt: skip
     for op in ops:
         tree = ast.parse((PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8"))
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert {f"{op}_forward", f"{op}_backward", op} <= functions
-        assert f"Op({op!r}".replace("'", '"') in (PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8")
+        text = (PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8")
+        assert re.search(rf'Op\(\s*"{op}"', text)
         assert (ROOT / "tests" / "ops" / f"test_{op}.py").exists()
         for word in ("Forward", "Backward", "Step", "Source:", "Cost:"):
             assert word in ast.get_docstring(tree), f"ops/{op}.py: the docstring lacks {word!r}"
@@ -173,7 +175,7 @@ def test_every_kernel_that_is_an_ops_twin_has_its_test_and_its_benchmark():
     twins = {path.stem for path in (PACKAGE / "kernels").glob("*.py")} & ops
     assert "linear" in twins
     for name in twins:
-        assert f'kernel="tinygpt.kernels.{name}"' in (PACKAGE / "ops" / f"{name}.py").read_text(encoding="utf-8")
+        assert f'"tinygpt.kernels.{name}"' in (PACKAGE / "ops" / f"{name}.py").read_text(encoding="utf-8")
         assert (ROOT / "tests" / "kernels" / f"test_{name}.py").exists()
         assert (ROOT / "benchmarks" / f"bench_{name}.py").exists()
 

@@ -57,7 +57,7 @@ def test_the_graph_dies_with_its_last_tensor_without_a_backward(without_gc):
     model = GPT(CONFIG)
     loss = model.loss(TOKENS, TOKENS + 1)
     watched = weakref.ref(loss)
-    inside = weakref.ref(loss.node.saved[0])
+    inside = weakref.ref(loss.node.parents[0])
     assert inside() is not None
     del loss
     assert watched() is None and inside() is None

@@ -82,11 +82,10 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
     parents = tuple(tensor.node if _recording.enabled else None for tensor in tensors)
     arrays = [tensor.data for tensor in tensors]
-    wanted = tuple(parent is not None for parent in parents)
     rule = rule_of(op, arrays, attrs)
-    out, saved = rule.forward(arrays, attrs, wanted)
+    out, saved = rule.forward(arrays, attrs, parents)
     out = np.asarray(out)
-    if not any(wanted) or out.dtype.kind != "f":
+    if all(parent is None for parent in parents) or out.dtype.kind != "f":
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = rule.backward, saved
@@ -191,6 +190,7 @@ class Tensor(TensorMethods):
             value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
             if self.node.memory is not None:  # keep the parameter's gradient where the optimizer expects it
+                self.node.reclaim()
                 np.copyto(self.node.memory, value)
                 value = self.node.memory
         self.node.grad = value
@@ -201,7 +201,9 @@ class Tensor(TensorMethods):
 
     def keep_grad_in(self, memory: np.ndarray) -> None:
         """Give the gradient a place of its own: backward writes into `memory`, which `grad` then is."""
-        self._require_node("keep_grad_in").memory = memory
+        node = self._require_node("keep_grad_in")
+        node.reclaim()
+        node.memory = memory
 
     def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """

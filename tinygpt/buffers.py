@@ -176,6 +176,26 @@ class GradientCell:
         return self.array if whole and self.exclusive else np.array(self.array)
 
 
+class Loan:
+    """
+    Memory for a gradient that is computed before backward asks for it.
+
+    Where a parameter's gradient has a place of its own and nothing is there yet, that place is lent, so that nothing
+    has to be moved later. Whoever wants to write there first calls `move_out`.
+    """
+
+    __slots__ = ("__weakref__", "array")
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def move_out(self) -> None:
+        """Keep what was computed in memory of its own."""
+        own = empty(self.array.shape, self.array.dtype)
+        np.copyto(own, self.array)
+        self.array = own
+
+
 class Slot(NamedTuple):
     """
     Memory that waits for a gradient, and what is in it now.

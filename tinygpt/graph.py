@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt import buffers, runtime
-from tinygpt.buffers import GradientCell, Holders, Slot
+from tinygpt.buffers import GradientCell, Holders, Loan, Slot
 
 
 class Op(NamedTuple):
@@ -65,8 +66,8 @@ WRITTEN = object()  # what a backward returns in place of a gradient that it has
 class Node:
     """What backward needs to know about one tensor. `op` is None for a leaf, which keeps its gradient instead."""
 
-    __slots__ = ("backward", "checksum", "dtype", "grad", "hooks", "keeps_grad", "memory", "op", "order", "parents",
-                 "saved", "shape")  # fmt: skip
+    __slots__ = ("__weakref__", "backward", "checksum", "dtype", "grad", "hooks", "keeps_grad", "memory", "op", "order",
+                 "parents", "saved", "shape", "tenant")  # fmt: skip
 
     def __init__(self, array: np.ndarray, op: Op | None = None, parents: tuple[Node | None, ...] = ()) -> None:
         self.order = next(_creation)
@@ -79,14 +80,31 @@ class Node:
         self.grad: np.ndarray | None = None
         self.keeps_grad = op is None
         self.memory: np.ndarray | None = None  # where the gradient must live: a parameter's slice of the flat array
+        self.tenant: Callable[[], Loan | None] | None = None  # to whom `memory` is lent until backward comes
 
     @property
     def name(self) -> str:
         """The op's name."""
         return "leaf" if self.op is None else self.op.name
 
+    def lend(self) -> Loan:
+        """Memory for a share of this gradient that is computed ahead: its own place if that is free."""
+        free = self.memory is not None and self.grad is None and (self.tenant is None or self.tenant() is None)
+        loan = Loan(self.memory if free else buffers.empty(self.shape, self.dtype))
+        if free:
+            self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
+        return loan
+
+    def reclaim(self, returned: Loan | None = None) -> None:
+        """End the loan of `memory`; what it holds moves out, unless it is `returned` to be the gradient itself."""
+        loan = None if self.tenant is None else self.tenant()
+        if loan is not None and loan is not returned:
+            loan.move_out()
+        self.tenant = None
+
     def slot(self) -> Slot:
         """Memory for one more share of a leaf's gradient: from now on it counts as written."""
+        self.reclaim()
         written = self.grad is not None
         if not written:
             self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
@@ -94,6 +112,7 @@ class Node:
 
     def deposit(self, cell: GradientCell) -> None:
         """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""
+        self.reclaim()
         if self.memory is not None:
             Slot(self.memory, add=self.grad is not None).write(cell.array)
             self.grad = self.memory
@@ -114,6 +133,10 @@ def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
             node.deposit(cell if node.op is None else GradientCell(cell.array, Holders(2)))  # 2: op.backward needs it
         if node.op is None:
             continue
+        if retain_graph:
+            for parent in node.parents:
+                if parent is not None:
+                    parent.reclaim()  # another backward will ask for what was computed ahead
         for parent, share in _shares(node, cell, frontier):
             frontier.add(parent, share)
         if not retain_graph:

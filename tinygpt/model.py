@@ -28,9 +28,9 @@ from tinygpt.config import GPTConfig
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
-from tinygpt.ops.cross_entropy import cross_entropy
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu import gelu
+from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
 from tinygpt.recompute import recompute
 
 
@@ -192,7 +192,7 @@ class GPT(Module):
             raise ValueError(f"GPT.loss: targets must have the tokens' shape {np.shape(tokens)}, got {targets.shape}")
         x = self.hidden(tokens)
         B, T, C = x.shape
-        return cross_entropy(self.head(x.reshape(B * T, C)), targets.reshape(B * T), ignore_index)
+        return linear_cross_entropy(x.reshape(B * T, C), self.wte.weight, targets.reshape(B * T), ignore_index)
 
     def generate(self, ids: Any, **options: Any) -> Iterator[int]:
         """Yield new token ids one by one; see `tinygpt.generate.generate` for the options."""

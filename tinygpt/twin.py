@@ -8,8 +8,8 @@ A kernel is a module (or any object) that offers
     backward(dout, saved, into)    writes the gradient of input i into the slot `into[i]`, which says whether to add to
                                    what is there or to overwrite it; None where nobody wants that gradient. Without a
                                    backward the reference's runs, on what the kernel's forward saved
-    EAGER = True                   optional: `forward` is also told, as `wanted`, a bool for each input, which gradients
-                                   backward will be asked for, so that it can compute them while it has what it needs
+    EAGER = True                   optional: `forward` is also given `loans`, for each input None or memory for its
+                                   gradient, so that it can compute it while it has what it needs
 
 The reference returns its gradients, as a reader expects of a function; a kernel writes them where they belong, so that
 nothing is allocated and a second gradient is added while it is computed. A `Rule` makes one of both for the engine.
@@ -25,7 +25,7 @@ import numpy as np
 
 from tinygpt import runtime
 from tinygpt.buffers import Slot
-from tinygpt.graph import WRITTEN, Op
+from tinygpt.graph import WRITTEN, Node, Op
 
 Destination = Callable[[], Slot]
 
@@ -37,13 +37,14 @@ class Rule(NamedTuple):
     Attributes
     ----------
     forward : callable
-        ``forward(arrays, attrs, wanted) -> (out, saved)``.
+        ``forward(arrays, attrs, parents) -> (out, saved)``. A parent is the node of an input, None where no gradient is
+        wanted.
     backward : callable
         ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is wanted, else a
         function that gives the slot for it; a gradient that was written there is returned as `WRITTEN`.
     """
 
-    forward: Callable[[Sequence[np.ndarray], dict[str, Any], tuple[bool, ...]], tuple[Any, Any]]
+    forward: Callable[[Sequence[np.ndarray], dict[str, Any], Sequence[Node | None]], tuple[Any, Any]]
     backward: Callable[[np.ndarray, Any, Sequence[Destination | None]], Sequence[Any]]
 
 
@@ -73,20 +74,29 @@ def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:
 
 def _reference(op: Op) -> Rule:
     return Rule(
-        lambda arrays, attrs, wanted: op.forward(*arrays, **attrs),
+        lambda arrays, attrs, parents: op.forward(*arrays, **attrs),
         lambda dout, saved, destinations: op.backward(dout, saved),
     )
 
 
 def _kernel(op: Op, kernel: Any) -> Rule:
-    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], wanted: tuple[bool, ...]) -> tuple[Any, Any]:
-        if getattr(kernel, "EAGER", False):
-            return kernel.forward(*arrays, wanted=wanted, **attrs)
-        return kernel.forward(*arrays, **attrs)
+    eager = getattr(kernel, "EAGER", False)
+
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
+        if not eager:
+            return kernel.forward(*arrays, **attrs)
+        loans = tuple(None if parent is None else parent.lend() for parent in parents)
+        out, saved = kernel.forward(*arrays, loans=loans, **attrs)
+        return out, (saved, loans, parents)
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         if not hasattr(kernel, "backward"):
             return op.backward(dout, saved)
+        if eager:
+            saved, loans, parents = saved
+            for parent, loan in zip(parents, loans, strict=True):
+                if parent is not None:
+                    parent.reclaim(returned=loan)
         slots = [None if slot is None else slot() for slot in destinations]
         into, later = _separate(slots)
         kernel.backward(dout, saved, into)
@@ -112,8 +122,8 @@ def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tup
 def _both(op: Op, kernel: Rule) -> Rule:
     """Kernel and reference side by side, each with its own `saved`; an error where they part."""
 
-    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], wanted: tuple[bool, ...]) -> tuple[Any, Any]:
-        out, kernel_saved = kernel.forward(arrays, attrs, wanted)
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
+        out, kernel_saved = kernel.forward(arrays, attrs, parents)
         reference_out, saved = op.forward(*arrays, **attrs)
         _compare(op.name, "forward", [out], [reference_out])
         shapes = [(array.shape, array.dtype) for array in arrays]

@@ -59,9 +59,8 @@ def cross_entropy_backward(dloss, saved):
     return (dlogits,)
 
 
-CROSS_ENTROPY = Op(
-    "cross_entropy", cross_entropy_forward, cross_entropy_backward, kernel="tinygpt.kernels.cross_entropy"
-)
+_KERNEL = "tinygpt.kernels.cross_entropy"
+CROSS_ENTROPY = Op("cross_entropy", cross_entropy_forward, cross_entropy_backward, kernel=_KERNEL)
 
 
 def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:
@@ -92,14 +91,21 @@ def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Ten
     >>> cross_entropy(Tensor(np.zeros((2, 3, 50257), np.float32)), np.zeros((2, 3), int))
     Tensor(10.824905, dtype=float32)
     """
-    targets = np.asarray(targets.data if isinstance(targets, Tensor) else targets)
-    if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
-        raise ValueError(f"cross_entropy: targets must have shape {logits.shape[:-1]}, as logits without V, got "
-                         f"{targets.shape}")  # fmt: skip
+    if logits.ndim == 0:
+        raise ValueError("cross_entropy: logits must have shape (..., V), got a scalar")
     n_vocab = logits.shape[-1]
-    counted = targets[targets != ignore_index]
-    check_ids("cross_entropy: targets", counted, n_vocab)
-    if counted.size == 0:
-        raise ValueError(f"cross_entropy: no target counts: all {targets.size} are ignore_index = {ignore_index}")
+    targets = check_targets("cross_entropy", targets, logits.shape[:-1], n_vocab, ignore_index)
     flat = logits if logits.ndim == 2 else logits.reshape(-1, n_vocab)
     return apply(CROSS_ENTROPY, flat, targets=targets.reshape(-1), ignore_index=ignore_index)
+
+
+def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, ignore_index: int) -> np.ndarray:
+    """`targets` as an array of this shape, or an error that says what is wrong with them."""
+    targets = np.asarray(targets.data if isinstance(targets, Tensor) else targets)
+    if targets.shape != shape:
+        raise ValueError(f"{who}: targets must have shape {shape}, one for each row of scores, got {targets.shape}")
+    counted = targets[targets != ignore_index]
+    check_ids(f"{who}: targets", counted, n_vocab)
+    if counted.size == 0:
+        raise ValueError(f"{who}: no target counts: all {targets.size} are ignore_index = {ignore_index}")
+    return targets

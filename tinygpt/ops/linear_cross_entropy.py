@@ -1,0 +1,100 @@
+"""
+GPT-2's head and its loss in one: score every token of the vocabulary, then cross-entropy. One op, because the scores
+are by far the largest array of a training step, and nobody but the loss needs them.
+
+Throughout this file
+    x              (N, C)           the last hidden state of each token
+    weight         (V, C)           one row a token of the vocabulary: GPT-2's embedding table
+    targets        (N,)             the id that came next; `ignore_index` marks those that do not count
+    logits, p      (N, V)           scores, and the model's probabilities        M: how many targets count
+    loss           ()               in nats: e^loss is the perplexity
+
+Forward                                              Backward, read upwards
+    (1) logits = x weight^T                          (1) dx = dlogits weight,  dweight = dlogits^T x
+    (2) z = sum_V(e^shifted),  p = e^shifted / z     (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
+        with shifted = logits - max_V(logits)
+    (3) nll_n = ln z_n - shifted_n[targets_n]
+    (4) loss = (1 / M) sum of nll_n that count       (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+
+Steps (4) to (2) are those of cross_entropy.py, derived there.
+Step (1). logits_nv = sum_c x_nc weight_vc, so
+    d logits_nv / d x_nc      = weight_vc   and   dx_nc      = sum_v dlogits_nv weight_vc = (dlogits weight)_nc
+    d logits_nv / d weight_vc = x_nc        and   dweight_vc = sum_n dlogits_nv x_nc      = (dlogits^T x)_vc
+
+Row n of dlogits depends on row n of x only, up to the factor dloss. So the kernel goes through the rows in chunks, and
+has loss, dx and dweight of a chunk before it forgets its logits: (N, V) never exists. This reference keeps p.
+
+Source: steps (2) to (4) Bishop, Pattern Recognition and Machine Learning, 2006, eq. 4.108-4.109; head tied to the
+        embedding: Press & Wolf 2017, arXiv:1608.05859. The chunks: Wijmans et al. 2024, arXiv:2411.09009, in spirit.
+Cost:   6 N V C operations: at GPT-2's size and a short context a third of a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.cross_entropy import check_targets, cross_entropy_backward, cross_entropy_forward
+from tinygpt.ops.shapes import operands
+
+
+def linear_cross_entropy_forward(x, weight, targets, ignore_index=-100):
+    logits = x @ weight.T  # (1) (N, V)
+    loss, probabilities = cross_entropy_forward(logits, targets, ignore_index)  # (2, 3, 4)
+    return loss, (x, weight, probabilities)
+
+
+def linear_cross_entropy_backward(dloss, saved):
+    x, weight, probabilities = saved
+    (dlogits,) = cross_entropy_backward(dloss, probabilities)  # (4, 3, 2) (N, V)
+    dx = dlogits @ weight  # (1) (N, C)
+    dweight = dlogits.T @ x  # (1) (V, C)
+    return dx, dweight
+
+
+LINEAR_CROSS_ENTROPY = Op(
+    "linear_cross_entropy",
+    linear_cross_entropy_forward,
+    linear_cross_entropy_backward,
+    kernel="tinygpt.kernels.linear_cross_entropy",
+)
+
+
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:
+    """
+    ``cross_entropy(x @ weight.T, targets)`` without the memory of the logits.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., C), float32 or float64
+    weight : Tensor, shape (V, C)
+    targets : integer array, shape (...)
+        From 0 to V - 1, or `ignore_index`.
+    ignore_index : int
+        Targets with this value do not count, neither in the sum nor in the mean.
+
+    Returns
+    -------
+    Tensor, shape ()
+
+    Raises
+    ------
+    TypeError
+        If `targets` are not integers.
+    ValueError
+        If the shapes do not fit, a target is out of range, or no target counts.
+
+    Examples
+    --------
+    >>> x, weight = Tensor([[1.0, 0.0]]), Tensor([[0.0, 5.0], [0.0, 7.0], [0.0, 9.0]])
+    >>> linear_cross_entropy(x, weight, [2])  # all three scores are 0: ln 3
+    Tensor(1.0986123, dtype=float32)
+    """
+    if weight.ndim != 2 or weight.size == 0:
+        raise ValueError(f"linear_cross_entropy: weight must have shape (V, C) with V, C >= 1, got {weight.shape}")
+    n_vocab, n_embd = weight.shape
+    if x.ndim == 0 or x.shape[-1] != n_embd:
+        raise ValueError(f"linear_cross_entropy: x must have shape (..., C) = (..., {n_embd}), got {x.shape}")
+    targets = check_targets("linear_cross_entropy", targets, x.shape[:-1], n_vocab, ignore_index)
+    rows = x if x.ndim == 2 else x.reshape(-1, n_embd)
+    return apply(LINEAR_CROSS_ENTROPY, *operands(rows, weight), targets=targets.reshape(-1), ignore_index=ignore_index)
