@@ -18,8 +18,20 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ENGINE = {"graph", "autograd"}
 TEXT = {"corpus", "token_file", "durable", "tokenizer"}
 CHECKPOINT = {"checkpoint", "durable", "serialization", "swap", "tokenizer"}
-MODEL = {"model", "recompute", "config", "generate", "nn", "optim", "ops", *ENGINE, *CHECKPOINT}
-RUNS = {"train", "initial_model", "kernels", "settings", "dataset", "evaluate", "interrupt", "run_log", *MODEL, *TEXT}
+MODEL = {"model", "recompute", "config", "generate", "gradient_norm", "nn", "optim", "ops", *ENGINE, *CHECKPOINT}
+RUNS = {
+    "train",
+    "gradient_norm",
+    "initial_model",
+    "kernels",
+    "settings",
+    "dataset",
+    "evaluate",
+    "interrupt",
+    "run_log",
+    *MODEL,
+    *TEXT,
+}
 MAY_IMPORT = {
     "runtime": set(),
     "buffers": set(),
@@ -40,11 +52,13 @@ MAY_IMPORT = {
     "functional": {"ops"},
     "nn": {"ops", *ENGINE},
     "recompute": ENGINE,
-    "optim": ENGINE,
+    "runs": set(),
+    "optim": {"kernels", "runs", "twin", *ENGINE},
+    "gradient_norm": {"kernels", "runs", "twin", *ENGINE},
     "serialization": {"durable", "swap"},
     "checkpoint": CHECKPOINT,
     "generate": {"ops", *ENGINE},
-    "model": MODEL - {"optim", "model"},
+    "model": MODEL - {"gradient_norm", "optim", "model"},
     "token_file": {"durable"},
     "corpus": TEXT,
     "download": {"corpus", "durable", "user_cache"},
@@ -59,7 +73,7 @@ MAY_IMPORT = {
     "tokenizer_commands": TEXT,
     "cli": {"commands", "tokenizer_commands"},
     "__main__": {"cli"},
-    "__init__": {"autograd", "config", "gradient_check", "graph", "model", "optim", "tokenizer"},
+    "__init__": {"autograd", "config", "gradient_check", "gradient_norm", "graph", "model", "optim", "tokenizer"},
 }
 CORE = [  # twin.py is not among them: it is the way to the kernels, which are not either
     "graph.py",
@@ -69,6 +83,7 @@ CORE = [  # twin.py is not among them: it is the way to the kernels, which are n
     "nn.py",
     "model.py",
     "optim.py",
+    "gradient_norm.py",
     "ops/*.py",
 ]
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tinygpt.config import GPTConfig as GPTConfig
     from tinygpt.gradient_check import GradientCheckError as GradientCheckError
     from tinygpt.gradient_check import gradcheck as gradcheck
+    from tinygpt.gradient_norm import clip_grad_norm as clip_grad_norm
     from tinygpt.graph import Op as Op
     from tinygpt.model import GPT as GPT
     from tinygpt.optim import AdamW as AdamW
-    from tinygpt.optim import clip_grad_norm as clip_grad_norm
     from tinygpt.optim import cosine_schedule as cosine_schedule
     from tinygpt.runtime import implementation as implementation
     from tinygpt.tokenizer import Tokenizer as Tokenizer
@@ -35,7 +35,7 @@ _HOME = {
     "Tensor": "autograd",
     "Tokenizer": "tokenizer",
     "apply": "autograd",
-    "clip_grad_norm": "optim",
+    "clip_grad_norm": "gradient_norm",
     "cosine_schedule": "optim",
     "gradcheck": "gradient_check",
     "implementation": "runtime",

@@ -1,30 +1,37 @@
 """
-AdamW, the clip of the global gradient norm, and the learning-rate schedule: how a gradient becomes a step.
+AdamW and the learning-rate schedule: how a gradient becomes a step.
 
 Source: Kingma & Ba 2014, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2
-        (decay apart from the gradient) and arXiv:1608.03983 (cosine); Pascanu et al. 2013, arXiv:1211.5063 (clip).
+        (decay apart from the gradient) and arXiv:1608.03983 (cosine).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from tinygpt import runtime
 from tinygpt.autograd import Tensor
+from tinygpt.runs import runs
+from tinygpt.twin import by_kernel, compare
 
 
-def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
+def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, scale=1.0):
     """
     One AdamW step, in place: `parameter`, `m` and `v` change, `gradient` does not.
+
+    What counts as the gradient is `scale` times `gradient`: the clip of its norm.
 
     m and v are running means of the gradient and of its square. They start at zero, so after `step` steps they have
     seen only a share 1 - beta^step of their weight: dividing by it corrects the bias. The step is then about lr in
     size whatever the gradient's scale, and decay pulls the weight towards zero on its own, not through m and v.
     """
     beta1, beta2 = betas
+    gradient = gradient * parameter.dtype.type(scale)
     m *= beta1  # (1) m = beta1 m + (1 - beta1) gradient
     m += (1 - beta1) * gradient
     v *= beta2  # (2) v = beta2 v + (1 - beta2) gradient^2
@@ -33,6 +40,22 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
     v_corrected = v / (1 - beta2**step)  # (4)
     parameter *= 1 - lr * weight_decay  # (5)
     parameter -= lr * m_corrected / (np.sqrt(v_corrected) + eps)  # (6)
+
+
+def _update(rows: list[list[np.ndarray]], *options: Any) -> None:
+    """One AdamW step for each row of parameter, gradient, m and v, neighbours in one pass."""
+    for parameter, gradient, m, v in runs(rows):
+        if not by_kernel(parameter, gradient):
+            adamw_update(parameter, gradient, m, v, *options)
+            continue
+        from tinygpt.kernels import adamw  # here, because the reference can do without Numba
+
+        if runtime.current_implementation() == "check":
+            expected = [parameter.copy(), m.copy(), v.copy()]
+            adamw_update(expected[0], gradient, *expected[1:], *options)
+        adamw.update(parameter, gradient, m, v, *options)
+        if runtime.current_implementation() == "check":
+            compare("AdamW", "step", [parameter, m, v], expected)
 
 
 class AdamW:
@@ -101,16 +124,27 @@ class AdamW:
         self._check_parameters()
         self._state: dict[Tensor, dict[str, Any]] = {}
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient; the others, and their moments, stay as they are."""
+    def step(self, scale: float = 1.0) -> None:
+        """
+        Update every parameter that has a gradient; the others, and their moments, stay as they are.
+
+        Parameters
+        ----------
+        scale : float
+            What the gradients are multiplied by as they are read, for instance ``min(1, max_norm / norm)``: the same
+            as `clip_grad_norm` before the step, without reading and writing them once more.
+        """
         for group in self.param_groups:
+            rows: dict[tuple[int, np.dtype], list[list[np.ndarray]]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self._state_of(parameter)
-                state["step"] += 1
-                adamw_update(parameter.data, parameter.grad, state["m"], state["v"], state["step"], group["lr"],
-                             group["betas"], group["eps"], group["weight_decay"])  # fmt: skip
+                if parameter.grad is not None:
+                    state = self._state_of(parameter)
+                    state["step"] += 1
+                    rows[state["step"], parameter.dtype].append(
+                        [parameter.data, parameter.grad, state["m"], state["v"]]
+                    )
+            for (step, _), arrays in rows.items():
+                _update(arrays, step, group["lr"], group["betas"], group["eps"], group["weight_decay"], scale)
 
     def zero_grad(self) -> None:
         """Forget all gradients: the next backward overwrites them."""
@@ -159,8 +193,20 @@ class AdamW:
 
     def _state_of(self, parameter: Tensor) -> dict[str, Any]:
         if parameter not in self._state:
-            self._state[parameter] = {"m": np.zeros_like(parameter.data), "v": np.zeros_like(parameter.data), "step": 0}
+            self._begin(next(group["params"] for group in self.param_groups if parameter in set(group["params"])))
         return self._state[parameter]
+
+    def _begin(self, parameters: list[Tensor]) -> None:
+        """Moments of zero, side by side in the parameters' order: one array for each dtype and moment."""
+        sizes = Counter()
+        for parameter in parameters:
+            sizes[parameter.dtype] += parameter.size
+        moments = {dtype: np.zeros((2, size), dtype) for dtype, size in sizes.items()}
+        for parameter in parameters:
+            here = moments[parameter.dtype][:, : parameter.size]
+            moments[parameter.dtype] = moments[parameter.dtype][:, parameter.size :]
+            m, v = (moment.reshape(parameter.shape) for moment in here)
+            self._state[parameter] = {"m": m, "v": v, "step": 0}
 
     def _check_parameters(self) -> None:
         seen: set[Tensor] = set()
@@ -179,42 +225,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"AdamW: {name} must be at least 0, got {value}")
     if not all(0 <= beta < 1 for beta in options["betas"]):
         raise ValueError(f"AdamW: betas must be at least 0 and below 1, got {options['betas']}")
-
-
-def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
-    """
-    Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
-
-    Parameters
-    ----------
-    parameters : Tensor, or iterable of Tensor
-        Those without a gradient are left out.
-    max_norm : float
-        Above 0; `inf` only measures.
-
-    Returns
-    -------
-    float
-        The norm before the clip, summed in float64. NaN or infinite where a gradient is: nothing is scaled then.
-
-    Examples
-    --------
-    >>> w = Tensor([3.0, 4.0], requires_grad=True)
-    >>> (w * w).sum().backward()
-    >>> clip_grad_norm([w], 1.0)
-    10.0
-    >>> float(np.linalg.norm(w.grad).round(4))
-    1.0
-    """
-    if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
-    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = math.sqrt(sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients))
-    if max_norm < norm < math.inf:
-        for gradient in gradients:
-            gradient *= max_norm / norm
-    return norm
 
 
 def cosine_schedule(step: int, *, lr: float, min_lr: float, warmup: int, steps: int) -> float:

@@ -30,11 +30,12 @@ from tinygpt import checkpoint, runtime
 from tinygpt.corpus import sample_batch
 from tinygpt.dataset import Dataset, load_dataset
 from tinygpt.evaluate import Evaluation, evaluate
+from tinygpt.gradient_norm import grad_norm
 from tinygpt.initial_model import initial_model
 from tinygpt.interrupt import Interrupt
 from tinygpt.kernels.processor import BFLOAT16
 from tinygpt.model import GPT
-from tinygpt.optim import AdamW, clip_grad_norm, cosine_schedule
+from tinygpt.optim import AdamW, cosine_schedule
 from tinygpt.run_log import MetricsLog, plot_losses
 from tinygpt.settings import TrainingSettings
 
@@ -201,10 +202,10 @@ class Trainer:
             loss = self.model.loss(inputs, targets) / s.grad_accumulation
             loss.backward()
             mean_loss += loss.item()
-        norm = clip_grad_norm(self.model.parameters(), s.clip)
+        norm = grad_norm(self.model.parameters())
         if not (math.isfinite(mean_loss) and math.isfinite(norm)):
             raise FloatingPointError(self._not_finite(mean_loss, norm))
-        self.optimizer.step()
+        self.optimizer.step(scale=min(1.0, s.clip / norm) if norm else 1.0)
         self.optimizer.zero_grad()
         self.step += 1
         seconds = time.perf_counter() - start

@@ -68,6 +68,13 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
     return rule if implementation == "kernels" else _both(op, rule)
 
 
+def by_kernel(*arrays: np.ndarray) -> bool:
+    """Whether a kernel outside of the graph, such as AdamW's, shall treat these arrays."""
+    if runtime.current_implementation() == "numpy":
+        return False
+    return all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
+
+
 def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:
     return True
 
@@ -125,7 +132,7 @@ def _both(op: Op, kernel: Rule) -> Rule:
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
         out, kernel_saved = kernel.forward(arrays, attrs, parents)
         reference_out, saved = op.forward(*arrays, **attrs)
-        _compare(op.name, "forward", [out], [reference_out])
+        compare(op.name, "forward", [out], [reference_out])
         shapes = [(array.shape, array.dtype) for array in arrays]
         return out, (kernel_saved, saved, shapes)
 
@@ -139,13 +146,14 @@ def _both(op: Op, kernel: Rule) -> Rule:
         ours = [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
         theirs = op.backward(dout, reference_saved)
         kept = [i for i, slot in enumerate(slots) if slot is not None]
-        _compare(op.name, "backward", [ours[i] for i in kept], [theirs[i] for i in kept])
+        compare(op.name, "backward", [ours[i] for i in kept], [theirs[i] for i in kept])
         return ours
 
     return Rule(forward, backward)
 
 
-def _compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    """Raise ValueError, naming the op, where a kernel's results are not the reference's within the tolerance."""
     kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")

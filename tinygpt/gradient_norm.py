@@ -1,0 +1,88 @@
+"""
+The norm of all gradients together, and its clip: one bad batch must not throw the model far off.
+
+Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+from tinygpt.runs import runs
+from tinygpt.twin import by_kernel
+
+
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+    """
+    Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
+
+    Parameters
+    ----------
+    parameters : Tensor, or iterable of Tensor
+        Those without a gradient are left out.
+    max_norm : float
+        Above 0; `inf` only measures.
+
+    Returns
+    -------
+    float
+        The norm before the clip, summed in float64. NaN or infinite where a gradient is: nothing is scaled then.
+
+    Examples
+    --------
+    >>> w = Tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> clip_grad_norm([w], 1.0)
+    10.0
+    >>> float(np.linalg.norm(w.grad).round(4))
+    1.0
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    norm = grad_norm(parameters)
+    if max_norm < norm < math.inf:
+        for gradient in _gradients(parameters):
+            _scale(gradient, max_norm / norm)
+    return norm
+
+
+def grad_norm(parameters: Tensor | Iterable[Tensor]) -> float:
+    """
+    The norm of all gradients, taken as one vector and summed in float64.
+
+    Examples
+    --------
+    >>> w = Tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> grad_norm([w])
+    10.0
+    """
+    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    return math.sqrt(sum(map(_squares, _gradients(parameters))))
+
+
+def _squares(gradient: np.ndarray) -> float:
+    if not by_kernel(gradient):
+        return float(np.square(gradient, dtype=np.float64).sum())
+    from tinygpt.kernels.norm import squares
+
+    return squares(gradient)
+
+
+def _scale(gradient: np.ndarray, factor: float) -> None:
+    if not by_kernel(gradient):
+        gradient *= factor
+        return
+    from tinygpt.kernels.norm import scale
+
+    scale(gradient, factor)
+
+
+def _gradients(parameters: Iterable[Tensor]) -> list[np.ndarray]:
+    """All gradients, neighbours in memory as one."""
+    return [array for (array,) in runs([p.grad] for p in parameters if p.grad is not None)]

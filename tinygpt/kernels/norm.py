@@ -1,0 +1,47 @@
+"""
+The norm of the gradients, and their scaling, in one pass each: the twin of gradient_norm.py.
+
+Each part of 2^14 numbers is summed in float64, and the parts in their order: the norm does not depend on the number of
+threads, and is exact to float64 whatever the number of parameters.
+
+Cost: the norm reads one array; the scaling reads and writes it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from tinygpt.kernels import elementwise, parallel, spread
+
+_PART = 2**14  # elements
+
+
+def squares(array: np.ndarray) -> float:
+    """The sum of the squares of a flat float32 array, in float64."""
+    sums = np.empty(-(-array.size // _PART))
+    spread(_squares, array.size)(array, sums)
+    return math.fsum(sums) if np.isfinite(sums).all() else float(sums.sum())
+
+
+def scale(array: np.ndarray, factor: float) -> None:
+    """Multiply a flat float32 array in place."""
+    spread(_scale, array.size)(array, np.float32(factor))
+
+
+@parallel
+def _squares(array, sums):
+    for part_ in prange(len(sums)):
+        part = np.int64(part_)
+        total = 0.0
+        for i in range(part * _PART, min(len(array), (part + 1) * _PART)):
+            total += np.float64(array[i]) * np.float64(array[i])
+        sums[part] = total
+
+
+@elementwise
+def _scale(array, factor):
+    for i in prange(len(array)):
+        array[i] *= factor
