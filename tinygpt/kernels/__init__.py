@@ -11,6 +11,8 @@ What a kernel module offers
 What to know before changing anything here
     No index is checked, so whatever comes from outside is validated in `ops/`, before a kernel sees it.
     `prange` counts in uint64, and uint64 with int64 gives float64: the first line of such a loop makes an int64 of it.
+    An index that could be negative, for all the compiler knows, keeps a loop from being vectorized: take a part of the
+    arrays, `x[here]`, and count from 0.
     A number without a type is a float64 and makes the whole loop one: np.float32(0.5).
     Results do not depend on the number of threads: sums are cut into parts by size alone, and joined in their order.
     NUMBA_DISABLE_JIT=1 makes all of it plain Python, to be stepped through.

@@ -37,10 +37,11 @@ def update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, scale=
 def _update(parameter, gradient, m, v, constants):
     beta1, rest1, beta2, rest2, rate, root, eps, kept, scale = constants
     for part_ in prange((len(parameter) + _PART - 1) // _PART):
-        part = np.int64(part_)
-        for i in range(part * _PART, min(len(parameter), (part + 1) * _PART)):
-            g = gradient[i] * scale
-            m[i] = beta1 * m[i] + rest1 * g  # (1)
-            v[i] = beta2 * v[i] + rest2 * (g * g)  # (2)
-            size = np.sqrt(v[i]) * root + eps  # (4)
-            parameter[i] = parameter[i] * kept - rate * m[i] / size  # (5, 3, 6)
+        first = np.int64(part_) * _PART
+        last = first + _PART
+        p, g, mean, square = parameter[first:last], gradient[first:last], m[first:last], v[first:last]
+        for i in range(len(p)):
+            scaled = g[i] * scale
+            mean[i] = beta1 * mean[i] + rest1 * scaled  # (1)
+            square[i] = beta2 * square[i] + rest2 * (scaled * scaled)  # (2)
+            p[i] = p[i] * kept - rate * mean[i] / (np.sqrt(square[i]) * root + eps)  # (3, 4, 5, 6)

@@ -74,10 +74,8 @@ def _apply(x, out, key0, key1, threshold, factor, add):
         # A part does not cross a multiple of 2^32: the high half of its elements' positions is one number.
         high = np.uint32(np.uint32(start >> 32) * np.uint32(0x9E3779B9))
         first, second, low = key0, np.uint32(key1 ^ high), np.uint32(start & 0xFFFFFFFF)
-        for j in range(min(_PART, len(x) - start)):
+        numbers, results = x[start : start + _PART], out[start : start + _PART]
+        for j in range(len(numbers)):
             bits = mixed(mixed(np.uint32(low + np.uint32(j)) ^ first) ^ second)  # (1)
             mask = factor if bits >= threshold else np.float32(0)  # (2)
-            if add:
-                out[start + j] += x[start + j] * mask  # (3)
-            else:
-                out[start + j] = x[start + j] * mask  # (3)
+            results[j] = (results[j] if add else np.float32(0)) + numbers[j] * mask  # (3)

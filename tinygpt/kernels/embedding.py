@@ -56,8 +56,8 @@ def _scatter(dout, ids, dweight):
     C = dout.shape[1]
     for part_ in prange((C + _COLUMNS - 1) // _COLUMNS):
         part = np.int64(part_)
-        first, last = part * _COLUMNS, min(C, (part + 1) * _COLUMNS)
+        here = slice(part * _COLUMNS, (part + 1) * _COLUMNS)
         for n in range(len(ids)):
-            row, target = dout[n], dweight[ids[n]]
-            for c in range(first, last):
+            row, target = dout[n, here], dweight[ids[n], here]
+            for c in range(len(row)):
                 target[c] += row[c]

@@ -54,20 +54,19 @@ def _gate(x):
 @elementwise
 def _forward(x, out):
     for part_ in prange((len(x) + _PART - 1) // _PART):
-        part = np.int64(part_)
-        for i in range(part * _PART, min(len(x), (part + 1) * _PART)):
-            out[i] = x[i] * _gate(x[i])  # (3)
+        first = np.int64(part_) * _PART
+        numbers, results = x[first : first + _PART], out[first : first + _PART]
+        for i in range(len(numbers)):
+            results[i] = numbers[i] * _gate(numbers[i])  # (3)
 
 
 @elementwise
 def _backward(dout, x, dx, add):
     for part_ in prange((len(x) + _PART - 1) // _PART):
-        part = np.int64(part_)
-        for i in range(part * _PART, min(len(x), (part + 1) * _PART)):
-            s = _gate(x[i])
-            du_dx = _C + _C_3A * (x[i] * x[i])  # (1)
-            share = dout[i] * (s + np.float32(2) * x[i] * s * (np.float32(1) - s) * du_dx)  # (2, 3)
-            if add:
-                dx[i] += share
-            else:
-                dx[i] = share
+        first = np.int64(part_) * _PART
+        numbers, shares, results = x[first : first + _PART], dout[first : first + _PART], dx[first : first + _PART]
+        for i in range(len(numbers)):
+            s = _gate(numbers[i])
+            du_dx = _C + _C_3A * (numbers[i] * numbers[i])  # (1)
+            slope = s + np.float32(2) * numbers[i] * s * (np.float32(1) - s) * du_dx  # (2, 3)
+            results[i] = (results[i] if add else np.float32(0)) + shares[i] * slope

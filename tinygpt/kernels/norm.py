@@ -35,9 +35,11 @@ def scale(array: np.ndarray, factor: float) -> None:
 def _squares(array, sums):
     for part_ in prange(len(sums)):
         part = np.int64(part_)
+        numbers = array[part * _PART : (part + 1) * _PART]
         total = 0.0
-        for i in range(part * _PART, min(len(array), (part + 1) * _PART)):
-            total += np.float64(array[i]) * np.float64(array[i])
+        for i in range(len(numbers)):
+            number = np.float64(numbers[i])
+            total += number * number
         sums[part] = total
 
 

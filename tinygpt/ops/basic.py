@@ -30,7 +30,7 @@ def add_backward(dout, saved):
     return unbroadcast(dout, a_shape), unbroadcast(dout, b_shape)
 
 
-ADD = Op("add", add_forward, add_backward)
+ADD = Op("add", add_forward, add_backward, kernel="tinygpt.kernels.add")
 
 
 def add(a: Any, b: Any) -> Tensor:
