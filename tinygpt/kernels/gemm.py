@@ -24,20 +24,11 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers, runtime
-from tinygpt.kernels import inlined, kernel, parallel, threads
+from tinygpt.kernels import kernel, parallel, threads
 from tinygpt.kernels.packing import pack_a, pack_b
+from tinygpt.kernels.panels import EDGE, STAGED, packed_elements, tile_of
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
-from tinygpt.kernels.tile import (
-    ACCUMULATE,
-    AMX_LAYOUT,
-    OVERWRITE,
-    WITH_BIAS,
-    begin_tiles,
-    end_tiles,
-    tile_1,
-    tile_2,
-    tile_3,
-)
+from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, WITH_BIAS, begin_tiles, end_tiles
 from tinygpt.kernels.vectors import take
 
 CHUNK = 768  # numbers along k
@@ -45,8 +36,6 @@ SLAB = 2**20  # numbers of A that are packed at a time
 UNIT = 512  # rows of A that a panel of B is packed for
 
 _SMALL = 2**20  # products of numbers that one core has done in about ten microseconds
-_STAGED = 32 * 32  # the largest block, with zeros around it
-_SCRATCH = 32 * 48  # the largest tile
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
@@ -92,14 +81,13 @@ def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=No
             c[...] = 0 if bias is None else bias
         return
     mode = ACCUMULATE if accumulate else OVERWRITE if bias is None else WITH_BIAS
-    form, dtype = _format()
+    form, dtype = factors()
     chunk = min(CHUNK, -(-depth // form.block) * form.block)
     slab = max(form.rows, SLAB // chunk // form.rows * form.rows)
     workers = threads(most=None if rows * columns * depth > _SMALL else 1)
-    words = 4 // dtype.itemsize * form.lines * (chunk // form.block)  # for a row of A, or a column of B
-    packed_a = buffers.empty(-(-min(slab, rows) // form.rows) * form.rows * words, dtype)
-    packed_b = buffers.empty((workers, LANES * form.vectors * words), dtype)
-    scratch = buffers.empty((workers, _STAGED + _SCRATCH), np.float32)
+    of_a, of_b = packed_elements(form, min(slab, rows), form.vectors * LANES, chunk)
+    packed_a, packed_b = buffers.empty(of_a, dtype), buffers.empty((workers, of_b), dtype)
+    scratch = buffers.empty((workers, STAGED + EDGE), np.float32)
     counters = np.zeros((-(-depth // chunk)) * (-(-rows // slab)) * 2, np.int64)
     sizes = (rows, columns, depth, chunk, slab, workers)
     _multiply(
@@ -128,7 +116,7 @@ def _check(a, b, c, rows, depth, b_along_k, accumulate, bias):
     return columns
 
 
-def _format():
+def factors():
     """How the factors are packed, as the precision of products and the processor want it."""
     if runtime.get_float32_matmul_precision() != "medium" or not BFLOAT16:
         return FLOAT32, np.dtype(np.float32)
@@ -166,7 +154,7 @@ def _pack_panels(a, along_k, all_rows, depth, row, high, k, deep, packed, form, 
     panels = (high + form.rows - 1) // form.rows
     size = form.rows * form.lines * form.unit * ((deep + form.block - 1) // form.block)
     stride = depth if along_k else all_rows
-    staged = scratch[:_STAGED]
+    staged = scratch[:STAGED]
     while True:
         panel = take(counters, phase)
         if panel >= panels:
@@ -201,7 +189,7 @@ def _multiply_units(
     units = (high + UNIT - 1) // UNIT
     panels = (all_columns + width - 1) // width
     stride = depth if along_k else all_columns
-    staged, edge = scratch[:_STAGED], scratch[_STAGED:]
+    staged, edge = scratch[:STAGED], scratch[STAGED:]
     while True:
         unit = take(counters, phase)
         if unit >= units * panels:
@@ -212,37 +200,7 @@ def _multiply_units(
         first = unit % units * UNIT
         for part in range(first, min(first + UNIT, high), form.rows):
             place = part * form.lines * form.unit * ((deep + form.block - 1) // form.block)
-            _tile(packed_a, place, packed_b, deep, c, row + part, column, min(form.rows, high - part), wide,
-                  all_columns, mode, bias, form, edge)  # fmt: skip
-
-
-@inlined
-def _tile(packed_a, place, packed_b, deep, c, row, column, high, wide, stride, mode, bias, form, edge):
-    """One tile of C: straight into it, or by way of `edge` where the tile is larger than what is left of C."""
-    vectors = (wide + LANES - 1) // LANES
-    lines = (deep * form.lines + form.block - 1) // form.block
-    target = row * stride + column
-    if high == form.rows and wide == vectors * LANES:
-        _whole(
-            packed_a, place, packed_b, lines, c, target, stride, mode, bias, column if mode == WITH_BIAS else 0, vectors
-        )
-    else:
-        _whole(packed_a, place, packed_b, lines, edge, 0, vectors * LANES, OVERWRITE, edge, 0, vectors)
-        for i in range(high):
-            for j in range(wide):
-                total = edge[i * vectors * LANES + j]
-                if mode == ACCUMULATE:
-                    total = c[target + i * stride + j] + total
-                elif mode == WITH_BIAS:
-                    total = total + bias[column + j]
-                c[target + i * stride + j] = total
-
-
-@kernel
-def _whole(a, place, b, lines, c, target, stride, mode, bias, column, vectors):
-    if vectors == 3:
-        tile_3(a, place, b, 0, lines, c, target, stride, mode, bias, column)
-    elif vectors == 2:
-        tile_2(a, place, b, 0, lines, c, target, stride, mode, bias, column)
-    else:
-        tile_1(a, place, b, 0, lines, c, target, stride, mode, bias, column)
+            tile_of(
+                packed_a, place, packed_b, 0, deep, c, (row + part) * all_columns + column,
+                min(form.rows, high - part), wide, all_columns, mode, bias, column, form, edge,
+            )  # fmt: skip
