@@ -70,8 +70,8 @@ def multiply_packed(a, a_first, rows, b, columns, depth, a_size, b_size, c, star
     """
     C (+)= A B from packed panels: `rows` rows of A from panel `a_first` on, the first `columns` columns and `depth` k.
 
-    `a_size` and `b_size` are those of a panel as it was packed, which may be for more k. C is flat, begins at
-    ``c[start]``, and has rows `stride` apart.
+    The columns must be all that were packed, or those of whole panels. `a_size` and `b_size` are those of a panel as it
+    was packed, which may be for more k. C is flat, begins at ``c[start]``, and has rows `stride` apart.
     """
     width = form.vectors * LANES
     for column in range(0, columns, width):

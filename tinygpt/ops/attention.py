@@ -95,7 +95,7 @@ def future(T):
     return np.triu(np.ones((T, T), bool), k=1)
 
 
-ATTENTION = Op("attention", attention_forward, attention_backward)
+ATTENTION = Op("attention", attention_forward, attention_backward, kernel="tinygpt.kernels.attention")
 
 
 def attention(qkv: Tensor, n_head: int, p: float = 0.0, seed: int | None = None) -> Tensor:
