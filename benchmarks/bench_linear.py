@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygpt.buffers import Slot
-from tinygpt.kernels.linear import backward, forward
-from tinygpt.ops.linear import linear_backward, linear_forward
+from benchmarks.sides import Given
+from tinygpt.ops.linear import LINEAR as OP
+
+__all__ = ["OP"]
 
 LAYERS = {"c_attn": (768, 2304), "c_proj": (768, 768), "c_fc": (768, 3072), "mlp c_proj": (3072, 768)}
 CASES = {
@@ -14,57 +15,44 @@ CASES = {
     for rows in (256, 1024)
     for name, (inputs, outputs) in LAYERS.items()
 }
-TOLERANCE = 1e-5  # of the largest value; sums of up to 3072 products in float32
+TOLERANCE = 1e-5  # sums of up to 3072 products in float32
+PRECISIONS = ("highest", "medium")
 
 
-def inputs(case, rng):
+def given(case, rng):
     """x, weight, bias and the gradient of the output."""
-    shapes = {
-        "x": (case["rows"], case["inputs"]),
-        "weight": (case["inputs"], case["outputs"]),
-        "bias": (case["outputs"],),
-        "dout": (case["rows"], case["outputs"]),
-    }
-    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    shapes = [(case["rows"], case["inputs"]), (case["inputs"], case["outputs"]), (case["outputs"],)]
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    return Given(arrays, rng.standard_normal((case["rows"], case["outputs"]), np.float32))
 
 
-def ours(arrays):
-    """The kernel, into memory that is there, as in a training step."""
-    into = [Slot(np.empty_like(arrays[name]), add=False) for name in ("x", "weight", "bias")]
-
-    def run():
-        out, saved = forward(arrays["x"], arrays["weight"], arrays["bias"])
-        backward(arrays["dout"], saved, into)
-        return [out, *(slot.array for slot in into)]
-
-    return run
-
-
-def numpy(arrays):
-    """The reference."""
-
-    def run():
-        out, saved = linear_forward(arrays["x"], arrays["weight"], arrays["bias"])
-        return [out, *linear_backward(arrays["dout"], saved)]
-
-    return run
-
-
-def torch(arrays):
-    """PyTorch's addmm, and its three products backward, without autograd's bookkeeping."""
+def torch(given):
+    """addmm, and its three products backward, without autograd's bookkeeping; bfloat16 as autocast has it."""
     import torch
 
-    x, weight, bias, dout = (torch.from_numpy(arrays[name]) for name in ("x", "weight", "bias", "dout"))
-    out, dx, dweight, dbias = (torch.empty_like(tensor) for tensor in (dout, x, weight, bias))
+    from tinygpt import runtime
 
-    def run():
-        torch.addmm(bias, x, weight, out=out)
-        torch.mm(dout, weight.T, out=dx)
-        torch.mm(x.T, dout, out=dweight)
-        torch.sum(dout, 0, out=dbias)
-        return [tensor.numpy() for tensor in (out, dx, dweight, dbias)]
+    x, weight, bias, dout = (torch.from_numpy(array) for array in (*given.arrays, given.dout))
+    if runtime.get_float32_matmul_precision() != "medium":
+        out, dx, dweight, dbias = (torch.empty_like(tensor) for tensor in (dout, x, weight, bias))
 
-    return run
+        def run():
+            torch.addmm(bias, x, weight, out=out)
+            torch.mm(dout, weight.T, out=dx)
+            torch.mm(x.T, dout, out=dweight)
+            torch.sum(dout, 0, out=dbias)
+            return [tensor.numpy() for tensor in (out, dx, dweight, dbias)]
+
+        return run
+    x, bias, dout = (tensor.bfloat16() for tensor in (x, bias, dout))  # autocast's activations; weights are float32
+
+    def run_bfloat16():
+        rounded = weight.bfloat16()
+        out = torch.addmm(bias, x, rounded)
+        results = [out, dout @ rounded.T, (x.T @ dout).float(), dout.sum(0).float()]
+        return [tensor.float().numpy() for tensor in results]
+
+    return run_bfloat16
 
 
 def cost(case):

@@ -1,0 +1,77 @@
+"""`python -m benchmarks`: every benchmark, its results checked before it is timed."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import bench_train_step, kernel_race, table
+from benchmarks.worker import Worker
+
+GROUPS = (*kernel_race.OPS, "train_step")
+
+
+def main() -> int:
+    """Run what was asked for and print its tables."""
+    options = _parser().parse_args()
+    unknown = [name for name in options.names if name not in GROUPS]
+    if unknown:
+        print(f"benchmarks: there is no {unknown[0]!r}; choose from {', '.join(GROUPS)}", file=sys.stderr)
+        return 2
+    names = options.names or list(GROUPS)
+    ops = [name for name in names if name in kernel_race.OPS]
+    report: dict = {"date": datetime.date.today().isoformat(), "machine": _machine(), "rounds": options.rounds}
+    if options.verify_only:
+        kernel_race.race(ops, 0, None)
+        if "train_step" in names:
+            bench_train_step.race(
+                0, list(bench_train_step.TINY), ("tinygpt float32", "tinygpt bfloat16", "torch float32")
+            )
+        print(f"{len(names)} benchmarks: all results are right")
+        return 0
+    with Worker("tinygpt") as worker:
+        report["peak"] = worker.ask("benchmarks.peak", "measure")
+    print("measured peak:", ", ".join(f"{name} {rate:.0f}" for name, rate in report["peak"].items()), flush=True)
+    if ops:
+        report["kernels"] = kernel_race.race(ops, options.rounds, report["peak"])
+        print(table.kernels(report["kernels"]), flush=True)
+    if "train_step" in names:
+        report["train_step"] = bench_train_step.race(options.rounds)
+        print(table.steps(report["train_step"]))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        table.draw(report, options.plot)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Every kernel against NumPy and PyTorch, and whole training steps.",
+        epilog="The tokenizer has a table of its own: python -m benchmarks.bench_tokenizer.",
+    )  # fmt: skip
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument("--verify-only", action="store_true", help="check the results, time nothing")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every reading")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shares of the peak and times of a step")
+    return parser
+
+
+def _machine() -> str:
+    import llvmlite.binding
+
+    from tinygpt.runtime import available_cores
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "torch"))
+    cpu = llvmlite.binding.get_host_cpu_name()
+    return f"{available_cores()} cores of {cpu}, {platform.system()}, Python {platform.python_version()}, {versions}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The head with its loss, forward and backward, against NumPy and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.sides import Given, by_autograd
+from tinygpt.ops.linear_cross_entropy import LINEAR_CROSS_ENTROPY as OP
+
+__all__ = ["OP"]
+
+CASES = {f"N={rows}, V=50257": {"rows": rows, "C": 768, "V": 50257} for rows in (256, 1024)}
+TOLERANCE = 1e-4  # gradients are sums of 50257 terms, nearly all of them tiny
+PRECISIONS = ("highest", "medium")
+
+
+def given(case, rng):
+    """x, weight and targets; the gradient of the loss is 1."""
+    x = rng.standard_normal((case["rows"], case["C"]), np.float32)
+    weight = np.float32(0.02) * rng.standard_normal((case["V"], case["C"]), np.float32)
+    return Given([x, weight], np.float32(1), {"targets": rng.integers(0, case["V"], case["rows"])})
+
+
+def torch(given):
+    """A product, cross_entropy and autograd; autocast where products are bfloat16."""
+    import torch
+
+    from tinygpt import runtime
+
+    targets, bfloat16 = torch.from_numpy(given.attrs["targets"]), runtime.get_float32_matmul_precision() == "medium"
+
+    def loss(x, weight):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, weight), targets)
+
+    return by_autograd(loss, given)
+
+
+def cost(case):
+    """Three products of 2 N V C operations."""
+    return {"flops": 6 * case["rows"] * case["V"] * case["C"]}

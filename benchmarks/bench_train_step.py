@@ -1,0 +1,138 @@
+"""
+One whole training step, forward, backward, clip, AdamW, against PyTorch with its best settings.
+
+Ours and PyTorch's model (torch_gpt2.py) start from the same weights and see the same batch: the losses of the first
+two steps must agree before anything is timed. Each side has a process of its own, and they take turns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.worker import Worker, median
+
+GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
+NANO = {"vocab_size": 65, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4}
+CASES = {
+    "GPT-2 124M, B=4 T=64": (GPT2, 4, 64),
+    "GPT-2 124M, B=4 T=256": (GPT2, 4, 256),
+    "GPT-2 124M, B=1 T=512": (GPT2, 1, 512),
+    "nanoGPT's recipe, B=12 T=64": (NANO, 12, 64),
+}
+TINY = {"tiny": ({"vocab_size": 97, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 2}, 2, 16)}
+SIDES = ("tinygpt float32", "tinygpt bfloat16", "torch float32", "torch float32 compiled", "torch bfloat16",
+         "torch bfloat16 compiled")  # fmt: skip
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the loss
+OPTIONS = {"lr": 1e-4, "weight_decay": 0.1}
+
+_step: dict[str, Any] = {}
+
+
+def prepare(side: str, case: str) -> list[float]:
+    """Build a side in this process; the losses of its first two steps."""
+    sizes, B, T = {**CASES, **TINY}[case]
+    rng = np.random.default_rng(5)
+    tokens, targets = rng.integers(0, sizes["vocab_size"], (2, B, T))
+    framework, precision, *compiled = side.split()
+    make = _torch_step if framework == "torch" else _our_step
+    _step["run"] = make(sizes, tokens, targets, precision == "bfloat16", bool(compiled))
+    return [_step["run"]() for _ in range(2)]
+
+
+def measure(steps: int) -> float:
+    """Seconds of one step, the mean of several."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        _step["run"]()
+    return (time.perf_counter() - start) / steps
+
+
+def _model(sizes: dict[str, int]):
+    from tinygpt import GPT, GPTConfig
+
+    return GPT(GPTConfig(**sizes, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0), seed=1337)
+
+
+def _our_step(sizes, tokens, targets, bfloat16, compiled):
+    from tinygpt import AdamW, runtime
+    from tinygpt.gradient_norm import grad_norm
+
+    runtime.set_float32_matmul_precision("medium" if bfloat16 else "highest")
+    model = _model(sizes)
+    optimizer = AdamW(model.parameters(), betas=(0.9, 0.95), **OPTIONS)
+
+    def step() -> float:
+        loss = model.loss(tokens, targets)
+        loss.backward()
+        optimizer.step(scale=min(1.0, 1.0 / grad_norm(model.parameters())))
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def _torch_step(sizes, tokens, targets, bfloat16, compiled):
+    import torch
+
+    torch_gpt2 = importlib.import_module("benchmarks.torch_gpt2")
+    torch.set_num_threads(2)
+    model = torch_gpt2.TorchGPT2(**sizes)
+    model.load(_model(sizes).state_dict())
+    optimizer = torch_gpt2.optimizer_for(model, **OPTIONS)
+    run = torch.compile(model) if compiled else model
+    tokens, targets = torch.from_numpy(tokens), torch.from_numpy(targets)
+    return lambda: torch_gpt2.train_step(run, optimizer, tokens, targets, bfloat16)
+
+
+def race(rounds: int, cases: list[str] | None = None, sides: tuple[str, ...] = SIDES) -> list[dict[str, Any]]:
+    """The rows of the table: readings and peak memory of each side, ratios to PyTorch's best."""
+    rows = []
+    for case in tqdm(cases or list(CASES), desc="training steps", unit="case"):
+        workers = {side: Worker(side) for side in sides}
+        try:
+            losses = {side: worker.ask(__name__, "prepare", side=side, case=case) for side, worker in workers.items()}
+            verify(case, losses)
+            steps = max(1, int(0.3 / workers[sides[0]].ask(__name__, "measure", steps=1)))
+            readings: dict[str, list[float]] = {side: [] for side in (*sides, f"{sides[0]} again")}
+            for _ in range(rounds):
+                for side, times in readings.items():
+                    times.append(workers[side.removesuffix(" again")].ask(__name__, "measure", steps=steps))
+            memory = {side: worker.ask("benchmarks.worker", "peak_memory") for side, worker in workers.items()}
+        finally:
+            for worker in workers.values():
+                worker.close()
+        rows.append({"case": case, "readings": readings, "memory": memory, **ratios(readings)} if rounds else {})
+    return rows
+
+
+def verify(case: str, losses: dict[str, list[float]]) -> None:
+    """Raise unless every side has the losses of our float32, the second one after a step of its own."""
+    from benchmarks.kernel_race import WrongResult
+
+    exact = losses["tinygpt float32"]
+    for side, got in losses.items():
+        tolerance = TOLERANCE[side.split()[1]]
+        if not np.allclose(got, exact, rtol=tolerance, atol=0):
+            raise WrongResult(f"{case}: {side} has losses {got}, tinygpt float32 {exact}; not timed")
+
+
+def ratios(readings: dict[str, list[float]]) -> dict[str, float]:
+    """How many times as long PyTorch's best takes, of float32 and of all, by the medians."""
+    times = {side: median(values) for side, values in readings.items()}
+    best = {
+        precision: min(
+            (time for side, time in times.items() if side.startswith("torch") and precision in side), default=np.nan
+        )
+        for precision in ("float32", "bfloat16")
+    }
+    ours = {precision: times.get(f"tinygpt {precision}", np.nan) for precision in best}
+    return {
+        "float32_to_torch": best["float32"] / ours["float32"],
+        "best_to_torch": min(best.values()) / min(ours.values()),
+        "bfloat16_to_torch": min(best.values()) / ours["bfloat16"],
+    }
