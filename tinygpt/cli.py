@@ -211,13 +211,20 @@ def _add_tokenizer(commands) -> None:
         return _add(actions, name, f"tokenizer_commands.{function or name}", what, epilog)
 
     parser = add("train", "Learn a byte-pair vocabulary from a text.")
-    parser.add_argument("text", help="a .txt file or a folder of them")
+    parser.add_argument("text", help="a .txt file or a folder of them, of any size")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR",
                         help="folder for vocab.json, merges.txt")  # fmt: skip
     parser.add_argument("--vocab-size", type=_positive, default=4096, metavar="N",
                         help="256 bytes, merges and <|endoftext|> together (default: 4096)")  # fmt: skip
+    parser.add_argument("--pattern", default="gpt2", metavar="PATTERN",
+                        help="how text is split before it is merged: gpt2, cl100k, or a regular expression; all but "
+                        "gpt2 hold one document at a time in memory (default: gpt2)")  # fmt: skip
+    parser.add_argument("--byte-order", choices=["gpt2", "raw"], default="gpt2",
+                        help="the ids of single bytes: as GPT-2 and Hugging Face number them, or 0 to 255")  # fmt: skip
+    _add_quiet(parser)
     parser = add("encode", "Write a text's token ids to a token file.")
-    parser.add_argument("text", help="a .txt file or a folder of them")
+    parser.add_argument("text", help="a .txt file or a folder of them, of any size")
+    _add_quiet(parser)
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="the token file to write")
     _add_which(parser)
     parser = add("decode", "Turn token ids back into text.", epilog="example:\n"
@@ -231,7 +238,7 @@ def _add_tokenizer(commands) -> None:
     parser.add_argument("name", choices=["gpt2"], help="which: gpt2")
     parser.add_argument("--base-url", metavar="URL", help="where its files are (default: $TINYGPT_TOKENIZER_URL, "
                         "else https://openaipublic.blob.core.windows.net/gpt-2/models/124M/)")  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_quiet(parser)
     parser = add("explain", "Draw the pieces of a text and the merges that make its tokens.", "explain_text",
                  'example:\n  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny/best\n')  # fmt: skip
     parser.add_argument("text", help="a few words")
@@ -240,3 +247,7 @@ def _add_tokenizer(commands) -> None:
 
 def _add_which(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help=_WHICH)
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -119,19 +119,28 @@ def read_documents(path: str | os.PathLike[str]) -> list[str]:
     >>> read_documents(path)
     ['A fox.\\n', 'A crow.\\n']
     """
+    return [document for file in text_files(path) for document in _documents_of(file)]
+
+
+def _documents_of(file: Path) -> list[str]:
+    text = decode_text(file.read_bytes(), str(file))
+    documents = [document for document in SEPARATOR_LINE.split(text) if document.strip()]
+    if not documents:
+        raise ValueError(f"{file}: must hold text, holds only {SEPARATOR} lines; fill it or leave it out")
+    return documents
+
+
+def text_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The file itself, or the ``.txt`` files of a folder in the order of their names; FileNotFoundError if none."""
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.glob("*.txt") if file.is_file())
         if not files:
             raise FileNotFoundError(f"read_documents: no .txt file in folder {path}; put your texts there")
-        return [document for file in files for document in read_documents(file)]
+        return files
     if not path.exists():
         raise FileNotFoundError(f"read_documents: no file or folder {path}; give a .txt file or a folder of them")
-    text = decode_text(path.read_bytes(), str(path))
-    documents = [document for document in SEPARATOR_LINE.split(text) if document.strip()]
-    if not documents:
-        raise ValueError(f"{path}: must hold text, holds only {SEPARATOR} lines; fill it or leave it out")
-    return documents
+    return [path]
 
 
 def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:

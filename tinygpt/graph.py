@@ -50,12 +50,15 @@ class Op(NamedTuple):
     kernel : optional
         The module that holds the fast twin of both, or its name (then it is imported when it is first needed), taken
         when the implementation is "kernels". See `twin.py` for what it offers.
+    least : int
+        Below so many numbers in its first input, the kernel is not worth its call, or its import.
     """
 
     name: str
     forward: Callable[..., tuple[Any, Any]]
     backward: Callable[[np.ndarray, Any], tuple[Any, ...]]
     kernel: Any = None
+    least: int = 0
 
 
 _creation = itertools.count()

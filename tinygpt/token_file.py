@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,47 @@ def write_token_file(path: str | os.PathLike[str], tokens: np.ndarray, fingerpri
     with atomic_open(path) as file:
         file.write(HEADER.pack(MAGIC, VERSION, size, tokens.size, digest))
         file.write(np.ascontiguousarray(tokens, TOKEN_TYPES[size]).data)
+
+
+def write_token_parts(path: str | os.PathLike[str], parts: Iterable[np.ndarray], size: int, fingerprint: str) -> int:
+    """
+    Write token ids that come in parts, whole or not at all, and return how many there were.
+
+    Parameters
+    ----------
+    path : path of the file
+    parts : iterable of integer arrays, shape (N,)
+        Ids that fit into `size` bytes.
+    size : {2, 4}
+        Bytes of a token.
+    fingerprint : str
+        ``tokenizer.fingerprint``.
+
+    Raises
+    ------
+    ValueError
+        If there is no token at all.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "corpus.bin")
+    >>> write_token_parts(path, [np.array([15496]), np.array([995])], 2, "ab" * 32)
+    2
+    >>> open_token_file(path).tokens.tolist()
+    [15496, 995]
+    """
+    digest, count = _digest(fingerprint), 0
+    with atomic_open(path) as file:
+        file.write(HEADER.pack(MAGIC, VERSION, size, 0, digest))
+        for part in parts:
+            file.write(np.ascontiguousarray(part, TOKEN_TYPES[size]).data)
+            count += len(part)
+        if not count:
+            raise ValueError("write_token_parts: needs at least one token, got none; encode some text")
+        file.seek(0)
+        file.write(HEADER.pack(MAGIC, VERSION, size, count, digest))
+    return count
 
 
 def _digest(fingerprint: str) -> bytes:

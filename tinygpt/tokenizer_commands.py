@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
 from tinygpt import corpus
+from tinygpt.documents import Part, joined, size_of, stream_documents
 from tinygpt.durable import atomic_write
+from tinygpt.token_file import write_token_parts
 from tinygpt.tokenizer import Tokenizer, published
 from tinygpt.tokenizer.explain import explain, shown
+from tinygpt.tokenizer.pattern import PATTERNS
 
 _BLOCK = 1 << 20  # tokens
 
 
 def train(options: argparse.Namespace) -> int:
     """tinygpt tokenizer train"""
-    documents = corpus.read_documents(options.text)
-    tokenizer = Tokenizer.train(iter(documents), options.vocab_size)
+    pattern = PATTERNS.get(options.pattern, options.pattern)
+    parts = stream_documents(options.text, whole=pattern is not None)
+    tokenizer = Tokenizer.train((text for text, _ in parts), options.vocab_size, byte_order=options.byte_order,
+                                pattern=pattern, progress=not options.quiet)  # fmt: skip
     tokenizer.save_pretrained(options.out)
     print(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
     return 0
@@ -26,10 +35,25 @@ def train(options: argparse.Namespace) -> int:
 def encode(options: argparse.Namespace) -> int:
     """tinygpt tokenizer encode"""
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
-    tokens = corpus.encode_documents(corpus.read_documents(options.text), tokenizer)
-    corpus.write_token_file(options.out, tokens, tokenizer.fingerprint)
-    print(f"{options.out}: {len(tokens):,} tokens ({tokens.dtype})")
+    size = 2 if tokenizer.n_vocab <= 2**16 else 4
+    bar = tqdm(desc="encoding", total=size_of(options.text), unit="B", unit_scale=True, disable=options.quiet)
+    with bar:
+        parts = stream_documents(options.text, whole=tokenizer.pattern is not None, advance=bar.update)
+        count = write_token_parts(options.out, _encoded(parts, tokenizer), size, tokenizer.fingerprint)
+    print(f"{options.out}: {count:,} tokens (uint{8 * size})")
     return 0
+
+
+def _encoded(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """The ids of `corpus.encode_documents`, in parts."""
+    if tokenizer.eot_token is None:
+        for text in joined(parts, whole=tokenizer.pattern is not None):
+            yield tokenizer.encode_to_numpy(text, disallowed_special=())
+        return
+    for text, ends in parts:
+        yield tokenizer.encode_to_numpy(text, disallowed_special=())
+        if ends:
+            yield np.array([tokenizer.eot_token])
 
 
 def decode(options: argparse.Namespace) -> int:

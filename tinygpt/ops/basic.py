@@ -30,7 +30,7 @@ def add_backward(dout, saved):
     return unbroadcast(dout, a_shape), unbroadcast(dout, b_shape)
 
 
-ADD = Op("add", add_forward, add_backward, kernel="tinygpt.kernels.add")
+ADD = Op("add", add_forward, add_backward, kernel="tinygpt.kernels.add", least=2**12)
 
 
 def add(a: Any, b: Any) -> Tensor:

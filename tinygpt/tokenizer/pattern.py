@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import regex
 
+# Published patterns by the names that commands know them by. GPT-2's has code of its own: None is its name inside.
+# Source: OpenAI's tiktoken, tiktoken_ext/openai_public.py.
+PATTERNS = {
+    "gpt2": None,
+    "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
+    r"|\s*[\r\n]|\s+(?!\S)|\s",
+}
+
 
 class Pattern:
     r"""

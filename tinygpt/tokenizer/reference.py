@@ -112,6 +112,22 @@ def chunks(text: str, size: int = 1 << 20) -> Iterator[str]:
         start = end
 
 
+def last_cut(text: str) -> int:
+    """
+    The last place at which `chunks` might cut a text, 0 if there is none.
+
+    Examples
+    --------
+    >>> last_cut("the hen  saw me")
+    12
+    """
+    for far in (1 << 10, 1 << 16, len(text)):  # it is nearly always close to the end
+        cuts = [cut.start() for cut in _SAFE_CUT.finditer(text, max(len(text) - far, 0))]
+        if cuts:
+            return cuts[-1]
+    return 0
+
+
 def without_surrogates(text: str) -> str:
     r"""
     Make a text encodable as UTF-8, as tiktoken does: join surrogate pairs; a lone half becomes U+FFFD.
