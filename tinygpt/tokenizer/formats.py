@@ -26,6 +26,16 @@ _CONFIG_NAME = "tokenizer_config.json"
 CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
 
 
+class _AsLatin1(dict):
+    """For `str.translate`: each character as the one of Latin-1 that is its byte, any other as one that is in none."""
+
+    def __missing__(self, code: int) -> int:
+        return 0x100
+
+
+_AS_LATIN1 = _AsLatin1({ord(character): byte for character, byte in CHARACTER_BYTES.items()})
+
+
 class Contents(NamedTuple):
     """What the files say: the arguments of `Tokenizer`."""
 
@@ -147,8 +157,9 @@ def load(directory: str | os.PathLike[str]) -> Contents:
             raise ValueError(
                 f"{vocab_path}: {token!r} (id {id}) is neither bytes nor special; list it in {_CONFIG_NAME} if it is"
             )
-    vocab = {id: token_bytes(token) for token, id in ids.items() if token not in special_tokens}
-    return Contents(vocab, [(token_bytes(left), token_bytes(right)) for left, right in merges], special_tokens)
+    in_bytes = {token: token_bytes(token) for token in ids if token not in special_tokens}
+    vocab = {ids[token]: value for token, value in in_bytes.items()}
+    return Contents(vocab, [(in_bytes[left], in_bytes[right]) for left, right in merges], special_tokens)
 
 
 def is_there(folder: Path) -> bool:
@@ -176,7 +187,7 @@ def token_bytes(token: str) -> bytes:
     >>> token_bytes("ĠÃ©Ċ").decode("utf-8")
     ' é\n'
     """
-    return bytes([CHARACTER_BYTES[character] for character in token])
+    return token.translate(_AS_LATIN1).encode("latin-1")
 
 
 def _read_text(path: Path) -> str:
@@ -234,9 +245,13 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     if lines[-1] == "":
         lines.pop()
     first = 1 if lines and lines[0].startswith("#version") else 0  # other lines that begin with # are merges
+    plain = {token for token in ids if CHARACTER_BYTES.keys() >= set(token)}
     line_of: dict[tuple[str, str], int] = {}
     for number, line in enumerate(lines[first:], start=first + 1):
         left, _, right = line.partition(" ")
+        if left in plain and right in plain and left + right in plain and (left, right) not in line_of:
+            line_of[left, right] = number
+            continue
         where = f"{path}, line {number}"
         if not (left and right) or " " in right:
             raise ValueError(f"{where}: needs two tokens with a space between, got {line!r}; the file may be cut off")
