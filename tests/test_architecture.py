@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "config": set(),
     "interrupt": set(),
     "user_cache": set(),
-    "tokenizer": {"durable", "tokenizer", "user_cache"},
+    "tokenizer": {"compiler", "durable", "tokenizer", "user_cache"},
     "graph": {"buffers"},
     "twin": {"buffers", "graph"},
     "tensor_methods": {"autograd"},  # for type checkers only

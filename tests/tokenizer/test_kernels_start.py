@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-from tinygpt.tokenizer import kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = """
@@ -78,43 +75,3 @@ def test_kernels_work_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     code = "from tinygpt.tokenizer.kernels.hashing import load, padded\nprint(load(padded(b'\\x07'), 0))"
     assert run(code, XDG_CACHE_HOME=str(tmp_path / "file"), NUMBA_CACHE_DIR="").split() == ["7"]
-
-
-def test_an_edit_in_any_kernel_changes_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    copy = tmp_path / "kernels"
-    shutil.copytree(Path(kernels.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    folders = [kernels._cache_folder()]
-    monkeypatch.setattr(kernels, "__file__", str(copy / "__init__.py"))
-    assert kernels._cache_folder() == folders[0]
-    for name in ("splitter.py", "hashing.py", "__init__.py"):
-        with (copy / name).open("a", encoding="utf-8") as file:
-            file.write("\n")
-        folders.append(kernels._cache_folder())
-    monkeypatch.setattr(kernels.numba, "__version__", "0.0")
-    folders.append(kernels._cache_folder())
-    monkeypatch.setattr(kernels.llvmlite.binding, "get_host_cpu_name", lambda: "another")
-    folders.append(kernels._cache_folder())
-    assert len(set(folders)) == 6
-    assert all(folder.is_dir() for folder in folders)
-
-
-def test_a_first_compilation_is_announced_once(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kernels, "_FOLDER", tmp_path)
-    for _ in range(2):
-        kernels.announce("encoding")
-    kernels.announce("training")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("once; this takes some seconds\n") == 2
-    monkeypatch.setattr(kernels, "_FOLDER", None)
-    kernels.announce("decoding")
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_folder_that_is_read_only_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        kernels.os, "access", lambda path, mode: False
-    )  # root may write anywhere, so modes show nothing
-    assert kernels._cache_folder() is None

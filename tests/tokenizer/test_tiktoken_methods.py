@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import multiprocessing
 import pickle
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -225,3 +226,14 @@ def test_wrong_patterns():
         Tokenizer(BYTES, [], {}, pattern="(")
     with pytest.raises(TypeError, match="pattern must be a str or None, got bytes"):
         Tokenizer(BYTES, [], {}, pattern=b"a")
+
+
+def ids_in_another_process(tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.encode("the hens, " * 3)
+
+
+@pytest.mark.slow
+def test_a_process_that_begins_with_nothing_can_be_given_a_tokenizer():
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        assert pool.apply(ids_in_another_process, [TRAINED]) == TRAINED.encode("the hens, " * 3)

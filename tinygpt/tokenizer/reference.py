@@ -9,6 +9,24 @@ Byte-pair encoding as GPT-2 does it, written to be read: how a text becomes numb
 Learning goes the same way round: the pair of neighbours that is most frequent in the corpus becomes a new token; then
 again, with the new token in place, as often as there is room in the vocabulary.
 
+All of it by example: three merges are learned from a line of text, and applied to a word that is not in it.
+
+    >>> from collections import Counter
+    >>> from itertools import islice
+    >>> pieces = split("hug the hen then, the other hen")
+    >>> pieces
+    ['hug', ' the', ' hen', ' then', ',', ' the', ' other', ' hen']
+    >>> counts = Counter(piece.encode() for piece in pieces)
+    >>> learned = list(islice(learn_merges(counts, "raw"), 3))
+    >>> learned  # "he" is in six of the pieces; then "t" "he" is in four, "he" "n" in three
+    [(b'h', b'e'), (b't', b'he'), (b' ', b'the')]
+    >>> vocab = [bytes([byte]) for byte in range(256)] + [left + right for left, right in learned]
+    >>> id_of = {token: id for id, token in enumerate(vocab)}
+    >>> merges = {(id_of[a], id_of[b]): (rank, id_of[a + b]) for rank, (a, b) in enumerate(learned)}
+    >>> ids = merge(list(b" these"), merges)
+    >>> [vocab[id] for id in ids]
+    [b' the', b's', b'e']
+
 Throughout this file
     id, ids         number of a token, list of such numbers
     piece           a run of text that the pattern allows to become one token
