@@ -54,7 +54,7 @@ class Pool:
     True
     """
 
-    def __init__(self, patience: int = 8) -> None:
+    def __init__(self, patience: int = 32) -> None:
         self.patience = patience
         self.in_use = self.kept = self.allocated = 0
         self._free: dict[int, list[tuple[mmap.mmap, int]]] = defaultdict(list)  # size -> piece, when it came back

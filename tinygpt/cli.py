@@ -61,6 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_data(commands)
     _add_tokenizer(commands)
+    doctor = _add(commands, "doctor", "machine_commands.doctor", "Say what this machine can do, and what to change.")
+    doctor.add_argument("--json", action="store_true", help="the same for programs")
+    _add_threads(doctor)
+    warmup = _add(commands, "warmup", "machine_commands.warmup", "Compile everything now, so that no run has to wait.")
+    _add_quiet(warmup)
     return parser
 
 
@@ -113,6 +118,7 @@ def _add_train(commands) -> None:
     add("--eval-tokens", type=int, metavar="N", help=_recipe("validation tokens scored while training", "131072"))
     add("--seed", type=int, metavar="N", help=_recipe("of weights, batches, dropout and stories", "1337"))
     add("--precision", choices=["float32", "bfloat16"], help=_recipe("of what matrix products multiply", "float32"))
+    add("--dry-run", action="store_true", help="say how much memory the run will need, by kind, and stop")
     add("--recompute", action="store_const", const=True, help="less memory, a third more work, the same weights")
     _add_threads(parser)
     add("--quiet", action="store_true", help="no progress bar, no stories: the final lines only")

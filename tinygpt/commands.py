@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from tinygpt import checkpoint, corpus, gutenberg
+from tinygpt.config import GPTConfig
 from tinygpt.evaluate import evaluate as evaluate_model
+from tinygpt.initial_model import initial_config
+from tinygpt.ledger import number_of_parameters, predict
 from tinygpt.model import GPT
 from tinygpt.settings import TrainingSettings
 from tinygpt.tokenizer import Tokenizer
@@ -37,6 +40,9 @@ def train(options: argparse.Namespace) -> int:
             )
     else:
         settings = TrainingSettings.from_preset(given.pop("preset") or "tiny", **given)
+    if options.dry_run:
+        print(memory_of(settings))
+        return 0
     result = train_model(settings, run, resume=resume, stop_after=options.stop_after,
                          progress=not options.quiet)  # fmt: skip
     if result.final is None:
@@ -49,6 +55,19 @@ def train(options: argparse.Namespace) -> int:
     print(f"curve: {curve}\nstory: {result.story}")
     print(f'more: tinygpt generate {run} --prompt "Once upon a time"')
     return 0
+
+
+def memory_of(settings: TrainingSettings) -> str:
+    """What `tinygpt train --dry-run` says."""
+    if settings.init_from is not None:
+        stored, _ = checkpoint.load_model(checkpoint.resolve(settings.init_from, prefer="best"))
+        config = GPTConfig.from_dict(stored)
+    else:
+        n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
+        config = initial_config(settings, n_vocab)
+    ledger = predict(config, settings.batch_size, settings.context, settings.recompute)
+    what = f"{number_of_parameters(config):,} parameters, batches of {settings.batch_size} x {settings.context} tokens"
+    return f"{what}; at the peak\n{ledger}"
 
 
 def generate(options: argparse.Namespace) -> int:

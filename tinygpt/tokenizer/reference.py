@@ -18,7 +18,7 @@ All of it by example: three merges are learned from a line of text, and applied 
     ['hug', ' the', ' hen', ' then', ',', ' the', ' other', ' hen']
     >>> counts = Counter(piece.encode() for piece in pieces)
     >>> learned = list(islice(learn_merges(counts, "raw"), 3))
-    >>> learned  # "he" is in six of the pieces; then "t" "he" is in four, "he" "n" in three
+    >>> learned  # in six of the pieces, then in four, then in three
     [(b'h', b'e'), (b't', b'he'), (b' ', b'the')]
     >>> vocab = [bytes([byte]) for byte in range(256)] + [left + right for left, right in learned]
     >>> id_of = {token: id for id, token in enumerate(vocab)}

@@ -1,0 +1,33 @@
+"""What `tinygpt doctor` and `tinygpt warmup` do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from tinygpt.doctor import report
+from tinygpt.kernels import compiler
+from tinygpt.warmup import warm_up
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """tinygpt doctor"""
+    found = report()
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for name in ("processor", "features", "bfloat16", "cores", "threads", "memory", "numpy", "numba", "waiting",
+                 "kernels"):  # fmt: skip
+        print(f"{name:<12} {found[name]}")
+    print(f"{'products':<12} {found['float32_gflops']:.0f} GFLOP/s float32, {found['bfloat16_gflops']:.0f} bfloat16")
+    print(f"{'reading':<12} {found['read_gbytes']:.0f} GB/s")
+    for line in found["advice"]:
+        print(f"{'advice':<12} {line}")
+    return 0
+
+
+def warmup(options: argparse.Namespace) -> int:
+    """tinygpt warmup"""
+    seconds = warm_up(progress=not options.quiet)
+    print(f"every kernel is compiled ({seconds:.0f} s), in {compiler.folder or 'memory only: no folder to keep it in'}")
+    return 0
