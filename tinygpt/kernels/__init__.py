@@ -13,6 +13,8 @@ What to know before changing anything here
     `prange` counts in uint64, and uint64 with int64 gives float64: the first line of such a loop makes an int64 of it.
     An index that could be negative, for all the compiler knows, keeps a loop from being vectorized: take a part of the
     arrays, `x[here]`, and count from 0.
+    A kernel that another one calls with a number written there, or True, is compiled once more for just that number:
+    pass np.int64(0), or a constant of such a type.
     A number without a type is a float64 and makes the whole loop one: np.float32(0.5).
     Results do not depend on the number of threads: sums are cut into parts by size alone, and joined in their order.
     NUMBA_DISABLE_JIT=1 makes all of it plain Python, to be stepped through.
@@ -40,6 +42,8 @@ if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 compiler = Compiler("kernels", sorted(Path(__file__).parent.glob("*.py")))
+ZERO, ALONG_K, ACROSS = np.int64(0), np.bool_(True), np.bool_(False)
+
 kernel, parallel, inlined = compiler.fast_kernel, compiler.parallel_kernel, compiler.inlined
 elementwise = compiler.elementwise_kernel
 

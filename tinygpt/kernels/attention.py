@@ -27,8 +27,8 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers
+from tinygpt.kernels import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
 from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import flat, kernel, parallel, threads
 from tinygpt.kernels.dropout import constants, mixed
 from tinygpt.kernels.functions import exp, maximum
 from tinygpt.kernels.gemm import factors
@@ -122,20 +122,22 @@ def _forward_units(qkv, out, lse, total, sizes, drops, form, panels, keys, value
         if unit >= B * H:
             break
         q = unit // H * T * 3 * C + unit % H * D  # where the unit's first query, key, value lie
-        pack_columns(qkv, True, 3 * C, q + C, T, D, keys, form, staged)
-        pack_columns(qkv, False, 3 * C, q + 2 * C, D, T, values, form, staged)
+        pack_columns(qkv, ALONG_K, 3 * C, q + C, T, D, keys, form, staged)
+        pack_columns(qkv, ACROSS, 3 * C, q + 2 * C, D, T, values, form, staged)
         for first in range(0, T, ROWS):
             rows = min(ROWS, T - first)
             seen = first + rows
             columns = min(T, (seen + width - 1) // width * width)  # whole panels of keys
-            pack_rows(qkv, True, 3 * C, q + first * 3 * C, rows, D, left, form, staged)
-            multiply_packed(left, 0, rows, keys, columns, D, a_of_D, b_of_D, scores_flat, 0, T, OVERWRITE, form, edge)
+            pack_rows(qkv, ALONG_K, 3 * C, q + first * 3 * C, rows, D, left, form, staged)
+            multiply_packed(
+                left, ZERO, rows, keys, columns, D, a_of_D, b_of_D, scores_flat, ZERO, T, OVERWRITE, form, edge
+            )
             for r in range(rows):  # (3, 4, 5)
                 at = unit * T + first + r
                 _weigh(scores[r], first + r + 1, seen, scale, at * T, drops, lse, total, at)
-            pack_rows(scores_flat, True, T, 0, rows, seen, left, form, staged)
+            pack_rows(scores_flat, ALONG_K, T, ZERO, rows, seen, left, form, staged)
             start = (unit // H * T + first) * C + unit % H * D
-            multiply_packed(left, 0, rows, values, D, seen, size_of(form, form.rows, seen), b_of_T, out, start, C,
+            multiply_packed(left, ZERO, rows, values, D, seen, size_of(form, form.rows, seen), b_of_T, out, start, C,
                             OVERWRITE, form, edge)  # (6)  # fmt: skip
             for r in range(rows):
                 head, sum_of_row = out[start + r * C :][:D], total[unit * T + first + r]
@@ -200,26 +202,26 @@ def _backward_units(dout, qkv, out, lse, dqkv, add, sizes, drops, form, panels, 
         if unit >= B * H:
             break
         q, head = unit // H * T * 3 * C + unit % H * D, unit // H * T * C + unit % H * D
-        pack_columns(qkv, True, 3 * C, q + C, T, D, keys, form, staged)
-        pack_columns(qkv, False, 3 * C, q + C, D, T, keys_along, form, staged)
-        pack_columns(qkv, True, 3 * C, q + 2 * C, T, D, values, form, staged)
+        pack_columns(qkv, ALONG_K, 3 * C, q + C, T, D, keys, form, staged)
+        pack_columns(qkv, ACROSS, 3 * C, q + C, D, T, keys_along, form, staged)
+        pack_columns(qkv, ALONG_K, 3 * C, q + 2 * C, T, D, values, form, staged)
         for first in range(0, T, ROWS):
             rows = min(ROWS, T - first)
             seen = first + rows
             columns = min(T, (seen + width - 1) // width * width)  # whole panels of keys
             here, there = q + first * 3 * C, head + first * C
-            pack_rows(qkv, True, 3 * C, here, rows, D, left, form, staged)
+            pack_rows(qkv, ALONG_K, 3 * C, here, rows, D, left, form, staged)
             multiply_packed(
-                left, 0, rows, keys, columns, D, a_of_D, b_of_D, weights, 0, T, OVERWRITE, form, edge
+                left, ZERO, rows, keys, columns, D, a_of_D, b_of_D, weights, ZERO, T, OVERWRITE, form, edge
             )  # (2)
-            pack_rows(dout, True, C, there, rows, D, left, form, staged)
+            pack_rows(dout, ALONG_K, C, there, rows, D, left, form, staged)
             multiply_packed(
-                left, 0, rows, values, columns, D, a_of_D, b_of_D, dweights, 0, T, OVERWRITE, form, edge
+                left, ZERO, rows, values, columns, D, a_of_D, b_of_D, dweights, ZERO, T, OVERWRITE, form, edge
             )  # (6)
             _weigh_again(scores, rows, first, unit, dout, out, there, lse, sizes, drops)  # (3, 4, 5)
-            pack_rows(dweights, True, T, 0, rows, seen, left, form, staged)
+            pack_rows(dweights, ALONG_K, T, ZERO, rows, seen, left, form, staged)
             a_of_seen = size_of(form, form.rows, seen)
-            multiply_packed(left, 0, rows, keys_along, D, seen, a_of_seen, b_of_T, dqkv, here, 3 * C, again, form,
+            multiply_packed(left, ZERO, rows, keys_along, D, seen, a_of_seen, b_of_T, dqkv, here, 3 * C, again, form,
                             edge)  # (2) dq  # fmt: skip
             _add_columns(dweights, qkv, here, 3 * C, dqkv, q + C, again, first, rows, sizes, form, left, block, staged,
                          edge)  # (2) dk  # fmt: skip
@@ -233,10 +235,10 @@ def _add_columns(scores, source, start, stride, dqkv, target, again, first, rows
     """Rows 0 to first + rows of dk or dv: scores^T times the block's rows of `source`, added but for the new ones."""
     _, T, C, H = sizes
     D = C // H
-    pack_rows(scores, False, T, 0, first + rows, rows, left, form, staged)
-    pack_columns(source, False, stride, start, D, rows, block, form, staged)
+    pack_rows(scores, ACROSS, T, ZERO, first + rows, rows, left, form, staged)
+    pack_columns(source, ACROSS, stride, start, D, rows, block, form, staged)
     a_size, b_size = size_of(form, form.rows, rows), size_of(form, form.vectors * LANES, rows)
-    multiply_packed(left, 0, first, block, D, rows, a_size, b_size, dqkv, target, 3 * C, ACCUMULATE, form, edge)
+    multiply_packed(left, ZERO, first, block, D, rows, a_size, b_size, dqkv, target, 3 * C, ACCUMULATE, form, edge)
     multiply_packed(left, first // form.rows, rows, block, D, rows, a_size, b_size, dqkv, target + first * 3 * C, 3 * C,
                     again, form, edge)  # fmt: skip
 

@@ -24,7 +24,7 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers, runtime
-from tinygpt.kernels import kernel, parallel, threads
+from tinygpt.kernels import ZERO, kernel, parallel, threads
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.panels import EDGE, STAGED, packed_elements, tile_of
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
@@ -129,7 +129,7 @@ def _multiply(a, b, c, bias, a_along_k, b_along_k, mode, sizes, form, packed_a, 
     phase = np.int64(0)
     for k in range(0, depth, chunk):
         deep = min(chunk, depth - k)
-        how = mode if k == 0 else np.int64(ACCUMULATE)
+        how = mode if k == 0 else ACCUMULATE
         for row in range(0, rows, slab):
             high = min(slab, rows - row)
             for worker_ in prange(workers):
@@ -196,11 +196,11 @@ def _multiply_units(
             break
         column = unit // units * width
         wide = min(width, all_columns - column)
-        pack_b(b, along_k, stride, column, wide, k, deep, packed_b, 0, form, staged)
+        pack_b(b, along_k, stride, column, wide, k, deep, packed_b, ZERO, form, staged)
         first = unit % units * UNIT
         for part in range(first, min(first + UNIT, high), form.rows):
             place = part * form.lines * form.unit * ((deep + form.block - 1) // form.block)
             tile_of(
-                packed_a, place, packed_b, 0, deep, c, (row + part) * all_columns + column,
+                packed_a, place, packed_b, ZERO, deep, c, (row + part) * all_columns + column,
                 min(form.rows, high - part), wide, all_columns, mode, bias, column, form, edge,
             )  # fmt: skip

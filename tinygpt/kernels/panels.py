@@ -12,7 +12,7 @@ each token multiplies as many of them as it may see.
 
 from __future__ import annotations
 
-from tinygpt.kernels import inlined, kernel
+from tinygpt.kernels import ZERO, inlined, kernel
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.processor import LANES
 from tinygpt.kernels.tile import ACCUMULATE, OVERWRITE, WITH_BIAS, tile_1, tile_2, tile_3
@@ -42,26 +42,26 @@ def size_of(form, across, depth):
 @kernel
 def pack_rows(a, along_k, stride, start, rows, depth, packed, form, staged):
     """All panels of an A of `rows` rows whose first number is ``a[start]`` (`a` is flat)."""
-    place = 0
+    place = ZERO
     for row in range(0, rows, form.rows):
         high = min(form.rows, rows - row)
         if along_k:
             pack_a(a, along_k, stride, row, high, start, depth, packed, place, form, staged)
         else:
-            pack_a(a, along_k, stride, start + row, high, 0, depth, packed, place, form, staged)
+            pack_a(a, along_k, stride, start + row, high, ZERO, depth, packed, place, form, staged)
         place += size_of(form, form.rows, depth)
 
 
 @kernel
 def pack_columns(b, along_k, stride, start, columns, depth, packed, form, staged):
     """All panels of a B of `columns` columns whose first number is ``b[start]`` (`b` is flat)."""
-    width, place = form.vectors * LANES, 0
+    width, place = form.vectors * LANES, ZERO
     for column in range(0, columns, width):
         wide = min(width, columns - column)
         if along_k:
             pack_b(b, along_k, stride, column, wide, start, depth, packed, place, form, staged)
         else:
-            pack_b(b, along_k, stride, start + column, wide, 0, depth, packed, place, form, staged)
+            pack_b(b, along_k, stride, start + column, wide, ZERO, depth, packed, place, form, staged)
         place += size_of(form, width, depth)
 
 
@@ -79,10 +79,8 @@ def multiply_packed(a, a_first, rows, b, columns, depth, a_size, b_size, c, star
         for row in range(0, rows, form.rows):
             a_place = (a_first + row // form.rows) * a_size
             target = start + row * stride + column
-            tile_of(
-                a, a_place, b, b_place, depth, c, target, min(form.rows, rows - row), wide, stride, mode, edge, 0, form,
-                edge,
-            )  # fmt: skip
+            high = min(form.rows, rows - row)
+            tile_of(a, a_place, b, b_place, depth, c, target, high, wide, stride, mode, edge, ZERO, form, edge)
 
 
 @inlined
@@ -91,10 +89,10 @@ def tile_of(a, a_place, b, b_place, deep, c, target, high, wide, stride, mode, b
     vectors = (wide + LANES - 1) // LANES
     lines = (deep * form.lines + form.block - 1) // form.block
     if high == form.rows and wide == vectors * LANES:
-        start = bias_start if mode == WITH_BIAS else 0
+        start = bias_start if mode == WITH_BIAS else ZERO
         _whole(a, a_place, b, b_place, lines, c, target, stride, mode, bias, start, vectors)
     else:
-        _whole(a, a_place, b, b_place, lines, edge, 0, vectors * LANES, OVERWRITE, edge, 0, vectors)
+        _whole(a, a_place, b, b_place, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
         for i in range(high):
             for j in range(wide):
                 total = edge[i * vectors * LANES + j]

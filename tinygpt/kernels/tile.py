@@ -44,7 +44,8 @@ from tinygpt.kernels.vectors import (
     prefetch,
 )
 
-OVERWRITE, ACCUMULATE, WITH_BIAS = 0, 1, 2  # what becomes of C: the sum, C + the sum, the sum + one bias a column
+# What becomes of C: the sum, C + the sum, the sum + one bias a column. Not plain numbers: see `kernels/__init__.py`.
+OVERWRITE, ACCUMULATE, WITH_BIAS = np.int64(0), np.int64(1), np.int64(2)
 _AHEAD = 8  # lines of B between the one in use and the one asked for: about the way to the second cache and back
 
 
