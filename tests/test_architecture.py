@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "gradient_check": ENGINE,
     "ops": {"ops", *ENGINE},
     "functional": {"ops"},
-    "nn": {"ops", *ENGINE},
+    "nn": {"buffers", "ops", *ENGINE},
     "recompute": ENGINE,
     "runs": set(),
     "optim": {"kernels", "runs", "twin", *ENGINE},

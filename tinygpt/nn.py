@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor
+from tinygpt.buffers import empty
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
@@ -154,7 +155,7 @@ class Module:
             raise TypeError("flatten_parameters: all parameters must have one dtype")
         dtype = parameters[0].dtype if parameters else np.float32
         self.flat_parameters = np.empty(sum(parameter.size for parameter in parameters), dtype)
-        self.flat_gradients = np.empty_like(self.flat_parameters)
+        self.flat_gradients = empty(self.flat_parameters.size, dtype)
         start = 0
         for parameter in parameters:
             here = slice(start, start + parameter.size)

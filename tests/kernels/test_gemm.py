@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
+from tinygpt import buffers
 from tinygpt.kernels.gemm import CHUNK, SLAB, multiply
 from tinygpt.kernels.processor import BFLOAT16, COLUMNS, FLOAT32
 
@@ -136,6 +137,7 @@ def test_four_threads_give_the_same_bits():
     program = """
 import hashlib, numpy as np
 from tinygpt import runtime
+from tinygpt import buffers
 from tinygpt.kernels.gemm import multiply
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal(shape, np.float32) for shape in ((1500, 800), (800, 500)))
@@ -159,6 +161,15 @@ def test_what_is_not_finite_is_seen_where_it_belongs(name, value, rng):
         multiply(a, b, c)
     np.testing.assert_array_equal(c[7], np.full(60, value, np.float32))
     assert np.isfinite(np.delete(c, 7, axis=0)).all()
+
+
+def test_a_large_result_that_is_streamed_to_memory_is_the_product(rng):
+    """Larger than the caches and 64-byte aligned, with edges in both directions."""
+    for columns in (1536, 1552, 1543):
+        a, b = rng.standard_normal((1601, 20), np.float32), rng.standard_normal((20, columns), np.float32)
+        c = buffers.empty((1601, columns))
+        multiply(a, b, c)
+        np.testing.assert_allclose(c, a.astype(np.float64) @ b, atol=2e-5)
 
 
 def test_nothing_outside_of_c_is_touched(rng):

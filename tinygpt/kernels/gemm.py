@@ -28,7 +28,7 @@ from tinygpt.kernels import ZERO, kernel, parallel, threads
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.panels import EDGE, STAGED, packed_elements, tile_of
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
-from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, WITH_BIAS, begin_tiles, end_tiles
+from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, STREAM, WITH_BIAS, begin_tiles, end_tiles
 from tinygpt.kernels.vectors import take
 
 CHUNK = 768  # numbers along k
@@ -36,6 +36,7 @@ SLAB = 2**20  # numbers of A that are packed at a time
 UNIT = 512  # rows of A that a panel of B is packed for
 
 _SMALL = 2**20  # products of numbers that one core has done in about ten microseconds
+_LARGE = 2**23  # bytes: more than the second cache of two cores
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
@@ -80,9 +81,11 @@ def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=No
         if not accumulate:
             c[...] = 0 if bias is None else bias
         return
-    mode = ACCUMULATE if accumulate else OVERWRITE if bias is None else WITH_BIAS
     form, dtype = factors()
     chunk = min(CHUNK, -(-depth // form.block) * form.block)
+    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else STREAM if _passes_by(c) else OVERWRITE
+    if depth > chunk and mode == STREAM:
+        mode = OVERWRITE  # the next chunk adds to what this one writes
     slab = max(form.rows, SLAB // chunk // form.rows * form.rows)
     workers = threads(most=None if rows * columns * depth > _SMALL else 1)
     of_a, of_b = packed_elements(form, min(slab, rows), form.vectors * LANES, chunk)
@@ -114,6 +117,11 @@ def _check(a, b, c, rows, depth, b_along_k, accumulate, bias):
     if bias is not None and accumulate:
         raise ValueError("multiply: takes a bias or accumulates, not both; add the bias once, to the first product")
     return columns
+
+
+def _passes_by(c):
+    """Whether C is too large to stay in a cache, and lies as streaming it to memory demands."""
+    return c.nbytes > _LARGE and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
 def factors():

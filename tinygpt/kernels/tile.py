@@ -45,7 +45,8 @@ from tinygpt.kernels.vectors import (
 )
 
 # What becomes of C: the sum, C + the sum, the sum + one bias a column. Not plain numbers: see `kernels/__init__.py`.
-OVERWRITE, ACCUMULATE, WITH_BIAS = np.int64(0), np.int64(1), np.int64(2)
+# STREAM is OVERWRITE past the caches: for a large C that nobody reads soon, 64-byte aligned as are all of its rows.
+OVERWRITE, ACCUMULATE, WITH_BIAS, STREAM = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
 _AHEAD = 8  # lines of B between the one in use and the one asked for: about the way to the second cache and back
 
 
@@ -80,7 +81,7 @@ def make_tile(vectors: int) -> Callable[..., None]:
             b = pointer(context, builder, signature.args[2], b, b_start)
             c = pointer(context, builder, signature.args[5], c, c_start)
             bias = pointer(context, builder, signature.args[9], bias, bias_start)
-            _await_rows(builder, c, c_stride, _rows_of(signature.args[0].dtype), vectors)
+            _await_rows(builder, c, c_stride, mode, _rows_of(signature.args[0].dtype), vectors)
             if signature.args[0].dtype == types.uint16:
                 if vectors <= AMX.vectors:
                     _multiply_by_amx(builder, a, b, depth, c, c_stride, mode, bias, vectors)
@@ -99,12 +100,13 @@ def _rows_of(packed: Any) -> int:
     return {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}[packed].rows
 
 
-def _await_rows(builder: Any, c: Any, stride: Any, rows: int, vectors: int) -> None:
-    """Ask for the tile's place in C: it will have come when the sums are done."""
-    for _ in range(rows):
-        for word in range(0, vectors * LANES, 16):
-            prefetch(builder, moved(builder, c, word), to_write=True)
-        c = moved(builder, c, stride)
+def _await_rows(builder: Any, c: Any, stride: Any, mode: Any, rows: int, vectors: int) -> None:
+    """Ask for the tile's place in C, unless it is not to be read: it will have come when the sums are done."""
+    with builder.if_then(builder.icmp_signed("!=", mode, INT64(int(STREAM)))):
+        for _ in range(rows):
+            for word in range(0, vectors * LANES, 16):
+                prefetch(builder, moved(builder, c, word), to_write=True)
+            c = moved(builder, c, stride)
 
 
 def unpacked(a, a_start, b, b_start, depth, columns):
@@ -187,7 +189,7 @@ def _in_all_lanes(builder: Any, address: Any, element: Any) -> Any:
 
 
 def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: Any, vectors: int) -> None:
-    """Write the tile in one of the three ways."""
+    """Write the tile in one of the four ways."""
 
     def write(kind: int) -> None:
         place = c
@@ -199,10 +201,14 @@ def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: 
                     total = builder.fadd(load(builder, here, FLOAT, LANES), total)
                 elif kind == WITH_BIAS:
                     total = builder.fadd(total, biases[v])
-                builder.store(total, here, align=4)
+                if kind == STREAM:
+                    written = builder.store(total, here, align=4 * LANES)
+                    written.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
+                else:
+                    builder.store(total, here, align=4)
             place = moved(builder, place, stride)
 
-    one_of(builder, mode, 3, write)
+    one_of(builder, mode, 4, write)
 
 
 def _multiply_by_amx(
@@ -221,7 +227,7 @@ def _multiply_by_amx(
 
     def begin(kind: int) -> None:
         for register, place, v in sums:
-            if kind == OVERWRITE:
+            if kind in (OVERWRITE, STREAM):
                 builder.call(_amx(builder, "tilezero", INT8), [register])
             elif kind == ACCUMULATE:
                 builder.call(load_tile, [register, place, row_bytes])
@@ -242,7 +248,7 @@ def _multiply_by_amx(
             builder.call(multiply_add, [register, INT8(4 + index // vectors), INT8(6 + v)])
         return [moved(builder, a, 512), moved(builder, b, 256 * vectors)]
 
-    one_of(builder, mode, 3, begin)
+    one_of(builder, mode, 4, begin)
     counted(builder, builder.lshr(builder.add(depth, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
     for register, place, _ in sums:
         builder.call(_amx(builder, "tilestored64", INT8, POINTER, INT64), [register, place, row_bytes])
