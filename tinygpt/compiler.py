@@ -20,9 +20,10 @@ import numba
 
 Function = TypeVar("Function", bound=Callable)
 
-# What "fast math" may do: not to assume that there is no NaN and no infinity, for a NaN must be seen, and not to
-# replace a division by a product with the reciprocal: then bits would depend on where in a loop an element stands.
-FAST = {"reassoc", "contract", "nsz", "afn"}
+# What "fast math" may do: make one instruction of a product and a sum. Nothing else: a NaN must be seen; a division
+# must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a
+# function is compiled once more as part of each that calls it, and the compiler's choice would be another there.
+FAST = {"contract"}
 
 
 class Compiler:
@@ -55,17 +56,13 @@ class Compiler:
         """
         return self._compile(function, _nrt=False, **options)
 
-    def fast_kernel(self, function: Function) -> Function:
-        """Like `kernel`, for loops of floating-point numbers whose order of summation may change."""
+    def float_kernel(self, function: Function) -> Function:
+        """Like `kernel`, for floating-point numbers: see `FAST`."""
         return self.kernel(function, fastmath=FAST)
 
     def parallel_kernel(self, function: Function) -> Function:
-        """Like `fast_kernel`, and the iterations of each `prange` are shared among threads."""
+        """Like `float_kernel`, and the iterations of each `prange` are shared among threads."""
         return self._compile(function, fastmath=FAST, parallel=True)
-
-    def elementwise_kernel(self, function: Function) -> Function:
-        """Like `parallel_kernel`, for loops without sums: each formula is computed in the order in which it stands."""
-        return self._compile(function, fastmath={"contract"}, parallel=True)
 
     def inlined(self, function: Function) -> Function:
         """For what must not cost a call: the function becomes part of each kernel that calls it."""

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from tinygpt.kernels.functions import exp, maximum
+from tinygpt.kernels.functions import dot, exp, maximum, total
 
 
 @numba.njit
@@ -21,6 +21,11 @@ def largest_of(x):
     for i in range(1, len(x)):
         largest = maximum(largest, x[i])
     return largest
+
+
+@numba.njit
+def sums_of(x, y):
+    return total(x), dot(x, y)
 
 
 def run(values) -> np.ndarray:
@@ -66,3 +71,20 @@ def test_the_largest_is_found_wherever_it_stands_and_nan_is_seen(length):
         assert largest_of(x) == 3
         x[place] = np.nan
         assert np.isnan(largest_of(x))
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 63, 64, 65, 200, 10_001])
+def test_sums_are_those_of_all_numbers(rng, length):
+    x, y = rng.standard_normal((2, length), np.float32)
+    whole, product = sums_of(x, y)
+    np.testing.assert_allclose(whole, x.astype(np.float64).sum(), atol=1e-6 * max(length, 1))
+    np.testing.assert_allclose(product, x.astype(np.float64) @ y, atol=1e-6 * max(length, 1))
+
+
+def test_every_number_is_in_a_sum_once():
+    for length in range(1, 150):
+        x = np.zeros(length, np.float32)
+        x[-1] = 1
+        assert sums_of(x, x) == (1, 1)
+        x[0] += 2
+        assert sums_of(x, np.ones_like(x)) == (3, 3)

@@ -44,8 +44,7 @@ if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
 compiler = Compiler("kernels", sorted(Path(__file__).parent.glob("*.py")))
 ZERO, ALONG_K, ACROSS = np.int64(0), np.bool_(True), np.bool_(False)
 
-kernel, parallel, inlined = compiler.fast_kernel, compiler.parallel_kernel, compiler.inlined
-elementwise = compiler.elementwise_kernel
+kernel, parallel, inlined = compiler.float_kernel, compiler.parallel_kernel, compiler.inlined
 
 
 def threads(most: int | None = None) -> int:

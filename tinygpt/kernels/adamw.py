@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels import elementwise, spread
+from tinygpt.kernels import parallel, spread
 
 _PART = 2**14  # elements
 
@@ -33,7 +33,7 @@ def update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, scale=
     spread(_update, parameter.size)(parameter, gradient, m, v, np.array(constants, np.float32))
 
 
-@elementwise
+@parallel
 def _update(parameter, gradient, m, v, constants):
     beta1, rest1, beta2, rest2, rate, root, eps, kept, scale = constants
     for part_ in prange((len(parameter) + _PART - 1) // _PART):

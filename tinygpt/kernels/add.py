@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers
-from tinygpt.kernels import elementwise, flat, spread
+from tinygpt.kernels import flat, parallel, spread
 
 __all__ = ["accepts", "forward"]
 
@@ -31,7 +31,7 @@ def forward(a, b):
     return out, (a.shape, b.shape)
 
 
-@elementwise
+@parallel
 def _add(a, b, out):
     parts = (len(b) + _PART - 1) // _PART
     for part_ in prange(len(a) // len(b) * parts):

@@ -30,7 +30,8 @@ from tinygpt import buffers
 from tinygpt.kernels import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
 from tinygpt.kernels import all_float32 as accepts
 from tinygpt.kernels.dropout import constants, mixed
-from tinygpt.kernels.functions import exp, maximum
+from tinygpt.kernels.functions import dot, exp, maximum
+from tinygpt.kernels.functions import total as sum_of
 from tinygpt.kernels.gemm import factors
 from tinygpt.kernels.panels import (
     EDGE,
@@ -152,13 +153,11 @@ def _weigh(row, own, seen, scale, position, drops, lse, total, at):
     largest = past[0]
     for s in range(len(past)):
         largest = maximum(largest, past[s])
-    total_of_row = np.float32(0)
     for s in range(len(past)):
         past[s] = exp((past[s] - largest) * scale)
-        total_of_row += past[s]
     for s in range(len(future)):
         future[s] = np.float32(0)
-    lse[at], total[at] = largest * scale, total_of_row
+    lse[at], total[at] = largest * scale, sum_of(past)
     if drops[0]:
         _mask(past, position, drops)
 
@@ -254,10 +253,7 @@ def _weigh_again(scores, rows, first, unit, dout, out, there, lse, sizes, drops)
         row, drow, at = scores[0, r], scores[1, r], unit * T + t
         kept, dkept = row[: t + 1], drow[: t + 1]
         dhead, head_of = dout[there + r * C :][:D], out[there + r * C :][:D]
-        through = np.float32(0)  # sum_s(dweights * weights)
-        for d in range(D):
-            through += dhead[d] * head_of[d]
-        shift = lse[at]
+        through, shift = dot(dhead, head_of), lse[at]  # sum_s(dweights * weights)
         for s in range(len(kept)):
             kept[s] = exp(kept[s] * scale - shift)
         if drops[0]:

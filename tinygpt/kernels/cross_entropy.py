@@ -19,9 +19,11 @@ from numba import prange
 from tinygpt import buffers
 from tinygpt.kernels import all_float32 as accepts
 from tinygpt.kernels import inlined, parallel, rows_of, spread
-from tinygpt.kernels.functions import exp, maximum
+from tinygpt.kernels.functions import exp, maximum, total
 
 __all__ = ["accepts", "backward", "forward"]
+
+_BLOCK = 1024  # logits whose powers are summed at a time
 
 
 def forward(logits, targets, ignore_index=-100):
@@ -65,10 +67,13 @@ def _forward(logits, targets, largest, z, shifted):
     for n_ in prange(len(logits)):
         n = np.int64(n_)
         row = logits[n]
-        top, total = largest_of(row), np.float32(0)  # (1)
-        for v in range(len(row)):
-            total += exp(row[v] - top)  # (2)
-        largest[n], z[n] = top, total
+        top, powers, sum_of_powers = largest_of(row), np.empty(_BLOCK, np.float32), np.float32(0)  # (1)
+        for first in range(0, len(row), _BLOCK):
+            part = row[first : first + _BLOCK]
+            for v in range(len(part)):
+                powers[v] = exp(part[v] - top)  # (2)
+            sum_of_powers += total(powers[: len(part)])
+        largest[n], z[n] = top, sum_of_powers
         shifted[n] = row[max(targets[n], 0)] - top  # (1)
 
 

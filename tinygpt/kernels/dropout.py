@@ -17,7 +17,7 @@ from numba import prange
 
 from tinygpt import buffers
 from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import elementwise, flat, inlined, spread
+from tinygpt.kernels import flat, inlined, parallel, spread
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -65,7 +65,7 @@ def mixed(h):
     return h ^ (h >> np.uint32(16))
 
 
-@elementwise
+@parallel
 def _apply(x, out, key0, key1, threshold, factor, add):
     parts = (len(x) + _PART - 1) // _PART
     for part_ in prange(parts):

@@ -23,7 +23,7 @@ from numba import prange
 
 from tinygpt import buffers
 from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import elementwise, flat, inlined, spread
+from tinygpt.kernels import flat, inlined, parallel, spread
 from tinygpt.kernels.functions import exp
 
 __all__ = ["accepts", "backward", "forward"]
@@ -51,7 +51,7 @@ def _gate(x):
     return np.float32(1) / (np.float32(1) + exp(_MINUS_2C * (x + _A * (x * x * x))))  # (1, 2) s
 
 
-@elementwise
+@parallel
 def _forward(x, out):
     for part_ in prange((len(x) + _PART - 1) // _PART):
         first = np.int64(part_) * _PART
@@ -60,7 +60,7 @@ def _forward(x, out):
             results[i] = numbers[i] * _gate(numbers[i])  # (3)
 
 
-@elementwise
+@parallel
 def _backward(dout, x, dx, add):
     for part_ in prange((len(x) + _PART - 1) // _PART):
         first = np.int64(part_) * _PART

@@ -21,7 +21,8 @@ from numba import prange
 
 from tinygpt import buffers
 from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import inlined, parallel, rows_of, spread
+from tinygpt.kernels import parallel, rows_of, spread
+from tinygpt.kernels.functions import dot, total
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -53,14 +54,6 @@ def backward(dout, saved, into):
             join(part_sums, slot.array, slot.add)
 
 
-@inlined
-def _mean(row):
-    total = np.float32(0)
-    for c in range(len(row)):
-        total += row[c]
-    return total / np.float32(len(row))
-
-
 @parallel
 def _forward(x, weight, bias, eps, out, mean, rstd):
     C = x.shape[1]
@@ -69,13 +62,12 @@ def _forward(x, weight, bias, eps, out, mean, rstd):
         part = np.int64(part_)
         for n in range(part * _PART, min(len(x), (part + 1) * _PART)):
             row, target = x[n], out[n]
-            center = _mean(row)  # (1)
-            squares = np.float32(0)
+            center = total(row) / np.float32(C)  # (1)
             for c in range(C):
-                squares += (row[c] - center) * (row[c] - center)  # (2)
-            scale = np.float32(1) / np.sqrt(squares / np.float32(C) + eps)  # (3)
+                target[c] = row[c] - center  # (2)
+            scale = np.float32(1) / np.sqrt(dot(target, target) / np.float32(C) + eps)  # (3)
             for c in range(C):
-                target[c] = (row[c] - center) * scale * weight[c] + bias[c]  # (4, 5)
+                target[c] = target[c] * scale * weight[c] + bias[c]  # (4, 5)
             mean[n], rstd[n] = center, scale
 
 
@@ -88,28 +80,20 @@ def _backward(dout, x, weight, mean, rstd, dx, how, sums, parts):
         dweight, dbias = sums[0, part], sums[1, part]
         dweight[:] = np.float32(0)
         dbias[:] = np.float32(0)
+        xhat, dxhat = np.empty(C, np.float32), np.empty(C, np.float32)
         for n in range(part * _PART, min(len(x), (part + 1) * _PART)):
             row, drow, center, scale = x[n], dout[n], mean[n], rstd[n]
-            direct, through_scale = np.float32(0), np.float32(0)
             for c in range(C):
-                xhat = (row[c] - center) * scale  # (4) again
-                dweight[c] += drow[c] * xhat  # (5)
+                xhat[c] = (row[c] - center) * scale  # (4) again
+                dweight[c] += drow[c] * xhat[c]  # (5)
                 dbias[c] += drow[c]  # (5)
-                dxhat = drow[c] * weight[c]  # (5)
-                direct += dxhat
-                through_scale += dxhat * xhat
-            direct /= np.float32(C)
-            through_scale /= np.float32(C)
-            if how == 1:
+                dxhat[c] = drow[c] * weight[c]  # (5)
+            direct, through_scale = total(dxhat) / np.float32(C), dot(dxhat, xhat) / np.float32(C)
+            if how > 0:
                 target = dx[n]
                 for c in range(C):
-                    xhat = (row[c] - center) * scale
-                    target[c] = scale * (drow[c] * weight[c] - direct - xhat * through_scale)  # (4, 3, 2, 1)
-            elif how == 2:
-                target = dx[n]
-                for c in range(C):
-                    xhat = (row[c] - center) * scale
-                    target[c] += scale * (drow[c] * weight[c] - direct - xhat * through_scale)  # (4, 3, 2, 1)
+                    share = scale * (dxhat[c] - direct - xhat[c] * through_scale)  # (4, 3, 2, 1)
+                    target[c] = target[c] + share if how == 2 else share
 
 
 def join(parts: np.ndarray, total: np.ndarray, add: bool) -> None:

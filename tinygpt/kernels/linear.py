@@ -62,8 +62,8 @@ def _sum_rows(rows, partial, total, add, parts):
         for n in range(part * _PART, min(len(rows), (part + 1) * _PART)):
             for c in range(len(sums)):
                 sums[c] += rows[n, c]
-    for c in range(len(total)):
-        result = total[c] if add else np.float32(0)
-        for part in range(parts):
-            result += partial[part, c]
-        total[c] = result
+    if not add:
+        total[:] = np.float32(0)
+    for part in range(parts):
+        for c in range(len(total)):
+            total[c] += partial[part, c]

@@ -24,7 +24,7 @@ from tinygpt import buffers
 from tinygpt.kernels import all_float32 as accepts
 from tinygpt.kernels import parallel, rows_of, spread
 from tinygpt.kernels.cross_entropy import counted_targets, largest_of, mean_loss
-from tinygpt.kernels.functions import exp
+from tinygpt.kernels.functions import exp, total
 from tinygpt.kernels.gemm import multiply
 
 __all__ = ["EAGER", "accepts", "backward", "forward"]
@@ -71,15 +71,13 @@ def _softmax(logits, targets, share, z, shifted, wanted):
     for n_ in prange(len(logits)):
         n = np.int64(n_)
         row = logits[n]
-        top, total, target = largest_of(row), np.float32(0), targets[n]
+        top, target = largest_of(row), targets[n]
         shifted[n] = row[max(target, 0)] - top
         for v in range(len(row)):
-            power = exp(row[v] - top)
-            row[v] = power
-            total += power
-        z[n] = total
+            row[v] = exp(row[v] - top)
+        z[n] = total(row)
         if wanted:
-            factor = share / total if target >= 0 else np.float32(0)
+            factor = share / z[n] if target >= 0 else np.float32(0)
             for v in range(len(row)):
                 row[v] *= factor
             if target >= 0:

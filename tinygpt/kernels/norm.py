@@ -14,7 +14,8 @@ import math
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels import elementwise, parallel, spread
+from tinygpt.kernels import parallel, spread
+from tinygpt.kernels.functions import sum_of_squares
 
 _PART = 2**14  # elements
 
@@ -35,15 +36,10 @@ def scale(array: np.ndarray, factor: float) -> None:
 def _squares(array, sums):
     for part_ in prange(len(sums)):
         part = np.int64(part_)
-        numbers = array[part * _PART : (part + 1) * _PART]
-        total = 0.0
-        for i in range(len(numbers)):
-            number = np.float64(numbers[i])
-            total += number * number
-        sums[part] = total
+        sums[part] = sum_of_squares(array[part * _PART : (part + 1) * _PART])
 
 
-@elementwise
+@parallel
 def _scale(array, factor):
     for i in prange(len(array)):
         array[i] *= factor

@@ -1,0 +1,77 @@
+"""What `tinygpt doctor`, `tinygpt warmup` and `tinygpt train --dry-run` say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tinygpt.doctor import advice
+
+GOOD = {"cores": 2, "threads": 2, "bfloat16": "by AVX-512"}
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "tinygpt", *arguments], env={**os.environ, **environment}, capture_output=True,
+        text=True, timeout=600,
+    )  # fmt: skip
+
+
+def test_the_doctor_tells_what_it_found():
+    shown = command("doctor")
+    assert shown.returncode == 0, shown.stderr
+    lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines() if not line.startswith("advice"))
+    assert {"processor", "bfloat16", "threads", "numba", "kernels", "products", "reading"} <= lines.keys()
+    assert int(lines["cores"]) == len(os.sched_getaffinity(0))
+
+
+def test_programs_read_the_same_as_json():
+    found = json.loads(command("doctor", "--json", "--threads", "1").stdout)
+    assert found["threads"] == 1
+    assert found["float32_gflops"] > 0.1 and found["read_gbytes"] > 0.1
+    assert isinstance(found["advice"], list) and found["advice"]
+
+
+@pytest.mark.parametrize(
+    ("found", "layer", "kept", "expected"),
+    [
+        (GOOD, "omp", True, "tinygpt train --precision bfloat16"),
+        (GOOD | {"bfloat16": "none: products stay float32"}, "omp", True, "has no bfloat16 instructions"),
+        (GOOD | {"threads": 1}, "omp", True, "1 of 2 cores are used"),
+        (GOOD | {"threads": 8}, "omp", True, "8 threads share 2 cores"),
+        (GOOD, "workqueue", True, "install OpenMP"),
+        (GOOD, "omp", False, "make it writable, or set NUMBA_CACHE_DIR"),
+    ],
+)
+def test_the_first_advice_is_the_one_that_helps_most(found, layer, kept, expected):
+    assert expected in advice(found, layer, kept)[0]
+
+
+@pytest.mark.slow
+def test_after_a_warmup_nothing_is_left_to_compile(tmp_path):
+    """Whatever a training run then needs lies in the folder: its files stay as they are."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first = command("warmup", "--quiet", **cache)
+    assert first.returncode == 0 and first.stdout.startswith("every kernel is compiled ("), first.stderr
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.nbc")}
+    assert len(before) > 20
+    run = ["train", "--steps", "2", "--batch-size", "2", "--eval-every", "1", "--dropout", "0.1", "--quiet"]
+    for precision in ("float32", "bfloat16"):
+        trained = command(*run, "--precision", precision, "--out", str(tmp_path / precision), **cache)
+        assert trained.returncode == 0, trained.stderr
+        assert "compiling" not in trained.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.nbc")} == before
+
+
+def test_a_dry_run_shows_the_ledger_and_makes_nothing(tmp_path):
+    shown = command("train", "--preset", "gpt2", "--batch-size", "4", "--context", "64", "--dry-run",
+                    "--out", str(tmp_path / "run"))  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("123,702,528 parameters, batches of 4 x 64 tokens; at the peak\n")
+    kinds = [line.split()[0] for line in shown.stdout.splitlines()[1:]]
+    assert kinds == ["parameters", "gradients", "moments", "activations", "workspace", "program", "total"]
+    assert not (tmp_path / "run").exists()
