@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from tinygpt.gradient_check import GradientCheckError as GradientCheckError
     from tinygpt.gradient_check import gradcheck as gradcheck
     from tinygpt.gradient_norm import clip_grad_norm as clip_grad_norm
+    from tinygpt.gradient_norm import grad_norm as grad_norm
     from tinygpt.graph import Op as Op
     from tinygpt.model import GPT as GPT
     from tinygpt.optim import AdamW as AdamW
     from tinygpt.optim import cosine_schedule as cosine_schedule
+    from tinygpt.runtime import get_float32_matmul_precision as get_float32_matmul_precision
     from tinygpt.runtime import implementation as implementation
+    from tinygpt.runtime import num_threads as num_threads
+    from tinygpt.runtime import set_float32_matmul_precision as set_float32_matmul_precision
+    from tinygpt.runtime import set_num_threads as set_num_threads
     from tinygpt.tokenizer import Tokenizer as Tokenizer
 
 _HOME = {
@@ -37,9 +42,14 @@ _HOME = {
     "apply": "autograd",
     "clip_grad_norm": "gradient_norm",
     "cosine_schedule": "optim",
+    "get_float32_matmul_precision": "runtime",
+    "grad_norm": "gradient_norm",
     "gradcheck": "gradient_check",
     "implementation": "runtime",
     "no_grad": "autograd",
+    "num_threads": "runtime",
+    "set_float32_matmul_precision": "runtime",
+    "set_num_threads": "runtime",
 }
 
 __all__ = [*_HOME]

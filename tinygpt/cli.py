@@ -115,7 +115,7 @@ def _add_train(commands) -> None:
     add("--clip", type=float, metavar="NORM", help=_recipe("largest gradient norm", "1.0"))
     add("--dropout", type=float, metavar="P", help=_recipe("probability, at GPT-2's three places"))
     add("--eval-every", type=int, metavar="N", help=_recipe("steps between validations"))
-    add("--eval-tokens", type=int, metavar="N", help=_recipe("validation tokens scored while training", "131072"))
+    add("--eval-tokens", type=int, metavar="N", help=_recipe("validation tokens scored while training"))
     add("--seed", type=int, metavar="N", help=_recipe("of weights, batches, dropout and stories", "1337"))
     add("--precision", choices=["float32", "bfloat16"], help=_recipe("of what matrix products multiply", "float32"))
     add("--dry-run", action="store_true", help="say how much memory the run will need, by kind, and stop")

@@ -22,6 +22,7 @@ What to know before changing anything here
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -53,10 +54,16 @@ def threads(most: int | None = None) -> int:
 
     Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
     """
+    _announce_once()
     count = most or min(runtime.num_threads(), numba.config.NUMBA_NUM_THREADS)
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
     return count
+
+
+@functools.cache
+def _announce_once() -> None:
+    compiler.announce("kernels", "compiling kernels as they are needed, once: half a minute for a training step")
 
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
