@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from benchmarks.worker import Worker, median
 
-OPS = ["linear", "attention", "layernorm", "gelu", "linear_cross_entropy", "cross_entropy", "embedding", "dropout",
-       "adamw", "norm"]  # fmt: skip
+OPS = ["linear", "attention", "layernorm", "gelu", "gelu_linear", "linear_cross_entropy", "cross_entropy",
+       "embedding", "dropout", "adamw", "norm"]  # fmt: skip
 SIDES = ("numpy", "tinygpt", "torch")
 MEDIUM = 3e-2  # how far bfloat16 products may be from the reference, as a share of the largest value
 

@@ -149,6 +149,12 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(draw((5, 3)), {"ids": np.array([[0, 4], [4, 4]])}),
         Sample(draw((40, 8)), {"ids": rng.integers(0, 40, (5, 30))}),
     ],
+    "gelu_linear": [
+        Sample(draw((4, 4), (4, 4), (4,))),
+        Sample(draw((2, 3, 4), (4, 5), (5,))),
+        Sample(draw((3,), (3, 2), (2,))),
+        Sample(draw((4, 10, 20), (20, 15), (15,))),
+    ],
     "linear": [
         Sample(draw((4, 4), (4, 4), (4,))),
         Sample(draw((2, 3, 4), (4, 5), (5,))),

@@ -49,7 +49,7 @@ def test_after_backward_only_the_parameters_and_their_gradients_remain(without_g
         left = bytes_in_arrays()
     finally:
         tracemalloc.stop()
-    assert held > 300_000  # the activations, some hundred arrays
+    assert held > 200_000  # the activations, some hundred arrays
     assert left < 2_000  # one (B, T, C) array of activations has 8,192 bytes
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt import runtime
+from tinygpt.buffers import copied
 from tinygpt.graph import Node, Op, check_gradient, checksum, walk_back
 from tinygpt.tensor_methods import TensorMethods
 from tinygpt.twin import rule_of
@@ -267,7 +268,7 @@ class Tensor(TensorMethods):
                 )
             dout = np.ones(self.shape, self.dtype)
         else:
-            dout = np.array(dout.data if isinstance(dout, Tensor) else dout, self.dtype)
+            dout = copied(np.asarray(dout.data if isinstance(dout, Tensor) else dout, self.dtype))
             check_gradient("Tensor.backward: dout", dout, node)
         walk_back(node, dout, retain_graph)
 

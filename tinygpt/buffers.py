@@ -124,6 +124,13 @@ pool = Pool()
 empty = pool.empty
 
 
+def copied(array: np.ndarray) -> np.ndarray:
+    """A copy in the pool's memory."""
+    copy = empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
+
+
 class Holders:
     """How many cells use one block of memory. Views of an array share their base's count."""
 
@@ -172,8 +179,9 @@ class GradientCell:
     def take(self) -> np.ndarray:
         """The array itself if nobody else holds it, else a copy: what becomes a leaf's `grad`."""
         base = self.array.base
-        whole = base is None or getattr(base, "nbytes", None) == self.array.nbytes  # a part keeps the rest alive
-        return self.array if whole and self.exclusive else np.array(self.array)
+        # A part keeps the rest alive; the pool's pieces are up to an eighth, or a page, larger than their arrays.
+        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
+        return self.array if whole and self.exclusive else copied(self.array)
 
 
 class Loan:
@@ -191,9 +199,7 @@ class Loan:
 
     def move_out(self) -> None:
         """Keep what was computed in memory of its own."""
-        own = empty(self.array.shape, self.array.dtype)
-        np.copyto(own, self.array)
-        self.array = own
+        self.array = copied(self.array)
 
 
 class Slot(NamedTuple):

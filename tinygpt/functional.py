@@ -7,6 +7,7 @@ from tinygpt.ops.dropout import dropout
 from tinygpt.ops.elementwise import exp, log, maximum, minimum, relu, sqrt, tanh, where
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.gelu import gelu
+from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
@@ -26,7 +27,7 @@ from tinygpt.ops.shapes import (
 
 __all__ = [
     "add", "astype", "attention", "broadcast_to", "concatenate", "cross_entropy", "div", "dropout", "embedding", "exp",
-    "expand_dims", "gelu", "getitem", "layernorm", "linear", "linear_cross_entropy", "log", "log_softmax", "matmul",
-    "max", "maximum", "mean", "min", "minimum", "mul", "neg", "pow", "relu", "reshape", "softmax", "sqrt", "squeeze",
-    "stack", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
+    "expand_dims", "gelu", "gelu_linear", "getitem", "layernorm", "linear", "linear_cross_entropy", "log",
+    "log_softmax", "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "neg", "pow", "relu", "reshape",
+    "softmax", "sqrt", "squeeze", "stack", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
 ]  # fmt: skip

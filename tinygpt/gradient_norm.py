@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.runs import runs
-from tinygpt.twin import by_kernel
+from tinygpt.twin import in_place, kernel_for
 
 
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
@@ -67,20 +67,13 @@ def grad_norm(parameters: Tensor | Iterable[Tensor]) -> float:
 
 
 def _squares(gradient: np.ndarray) -> float:
-    if not by_kernel(gradient):
-        return float(np.square(gradient, dtype=np.float64).sum())
-    from tinygpt.kernels.norm import squares
-
-    return squares(gradient)
+    kernel = kernel_for("tinygpt.kernels.norm", gradient)
+    return kernel.squares(gradient) if kernel else float(np.square(gradient, dtype=np.float64).sum())
 
 
 def _scale(gradient: np.ndarray, factor: float) -> None:
-    if not by_kernel(gradient):
-        gradient *= factor
-        return
-    from tinygpt.kernels.norm import scale
-
-    scale(gradient, factor)
+    in_place("clip_grad_norm", "tinygpt.kernels.norm", lambda array, factor: np.multiply(array, factor, out=array),
+             [gradient], [factor])  # fmt: skip
 
 
 def _gradients(parameters: Iterable[Tensor]) -> list[np.ndarray]:

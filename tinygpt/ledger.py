@@ -8,11 +8,11 @@ For a GPT-2 of L layers, C features, H heads and V tokens, on N = B T tokens a b
                        the residual stream before attention and before the MLP       2
                        both layer norms' outputs, which the next products read        2
                        queries, keys, values; attention's output                      3 + 1
-                       the MLP's hidden layer before and after GELU                   4 + 4
-                   that is 16 N C a block, and 4 N numbers of the norms and N H of attention's log-sum-exp;
+                       the MLP's hidden layer before GELU                             4
+                   that is 12 N C a block, and 4 N numbers of the norms and N H of attention's log-sum-exp;
                    with --recompute, N C a block and all of it for one block
-    workspace      the head: the scores of at most 512 tokens at a time (512 V numbers); gradients on their way through
-                   a block (8 N C numbers at once); the packed panels of a product
+    workspace      the head: the scores of at most 512 tokens at a time (512 V numbers); the MLP's hidden layer and
+                   gradients on their way through a block (16 N C numbers at once); the packed panels of a product
     program        the interpreter, its libraries and the compiled kernels
 
 Pieces of memory come in eight sizes to a power of two, so each is up to an eighth larger than its array.
@@ -75,10 +75,10 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
     L, C, V, H = config.n_layer, config.n_embd, config.vocab_size, config.n_head
     N = batch_size * context
     parameters = number_of_parameters(config)
-    of_a_block = 16 * N * C + 4 * N + N * H
+    of_a_block = 12 * N * C + 4 * N + N * H
     kept = L * N * C + of_a_block if recompute else L * of_a_block
     activations = kept + 3 * N * C  # the embeddings' sum, the last norm's input and output
-    workspace = min(_HEAD_ROWS, N) * V + 8 * N * C
+    workspace = min(_HEAD_ROWS, N) * V + 16 * N * C
     return Ledger(
         parameters=FLOAT * parameters,
         gradients=FLOAT * parameters,

@@ -29,7 +29,7 @@ from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids
-from tinygpt.ops.gelu import gelu
+from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
 from tinygpt.recompute import recompute
 
@@ -61,7 +61,8 @@ class MLP(Module):
         self.dropout = Dropout(config.resid_pdrop, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(gelu(self.c_fc(x))))  # (B, T, C)
+        hidden = self.c_fc(x)  # (B, T, 4C)
+        return self.dropout(gelu_linear(hidden, self.c_proj.weight, self.c_proj.bias))  # (B, T, C)
 
 
 class Block(Module):

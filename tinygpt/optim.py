@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt import runtime
 from tinygpt.autograd import Tensor
 from tinygpt.runs import runs
-from tinygpt.twin import by_kernel, compare
+from tinygpt.twin import in_place
 
 
 def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, scale=1.0):
@@ -44,18 +43,8 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, 
 
 def _update(rows: list[list[np.ndarray]], *options: Any) -> None:
     """One AdamW step for each row of parameter, gradient, m and v, neighbours in one pass."""
-    for parameter, gradient, m, v in runs(rows):
-        if not by_kernel(parameter, gradient):
-            adamw_update(parameter, gradient, m, v, *options)
-            continue
-        from tinygpt.kernels import adamw  # here, because the reference can do without Numba
-
-        if runtime.current_implementation() == "check":
-            expected = [parameter.copy(), m.copy(), v.copy()]
-            adamw_update(expected[0], gradient, *expected[1:], *options)
-        adamw.update(parameter, gradient, m, v, *options)
-        if runtime.current_implementation() == "check":
-            compare("AdamW", "step", [parameter, m, v], expected)
+    for arrays in runs(rows):
+        in_place("AdamW.step", "tinygpt.kernels.adamw", adamw_update, arrays, options)
 
 
 class AdamW:

@@ -68,11 +68,36 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
     return rule if implementation == "kernels" else _both(op, rule)
 
 
-def by_kernel(*arrays: np.ndarray) -> bool:
-    """Whether a kernel outside of the graph, such as AdamW's, shall treat these arrays."""
+def kernel_for(name: str, *arrays: np.ndarray) -> Any:
+    """The kernel module of this name, for work outside of the graph such as AdamW's; None: the reference shall run."""
     if runtime.current_implementation() == "numpy":
-        return False
-    return all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
+        return None
+    fit = all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
+    return importlib.import_module(name) if fit else None
+
+
+def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray], options: Sequence[Any]) -> None:
+    """
+    Let the kernel's `update`, or else the reference, change arrays; both, the latter on copies, in check mode.
+
+    Parameters
+    ----------
+    who : str
+        What an error calls it.
+    name : str
+        The kernel's module.
+    reference : callable
+        ``reference(*arrays, *options)``, like the kernel's.
+    """
+    kernel = kernel_for(name, *arrays)
+    if kernel is None:
+        reference(*arrays, *options)
+        return
+    copies = [array.copy() for array in arrays] if runtime.current_implementation() == "check" else []
+    kernel.update(*arrays, *options)
+    if copies:
+        reference(*copies, *options)
+        compare(who, "update", arrays, copies)
 
 
 def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from tinygpt import runtime
 
 # Whatever an op's forward leads to, in the order in which a training step needs it.
-KERNELS = ("embedding", "add", "layernorm", "linear", "attention", "gelu", "dropout", "linear_cross_entropy",
-           "cross_entropy", "adamw", "norm", "training steps", "generating", "tokenizer")  # fmt: skip
+KERNELS = ("embedding", "add", "layernorm", "linear", "attention", "gelu", "gelu_linear", "dropout",
+           "linear_cross_entropy", "cross_entropy", "adamw", "norm", "training steps", "generating",
+           "tokenizer")  # fmt: skip
 
 
 def warm_up(progress: bool = True) -> float:

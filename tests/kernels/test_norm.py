@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kernel_checks import using_threads
 
-from tinygpt.kernels.norm import scale, squares
+from tinygpt.kernels.norm import squares, update
 
 
 @pytest.mark.parametrize("size", [0, 1, 17, 2**14, 100_003])
@@ -30,5 +30,5 @@ def test_what_float32_could_not_square_is_seen(value, expected):
 def test_scaling_multiplies_every_number(rng):
     array = rng.standard_normal(50_001, np.float32)
     expected = array * np.float32(0.3)
-    scale(array, 0.3)
+    update(array, 0.3)
     np.testing.assert_array_equal(array, expected)

@@ -27,7 +27,7 @@ def squares(array: np.ndarray) -> float:
     return math.fsum(sums) if np.isfinite(sums).all() else float(sums.sum())
 
 
-def scale(array: np.ndarray, factor: float) -> None:
+def update(array: np.ndarray, factor: float) -> None:
     """Multiply a flat float32 array in place."""
     spread(_scale, array.size)(array, np.float32(factor))
 

@@ -72,10 +72,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), Tensor([0.0, 0.0, 10.0]))
     Tensor([[ 1.,  2., 13.]], dtype=float32)
     """
-    if weight.ndim != 2 or weight.size == 0:
-        raise ValueError(f"linear: weight must have shape (I, O) with I, O >= 1, got {weight.shape}")
-    if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-        raise ValueError(f"linear: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
-    if bias.shape != weight.shape[1:]:
-        raise ValueError(f"linear: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")
+    check_linear("linear", x, weight, bias)
     return apply(LINEAR, *operands(x, weight, bias))
+
+
+def check_linear(who: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise unless the shapes fit together."""
+    if weight.ndim != 2 or weight.size == 0:
+        raise ValueError(f"{who}: weight must have shape (I, O) with I, O >= 1, got {weight.shape}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"{who}: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
+    if bias.shape != weight.shape[1:]:
+        raise ValueError(f"{who}: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")

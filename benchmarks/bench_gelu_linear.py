@@ -1,0 +1,41 @@
+"""GELU and the linear layer after it, forward and backward, against NumPy and PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.sides import Given, by_autograd
+from tinygpt.ops.gelu_linear import GELU_LINEAR as OP
+
+__all__ = ["OP"]
+
+CASES = {f"mlp c_proj, N={rows}": {"rows": rows, "inputs": 3072, "outputs": 768} for rows in (256, 1024)}
+TOLERANCE = 1e-5  # sums of up to 3072 products in float32
+PRECISIONS = ("highest", "medium")
+
+
+def given(case, rng):
+    """x, weight, bias and the gradient of the output."""
+    shapes = [(case["rows"], case["inputs"]), (case["inputs"], case["outputs"]), (case["outputs"],)]
+    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    return Given(arrays, rng.standard_normal((case["rows"], case["outputs"]), np.float32))
+
+
+def torch(given):
+    """gelu, addmm and autograd; autocast where products are bfloat16."""
+    import torch
+
+    from tinygpt import runtime
+
+    bfloat16 = runtime.get_float32_matmul_precision() == "medium"
+
+    def mlp(x, weight, bias):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return torch.addmm(bias, torch.nn.functional.gelu(x, approximate="tanh"), weight).float()
+
+    return by_autograd(mlp, given)
+
+
+def cost(case):
+    """Three products of 2 N I O operations."""
+    return {"flops": 6 * case["rows"] * case["inputs"] * case["outputs"]}

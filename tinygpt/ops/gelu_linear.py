@@ -1,0 +1,72 @@
+"""
+GELU, then linear, as one op: the second half of GPT-2's MLP. One op, because the array between the two is the largest
+that a block makes, and computing it again in backward is cheaper than keeping it.
+
+Throughout this file
+    x, h           (..., I)         before GELU, and after it
+    weight, bias   (I, O), (O,)     out   (..., O)
+    dX             gradient of the loss with respect to X, same shape as X
+
+Forward                                Backward, read upwards
+    (1) h   = gelu(x)                  (1) dx = dh * gelu'(x)
+    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = sum_N(h^T dout),  dbias = sum_N(dout)
+                                       (1) h = gelu(x) again: it was not kept
+
+Step (2) is derived in linear.py, step (1) in gelu.py: the chain rule joins them, and nothing new is to be shown. What
+is new is what is saved, x and no h. The product rules of step (2) need h for dweight only.
+
+Source: the chain rule; to compute cheap activations again: Chen et al. 2016, arXiv:1604.06174, section 3.
+Cost:   that of both, and GELU's forward once more; keeps I numbers a token instead of 2 I.
+"""
+
+from __future__ import annotations
+
+from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.gelu import gelu_backward, gelu_forward
+from tinygpt.ops.linear import check_linear, linear_backward, linear_forward
+from tinygpt.ops.shapes import operands
+
+
+def gelu_linear_forward(x, weight, bias):
+    h, _ = gelu_forward(x)  # (1) (..., I)
+    out, _ = linear_forward(h, weight, bias)  # (2) (..., O)
+    return out, (x, weight)
+
+
+def gelu_linear_backward(dout, saved):
+    x, weight = saved
+    h, of_gelu = gelu_forward(x)  # (1) again
+    dh, dweight, dbias = linear_backward(dout, (h, weight))  # (2)
+    (dx,) = gelu_backward(dh, of_gelu)  # (1)
+    return dx, dweight, dbias
+
+
+GELU_LINEAR = Op("gelu_linear", gelu_linear_forward, gelu_linear_backward, kernel="tinygpt.kernels.gelu_linear")
+
+
+def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """
+    ``linear(gelu(x), weight, bias)``, without keeping gelu(x) for backward.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., I), float32 or float64
+    weight : Tensor, shape (I, O)
+    bias : Tensor, shape (O,)
+
+    Returns
+    -------
+    Tensor, shape (..., O)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> gelu_linear(Tensor([[0.0, 1.0]]), Tensor([[1.0], [10.0]]), Tensor([0.5])).data.round(3)
+    array([[8.912]], dtype=float32)
+    """
+    check_linear("gelu_linear", x, weight, bias)
+    return apply(GELU_LINEAR, *operands(x, weight, bias))
