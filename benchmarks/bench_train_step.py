@@ -45,7 +45,8 @@ def prepare(side: str, case: str) -> list[float]:
 
 
 def measure(steps: int) -> float:
-    """Seconds of one step, the mean of several."""
+    """Seconds of one step, the mean of several after one that wakes the threads."""
+    _step["run"]()
     start = time.perf_counter()
     for _ in range(steps):
         _step["run"]()
@@ -97,7 +98,7 @@ def race(rounds: int, cases: list[str] | None = None, sides: tuple[str, ...] = S
         try:
             losses = {side: worker.ask(__name__, "prepare", side=side, case=case) for side, worker in workers.items()}
             verify(case, losses)
-            steps = max(1, int(0.3 / workers[sides[0]].ask(__name__, "measure", steps=1)))
+            steps = max(1, int(1.5 / workers[sides[0]].ask(__name__, "measure", steps=1)))
             readings: dict[str, list[float]] = {side: [] for side in (*sides, f"{sides[0]} again")}
             for _ in range(rounds):
                 for side, times in readings.items():
