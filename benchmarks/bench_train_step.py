@@ -27,6 +27,7 @@ CASES = {
 TINY = {"tiny": ({"vocab_size": 97, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 2}, 2, 16)}
 SIDES = ("tinygpt float32", "tinygpt bfloat16", "torch float32", "torch float32 compiled", "torch bfloat16",
          "torch bfloat16 compiled")  # fmt: skip
+PAUSE = 0.2  # seconds: threads of the side before spin for a while after their work
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the loss
 OPTIONS = {"lr": 1e-4, "weight_decay": 0.1}
 
@@ -102,6 +103,7 @@ def race(rounds: int, cases: list[str] | None = None, sides: tuple[str, ...] = S
             readings: dict[str, list[float]] = {side: [] for side in (*sides, f"{sides[0]} again")}
             for _ in range(rounds):
                 for side, times in readings.items():
+                    time.sleep(PAUSE)
                     times.append(workers[side.removesuffix(" again")].ask(__name__, "measure", steps=steps))
             memory = {side: worker.ask("benchmarks.worker", "peak_memory") for side, worker in workers.items()}
         finally:

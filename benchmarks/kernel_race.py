@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.worker import Worker, median
 OPS = ["linear", "attention", "layernorm", "gelu", "gelu_linear", "linear_cross_entropy", "cross_entropy",
        "embedding", "dropout", "adamw", "norm"]  # fmt: skip
 SIDES = ("numpy", "tinygpt", "torch")
+PAUSE = 0.2  # seconds: OpenBLAS's threads spin for a while after their work, on cores that the next side needs
 MEDIUM = 3e-2  # how far bfloat16 products may be from the reference, as a share of the largest value
 
 
@@ -91,6 +93,7 @@ def _time(workers, name, case, precision, rounds, peak) -> dict[str, Any]:
     readings: dict[str, list[float]] = {side: [] for side in (*SIDES, "tinygpt again")}
     for _ in range(rounds):
         for side, times in readings.items():
+            time.sleep(PAUSE)
             times.append(workers[side.removesuffix(" again")].ask("benchmarks.worker", "measure"))
     module = importlib.import_module(f"benchmarks.bench_{name}")
     ((kind, amount),) = module.cost(module.CASES[case]).items()
