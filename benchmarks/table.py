@@ -7,6 +7,8 @@ from typing import Any
 
 from benchmarks.worker import median
 
+COLORS = ("tab:green", "limegreen", "0.35", "0.5", "0.65", "0.8")  # ours, then PyTorch's
+
 
 def kernels(rows: list[dict[str, Any]]) -> str:
     """Milliseconds are medians; a ratio is how many times as long the rival takes."""
@@ -76,13 +78,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     for index, side in enumerate(sides):
         shares = [median(row["readings"][side]) / median(row["readings"]["torch float32"]) for row in step_rows]
         places = [place + height * index for place in range(len(step_rows))]
-        right.barh(places, shares, height, label=side, color="tab:orange" if side.startswith("tinygpt") else None,
-                   alpha=0.6 + 0.1 * (index % 4))  # fmt: skip
+        right.barh(places, shares, height, label=side, color=COLORS[index])
     right.set_yticks([place + 0.4 for place in range(len(step_rows))], [row["case"] for row in step_rows])
     right.invert_yaxis()
     right.set_xlabel("time of a training step, PyTorch's float32 = 1")
     if sides:
-        right.legend(fontsize=8)
+        right.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -166,12 +166,16 @@ def _weigh(row, own, seen, scale, position, drops, lse, total, at):
 def _mask(row, position, drops):
     """(5): the row times its mask; `position` is that of its first weight among all of (B, H, T, T)."""
     _, key0, key1, threshold, factor = drops
-    before = row
-    for s in range(len(row)):
-        here = position + s
-        low, high = np.uint32(here & 0xFFFFFFFF), np.uint32(np.uint32(here >> 32) * np.uint32(0x9E3779B9))
-        bits = mixed(mixed(low ^ key0) ^ key1 ^ high)
-        row[s] = before[s] * (factor if bits >= threshold else np.float32(0))
+    done = ZERO
+    while done < len(row):  # once, unless the positions cross a multiple of 2^32: their high half is one number
+        start = position + done
+        low, high = np.uint32(start & 0xFFFFFFFF), np.uint32(np.uint32(start >> 32) * np.uint32(0x9E3779B9))
+        part = row[done : done + min(len(row) - done, 2**32 - (start & 0xFFFFFFFF))]
+        second = np.uint32(key1 ^ high)
+        for s in range(len(part)):
+            bits = mixed(mixed(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
+            part[s] *= factor if bits >= threshold else np.float32(0)
+        done += len(part)
 
 
 @parallel
