@@ -10,6 +10,7 @@ from tinygpt import buffers
 from tinygpt.buffers import Slot
 from tinygpt.kernels import attention
 from tinygpt.ops.attention import ATTENTION
+from tinygpt.ops.dropout import splitmix64
 
 TOLERANCE = 2e-6  # of the largest value: sums of up to 257 products, twice
 
@@ -83,6 +84,7 @@ import hashlib, numpy as np
 from tinygpt import runtime
 from kernel_checks import run_kernel
 from tinygpt.ops.attention import ATTENTION
+from tinygpt.ops.dropout import splitmix64
 rng = np.random.default_rng(0)
 qkv, dout = rng.standard_normal((2, 150, 3 * 96), np.float32), rng.standard_normal((2, 150, 96), np.float32)
 for precision in ("highest", "medium"):
@@ -100,6 +102,7 @@ def test_plain_python_gives_the_same():
 import numpy as np
 from kernel_checks import check_kernel
 from tinygpt.ops.attention import ATTENTION
+from tinygpt.ops.dropout import splitmix64
 rng = np.random.default_rng(0)
 for T in (1, 66):
     qkv = rng.standard_normal((1, T, 3 * 6), np.float32)
@@ -120,3 +123,22 @@ def test_memory_grows_with_the_context_not_with_its_square(rng):
         attention.backward(out, saved, [Slot(buffers.empty(array.shape), add=False)])
         most.append(buffers.pool.in_use + buffers.pool.kept - before)
     assert most[1] < 4.5 * most[0] and most[2] < 4.5 * most[1]
+
+
+def test_the_mask_goes_on_where_positions_pass_32_bits():
+    """B H T^2 passes 2^32 at B = 4, H = 12, T = 9460: the high half of the position must be counted, too."""
+    p, seed, first = 0.4, 11, 2**32 - 21
+    row = np.ones(50, np.float32)
+    attention._mask(row, first, attention._drops(p, seed))
+    keys = splitmix64(seed)
+    expected = []
+    for position in range(first, first + 50):
+        bits = position % 2**32 ^ keys % 2**32
+        for key in (keys >> 32 ^ (position >> 32) * 0x9E3779B9 % 2**32, 0):
+            bits ^= bits >> 16
+            bits = bits * 0x85EBCA6B % 2**32
+            bits ^= bits >> 13
+            bits = bits * 0xC2B2AE35 % 2**32
+            bits = bits ^ bits >> 16 ^ key
+        expected.append((bits >= round(p * 2**32)) / (1 - p))
+    np.testing.assert_allclose(row, expected, rtol=1e-6)
