@@ -25,7 +25,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "eval_every": 250,
         "eval_tokens": 15360,
     },
-    # 100 stories are 30,000 tokens, which 124 million parameters know by heart soon: the best model comes early
+    # 100 stories are 30,000 tokens: seven passes, a quarter of an hour on two cores, and the loss still falls
     "bedtime": _LARGE | {"steps": 100, "warmup": 20, "eval_every": 20},
     "gpt2": _LARGE,
     "gpt2-medium": _LARGE | {"lr": 1.5e-4, "batch_size": 2},
