@@ -52,13 +52,16 @@ _HOME = {
     "set_num_threads": "runtime",
 }
 
+_NO_TENSORS = {"config", "runtime", "tokenizer"}  # these start without autograd, and sooner
+
 __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
-    importlib.import_module("tinygpt.ops.basic")  # gives Tensor its operators
+    if _HOME[name] not in _NO_TENSORS:
+        importlib.import_module("tinygpt.ops.basic")  # gives Tensor its operators
     value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
     globals()[name] = value
     return value

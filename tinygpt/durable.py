@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_open", "atomic_write", "explain_full_disk", "sync_folder"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["atomic_open", "atomic_write", "explain_full_disk", "lock_folder", "sync_folder"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # full, over a limit, over a quota
 
@@ -160,3 +165,45 @@ def explain_full_disk(error: BaseException, what_failed: str, what_is_safe: str)
         clear = OSError(f"{what_failed}: {os.strerror(error.errno or 0)}; {what_is_safe}; free space and try again")
         clear.errno = error.errno
         raise clear from error
+
+
+def lock_folder(locks: contextlib.ExitStack, folder: Path, wait: bool) -> bool:
+    """
+    Take the lock of a folder until `locks` is closed or the process dies; it follows the folder through renames.
+
+    Parameters
+    ----------
+    locks : ExitStack
+        What gives the lock back.
+    folder : Path
+        The folder.
+    wait : bool
+        Whether to wait until another has given it back.
+
+    Returns
+    -------
+    bool
+        False if there is no such folder, or if another holds the lock and we do not wait. True without any lock where
+        there are none: on Windows, and on some network file systems.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
+    ...     print(lock_folder(mine, Path(folder), wait=True), lock_folder(theirs, Path(folder), wait=False))
+    True False
+    """
+    while fcntl is not None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            locks.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (FileNotFoundError, BlockingIOError):
+            return False
+        except OSError:
+            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return True
+        # It was renamed or deleted since it was opened: see what has the name now.
+    return folder.exists()

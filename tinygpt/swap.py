@@ -14,12 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tinygpt.durable import explain_full_disk, sync_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from tinygpt.durable import explain_full_disk, lock_folder, sync_folder
 
 __all__ = ["read_whole", "recover", "swap_in"]
 
@@ -130,10 +125,10 @@ def recover(directory: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(directory))
     partial, new = _beside(target, _PARTIAL), _beside(target, _NEW)
     with contextlib.ExitStack() as locks:
-        if _lock(locks, partial, wait=False):
+        if lock_folder(locks, partial, wait=False):
             shutil.rmtree(partial, ignore_errors=True)
     with contextlib.ExitStack() as locks:
-        if _lock(locks, new, wait=True):  # a writer that lives needs a moment, and has then renamed it
+        if lock_folder(locks, new, wait=True):  # a writer that lives needs a moment, and has then renamed it
             _promote_new(target)
     _remove_old(target)
 
@@ -188,7 +183,7 @@ def _claim(locks: contextlib.ExitStack, partial: Path) -> Path:
             partial.mkdir(parents=True)
         except FileExistsError:
             raise FileExistsError(f"swap_in: another process is writing {partial}; wait for it to end") from None
-        if _lock(locks, partial, wait=True):
+        if lock_folder(locks, partial, wait=True):
             return partial
 
 
@@ -229,29 +224,6 @@ def _identity(directory: Path) -> tuple[int, int] | None:
         found = os.stat(directory)
         return found.st_ino, found.st_mtime_ns
     return None
-
-
-def _lock(locks: contextlib.ExitStack, folder: Path, wait: bool) -> bool:
-    """
-    Take the lock of a folder until `locks` is closed or the process dies; it follows the folder through renames.
-
-    False if there is no such folder, or if another holds the lock and we do not wait. True without any lock where
-    there are none: on Windows, and on some network file systems.
-    """
-    while fcntl is not None:
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-            locks.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except (FileNotFoundError, BlockingIOError):
-            return False
-        except OSError:
-            break
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-                return True
-        # It was renamed or deleted since it was opened: see what has the name now.
-    return folder.exists()
 
 
 def _sync_tree(folder: Path) -> None:

@@ -14,9 +14,11 @@ from tinygpt import corpus
 from tinygpt.documents import Part, joined, size_of, stream_documents
 from tinygpt.durable import atomic_write
 from tinygpt.token_file import write_token_parts
-from tinygpt.tokenizer import Tokenizer, published
+from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.explain import explain, shown
+from tinygpt.tokenizer.fetch import fetch as fetch_published
 from tinygpt.tokenizer.pattern import PATTERNS
+from tinygpt.tokenizer.published import PUBLISHED
 
 _BLOCK = 1 << 20  # tokens
 
@@ -97,8 +99,8 @@ def info(options: argparse.Namespace) -> int:
 
 def fetch(options: argparse.Namespace) -> int:
     """tinygpt tokenizer fetch"""
-    folder = published.fetch(options.name, options.base_url, progress=not options.quiet)
-    print(f"{folder}: {' and '.join(published.PUBLISHED[options.name])}; --tokenizer {options.name} now means these")
+    folder = fetch_published(options.name, options.base_url, progress=not options.quiet)
+    print(f"{folder}: {' and '.join(PUBLISHED[options.name])}; --tokenizer {options.name} now means these")
     if Path(options.name).exists():
         print(f"but here it means the folder {Path(options.name).resolve()}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -202,6 +203,19 @@ def test_the_constructor_refuses_wrong_values(vocab, merges, special_tokens, err
 def test_the_constructor_refuses_wrong_kinds(vocab, special_tokens):
     with pytest.raises(TypeError, match="Tokenizer: "):
         Tokenizer(vocab, [], special_tokens)
+
+
+@pytest.mark.parametrize("merge", [(b"h",), (b"h", b"e", b"n"), (b"h", "e"), b"he", "he", 7, None, ([b"h"], b"e")])
+def test_the_constructor_refuses_what_is_no_merge(merge):
+    with pytest.raises(
+        TypeError, match=r"a merge must be two tokens, \(bytes, bytes\); merge 1 is " + re.escape(repr(merge))
+    ):
+        Tokenizer([*BYTES, b"he", b"hen"], [(b"h", b"e"), merge], {})
+
+
+def test_a_merge_may_be_a_list():
+    tokenizer = Tokenizer([*BYTES, b"he"], [[b"h", b"e"]], {})
+    assert tokenizer.merges == [(b"h", b"e")] and tokenizer.encode("he") == [256]
 
 
 def test_the_constructor_keeps_copies():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
+from tinygpt.tokenizer.tokenizer_config import save_config
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,7 +44,7 @@ class FileMethods:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             self.to_tokenizer_json(folder / single)
-            formats.save_config(folder, self.special_tokens, "PreTrainedTokenizerFast")
+            save_config(folder, self.special_tokens, "PreTrainedTokenizerFast")
             outdated = (*pair, "encoder.json", "vocab.bpe")
         for name in outdated:
             (folder / name).unlink(missing_ok=True)

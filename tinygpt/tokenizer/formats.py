@@ -3,7 +3,6 @@ The files that hold a tokenizer: as the Hugging Face ecosystem lays them out, an
 
     vocab.json, encoder.json      {token: id}, special tokens included
     merges.txt, vocab.bpe         a "#version" line, then one merge a line, its two tokens separated by a space
-    tokenizer_config.json         which class opens the folder, and which tokens are special
 
 In the first two, each byte of a token is written as one visible character (`BYTE_CHARACTERS` in reference.py), so a
 token never holds a space or a line end. Special tokens stand there as they are.
@@ -13,16 +12,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygpt.durable import atomic_write
+from tinygpt.tokenizer.reading import read_json, read_text
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS
+from tinygpt.tokenizer.tokenizer_config import CONFIG_NAME, read_special_tokens, save_config
 
-END_OF_TEXT = "<|endoftext|>"
 _FILE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-_CONFIG_NAME = "tokenizer_config.json"
 CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
 
 
@@ -100,24 +100,6 @@ def written_ids(vocab: Mapping[int, bytes], special_tokens: Mapping[str, int]) -
     return dict(sorted((ids | dict(special_tokens)).items(), key=lambda entry: entry[1]))
 
 
-def save_config(folder: Path, special_tokens: Mapping[str, int], tokenizer_class: str) -> None:
-    """Write `tokenizer_config.json`, by which Hugging Face's classes know the special tokens."""
-    end_of_text = END_OF_TEXT if END_OF_TEXT in special_tokens else None  # None keeps readers from adding one
-    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    in_order = sorted(special_tokens.items(), key=lambda entry: entry[1])
-    config = {
-        "add_prefix_space": False,
-        "added_tokens_decoder": {str(id): {"content": text, **flags} for text, id in in_order},
-        "bos_token": end_of_text,
-        "clean_up_tokenization_spaces": False,
-        "eos_token": end_of_text,
-        "errors": "replace",
-        "tokenizer_class": tokenizer_class,
-        "unk_token": end_of_text,
-    }
-    atomic_write(folder / _CONFIG_NAME, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-
-
 def load(directory: str | os.PathLike[str]) -> Contents:
     """
     Read a tokenizer from `vocab.json` and `merges.txt`, or from OpenAI's `encoder.json` and `vocab.bpe`.
@@ -138,26 +120,26 @@ def load(directory: str | os.PathLike[str]) -> Contents:
     ids = read_json(vocab_path)
     check_ids(vocab_path, ids)
     merges = _read_merges(merges_path, ids)
-    listed = _read_special_tokens(folder / _CONFIG_NAME, ids)
-    ordinary = set(BYTE_CHARACTERS.values()).union(*merges, ("".join(pair) for pair in merges))
+    listed = read_special_tokens(folder / CONFIG_NAME, ids)
+    ordinary = {*BYTE_CHARACTERS.values(), *chain.from_iterable(merges), *map("".join, merges)}
     special_tokens = dict(listed or {})
     if both := ordinary & special_tokens.keys():
-        raise ValueError(f"{folder / _CONFIG_NAME}: {min(both)!r} is an ordinary token; it cannot be special as well")
-    for token, id in sorted(ids.items(), key=lambda entry: entry[1]):
-        if token in ordinary or token in special_tokens:
-            continue
+        raise ValueError(f"{folder / CONFIG_NAME}: {min(both)!r} is an ordinary token; it cannot be special as well")
+    for token in sorted(ids.keys() - ordinary - special_tokens.keys(), key=ids.__getitem__):
+        id = ids[token]
         if any(token[:cut] in ordinary and token[cut:] in ordinary for cut in range(1, len(token))):
             raise ValueError(
                 f"{merges_path}: must make {token!r}, id {id} in {vocab_path.name}, and does not; the file is cut off "
-                f"or of another vocabulary: copy it again, or list the token in {_CONFIG_NAME} if it is special"
+                f"or of another vocabulary: copy it again, or list the token in {CONFIG_NAME} if it is special"
             )
         if listed is None:
             special_tokens[token] = id
-        elif not CHARACTER_BYTES.keys() >= set(token):
+        elif not _is_plain(token):
             raise ValueError(
-                f"{vocab_path}: {token!r} (id {id}) is neither bytes nor special; list it in {_CONFIG_NAME} if it is"
+                f"{vocab_path}: {token!r} (id {id}) is neither bytes nor special; list it in {CONFIG_NAME} if it is"
             )
-    in_bytes = {token: token_bytes(token) for token in ids if token not in special_tokens}
+    tokens = [token for token in ids if token not in special_tokens]
+    in_bytes = dict(zip(tokens, _all_bytes(tokens), strict=True))
     vocab = {ids[token]: value for token, value in in_bytes.items()}
     return Contents(vocab, [(in_bytes[left], in_bytes[right]) for left, right in merges], special_tokens)
 
@@ -190,38 +172,12 @@ def token_bytes(token: str) -> bytes:
     return token.translate(_AS_LATIN1).encode("latin-1")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"from_pretrained: {path} is missing; the vocabulary and the merges go together"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be UTF-8 text, byte {error.start} is not; copy the file again") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise ValueError if the file is damaged or a name is there twice."""
-
-    def without_repeats(entries: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(entries)
-        if len(found) < len(entries):
-            keys = [key for key, _ in entries]
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"{path}: must hold each name once, {repeated!r} is there twice")
-        return found
-
-    try:
-        found = json.loads(_read_text(path), object_pairs_hook=without_repeats)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}: must be JSON, got {error.msg} at column {error.colno}; "
-            "the file is damaged or cut off: copy it again"
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: must hold a JSON object, got {type(found).__name__}")
-    return found
+def _all_bytes(tokens: Sequence[str]) -> Iterator[bytes]:
+    """The bytes of many tokens, faster than one by one: of their one long text, each takes as many as it is long."""
+    data, start = token_bytes("".join(tokens)), 0
+    for end in accumulate(map(len, tokens)):
+        yield data[start:end]
+        start = end
 
 
 def check_ids(path: Path, ids: Mapping[str, Any]) -> None:
@@ -241,25 +197,32 @@ def check_ids(path: Path, ids: Mapping[str, Any]) -> None:
 
 
 def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
-    lines = _read_text(path).split("\n")  # not splitlines, which also cuts at characters that are no line ends here
+    lines = read_text(path).split("\n")  # not splitlines, which also cuts at characters that are no line ends here
     if lines[-1] == "":
         lines.pop()
     first = 1 if lines and lines[0].startswith("#version") else 0  # other lines that begin with # are merges
-    plain = {token for token in ids if CHARACTER_BYTES.keys() >= set(token)}
-    line_of: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(lines[first:], start=first + 1):
-        left, _, right = line.partition(" ")
-        if left in plain and right in plain and left + right in plain and (left, right) not in line_of:
-            line_of[left, right] = number
-            continue
+    pairs = [tuple(line.split(" ")) for line in lines[first:]]
+    known = ids.keys() if CHARACTER_BYTES.keys() >= set("".join(ids)) else set(filter(_is_plain, ids))
+    named = chain(chain.from_iterable(pairs), map("".join, pairs))
+    if {*map(len, pairs)} <= {2} and len({*pairs}) == len(pairs) and all(map(known.__contains__, named)):
+        return pairs  # all is right: the rest looks for what is not
+    line_of: dict[tuple[str, ...], int] = {}
+    for number, pair in enumerate(pairs, start=first + 1):
         where = f"{path}, line {number}"
-        if not (left and right) or " " in right:
-            raise ValueError(f"{where}: needs two tokens with a space between, got {line!r}; the file may be cut off")
-        check_merge(where, left, right, ids)
-        if (left, right) in line_of:
-            raise ValueError(f"{where}: must be a new merge, got that of line {line_of[left, right]} again")
-        line_of[left, right] = number
-    return list(line_of)
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(
+                f"{where}: needs two tokens with a space between, got {lines[number - 1]!r}; the file may be cut off"
+            )
+        check_merge(where, *pair, ids)
+        if pair in line_of:
+            raise ValueError(f"{where}: must be a new merge, got that of line {line_of[pair]} again")
+        line_of[pair] = number
+    raise AssertionError(f"{path}: the merges are right one by one, but not all together")
+
+
+def _is_plain(token: str) -> bool:
+    """Whether a token is written in the 256 characters that stand for bytes."""
+    return CHARACTER_BYTES.keys() >= set(token)
 
 
 def check_merge(where: str, left: str, right: str, ids: Mapping[str, int]) -> None:
@@ -267,29 +230,5 @@ def check_merge(where: str, left: str, right: str, ids: Mapping[str, int]) -> No
     for token in (left, right, left + right):
         if token not in ids:
             raise ValueError(f"{where}: names {token!r}, which is not in the vocabulary; the two must be one pair")
-        if not CHARACTER_BYTES.keys() >= set(token):
+        if not _is_plain(token):
             raise ValueError(f"{where}: {token!r} must be written in the 256 characters that stand for bytes")
-
-
-def _read_special_tokens(path: Path, ids: Mapping[str, int]) -> dict[str, int] | None:
-    """Return what `added_tokens_decoder` lists, None if there is no such list."""
-    if not path.exists():
-        return None
-    listed = read_json(path).get("added_tokens_decoder")
-    if listed is None:
-        return None
-    tokens = {id: token for token, id in ids.items()}
-    special_tokens = {}
-    for number, entry in listed.items() if isinstance(listed, dict) else [("", listed)]:
-        text = entry.get("content") if isinstance(entry, dict) else None
-        if not (number.isdecimal() and isinstance(text, str) and text):
-            raise ValueError(
-                f'{path}: added_tokens_decoder must hold {{"id": {{"content": text}}}}, got {number!r}: {entry!r}'
-            )
-        id = int(number)
-        if ids.get(text, id) != id or tokens.get(id, text) != text or text in special_tokens:
-            raise ValueError(
-                f"{path}: special token {text!r} with id {id} contradicts the vocabulary; use files of one tokenizer"
-            )
-        special_tokens[text] = id
-    return special_tokens

@@ -1,32 +1,14 @@
 """
-Tokenizers that have a name: GPT-2's, whose two files OpenAI published, fetched once and kept in the user's cache.
-
-A download that breaks off goes on where it stopped, the next time too. What arrives is compared with the sums below
-(SHA-256) before it gets its name, so whoever serves it, the files are those that OpenAI published.
+Tokenizers that have a name: GPT-2's, whose two files OpenAI published. `fetch.py` brings them into the user's cache.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
-from tinygpt.durable import explain_full_disk, sync_folder
 from tinygpt.user_cache import cache_folder
-
-BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
-BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
-USER_AGENT = "tinygpt (a GPT-2 for learning; fetches its vocabulary)"
-_BLOCK = 1 << 16  # bytes
 
 
 class PublishedFile(NamedTuple):
@@ -70,135 +52,3 @@ def resolve(directory: str | os.PathLike[str]) -> Path:
             f'fetch {name}" where there is a network, or put {" and ".join(PUBLISHED[name])} in a folder and name that'
         )
     return cached
-
-
-def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0, progress: bool = True) -> Path:
-    """
-    Download a published tokenizer into the user's cache, unless it is there, whole and unchanged.
-
-    Parameters
-    ----------
-    name : {"gpt2"}
-    base_url : str, optional
-        Where the files are, for whoever keeps a copy nearer; else what ``TINYGPT_TOKENIZER_URL`` says; else OpenAI's
-        own address.
-    timeout : float
-        Seconds without a byte after which the download is given up.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the server has no such file.
-    ConnectionError, TimeoutError
-        If there is no network, or the server refuses, breaks off or stays silent. What has arrived is kept.
-    ValueError
-        If there is no tokenizer of that name, the address makes no sense, or the file is not the published one.
-
-    Examples
-    --------
-    >>> fetch("gpt2")  # doctest: +SKIP
-    PosixPath('/home/me/.cache/tinygpt/tokenizers/gpt2')
-    """
-    if name not in PUBLISHED:
-        raise ValueError(f"fetch: the name must be one of {', '.join(PUBLISHED)}, got {name!r}")
-    base_url = base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.hostname or re.search(r"\s", base_url):
-        raise ValueError(f"fetch: the base address must begin with http(s)://, got {base_url!r}; e.g. {BASE_URL}")
-    folder = cache_folder("tokenizers") / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for file_name, published in PUBLISHED[name].items():
-        path = folder / file_name
-        if not path.is_file() or _sha256(path) != published.sha256:
-            _Download(f"{base_url.rstrip('/')}/{file_name}", path, published, timeout, progress).run()
-    return folder
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@dataclass
-class _Download:
-    """One file on its way, under the name `path` + ".partial" until it is whole and right."""
-
-    url: str
-    path: Path
-    published: PublishedFile
-    timeout: float
-    progress: bool
-
-    def run(self) -> None:
-        partial = self.path.with_name(self.path.name + ".partial")
-        there = partial.stat().st_size if partial.is_file() else 0
-        if there < self.published.size:
-            self._continue(partial, there)
-        if there and self._is_wrong(partial):  # what was there before may have been something else
-            self._continue(partial, 0)
-        if self._is_wrong(partial):
-            size, found = partial.stat().st_size, _sha256(partial)
-            partial.unlink()
-            raise ValueError(
-                f"fetch: {self.url} must have {self.published.size} bytes with the SHA-256 {self.published.sha256}, "
-                f"got {size} with {found}; nothing is kept: try again, or another --base-url"
-            )
-        os.replace(partial, self.path)
-        sync_folder(self.path.parent)
-
-    def _is_wrong(self, partial: Path) -> bool:
-        return partial.stat().st_size != self.published.size or _sha256(partial) != self.published.sha256
-
-    def _continue(self, partial: Path, there: int) -> None:
-        """Append what is missing, or all of it where the server cannot send a part."""
-        headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={there}-"} if there else {})
-        try:
-            with urlopen(Request(self.url, headers=headers), timeout=self.timeout) as response:
-                goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-                    f"bytes {there}-"
-                )
-                self._write(response, partial, there if goes_on else 0)
-        except HTTPError as answer:
-            answer.close()
-            if answer.code == 416 and there:  # there is nothing after what we have: it cannot be the right file
-                self._continue(partial, 0)
-            elif answer.code == 404:
-                raise FileNotFoundError(f"fetch: there is no {self.url} (404); check --base-url") from None
-            else:
-                raise ConnectionError(
-                    f"fetch: {self.url} answered {answer.code}; try again later, or another --base-url"
-                ) from None
-        except (OSError, HTTPException) as failure:
-            explain_full_disk(failure, f"fetch: cannot write {partial}", "what was there before is unchanged")
-            raise self._in_words(failure, partial) from None
-
-    def _write(self, response: HTTPResponse, partial: Path, start: int) -> None:
-        bar = tqdm(desc=self.path.name, total=self.published.size, initial=start, unit="B", unit_scale=True,
-                   disable=not self.progress)  # fmt: skip
-        size = start
-        with bar, open(partial, "ab" if start else "wb") as file:
-            while size <= self.published.size and (block := response.read(_BLOCK)):
-                size += file.write(block)
-                bar.update(len(block))
-            file.flush()
-            os.fsync(file.fileno())
-        if size < self.published.size and response.length:
-            raise ConnectionError("the answer ended early")
-
-    def _in_words(self, failure: Exception, partial: Path) -> OSError:
-        reason = getattr(failure, "reason", failure)
-        size = partial.stat().st_size if partial.is_file() else 0
-        kept = (
-            f"the {size} bytes that came are kept: try again to go on" if size else "try again, or another --base-url"
-        )
-        if isinstance(reason, TimeoutError):
-            return TimeoutError(f"fetch: no answer from {self.url} in {self.timeout:g} s; {kept}")
-        if isinstance(failure, URLError):
-            return ConnectionError(f"fetch: cannot reach {self.url} ({reason}); check the network and --base-url")
-        return ConnectionError(f"fetch: {self.url} broke off ({reason}); {kept}")

@@ -12,6 +12,7 @@ from typing import Literal
 
 import regex
 
+END_OF_TEXT = "<|endoftext|>"
 Names = Literal["all"] | Collection[str]
 
 

@@ -19,13 +19,12 @@ import numpy as np
 from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.file_methods import FileMethods
-from tinygpt.tokenizer.formats import END_OF_TEXT
 from tinygpt.tokenizer.reference import without_surrogates
-from tinygpt.tokenizer.special_tokens import Names, allowed_names, split_off
+from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Names, allowed_names, split_off
 from tinygpt.tokenizer.stream import StreamDecoder
 from tinygpt.tokenizer.tiktoken_methods import TiktokenMethods
 from tinygpt.tokenizer.training import train
-from tinygpt.tokenizer.validation import check_special_tokens, check_vocabulary
+from tinygpt.tokenizer.validation import check_special_tokens, check_vocabulary, merges_in_pairs
 
 
 class Tokenizer(TiktokenMethods, FileMethods):
@@ -71,7 +70,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         whole_pieces: bool = False,
     ) -> None:
         self.vocab = dict(vocab) if isinstance(vocab, Mapping) else dict(enumerate(vocab))
-        self.merges = [(left, right) for left, right in merges]
+        self.merges = merges_in_pairs(merges)
         self.special_tokens = dict(special_tokens)
         self.pattern, self.whole_pieces = pattern, whole_pieces
         check_special_tokens(self.special_tokens, self.vocab)

@@ -25,12 +25,12 @@ from tinygpt.tokenizer.formats import (
     Contents,
     check_ids,
     check_merge,
-    read_json,
     token_bytes,
     written,
     written_ids,
 )
 from tinygpt.tokenizer.onig_dialect import from_onig, to_onig
+from tinygpt.tokenizer.reading import read_json
 
 # Fields of the model that change ids, with the values that do not.
 _INERT = {"dropout": (None, 0), "continuing_subword_prefix": (None, ""), "end_of_word_suffix": (None, ""),

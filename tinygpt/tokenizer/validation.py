@@ -26,6 +26,14 @@ def check_special_tokens(special_tokens: Mapping[str, int], taken: Container[int
         texts[id] = text
 
 
+def merges_in_pairs(merges: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the merges as tuples, or raise TypeError, naming the first that is not two tokens."""
+    for number, merge in enumerate(merges):
+        if not isinstance(merge, (tuple, list)) or len(merge) != 2 or {*map(type, merge)} != {bytes}:
+            raise TypeError(f"Tokenizer: a merge must be two tokens, (bytes, bytes); merge {number} is {merge!r}")
+    return list(map(tuple, merges))
+
+
 def check_vocabulary(vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:
     """Return the ids by token, or raise TypeError or ValueError, naming what is wrong."""
     ids: dict[bytes, int] = {}

@@ -6,13 +6,16 @@ import contextlib
 import hashlib
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tinygpt.cli import main
 from tinygpt.tokenizer import Tokenizer, published
-from tinygpt.tokenizer.published import PublishedFile, fetch, resolve
+from tinygpt.tokenizer.fetch import fetch
+from tinygpt.tokenizer.published import PublishedFile, resolve
 
 CONTENTS = {"encoder.json": bytes(range(256)) * 1000, "vocab.bpe": b"#version: 0.2\nh e\n" * 500}
 
@@ -180,6 +183,32 @@ def test_the_command_takes_the_address_from_the_environment(server, monkeypatch,
     (server.folder / "vocab.bpe").unlink()
     assert main(["tokenizer", "fetch", "gpt2", "--quiet"]) == 2
     assert "(404)" in capsys.readouterr().err
+
+
+def test_two_that_fetch_at_once_share_one_download(server, capfd):
+    """The second comes while the first waits for its answer, says so, waits, and then finds the files there."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Slow(Handler):
+        def do_GET(self):
+            asked.set()
+            go_on.wait(10)
+            super().do_GET()
+
+    server.RequestHandlerClass = Slow
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(get, server)
+        assert asked.wait(10)
+        second = pool.submit(get, server, progress=True)
+        said = ""
+        while "waiting until it is done" not in said:
+            assert not second.done()
+            said += capfd.readouterr().err
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result(10) == second.result(10) == server.folder
+    assert_whole(server)
+    assert [path for path, _ in server.requests] == ["/files/encoder.json", "/files/vocab.bpe"]
 
 
 # The published sums, and the name
