@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import bench_train_step, kernel_race, table
-from benchmarks.worker import Worker
+from benchmarks.worker import PROCESSORS, Worker
 
 GROUPS = (*kernel_race.OPS, "train_step")
 
@@ -24,8 +25,11 @@ def main() -> int:
         print(f"benchmarks: there is no {unknown[0]!r}; choose from {', '.join(GROUPS)}", file=sys.stderr)
         return 2
     names = options.names or list(GROUPS)
+    os.environ.update(PROCESSORS[options.processor])
+    bfloat16 = options.processor == "this"
     ops = [name for name in names if name in kernel_race.OPS]
-    report: dict = {"date": datetime.date.today().isoformat(), "machine": _machine(), "rounds": options.rounds}
+    report: dict = {"date": datetime.date.today().isoformat(), "machine": _machine(),
+                    "processor": options.processor, "rounds": options.rounds}  # fmt: skip
     if options.verify_only:
         kernel_race.race(ops, 0, None)
         if "train_step" in names:
@@ -38,10 +42,11 @@ def main() -> int:
         report["peak"] = worker.ask("benchmarks.peak", "measure")
     print("measured peak:", ", ".join(f"{name} {rate:.0f}" for name, rate in report["peak"].items()), flush=True)
     if ops:
-        report["kernels"] = kernel_race.race(ops, options.rounds, report["peak"])
+        report["kernels"] = kernel_race.race(ops, options.rounds, report["peak"], bfloat16)
         print(table.kernels(report["kernels"]), flush=True)
     if "train_step" in names:
-        report["train_step"] = bench_train_step.race(options.rounds)
+        sides = [side for side in bench_train_step.SIDES if bfloat16 or "bfloat16" not in side]
+        report["train_step"] = bench_train_step.race(options.rounds, sides=sides)
         print(table.steps(report["train_step"]))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -58,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(GROUPS)} (default: all)")
     parser.add_argument("--verify-only", action="store_true", help="check the results, time nothing")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
+    parser.add_argument("--processor", choices=PROCESSORS, default="this",
+                        help="what all sides may use: avx2 is a laptop without AVX-512 and bfloat16")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every reading")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shares of the peak and times of a step")
     return parser

@@ -8,7 +8,9 @@ two steps must agree before anything is timed. Each side has a process of its ow
 from __future__ import annotations
 
 import importlib
+import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,8 @@ def _torch_step(sizes, tokens, targets, bfloat16, compiled):
 
     torch_gpt2 = importlib.import_module("benchmarks.torch_gpt2")
     torch.set_num_threads(2)
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":  # the compiler has a switch of its own
+        importlib.import_module("torch._inductor.config").cpp.simdlen = 256
     model = torch_gpt2.TorchGPT2(**sizes)
     model.load(_model(sizes).state_dict())
     optimizer = torch_gpt2.optimizer_for(model, **OPTIONS)
@@ -91,7 +95,7 @@ def _torch_step(sizes, tokens, targets, bfloat16, compiled):
     return lambda: torch_gpt2.train_step(run, optimizer, tokens, targets, bfloat16)
 
 
-def race(rounds: int, cases: list[str] | None = None, sides: tuple[str, ...] = SIDES) -> list[dict[str, Any]]:
+def race(rounds: int, cases: list[str] | None = None, sides: Sequence[str] = SIDES) -> list[dict[str, Any]]:
     """The rows of the table: readings and peak memory of each side, ratios to PyTorch's best."""
     rows = []
     for case in tqdm(cases or list(CASES), desc="training steps", unit="case"):

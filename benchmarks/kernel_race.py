@@ -30,16 +30,16 @@ class WrongResult(AssertionError):
     """A result that must not be timed."""
 
 
-def cases(names: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Name, case and precision of every row."""
+def cases(names: list[str], bfloat16: bool = True) -> Iterator[tuple[str, str, str]]:
+    """Name, case and precision of every row; without `bfloat16`, of those with float32 products."""
     for name in names:
         module = importlib.import_module(f"benchmarks.bench_{name}")
-        for precision in getattr(module, "PRECISIONS", ("highest",)):
+        for precision in getattr(module, "PRECISIONS", ("highest",))[: None if bfloat16 else 1]:
             for case in module.CASES:
                 yield name, case, precision
 
 
-def race(names: list[str], rounds: int, peak: dict[str, float] | None) -> list[dict[str, Any]]:
+def race(names: list[str], rounds: int, peak: dict[str, float] | None, bfloat16: bool = True) -> list[dict[str, Any]]:
     """
     The rows of the table.
 
@@ -51,6 +51,8 @@ def race(names: list[str], rounds: int, peak: dict[str, float] | None) -> list[d
         0 only verifies.
     peak : dict or None
         What `benchmarks.peak.measure` gave.
+    bfloat16 : bool
+        Whether the rows with bfloat16 products are there.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def race(names: list[str], rounds: int, peak: dict[str, float] | None) -> list[d
     rows = []
     workers = {side: Worker(side) for side in SIDES}
     try:
-        for name, case, precision in tqdm(list(cases(names)), desc="kernels", unit="case"):
+        for name, case, precision in tqdm(list(cases(names, bfloat16)), desc="kernels", unit="case"):
             with tempfile.TemporaryDirectory() as folder:
                 for side, worker in workers.items():
                     worker.ask("benchmarks.worker", "prepare", side=side, name=name, case=case, precision=precision,

@@ -27,6 +27,15 @@ ENVIRONMENT = {
     "numpy": {"OPENBLAS_NUM_THREADS": str(THREADS)},
     "tinygpt": {"NUMBA_NUM_THREADS": str(THREADS)},
 }
+# What makes every side believe in an older processor: each library has its own word for it.
+PROCESSORS = {
+    "this": {},
+    "avx2": {
+        "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+avx,+fma,+f16c,+bmi,+bmi2,+lzcnt,+popcnt,+sse4.2",
+        "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+}  # fmt: skip
 LEAST = 0.05  # seconds of work between two readings of the clock
 
 
