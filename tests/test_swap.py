@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import swap
+from tinygpt import durable, swap
 from tinygpt.durable import atomic_write
 from tinygpt.swap import recover, swap_in
 
@@ -237,7 +237,7 @@ def test_without_locks_and_folders_that_open_saving_still_works(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", no_folders)
-        patch.setattr(swap, "fcntl", None)
+        patch.setattr(durable, "fcntl", None)
         patch.setattr(swap.shutil, "_use_fd_functions", False, raising=False)  # Windows deletes folders by their paths
         for files in (OLD, NEW):
             save(tmp_path / "last", files)
