@@ -84,7 +84,6 @@ import hashlib, numpy as np
 from tinygpt import runtime
 from kernel_checks import run_kernel
 from tinygpt.ops.attention import ATTENTION
-from tinygpt.ops.dropout import splitmix64
 rng = np.random.default_rng(0)
 qkv, dout = rng.standard_normal((2, 150, 3 * 96), np.float32), rng.standard_normal((2, 150, 96), np.float32)
 for precision in ("highest", "medium"):
@@ -102,7 +101,6 @@ def test_plain_python_gives_the_same():
 import numpy as np
 from kernel_checks import check_kernel
 from tinygpt.ops.attention import ATTENTION
-from tinygpt.ops.dropout import splitmix64
 rng = np.random.default_rng(0)
 for T in (1, 66):
     qkv = rng.standard_normal((1, T, 3 * 6), np.float32)
