@@ -5,7 +5,7 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
         (1) pack the slab of A, shared by all threads
         (2) for each unit, a panel of columns of B times some of A's rows:
                 pack the panel of B for this thread, which keeps it in its own cache
-                for each panel of A: one tile of C
+                for each panel of A: ask memory for a part of the next panel of B, and multiply one tile of C
 
 The sizes follow the caches: a panel of B (CHUNK x 48 numbers, 147 kB) stays in a core's own cache while the slab of A
 (at most SLAB numbers, 4 MB) passes by, and each number of C is read and written once a chunk. A thread takes the next
@@ -24,12 +24,12 @@ import numpy as np
 from numba import prange
 
 from tinygpt import buffers, runtime
-from tinygpt.kernels import ZERO, kernel, parallel, threads
+from tinygpt.kernels import ZERO, inlined, kernel, parallel, threads
 from tinygpt.kernels.packing import pack_a, pack_b
 from tinygpt.kernels.panels import EDGE, STAGED, packed_elements, tile_of
 from tinygpt.kernels.processor import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, STREAM, WITH_BIAS, begin_tiles, end_tiles
-from tinygpt.kernels.vectors import take
+from tinygpt.kernels.vectors import ask_for, take
 
 CHUNK = 768  # numbers along k
 SLAB = 2**20  # numbers of A that are packed at a time
@@ -150,7 +150,7 @@ def _multiply(a, b, c, bias, a_along_k, b_along_k, mode, sizes, form, packed_a, 
                 begin_tiles(packed_a, layout)
                 _multiply_units(
                     b, b_along_k, columns, depth, row, high, k, deep, packed_a, packed_b[worker], c, bias, how, form,
-                    scratch[worker], counters, phase + 1,
+                    scratch[worker], counters, phase + 1, workers,
                 )  # fmt: skip
                 end_tiles(packed_a)
             phase += 2
@@ -191,6 +191,7 @@ def _multiply_units(
     scratch,
     counters,
     phase,
+    workers,
 ):
     """(2) Multiply units, whichever is next, until none is left."""
     width = LANES * form.vectors
@@ -206,9 +207,24 @@ def _multiply_units(
         wide = min(width, all_columns - column)
         pack_b(b, along_k, stride, column, wide, k, deep, packed_b, ZERO, form, staged)
         first = unit % units * UNIT
-        for part in range(first, min(first + UNIT, high), form.rows):
+        last = min(first + UNIT, high)
+        upcoming = min((unit + workers) // units, panels - 1) * width
+        next_wide = min(width, all_columns - upcoming)
+        for part in range(first, last, form.rows):
+            _ask_for_part(b, along_k, stride, upcoming, next_wide, k, deep, part - first, last - first, form.rows)
             place = part * form.lines * form.unit * ((deep + form.block - 1) // form.block)
             tile_of(
                 packed_a, place, packed_b, ZERO, deep, c, (row + part) * all_columns + column,
                 min(form.rows, high - part), wide, all_columns, mode, bias, column, form, edge,
             )  # fmt: skip
+
+
+@inlined
+def _ask_for_part(b, along_k, stride, column, wide, k, deep, done, rows, step):
+    """Have a part of the panel of B that comes next brought from memory, while another is multiplied."""
+    lines, length = (wide, deep) if along_k else (deep, wide)
+    start = column * stride + k if along_k else k * stride + column
+    for line in range(lines * done // rows, min(lines, lines * (done + step) // rows)):
+        for number in range(0, length, 16):
+            ask_for(b, start + line * stride + number)
+        ask_for(b, start + line * stride + length - 1)

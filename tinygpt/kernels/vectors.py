@@ -55,11 +55,11 @@ def load(builder: Any, address: Any, element: Any, lanes: int) -> Any:
     return builder.load(address, align=4, typ=ir.VectorType(element, lanes))
 
 
-def prefetch(builder: Any, address: Any, to_write: bool = False) -> None:
-    """Ask for a line of 64 bytes in good time; harmless where there is no such memory."""
+def prefetch(builder: Any, address: Any, to_write: bool = False, cache: int = 1) -> None:
+    """Ask for a line of 64 bytes in good time, into the first or second cache; harmless where there is no memory."""
     kind = ir.FunctionType(ir.VoidType(), [POINTER, INT32, INT32, INT32])
     ask = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
-    builder.call(ask, [address, INT32(int(to_write)), INT32(3), INT32(1)])
+    builder.call(ask, [address, INT32(int(to_write)), INT32(4 - cache), INT32(1)])
 
 
 def zipped(builder: Any, vectors: list[Any]) -> list[Any]:
@@ -145,6 +145,9 @@ if numba.config.DISABLE_JIT:
         counters[index] += 1
         return counters[index] - 1
 
+    def ask_for(array, index):
+        pass
+
 else:
 
     @intrinsic
@@ -156,3 +159,13 @@ else:
             return builder.atomic_rmw("add", place, INT64(1), "monotonic")
 
         return types.int64(counters, types.int64), codegen
+
+    @intrinsic
+    def ask_for(typingctx, array, index):
+        """Have `array[index]`, with what shares its line of 64 bytes, brought to the second cache."""
+
+        def codegen(context, builder, signature, arguments):
+            prefetch(builder, pointer(context, builder, signature.args[0], *arguments), cache=2)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), codegen
