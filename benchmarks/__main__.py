@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,28 +32,36 @@ def main() -> int:
     report: dict = {"date": datetime.date.today().isoformat(), "machine": _machine(),
                     "processor": options.processor, "rounds": options.rounds}  # fmt: skip
     if options.verify_only:
-        kernel_race.race(ops, 0, None)
+        list(kernel_race.race(ops, 0, None))
         if "train_step" in names:
-            bench_train_step.race(
-                0, list(bench_train_step.TINY), ("tinygpt float32", "tinygpt bfloat16", "torch float32")
-            )
+            sides = ("tinygpt float32", "tinygpt bfloat16", "torch float32")
+            list(bench_train_step.race(0, list(bench_train_step.TINY), sides))
         print(f"{len(names)} benchmarks: all results are right")
         return 0
     with Worker("tinygpt") as worker:
         report["peak"] = worker.ask("benchmarks.peak", "measure")
     print("measured peak:", ", ".join(f"{name} {rate:.0f}" for name, rate in report["peak"].items()), flush=True)
     if ops:
-        report["kernels"] = kernel_race.race(ops, options.rounds, report["peak"], bfloat16)
+        rows = kernel_race.race(ops, options.rounds, report["peak"], bfloat16)
+        _keep(rows, "kernels", report, options.json)
         print(table.kernels(report["kernels"]), flush=True)
     if "train_step" in names:
         sides = [side for side in bench_train_step.SIDES if bfloat16 or "bfloat16" not in side]
-        report["train_step"] = bench_train_step.race(options.rounds, sides=sides)
+        rows = bench_train_step.race(options.rounds, sides=sides)
+        _keep(rows, "train_step", report, options.json)
         print(table.steps(report["train_step"]))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         table.draw(report, options.plot)
     return 0
+
+
+def _keep(rows: Iterable[dict], group: str, report: dict, path: Path | None) -> None:
+    """Gather the rows; each is in the file, if one is wanted, as soon as it is measured."""
+    report[group] = []
+    for row in rows:
+        report[group].append(row)
+        if path:
+            path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

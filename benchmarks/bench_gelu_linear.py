@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from benchmarks.sides import Given, by_autograd
+from benchmarks.bench_linear import cost, given
+from benchmarks.sides import by_autograd
 from tinygpt.ops.gelu_linear import GELU_LINEAR as OP
 
-__all__ = ["OP"]
+__all__ = ["OP", "cost", "given"]
 
 CASES = {f"mlp c_proj, N={rows}": {"rows": rows, "inputs": 3072, "outputs": 768} for rows in (256, 1024)}
 TOLERANCE = 1e-5  # sums of up to 3072 products in float32
 PRECISIONS = ("highest", "medium")
-
-
-def given(case, rng):
-    """x, weight, bias and the gradient of the output."""
-    shapes = [(case["rows"], case["inputs"]), (case["inputs"], case["outputs"]), (case["outputs"],)]
-    arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
-    return Given(arrays, rng.standard_normal((case["rows"], case["outputs"]), np.float32))
 
 
 def torch(given):
@@ -34,8 +26,3 @@ def torch(given):
             return torch.addmm(bias, torch.nn.functional.gelu(x, approximate="tanh"), weight).float()
 
     return by_autograd(mlp, given)
-
-
-def cost(case):
-    """Three products of 2 N I O operations."""
-    return {"flops": 6 * case["rows"] * case["inputs"] * case["outputs"]}

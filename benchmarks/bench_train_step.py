@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,9 +95,12 @@ def _torch_step(sizes, tokens, targets, bfloat16, compiled):
     return lambda: torch_gpt2.train_step(run, optimizer, tokens, targets, bfloat16)
 
 
-def race(rounds: int, cases: list[str] | None = None, sides: Sequence[str] = SIDES) -> list[dict[str, Any]]:
-    """The rows of the table: readings and peak memory of each side, ratios to PyTorch's best."""
-    rows = []
+def race(rounds: int, cases: list[str] | None = None, sides: Sequence[str] = SIDES) -> Iterator[dict[str, Any]]:
+    """
+    The rows of the table, each as soon as it is measured; none with 0 rounds, when losses are verified and that is all.
+
+    A row has the readings and the peak memory of each side, and ratios to PyTorch's best.
+    """
     for case in tqdm(cases or list(CASES), desc="training steps", unit="case"):
         workers = {side: Worker(side) for side in sides}
         try:
@@ -113,8 +116,8 @@ def race(rounds: int, cases: list[str] | None = None, sides: Sequence[str] = SID
         finally:
             for worker in workers.values():
                 worker.close()
-        rows.append({"case": case, "readings": readings, "memory": memory, **ratios(readings)} if rounds else {})
-    return rows
+        if rounds:
+            yield {"case": case, "readings": readings, "memory": memory, **ratios(readings)}
 
 
 def verify(case: str, losses: dict[str, list[float]]) -> None:

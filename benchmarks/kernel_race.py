@@ -39,16 +39,18 @@ def cases(names: list[str], bfloat16: bool = True) -> Iterator[tuple[str, str, s
                 yield name, case, precision
 
 
-def race(names: list[str], rounds: int, peak: dict[str, float] | None, bfloat16: bool = True) -> list[dict[str, Any]]:
+def race(
+    names: list[str], rounds: int, peak: dict[str, float] | None, bfloat16: bool = True
+) -> Iterator[dict[str, Any]]:
     """
-    The rows of the table.
+    The rows of the table, each as soon as it is measured.
 
     Parameters
     ----------
     names : list of str
         Of benchmarks.
     rounds : int
-        0 only verifies.
+        0 only verifies, and gives no rows.
     peak : dict or None
         What `benchmarks.peak.measure` gave.
     bfloat16 : bool
@@ -59,7 +61,6 @@ def race(names: list[str], rounds: int, peak: dict[str, float] | None, bfloat16:
     WrongResult
         If a result differs from the reference's by more than the benchmark allows.
     """
-    rows = []
     workers = {side: Worker(side) for side in SIDES}
     try:
         for name, case, precision in tqdm(list(cases(names, bfloat16)), desc="kernels", unit="case"):
@@ -69,11 +70,10 @@ def race(names: list[str], rounds: int, peak: dict[str, float] | None, bfloat16:
                                result=str(Path(folder) / f"{side}.npz"))  # fmt: skip
                 verify(name, case, precision, Path(folder))
             if rounds:
-                rows.append(_time(workers, name, case, precision, rounds, peak))
+                yield _time(workers, name, case, precision, rounds, peak)
     finally:
         for worker in workers.values():
             worker.close()
-    return rows
 
 
 def verify(name: str, case: str, precision: str, folder: Path) -> None:
