@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import bench_train_step, kernel_race, table
+from benchmarks import bench_generate, bench_train_step, kernel_race, table
 from benchmarks.worker import PROCESSORS, Worker
 
-GROUPS = (*kernel_race.OPS, "train_step")
+GROUPS = (*kernel_race.OPS, "train_step", "generate")
 
 
 def main() -> int:
@@ -36,6 +36,8 @@ def main() -> int:
         if "train_step" in names:
             sides = ("tinygpt float32", "tinygpt bfloat16", "torch float32")
             list(bench_train_step.race(0, list(bench_train_step.TINY), sides))
+        if "generate" in names:
+            list(bench_generate.race(0, tiny=True))
         print(f"{len(names)} benchmarks: all results are right")
         return 0
     with Worker("tinygpt") as worker:
@@ -49,7 +51,10 @@ def main() -> int:
         sides = [side for side in bench_train_step.SIDES if bfloat16 or "bfloat16" not in side]
         rows = bench_train_step.race(options.rounds, sides=sides)
         _keep(rows, "train_step", report, options.json)
-        print(table.steps(report["train_step"]))
+        print(table.steps(report["train_step"]), flush=True)
+    if "generate" in names:
+        _keep(bench_generate.race(options.rounds), "generate", report, options.json)
+        print(bench_generate.table(report["generate"], report["peak"]["bandwidth"]))
     if options.plot:
         table.draw(report, options.plot)
     return 0

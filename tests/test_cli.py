@@ -16,7 +16,6 @@ import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer, checkpoint
 from tinygpt.cli import PRESETS, main
-from tinygpt.commands import until
 from tinygpt.config import PRESETS as CONFIGURATIONS
 
 SMALL = ["--steps", "4", "--batch-size", "2", "--context", "16", "--eval-every", "2", "--vocab-size", "300"]
@@ -170,7 +169,7 @@ def test_training_a_tokenizer_and_encoding_with_it(folder, capsys):
 def test_help_names_every_command_and_every_preset():
     helped = run("--help")
     assert helped.returncode == 0
-    for name in ("train", "generate", "evaluate", "data", "tokenizer"):
+    for name in ("train", "generate", "evaluate", "inspect", "data", "tokenizer"):
         assert name in helped.stdout
     assert tuple(CONFIGURATIONS) == PRESETS  # the command line does not import NumPy to know them
     assert "(default: None)" not in run("train", "--help").stdout
@@ -186,20 +185,6 @@ def test_threads_are_set_before_numpy_starts_them(folder):
             "print({os.environ[n] for n in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')})")  # fmt: skip
     command = [sys.executable, "-c", code, "evaluate", "nowhere", "--data", "hens.txt", "--threads", "3"]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "{'3'}\n"
-
-
-@pytest.mark.parametrize(("pieces", "stop", "expected"), [
-    (["ab", "cd", "ef"], None, "abcdef"), (["ab", "cd", "ef"], "cd", "ab"), (["ab", "cd", "ef"], "bc", "a"),
-    (["a", "a", "b"], "aab", ""), (["a", "a", "a", "b"], "aab", "a"), (["ab", "a"], "abc", "aba"), ([""], "x", ""),
-])  # fmt: skip
-def test_a_stop_text_is_never_shown_even_across_pieces(pieces, stop, expected):
-    assert "".join(until(iter(pieces), stop)) == expected
-
-
-def test_what_may_be_the_beginning_of_the_stop_text_only_is_held_back():
-    shown = until(iter(["once ", "upon END"]), "END")
-    assert next(shown) == "once "
-    assert list(shown) == ["upon "]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -19,7 +19,6 @@ from tinygpt.corpus import (
     read_documents,
     sample_batch,
     split_documents,
-    windows,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -258,25 +257,3 @@ def test_impossible_batches_are_refused(change, message):
     settings = {"tokens": np.arange(100), "batch_size": 2, "context": 4, "seed": 0, "step": 0}
     with pytest.raises(ValueError, match=f"sample_batch: {message}"):
         sample_batch(**settings | change)
-
-
-@given(st.integers(2, 200), st.integers(1, 40), st.integers(1, 9))
-def test_windows_predict_every_token_but_the_first_exactly_once(length, context, batch_size):
-    tokens = np.random.default_rng(length).permutation(length).astype(np.uint16)
-    batches = list(windows(tokens, context, batch_size))
-    assert np.concatenate([targets.ravel() for _, targets in batches]).tolist() == tokens[1:].tolist()
-    assert np.concatenate([inputs.ravel() for inputs, _ in batches]).tolist() == tokens[:-1].tolist()
-    sizes = [inputs.shape for inputs, _ in batches]
-    assert sizes == [targets.shape for _, targets in batches]
-    assert all(rows <= batch_size and columns <= context for rows, columns in sizes)
-    assert all(columns == context for _, columns in sizes[:-1]) and len(sizes) <= length // (context * batch_size) + 2
-    assert {array.dtype for batch in batches for array in batch} == {np.dtype(np.int64)}
-
-
-def test_windows_complain_when_called_not_when_used():
-    with pytest.raises(ValueError, match="windows: needs at least 2 tokens, got 1"):
-        windows(np.arange(1), 4, 2)
-    with pytest.raises(ValueError, match="windows: context must be at least 1, got context = 0"):
-        windows(np.arange(9), 0, 2)
-    with pytest.raises(ValueError, match="windows: batch_size must be at least 1"):
-        windows(np.arange(9), 2, 0)

@@ -1,4 +1,4 @@
-"""Generation: the sampler against its definition, and the loop around it against one done by hand."""
+"""The loop of generation against one done by hand, alone and in a batch, with a cache and without."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from tinygpt import GPT, GPTConfig, Tensor
-from tinygpt.generate import generate, sample
+from tinygpt.generate import generate, generate_batch
+from tinygpt.sampling import logprob, sample
 
 CONFIG = GPTConfig(vocab_size=13, n_positions=6, n_embd=8, n_layer=2, n_head=2)
-LOGITS = np.array([1.0, -2.0, 3.0, 0.5, 2.5, -1.0, 2.5])  # two are equal
 
 
 def random_model(**changes) -> GPT:
@@ -48,141 +46,91 @@ class Counter:
         return Tensor(np.eye(50, dtype=np.float32)[(np.int64(hidden.data[:, 0]) + 1) % 50])
 
 
-# the sampler
-
-
-def literal_probabilities(logits, temperature=1.0, top_k=None, top_p=None) -> list[float]:
-    """By the definitions: rank by score (ties by id), keep the first k, keep as few of them as reach p, normalize."""
-    ids = sorted(range(len(logits)), key=lambda id: (-logits[id], id))[:top_k]
-    e = {id: math.exp((logits[id] - max(logits)) / temperature) for id in ids}
-    p = {id: e[id] / sum(e.values()) for id in ids}
-    kept, reached = [], 0.0
-    for id in ids:
-        if top_p is None or reached < top_p * (1 - 1e-12):  # a sum that reaches p exactly may round below it
-            kept.append(id)
-            reached += p[id]
-    return [p[id] / reached if id in kept else 0.0 for id in range(len(logits))]
-
-
-def exact_probabilities(logits, resolution: int = 4000, **options) -> np.ndarray:
-    """How often each token is chosen as the random number runs evenly from 0 to 1: exact to 1 / resolution."""
-    counts = np.zeros(len(logits))
-    for i in range(resolution):
-        uniform = SimpleNamespace(random=lambda i=i: (i + 0.5) / resolution)
-        counts[sample(logits, uniform, **options)] += 1
-    return counts / resolution
-
-
-OPTIONS = [
-    {},
-    {"temperature": 0.5},
-    {"temperature": 3.0},
-    {"top_k": 1},
-    {"top_k": 2},  # cuts between two equal scores
-    {"top_k": 4},
-    {"top_k": 100},
-    {"top_p": 0.3},
-    {"top_p": 0.8},
-    {"top_p": 1e-9},  # at least one stays
-    {"top_p": 1.0},
-    {"temperature": 2.0, "top_k": 5, "top_p": 0.7},  # in this order
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_every_token_has_the_probability_of_the_definition(options):
-    expected = literal_probabilities(LOGITS, **options)
-    found = exact_probabilities(LOGITS, **options)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1.01 / 4000)
-    assert not found[np.array(expected) == 0].any()
-
-
-def test_top_p_stops_at_the_token_that_reaches_it_exactly():
-    quarters = np.zeros(4)
-    assert exact_probabilities(quarters, 100, top_p=0.5).tolist() == [0.5, 0.5, 0, 0]
-    assert exact_probabilities(quarters, 100, top_p=0.500001).tolist() == [0.33, 0.34, 0.33, 0]
-
-
-@pytest.mark.parametrize("n", [9, 10, 43])
-def test_top_p_is_reached_although_sums_round(n):
-    for kept in range(1, n + 1):  # 0.1 + 0.1 + 0.1 is not 0.3 in binary
-        assert np.count_nonzero(exact_probabilities(np.zeros(n), 2 * n, top_p=kept / n)) == kept
-
-
-@given(
-    logits=st.lists(st.integers(-4, 4), min_size=1, max_size=8),
-    temperature=st.sampled_from([0.25, 1.0, 2.0]),
-    top_k=st.none() | st.integers(1, 9),
-    top_p=st.none() | st.floats(0.01, 1.0),
-)
-def test_what_is_chosen_is_what_the_definition_keeps(logits, temperature, top_k, top_p):
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    expected = literal_probabilities(logits, **options)
-    nearly = {**options, "top_p": top_p and top_p * (1 + 1e-9)}, {**options, "top_p": top_p and top_p * (1 - 1e-9)}
-    assume(all(literal_probabilities(logits, **other) == expected for other in nearly))  # ties: see above
-    found = exact_probabilities(np.array(logits, np.float32), 200, **options)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1.01 / 200)
-
-
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "top_k": 5, "top_p": 0.95}], ids=str)
-def test_draws_from_a_generator_follow_these_probabilities(options):
-    draws, rng = 5000, np.random.default_rng(11)
-    counts = np.bincount([sample(LOGITS, rng, **options) for _ in range(draws)], minlength=len(LOGITS))
-    expected = draws * np.array(literal_probabilities(LOGITS, **options))
-    assert not counts[expected == 0].any()
-    kept = expected > 0
-    chi_square = np.sum((counts[kept] - expected[kept]) ** 2 / expected[kept])
-    # Degrees of freedom d = kept - 1, mean d, variance 2d; above d + 4 sqrt(2d) about one time in a thousand.
-    d = np.count_nonzero(kept) - 1
-    assert chi_square < d + 4 * math.sqrt(2 * d)
-
-
-@pytest.mark.parametrize("temperature", [0, 1e-300])
-def test_without_temperature_the_first_of_the_most_probable_is_chosen(temperature):
-    for seed in range(20):
-        assert sample(LOGITS, np.random.default_rng(seed), temperature=temperature) == 2
-        assert sample(LOGITS[3:], np.random.default_rng(seed), temperature, top_k=1) == 1  # of 4 and 6 in LOGITS
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_damaged_scores_are_reported(bad):
-    for temperature in (0, 1):
-        with pytest.raises(ValueError, match="sample: the scores must be finite"):
-            sample(np.array([0.0, bad]), np.random.default_rng(0), temperature)
-
-
 # the loop
 
 
+def continued_by_hand(model, prompt, count, choose) -> list[int]:
+    """At most 6 tokens are seen; when a seventh comes, only the newest 3 stay."""
+    seen, told = list(prompt)[-6:], []
+    for _ in range(count):
+        if len(seen) > 6:
+            seen = seen[-3:]
+        told.append(choose(model(np.array([seen])).data[0, -1]))
+        seen.append(told[-1])
+    return told
+
+
+@pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("prompt", [[7], [1, 2, 3], list(range(13))])
-def test_greedy_generation_equals_the_loop_done_by_hand(prompt):
+def test_greedy_generation_equals_the_loop_done_by_hand(prompt, cache):
     """From one token, over the end of the context of 6 tokens, and from a prompt longer than it."""
     model = random_model().eval()
-    by_hand = list(prompt)
-    for _ in range(12):
-        logits = model(np.array([by_hand[-6:]])).data[0, -1]
-        by_hand.append(int(np.argmax(logits)))
     given_prompt = list(prompt)
-    ids = list(model.generate(given_prompt, max_tokens=12, temperature=0))
-    assert ids == by_hand[len(prompt) :]
+    ids = list(model.generate(given_prompt, max_tokens=12, temperature=0, cache=cache))
+    assert ids == continued_by_hand(model, prompt, 12, lambda scores: int(np.argmax(scores)))
     assert all(type(id) is int for id in ids)
     assert len(set(ids)) > 2  # the model has something to say
     assert given_prompt == prompt
 
 
-def test_sampled_generation_equals_the_loop_done_by_hand():
+@pytest.mark.parametrize("cache", [True, False])
+def test_sampled_generation_equals_the_loop_done_by_hand(cache):
     model, rng = random_model().eval(), np.random.default_rng(5)
     options = {"temperature": 2.0, "top_k": 6, "top_p": 0.9}
-    by_hand = [1, 2]
-    for _ in range(12):
-        by_hand.append(sample(model(np.array([by_hand[-6:]])).data[0, -1], rng, **options))
-    assert [1, 2, *model.generate([1, 2], max_tokens=12, seed=5, **options)] == by_hand
+    by_hand = continued_by_hand(model, [1, 2], 12, lambda scores: sample(scores, rng, **options))
+    assert list(model.generate([1, 2], max_tokens=12, seed=5, cache=cache, **options)) == by_hand
 
 
-def test_the_model_sees_the_last_tokens_of_its_context_and_no_more():
+def test_the_model_sees_the_last_tokens_of_its_context_and_half_of_it_when_it_is_full():
     counter = Counter()
-    assert list(generate(counter, [9, 8, 7, 6, 5, 20], max_tokens=3, temperature=0)) == [21, 22, 23]
-    assert counter.shown == [[[7, 6, 5, 20]], [[6, 5, 20, 21]], [[5, 20, 21, 22]]]
+    assert list(generate(counter, [9, 8, 7, 6, 5, 20], max_tokens=5, temperature=0)) == [21, 22, 23, 24, 25]
+    assert counter.shown == [[[7, 6, 5, 20]], [[20, 21]], [[20, 21, 22]], [[20, 21, 22, 23]], [[23, 24]]]
+
+
+PROMPTS = [[7], [1, 2, 3], list(range(13)), [4, 4]]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_batch_says_what_each_prompt_alone_does(cache):
+    model = random_model().eval()
+    told = [[] for _ in PROMPTS]
+    for number, token in generate_batch(model, PROMPTS, max_tokens=12, temperature=0, cache=cache):
+        told[number].append(token.id)
+    assert told == [list(model.generate(prompt, max_tokens=12, temperature=0)) for prompt in PROMPTS]
+
+
+def test_prompts_end_on_their_own_and_can_be_ended_by_the_caller():
+    finished = set()
+    told = [[], [], []]
+    for number, token in generate_batch(Counter(), [[10], [20], [30]], temperature=0, max_tokens=5, stop_ids=[13],
+                                        finished=finished):  # fmt: skip
+        told[number].append(token.id)
+        if token.id == 33:
+            finished.add(number)
+    assert told == [[11, 12], [21, 22, 23, 24, 25], [31, 32, 33]]
+
+
+def test_samples_of_one_prompt_differ_and_the_first_is_that_of_the_prompt_alone():
+    model = GPT(CONFIG)
+    told = [[] for _ in range(4)]
+    for number, token in generate_batch(model, [[1]] * 4, max_tokens=20, seed=3):
+        told[number].append(token.id)
+    assert told[0] == list(model.generate([1], max_tokens=20, seed=3))
+    assert len({tuple(ids) for ids in told}) == 4
+
+
+def test_log_probabilities_are_the_models_own_whatever_the_options():
+    model = random_model().eval()
+    options = {"temperature": 0.5, "top_k": 2, "seed": 1}
+    tokens = [token for _, token in generate_batch(model, [[1, 2]], max_tokens=3, logprobs=True, **options)]
+    seen = [1, 2]
+    for token in tokens:
+        scores = model(np.array([seen])).data[0, -1].astype(np.float64)
+        expected = scores[token.id] - math.log(math.fsum(math.exp(score) for score in scores))
+        assert token.logprob == pytest.approx(expected, abs=1e-5)  # scores of order 10 in float32
+        seen.append(token.id)
+    assert logprob(np.zeros(4), 2) == pytest.approx(-math.log(4), rel=1e-15)
+    assert all(token.logprob is None for _, token in generate_batch(model, [[1]], max_tokens=2))
 
 
 def test_the_same_seed_tells_the_same_and_another_seed_or_none_does_not():
@@ -260,7 +208,7 @@ def test_the_mode_and_dropouts_generator_stay_as_they_were(training, monkeypatch
         next(model.generate([1]))
     with pytest.raises(ZeroDivisionError):
         monkeypatch.setattr(model, "head", lambda hidden: 1 // 0)
-        next(model.generate([1]))
+        next(model.generate([1], cache=False))
     assert model.training is training
 
 
@@ -269,7 +217,7 @@ def test_nothing_is_recorded_and_recording_goes_on_in_between(monkeypatch):
     hidden, head = model.hidden, model.head
     monkeypatch.setattr(model, "hidden", lambda tokens: tensors.append(hidden(tokens)) or tensors[-1])
     monkeypatch.setattr(model, "head", lambda x: tensors.append(head(x)) or tensors[-1])
-    for _ in model.generate([1, 2], max_tokens=3):
+    for _ in model.generate([1, 2], max_tokens=3, cache=False):
         x = Tensor([2.0], requires_grad=True)
         (x * x).backward()
         assert x.grad.tolist() == [4.0]

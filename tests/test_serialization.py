@@ -116,10 +116,13 @@ def test_missing_files_and_other_dtypes_are_clear_errors(tmp_path):
         read_tensors("test", tmp_path / "a.safetensors", "none", ("F32",), ignore=("mask",))
 
 
-def test_bfloat16_which_numpy_lacks_is_refused_by_name(tmp_path):
+def test_bfloat16_which_numpy_lacks_is_widened_where_it_is_allowed_and_else_refused_by_name(tmp_path, rng):
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
-    save_file({"w": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
+    tensor = torch.from_numpy(rng.standard_normal((3, 5))).bfloat16()
+    save_file({"v": torch.ones(3), "w": tensor}, tmp_path / "a.safetensors")
+    read = read_tensors("test", tmp_path / "a.safetensors", "none", ("F32", "BF16"))
+    np.testing.assert_array_equal(read["w"], tensor.float().numpy())
     with pytest.raises(ValueError, match=r"test: w in .* must be one of F64, F32, F16, BOOL, .*, got BF16"):
         read_tensors("test", tmp_path / "a.safetensors", "none")
 

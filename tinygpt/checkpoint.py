@@ -2,7 +2,7 @@
 Checkpoints: a GPT-2 folder as the Hugging Face ecosystem lays it out, and beside it what is needed to resume training.
 
     config.json              sizes and settings, under the field names of Hugging Face
-    model.safetensors        the weights
+    model.safetensors        the weights, or in shards that model.safetensors.index.json lists
     vocab.json, merges.txt, tokenizer_config.json        the tokenizer
     training_state.safetensors, training_state.json      in `last` only: optimizer state, counters, generators
 
@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tinygpt.durable import atomic_open, atomic_write
-from tinygpt.serialization import load_training_state, read_json, read_tensors, save_training_state, write_tensors
+from tinygpt.hub import local_folder
+from tinygpt.serialization import load_training_state, read_json, save_training_state, write_tensors
 from tinygpt.swap import read_whole, recover, swap_in
+from tinygpt.weight_files import INDEX, WHOLE, read_weights
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
 
-__all__ = ["load_model", "load_tokenizer", "resolve", "save_model"]
+__all__ = ["find", "load_model", "load_tokenizer", "read_config", "resolve", "save_model"]
 __all__ += ["load_training_state", "save_training_state"]
 __all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
 
@@ -119,8 +121,8 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     config : dict
         The fields of ``config.json``.
     state : dict of str to float32 array
-        The weights under GPT-2's names, ``transformer.`` taken off. float16 is converted exactly, float64 is rounded
-        to the nearest float32. Mask buffers and an ``lm_head.weight`` equal to ``wte.weight`` are left out.
+        The weights under GPT-2's names, ``transformer.`` taken off. Half precision is converted exactly, float64 is
+        rounded to the nearest float32. Mask buffers and an ``lm_head.weight`` equal to ``wte.weight`` are left out.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         If the folder or one of the two files is missing.
     ValueError
         If a file is truncated or corrupt, the model is not one that tinygpt computes, or the weights are in a form
-        that is not read: in shards, pickled, or of another dtype than float16, float32 and float64.
+        that is not read: pickled, or of another dtype than float16, bfloat16, float32 and float64.
 
     Examples
     --------
@@ -146,18 +148,17 @@ def _read_model(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     remedy = "give the folder of a GPT-2 checkpoint"
     config = read_json("load_model", directory / "config.json", remedy)
     _check_architecture("load_model", config, directory / "config.json")
-    path = directory / "model.safetensors"
-    if not path.exists():
-        _refuse_other_weights(directory)
     state: dict[str, np.ndarray] = {}
-    for stored, array in read_tensors("load_model", path, remedy, ("F16", "F32", "F64"), _BUFFERS).items():
+    for stored, array in read_weights("load_model", directory, remedy, _BUFFERS).items():
         name = stored.removeprefix(_PREFIX)
         if name in state:
-            raise ValueError(f"load_model: {path} must hold {name} once, got it with and without {_PREFIX!r}")
-        state[name] = _as_float32(array, f"{name} in {path}")
+            raise ValueError(f"load_model: {directory} must hold {name} once, got it with and without {_PREFIX!r}")
+        state[name] = array
     head = state.pop(_HEAD, None)
     if head is not None and not np.array_equal(head, state.get("wte.weight", np.empty(0)), equal_nan=True):
-        raise ValueError(f"load_model: {_HEAD} in {path} must equal wte.weight: a head of its own is not supported")
+        raise ValueError(
+            f"load_model: {_HEAD} in {directory} must equal wte.weight: a head of its own is not supported"
+        )
     return config, state
 
 
@@ -242,7 +243,7 @@ def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Pat
         raise ValueError(f"resolve: prefer must be 'best' or 'last', got {prefer!r}")
     run = Path(run)
     recover(run)
-    if (run / "model.safetensors").exists():
+    if any((run / name).exists() for name in (WHOLE, INDEX)):
         return run
     for name in (prefer, "last" if prefer == "best" else "best"):
         recover(run / name)
@@ -255,6 +256,23 @@ def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Pat
         f"resolve: {run} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
         " check the name, or train the run first"
     )
+
+
+def find(model: str | os.PathLike[str]) -> Path:
+    """
+    The checkpoint folder of a run (its best), of a checkpoint, or of a model's name on the Hugging Face hub.
+
+    Raises
+    ------
+    OSError
+        If there is none, or the hub does not give it.
+    """
+    return resolve(local_folder(model), prefer="best")
+
+
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of a checkpoint folder's ``config.json``."""
+    return read_whole(directory, lambda folder: read_json("read_config", folder / "config.json", "check the name"))
 
 
 def _check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -> None:
@@ -272,22 +290,3 @@ def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any],
             f"{who}: the tokenizer of {directory} must fit its model, got {tokenizer.n_vocab} ids for"
             f" vocab_size = {size}; they do not belong together"
         )
-
-
-def _refuse_other_weights(directory: Path) -> None:
-    """Name the remedy if the weights are there in a form that we do not read."""
-    if (directory / "model.safetensors.index.json").exists():
-        raise ValueError(f"load_model: weights in shards, as in {directory}, are not supported yet: merge the shards")
-    if (directory / "pytorch_model.bin").exists():
-        raise ValueError(
-            f"load_model: {directory} must hold model.safetensors, got pytorch_model.bin, which is pickled and never"
-            " opened; save the model again with transformers, which writes safetensors"
-        )
-
-
-def _as_float32(array: np.ndarray, shown: str) -> np.ndarray:
-    try:
-        with np.errstate(over="raise"):
-            return array.astype(np.float32, copy=False)
-    except FloatingPointError:
-        raise ValueError(f"load_model: {shown} must fit float32, got numbers beyond 3.4e38; scale them") from None

@@ -1,5 +1,5 @@
 """
-The `tinygpt` command: arguments only. What the subcommands do is in `commands.py` and `tokenizer_commands.py`, which
+The `tinygpt` command: arguments only. What the subcommands do is in `commands.py` and its like, which
 are imported when one runs, so that `tinygpt --help` waits for nothing and `--threads` is set before NumPy starts its
 threads.
 """
@@ -13,6 +13,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+
+from tinygpt.arguments import add_command, add_quiet, add_threads, positive
+from tinygpt.model_arguments import add_evaluate, add_generate, add_inspect
 
 PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 # A user's mistake (or a machine's: a full disk, no network) is one line and exit status 2; anything else is our bug.
@@ -57,28 +60,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tinygpt {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_train(commands)
-    _add_generate(commands)
-    _add_evaluate(commands)
+    add_generate(commands)
+    add_evaluate(commands)
+    add_inspect(commands)
     _add_data(commands)
     _add_tokenizer(commands)
-    doctor = _add(commands, "doctor", "machine_commands.doctor", "Say what this machine can do, and what to change.")
-    doctor.add_argument("--json", action="store_true", help="the same for programs")
-    _add_threads(doctor)
-    warmup = _add(commands, "warmup", "machine_commands.warmup", "Compile everything now, so that no run has to wait.")
-    _add_quiet(warmup)
-    return parser
-
-
-def _add(commands, name: str, command: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    doctor = add_command(
+        commands, "doctor", "machine_commands.doctor", "Say what this machine can do, and what to change."
     )
-    parser.set_defaults(command=command)
+    doctor.add_argument("--json", action="store_true", help="the same for programs")
+    add_threads(doctor)
+    warmup = add_command(
+        commands, "warmup", "machine_commands.warmup", "Compile everything now, so that no run has to wait."
+    )
+    add_quiet(warmup)
     return parser
 
 
 def _add_train(commands) -> None:
-    parser = _add(
+    parser = add_command(
         commands,
         "train",
         "train",
@@ -88,6 +88,7 @@ def _add_train(commands) -> None:
         "  tinygpt train --data book.txt --out runs/book    your own text\n"
         "  tinygpt train --out runs/book --resume           go on after Ctrl-C\n"
         "  tinygpt train --preset shakespeare-char --data tinyshakespeare.txt\n"
+        "  tinygpt train --init-from gpt2 --data book.txt   fine-tune OpenAI's weights, into runs/fine-tuned\n"
         "\npreset sizes (layers, heads, dimensions, context, vocabulary):\n"
         "  tiny 4, 4, 128, 128, 2048               shakespeare-char 4, 4, 128, 64, 256 (bytes)\n"
         "  bedtime 12, 12, 768, 512, 50257         gpt2 12, 12, 768, 1024, 50257\n"
@@ -98,7 +99,8 @@ def _add_train(commands) -> None:
     add("--data", metavar="PATH", help=_recipe("a .txt file, a folder of them, or a token file", "the bundled stories"))
     add("--tokenizer", metavar="DIR", help=_recipe("folder with a tokenizer's files", "train one on the text"))
     add("--vocab-size", type=int, metavar="N", help=_recipe("tokens of a tokenizer to be trained"))
-    add("--init-from", metavar="DIR", help=_recipe("start from a checkpoint's weights and sizes", "random weights"))
+    add("--init-from", metavar="MODEL", help=_recipe("go on from the weights of a run, a GPT-2 folder, or gpt2 on the "
+        "Hugging Face hub, with a recipe for that unless --preset names another", "random weights"))  # fmt: skip
     add("--out", metavar="DIR", help=_recipe("the run's folder", "runs/PRESET"))
     add("--resume", action="store_true", help="go on with the run in --out, with its settings")
     add("--stop-after", type=int, metavar="K", help="stop and save after K steps in all, schedule unchanged")
@@ -120,7 +122,7 @@ def _add_train(commands) -> None:
     add("--precision", choices=["float32", "bfloat16"], help=_recipe("of what matrix products multiply", "float32"))
     add("--dry-run", action="store_true", help="say how much memory the run will need, by kind, and stop")
     add("--recompute", action="store_const", const=True, help="less memory, a third more work, the same weights")
-    _add_threads(parser)
+    add_threads(parser)
     add("--quiet", action="store_true", help="no progress bar, no stories: the final lines only")
 
 
@@ -128,79 +130,17 @@ def _recipe(what: str, default: str = "the preset's") -> str:
     return f"{what} (default: {default})"
 
 
-def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads to compute with (default: all cores)")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def _add_generate(commands) -> None:
-    parser = _add(
-        commands,
-        "generate",
-        "generate",
-        "Continue a text, shown as it is made.",
-        'example:\n  tinygpt generate runs/tiny --prompt "Once upon a time" --temperature 0.8\n',
-    )
-    add = parser.add_argument
-    add("model", metavar="RUN", help="a run, a checkpoint, or any Hugging Face GPT-2 folder")
-    add("--prompt", help="text to continue (default: the start of a new text)")
-    add("--max-tokens", type=int, default=200, metavar="N", help="most tokens to make (default: 200)")
-    add(
-        "--temperature",
-        type=float,
-        default=0.8,
-        metavar="T",
-        help="0: always the likeliest token; higher: more surprises (default: 0.8)",
-    )
-    add("--top-k", type=int, default=50, metavar="K", help="choose among the K likeliest tokens; 0: all (default: 50)")
-    add(
-        "--top-p",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="choose among the likeliest that reach probability P (default: 1, all)",
-    )
-    add("--seed", type=int, help="same seed, same text (default: a new text each time)")
-    add("--stop", metavar="TEXT", help="end before this text")
-    _add_threads(parser)
-
-
-def _add_evaluate(commands) -> None:
-    parser = _add(
-        commands,
-        "evaluate",
-        "evaluate",
-        "Loss, perplexity and bits per byte of a model on a text.",
-        "Windows of the model's context lie side by side: each token but the first is predicted once.\n"
-        "loss: nats a token; perplexity: e^loss; bits per byte: comparable between tokenizers.\n",
-    )
-    parser.add_argument("model", metavar="RUN", help="a run, a checkpoint, or any Hugging Face GPT-2 folder")
-    parser.add_argument("--data", required=True, help="a .txt file, a folder of them, or a token file")
-    parser.add_argument("--tokenizer", metavar="DIR",
-                        help="where the model's folder has none (default: the model's own)")  # fmt: skip
-    parser.add_argument("--context", type=_positive, metavar="T",
-                        help="tokens a window (default: the model's)")  # fmt: skip
-    parser.add_argument("--batch-size", type=_positive, default=8, metavar="B", help="windows at a time (default: 8)")
-    _add_threads(parser)
-
-
 def _add_data(commands) -> None:
     data = commands.add_parser("data", help="Get texts to train on.", description="Get texts to train on.")
     sources = data.add_subparsers(metavar="SOURCE", required=True)
-    parser = _add(
+    parser = add_command(
         sources,
         "gutenberg",
         "data_gutenberg",
         "Download books of Project Gutenberg, without their licence texts, split into stories.",
         "example:\n  tinygpt data gutenberg 2591 1597 -o corpus.txt     Grimm and Andersen\n",
     )
-    parser.add_argument("books", metavar="NUMBER", type=_positive, nargs="+", help="number of a book")
+    parser.add_argument("books", metavar="NUMBER", type=positive, nargs="+", help="number of a book")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="the .txt file to write")
     parser.add_argument("--base-url", metavar="URL",
                         help="a mirror (default: https://www.gutenberg.org)")  # fmt: skip
@@ -214,23 +154,23 @@ def _add_tokenizer(commands) -> None:
     actions = tokenizer.add_subparsers(metavar="ACTION", required=True)
 
     def add(name: str, what: str, function: str = "", epilog: str = "") -> argparse.ArgumentParser:
-        return _add(actions, name, f"tokenizer_commands.{function or name}", what, epilog)
+        return add_command(actions, name, f"tokenizer_commands.{function or name}", what, epilog)
 
     parser = add("train", "Learn a byte-pair vocabulary from a text.")
     parser.add_argument("text", help="a .txt file or a folder of them, of any size")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR",
                         help="folder for vocab.json, merges.txt")  # fmt: skip
-    parser.add_argument("--vocab-size", type=_positive, default=4096, metavar="N",
+    parser.add_argument("--vocab-size", type=positive, default=4096, metavar="N",
                         help="256 bytes, merges and <|endoftext|> together (default: 4096)")  # fmt: skip
     parser.add_argument("--pattern", default="gpt2", metavar="PATTERN",
                         help="how text is split before it is merged: gpt2, cl100k, or a regular expression; all but "
                         "gpt2 hold one document at a time in memory (default: gpt2)")  # fmt: skip
     parser.add_argument("--byte-order", choices=["gpt2", "raw"], default="gpt2",
                         help="the ids of single bytes: as GPT-2 and Hugging Face number them, or 0 to 255")  # fmt: skip
-    _add_quiet(parser)
+    add_quiet(parser)
     parser = add("encode", "Write a text's token ids to a token file.")
     parser.add_argument("text", help="a .txt file or a folder of them, of any size")
-    _add_quiet(parser)
+    add_quiet(parser)
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="FILE", help="the token file to write")
     _add_which(parser)
     parser = add("decode", "Turn token ids back into text.", epilog="example:\n"
@@ -244,7 +184,7 @@ def _add_tokenizer(commands) -> None:
     parser.add_argument("name", choices=["gpt2"], help="which: gpt2")
     parser.add_argument("--base-url", metavar="URL", help="where its files are (default: $TINYGPT_TOKENIZER_URL, "
                         "else https://openaipublic.blob.core.windows.net/gpt-2/models/124M/)")  # fmt: skip
-    _add_quiet(parser)
+    add_quiet(parser)
     parser = add("explain", "Draw the pieces of a text and the merges that make its tokens.", "explain_text",
                  'example:\n  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny/best\n')  # fmt: skip
     parser.add_argument("text", help="a few words")
@@ -253,7 +193,3 @@ def _add_tokenizer(commands) -> None:
 
 def _add_which(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help=_WHICH)
-
-
-def _add_quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from tinygpt import checkpoint, corpus, gutenberg
+from tinygpt import checkpoint, gutenberg
 from tinygpt.config import GPTConfig
-from tinygpt.evaluate import evaluate as evaluate_model
 from tinygpt.initial_model import initial_config
 from tinygpt.ledger import number_of_parameters, predict
-from tinygpt.model import GPT
 from tinygpt.settings import TrainingSettings
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.train import load_settings
@@ -28,7 +21,7 @@ _SETTINGS = [field.name for field in dataclasses.fields(TrainingSettings)]
 def train(options: argparse.Namespace) -> int:
     """tinygpt train"""
     given = {name: getattr(options, name, None) for name in _SETTINGS}
-    run = Path(options.out or f"runs/{options.preset or 'tiny'}")
+    run = Path(options.out or f"runs/{options.preset or ('fine-tuned' if options.init_from else 'tiny')}")
     resume = options.resume
     if resume:
         settings = load_settings(run)
@@ -38,6 +31,10 @@ def train(options: argparse.Namespace) -> int:
                 f"train: --resume goes on with the settings of {run}, where {'; '.join(changed)}; leave them out, or "
                 f"start a new run with --init-from {run}"
             )
+    elif given["init_from"] and not given["preset"]:
+        given.pop("preset")
+        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(given["init_from"])))
+        settings = TrainingSettings.fine_tuning(config, **given)
     else:
         settings = TrainingSettings.from_preset(given.pop("preset") or "tiny", **given)
     if options.dry_run:
@@ -60,81 +57,13 @@ def train(options: argparse.Namespace) -> int:
 def memory_of(settings: TrainingSettings) -> str:
     """What `tinygpt train --dry-run` says."""
     if settings.init_from is not None:
-        stored, _ = checkpoint.load_model(checkpoint.resolve(settings.init_from, prefer="best"))
-        config = GPTConfig.from_dict(stored)
+        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(settings.init_from)))
     else:
         n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
         config = initial_config(settings, n_vocab)
     ledger = predict(config, settings.batch_size, settings.context, settings.recompute)
     what = f"{number_of_parameters(config):,} parameters, batches of {settings.batch_size} x {settings.context} tokens"
     return f"{what}; at the peak\n{ledger}"
-
-
-def generate(options: argparse.Namespace) -> int:
-    """tinygpt generate"""
-    model, tokenizer = _open(options.model, None)
-    prompt = options.prompt
-    if prompt == "":
-        raise ValueError("generate: the prompt must not be empty; leave --prompt out to start a new text")
-    if prompt is not None:
-        ids = tokenizer.encode(prompt)
-    else:
-        ids = [tokenizer.eot_token] if tokenizer.eot_token is not None else tokenizer.encode("\n")
-    tokens = model.generate(
-        ids,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k or None,
-        top_p=options.top_p,
-        seed=options.seed,
-        stop_ids=() if tokenizer.eot_token is None else (tokenizer.eot_token,),
-    )
-    sys.stdout.write(prompt or "")
-    for text in until(decoded(tokens, tokenizer), options.stop):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    print()
-    return 0
-
-
-def decoded(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Token ids as text, whole characters only."""
-    decoder = tokenizer.stream_decoder()
-    for token in tokens:
-        yield decoder.push(token)
-    yield decoder.flush()
-
-
-def until(pieces: Iterator[str], stop: str | None) -> Iterator[str]:
-    """The pieces up to the first occurrence of `stop`, holding back what may be its beginning."""
-    if not stop:
-        yield from pieces
-        return
-    held = ""
-    for piece in pieces:
-        held += piece
-        if stop in held:
-            yield held[: held.index(stop)]
-            return
-        safe = next(n for n in range(min(len(stop) - 1, len(held)), -1, -1) if held.endswith(stop[:n]))
-        yield held[: len(held) - safe]
-        held = held[len(held) - safe :]
-    yield held
-
-
-def evaluate(options: argparse.Namespace) -> int:
-    """tinygpt evaluate"""
-    model, tokenizer = _open(options.model, options.tokenizer)
-    if corpus.is_token_file(options.data):
-        tokens: np.ndarray = corpus.open_token_file(options.data, tokenizer.fingerprint).tokens
-    else:
-        tokens = corpus.encode_documents(corpus.read_documents(options.data), tokenizer)
-    if len(tokens) < 2:
-        raise ValueError(f"evaluate: {options.data} must have at least two tokens, got {len(tokens)}")
-    context = options.context
-    result = evaluate_model(model, tokens, tokenizer, context=context, batch_size=options.batch_size, progress=True)
-    print(f"{result} ({result.tokens:,} tokens, {result.text_bytes:,} bytes)")
-    return 0
 
 
 def data_gutenberg(options: argparse.Namespace) -> int:
@@ -145,15 +74,3 @@ def data_gutenberg(options: argparse.Namespace) -> int:
     gutenberg.write_corpus(options.out, documents)
     print(f"{options.out}: {len(documents)} documents from {len(paths)} books")
     return 0
-
-
-def _open(path: str, tokenizer_path: str | None) -> tuple[GPT, Tokenizer]:
-    """The model in a folder, and its tokenizer."""
-    folder = checkpoint.resolve(path, prefer="best")
-    model = GPT.from_pretrained(folder)
-    tokenizer = Tokenizer.from_pretrained(tokenizer_path) if tokenizer_path else checkpoint.load_tokenizer(folder)
-    if tokenizer is None:
-        raise FileNotFoundError(f"{folder} has no tokenizer beside its weights: put vocab.json and merges.txt there")
-    if tokenizer.n_vocab > model.config.vocab_size:
-        warnings.warn(f"{folder}: the tokenizer has more tokens than the model", stacklevel=2)
-    return model, tokenizer

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -255,47 +255,6 @@ def sample_batch(
     # One gather of T + 1 tokens a row: a memory-mapped corpus is read in these places only.
     rows = np.asarray(tokens)[starts[:, None] + np.arange(context + 1)].astype(np.int64)  # (B, T + 1)
     return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
-
-
-def windows(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """
-    Lay windows side by side over the whole text: every token but the first is predicted exactly once.
-
-    Parameters
-    ----------
-    tokens : integer array, shape (N,), N >= 2
-    context, batch_size : int
-        T tokens a row, at most B rows a batch. What is left at the end comes last as one row of its own.
-
-    Returns
-    -------
-    iterator of (inputs, targets) : ndarray, shape (<= B, <= T), int64
-        `targets` is one token ahead of `inputs`.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to predict, or a size is below 1.
-
-    Examples
-    --------
-    >>> [targets.tolist() for inputs, targets in windows(np.arange(8), context=3, batch_size=2)]
-    [[[1, 2, 3], [4, 5, 6]], [[7]]]
-    """
-    _require_positive("windows", context=context, batch_size=batch_size)
-    if len(tokens) < 2:
-        raise ValueError(f"windows: needs at least 2 tokens, got {len(tokens)}; use a longer text")
-    return _windows(np.asarray(tokens), context, batch_size)
-
-
-def _windows(tokens: np.ndarray, context: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    whole = (len(tokens) - 1) // context * context  # tokens predicted by full rows
-    for start in range(0, whole, context * batch_size):
-        part = tokens[start : min(start + context * batch_size, whole) + 1].astype(np.int64)
-        yield part[:-1].reshape(-1, context), part[1:].reshape(-1, context)
-    if whole < len(tokens) - 1:
-        part = tokens[whole:].astype(np.int64)
-        yield part[None, :-1], part[None, 1:]
 
 
 def _require_positive(who: str, **sizes: int) -> None:

@@ -85,7 +85,7 @@ def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
     if settings.tokenizer is not None:
         return Tokenizer.from_pretrained(settings.tokenizer)
     if settings.init_from is not None:
-        folder = checkpoint.resolve(settings.init_from, prefer="best")
+        folder = checkpoint.find(settings.init_from)
         tokenizer = checkpoint.load_tokenizer(folder)
         if tokenizer is None:
             raise FileNotFoundError(f"train: {folder} has no tokenizer beside its weights; name one with --tokenizer")

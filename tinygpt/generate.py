@@ -1,55 +1,51 @@
 """
-From scores to text: choose the next token, append it, ask again.
+From scores to more tokens: choose the next one of each text, let the model read it, ask again.
 
-Source: temperature as in Ackley, Hinton & Sejnowski 1985; top-k: Fan et al. 2018, arXiv:1805.04833; top-p (nucleus):
-        Holtzman et al. 2019, arXiv:1904.09751.
+What a text longer than the context does: positions are learned with their numbers, up to `n_positions`, so a text
+cannot be shifted under them. Of a longer prompt the last `n_positions` tokens are read. Whenever the context is full,
+the newest half of it is read anew, as a text of its own, and goes on from there: one pass every n_positions / 2 tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygpt.autograd import no_grad
 from tinygpt.ops.embedding import check_ids
-from tinygpt.ops.reductions import softmax_forward
+from tinygpt.sampling import check_sampling, logprob, sample
 
 
-def generate(
-    model: Any,
-    ids: Any,
-    *,
-    max_tokens: int = 100,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    stop_ids: Any = (),
-) -> Iterator[int]:
+class Token(NamedTuple):
+    """
+    What was chosen.
+
+    Attributes
+    ----------
+    id : int
+    logprob : float or None
+        The natural logarithm of its probability, as the model itself gives it (before temperature, top-k and top-p);
+        None unless it was asked for.
+    """
+
+    id: int
+    logprob: float | None = None
+
+
+def generate(model: Any, ids: Any, **options: Any) -> Iterator[int]:
     """
     Continue a text, one token at a time.
 
     Parameters
     ----------
     model : GPT
-        Anything with `config.n_positions`, `config.vocab_size`, `hidden(tokens)`, `head(hidden)`, and a `training` flag
-        that `train(mode)` sets. Dropout is off while it computes.
+        See `generate_batch`.
     ids : sequence of int
-        The prompt, at least one token. Of a text longer than the context only the last `n_positions` are seen.
-    max_tokens : int
-        How many to generate at most.
-    temperature : float
-        0: always the most probable token. 1: the model's own probabilities. Above: flatter.
-    top_k : int, optional
-        Choose among the k most probable only.
-    top_p : float, optional
-        Choose among the most probable that together reach probability p, in (0, 1].
-    seed : int, optional
-        The same seed gives the same text; without one, every run differs.
-    stop_ids : collection of int
-        End before any of these (the end-of-text token, say).
+        The prompt, at least one token.
+    **options
+        Those of `generate_batch`.
 
     Yields
     ------
@@ -67,26 +63,139 @@ def generate(
     >>> len(list(model.generate([1, 2], max_tokens=5, seed=0)))
     5
     """
-    ids = check_ids("generate: ids", ids, model.config.vocab_size).reshape(-1).tolist()
-    if not ids:
-        raise ValueError("generate: the prompt must have at least one token, got none")
+    tokens = generate_batch(model, [ids], **options)
+    return (token.id for _, token in tokens)
+
+
+def generate_batch(
+    model: Any,
+    prompts: Iterable[Any],
+    *,
+    max_tokens: int = 100,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop_ids: Iterable[int] = (),
+    logprobs: bool = False,
+    cache: bool = True,
+    finished: Collection[int] = (),
+) -> Iterator[tuple[int, Token]]:
+    """
+    Continue several texts side by side: the weights are read once for all of them.
+
+    Parameters
+    ----------
+    model : GPT
+        With a `decoder` method; or anything with `config.n_positions`, `config.vocab_size`, `hidden(tokens)`,
+        `head(hidden)`, and a `training` flag that `train(mode)` sets. Dropout is off while it computes.
+    prompts : sequence of sequences of int
+        Of any lengths, at least one token each. Of one that is longer than the context the last tokens are read.
+    max_tokens : int
+        How many to generate at most, for each.
+    temperature : float
+        0: always the most probable token. 1: the model's own probabilities. Above: flatter.
+    top_k : int, optional
+        Choose among the k most probable only.
+    top_p : float, optional
+        Choose among the most probable that together reach probability p, in (0, 1].
+    seed : int, optional
+        The same seed gives the same texts; without one, every run differs.
+    stop_ids : collection of int
+        End before any of these (the end-of-text token, say).
+    logprobs : bool
+        Whether tokens tell the logarithm of their probability.
+    cache : bool
+        False reads the whole text again for each token: the same, slowly.
+    finished : collection of int
+        Numbers of prompts that need no more tokens. The caller may add to it on the way.
+
+    Yields
+    ------
+    int, Token
+        The number of the prompt, and its next token.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a prompt is empty or out of range, or an option is. At the call, before the first token is asked for.
+
+    Examples
+    --------
+    >>> from tinygpt import GPT, GPTConfig
+    >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+    >>> [number for number, token in generate_batch(model, [[1], [2, 3]], max_tokens=2)]
+    [0, 1, 0, 1]
+    """
+    context = model.config.n_positions
+    texts = [_checked(ids, model.config.vocab_size)[-context:] for ids in prompts]
     if not isinstance(max_tokens, (int, np.integer)):
         raise TypeError(f"generate: max_tokens must be an integer, got {max_tokens!r}")
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)
     rng = np.random.default_rng(seed)
+    rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
     stop_ids = frozenset(stop_ids)
 
-    def tokens() -> Iterator[int]:
-        for _ in range(max_tokens):
-            token = sample(next_logits(model, ids[-model.config.n_positions :]), rng, temperature, top_k, top_p)
-            if token in stop_ids:
-                return
-            ids.append(token)
-            yield token
+    def tokens() -> Iterator[tuple[int, Token]]:
+        longest = max(map(len, texts), default=0) + max_tokens
+        cached = cache and hasattr(model, "decoder")
+        decoder = model.decoder(len(texts), longest) if cached else Rereader(model, len(texts))
+        going = list(range(len(texts)))
+        for count in range(max_tokens):
+            going = [i for i in going if i not in finished]
+            scores = _read(decoder, texts, going, context, first=count == 0)
+            for i in list(going):
+                id = sample(scores[i], rngs[i], temperature, top_k, top_p)
+                if id in stop_ids:
+                    going.remove(i)
+                    continue
+                texts[i].append(id)
+                yield i, Token(id, logprob(scores[i], id) if logprobs else None)
 
     return tokens()
+
+
+def _checked(ids: Any, vocab_size: int) -> list[int]:
+    ids = check_ids("generate: ids", ids, vocab_size).reshape(-1).tolist()
+    if not ids:
+        raise ValueError("generate: the prompt must have at least one token, got none")
+    return ids
+
+
+def _read(decoder: Any, texts: list[list[int]], going: list[int], context: int, first: bool) -> dict[int, np.ndarray]:
+    """The scores after each text, of which all but the last token has been read before (nothing, the first time)."""
+    scores, one_more = {}, []
+    for i in going:
+        if len(texts[i]) > context:
+            texts[i] = texts[i][-max(1, context // 2) :]
+        elif not first:
+            one_more.append(i)
+            continue
+        scores[i] = decoder.read(i, texts[i])
+    if one_more:
+        scores |= zip(one_more, decoder.step(one_more, [texts[i][-1] for i in one_more]), strict=True)
+    return scores
+
+
+class Rereader:
+    """What `Decoder` does, for any model and without a cache: everything is read again for each token."""
+
+    def __init__(self, model: Any, sequences: int):
+        self.model = model
+        self.texts: list[list[int]] = [[] for _ in range(sequences)]
+
+    def read(self, sequence: int, tokens: Any) -> np.ndarray:
+        """The scores (V,) after a text that takes the place of the sequence's."""
+        self.texts[sequence] = list(tokens)
+        return next_logits(self.model, self.texts[sequence])
+
+    def step(self, sequences: Any, tokens: Any) -> np.ndarray:
+        """The scores (B, V) after one token more for each of some sequences."""
+        for sequence, token in zip(sequences, tokens, strict=True):
+            self.texts[sequence].append(token)
+        return np.stack([next_logits(self.model, self.texts[sequence]) for sequence in sequences])
 
 
 def next_logits(model: Any, ids: list[int]) -> np.ndarray:
@@ -99,60 +208,3 @@ def next_logits(model: Any, ids: list[int]) -> np.ndarray:
             return model.head(hidden[:, -1]).data[0]  # (V,): the head is asked about the last token only
     finally:
         model.train(was_training)
-
-
-def sample(
-    logits: np.ndarray,
-    rng: np.random.Generator,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> int:
-    """
-    Choose one token. First the temperature, then top-k, then top-p on what top-k left.
-
-    Parameters
-    ----------
-    logits : array, shape (V,)
-    rng, temperature, top_k, top_p
-        As in `generate`. Equal scores at a limit are kept in order of their ids.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If the scores are not finite.
-
-    Examples
-    --------
-    >>> sample(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
-    1
-    """
-    logits = np.asarray(logits, np.float64)
-    if not np.isfinite(logits).all():
-        raise ValueError("sample: the scores must be finite, got NaN or infinity; the weights are damaged")
-    if temperature == 0:
-        return int(np.argmax(logits))
-    order = np.argsort(-logits, kind="stable")[: top_k or len(logits)]  # the most probable first
-    p, _ = softmax_forward((logits[order] - logits[order[0]]) / temperature)
-    if top_p is not None:
-        reached = np.cumsum(p)
-        p = p[: np.searchsorted(reached, top_p * reached[-1] * (1 - 1e-12)) + 1]  # 1e-12: sums round
-    cumulative = np.cumsum(p)
-    choice = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-    return int(order[choice])
-
-
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raise TypeError or ValueError unless the options are possible."""
-    if not 0 <= temperature < np.inf:
-        raise ValueError(f"generate: temperature must be at least 0 and finite, got {temperature}")
-    if top_k is not None and not isinstance(top_k, (int, np.integer)):
-        raise TypeError(f"generate: top_k must be an integer, got {top_k!r}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"generate: top_k must be at least 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"generate: top_p must be above 0 and at most 1, got {top_p}")

@@ -25,12 +25,14 @@ import numpy as np
 from tinygpt import checkpoint, generate
 from tinygpt.autograd import Tensor
 from tinygpt.config import GPTConfig
+from tinygpt.decoding import Decoder
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.quantization import Stored, round_weights
 from tinygpt.recompute import recompute
 
 
@@ -102,6 +104,10 @@ class GPT(Module):
         Whether backward computes the inside of each block again instead of keeping it; see `recompute.py`.
     generator : np.random.Generator
         Where dropout's seeds come from; its state is part of a training run's state.
+    weights : str
+        What the matrices are rounded to: "float32" unless `quantization.round_weights` changed them.
+    stored : dict
+        The rounded matrices as decoding reads them, by name.
 
     Examples
     --------
@@ -117,11 +123,13 @@ class GPT(Module):
     """
 
     recompute = False
+    weights = "float32"
 
     def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
         self.config = config
+        self.stored: dict[str, Stored] = {}
         weights, self.generator = np.random.default_rng(seed).spawn(2)
         std = config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
@@ -199,21 +207,28 @@ class GPT(Module):
         """Yield new token ids one by one; see `tinygpt.generate.generate` for the options."""
         return generate.generate(self, ids, **options)
 
+    def decoder(self, sequences: int = 1, capacity: int | None = None) -> Decoder:
+        """A cache for so many texts of up to `capacity` tokens; see `tinygpt.decoding.Decoder`."""
+        return Decoder(self, sequences, capacity)
+
     def save_pretrained(self, directory: str | PathLike[str], tokenizer: Any = None) -> None:
         """Write a Hugging Face GPT-2 directory: config.json, model.safetensors and, if given, the tokenizer's files."""
         checkpoint.save_model(directory, self.config.to_dict(), self.state_dict(), tokenizer)
 
     @classmethod
-    def from_pretrained(cls, directory: str | PathLike[str], seed: int = 1337, **changes: Any) -> GPT:
+    def from_pretrained(cls, directory: Any, seed: int = 1337, weights: str = "float32", **changes: Any) -> GPT:
         """
-        Open a run, a checkpoint of one, or any Hugging Face GPT-2 directory with safetensors.
+        Open a run, a checkpoint of one, any Hugging Face GPT-2 directory with safetensors, or a model of the hub.
 
         Parameters
         ----------
-        directory : path
-            Given a run directory, its best checkpoint is opened.
+        directory : path or str
+            Given a run directory, its best checkpoint is opened. A name such as "gpt2-medium" or "owner/model" is
+            fetched from the hub, if the extra `hub` is installed; see `hub.local_folder`.
         seed : int
             Of dropout, in case training goes on.
+        weights : {"float32", "bfloat16", "int8"}
+            What the matrices are rounded to, for faster decoding; see `quantization.round_weights`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
 
@@ -231,16 +246,17 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        config, state = checkpoint.load_model(checkpoint.resolve(directory, prefer="best"))
+        config, state = checkpoint.load_model(checkpoint.find(directory))
         model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
         model.load_state_dict(state)
+        round_weights(model, weights)
         return model
 
     def _check_tokens(self, tokens: Any) -> np.ndarray:
-        tokens = check_ids("GPT: tokens", tokens, self.config.vocab_size)
+        tokens, limit = check_ids("GPT: tokens", tokens, self.config.vocab_size), self.config.n_positions
         if tokens.ndim != 2 or tokens.size == 0:
             raise ValueError(f"GPT: tokens must have shape (B, T), with at least one token, got {tokens.shape}")
-        if tokens.shape[1] > self.config.n_positions:
-            raise ValueError(f"GPT: at most n_positions = {self.config.n_positions} tokens fit, got {tokens.shape[1]}; "
-                             "keep the last ones, or choose a longer context")  # fmt: skip
+        if tokens.shape[1] > limit:
+            remedy = "keep the last ones, or choose a longer context"
+            raise ValueError(f"GPT: at most n_positions = {limit} tokens fit, got {tokens.shape[1]}; {remedy}")
         return tokens

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from tinygpt import bfloat16
 from tinygpt.durable import atomic_open, atomic_write
 from tinygpt.swap import read_whole
 
@@ -170,7 +171,7 @@ def read_tensors(
     remedy : str
         What to do if it is not there.
     dtypes : tuple of str
-        The dtypes that are allowed, under safetensors' names.
+        The dtypes that are allowed, under safetensors' names; "BF16", which NumPy lacks, becomes float32.
     ignore : tuple of str
         Tensors whose names end so are not read.
 
@@ -206,7 +207,7 @@ def read_tensors(
                 dtype = file.get_slice(name).get_dtype()
                 if dtype not in dtypes:
                     raise ValueError(f"{who}: {name} in {path} must be one of {', '.join(dtypes)}, got {dtype}")
-                tensors[name] = file.get_tensor(name)
+                tensors[name] = _bfloat16(path, name) if dtype == "BF16" else file.get_tensor(name)
     except SafetensorError as error:
         size = path.stat().st_size
         raise ValueError(
@@ -214,6 +215,16 @@ def read_tensors(
             " use another copy or another checkpoint"
         ) from error
     return tensors
+
+
+def _bfloat16(path: Path, name: str) -> np.ndarray:
+    """A tensor of bfloat16 as float32, from a file whose header safetensors has found right."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        entry = json.loads(file.read(size))[name]
+        start, end = entry["data_offsets"]
+        file.seek(8 + size + start)
+        return bfloat16.widened(np.frombuffer(file.read(end - start), "<u2")).reshape(entry["shape"])
 
 
 def read_json(who: str, path: Path, remedy: str) -> dict[str, Any]:

@@ -33,6 +33,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gpt2-xl": _LARGE | {"lr": 1e-4, "batch_size": 1},
 }
 
+# A model that knows its language needs few steps and small ones: the learning rate is a tenth of that of training, and
+# 200 steps of 1,024 tokens see a book of 200,000 once. GPT-2 at full size takes ten minutes of it on two cores.
+FINE_TUNING = {"steps": 200, "batch_size": 4, "context": 256, "lr": 5e-5, "warmup": 20, "beta2": 0.95, "eval_every": 25}
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
@@ -136,6 +140,22 @@ class TrainingSettings:
         values |= {name: value for name, value in given.items() if value is not None}
         values.setdefault("min_lr", values["lr"] / 10)
         return cls(preset=preset, **values)
+
+    @classmethod
+    def fine_tuning(cls, config: GPTConfig, **given: Any) -> TrainingSettings:
+        """
+        The recipe for going on from the weights of a model of these sizes, with what was given in its place.
+
+        Examples
+        --------
+        >>> TrainingSettings.fine_tuning(GPTConfig.preset("gpt2"), steps=10).context
+        256
+        """
+        values = FINE_TUNING | {"context": min(FINE_TUNING["context"], config.n_positions)}
+        values |= {"vocab_size": config.vocab_size, "dropout": 0.1}
+        values |= {name: value for name, value in given.items() if value is not None}
+        values.setdefault("min_lr", values["lr"] / 10)
+        return cls(preset="fine-tuning", **values)
 
     def changed(self, given: dict[str, Any]) -> list[str]:
         """What `given` (None counts as not given) says otherwise, each as "name: mine, not theirs"."""

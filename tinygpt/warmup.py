@@ -90,7 +90,12 @@ def _score() -> None:
 
 
 def _generate() -> None:
-    list(_model(0.0).eval().generate([1, 2], max_tokens=2, seed=0))
+    from tinygpt.quantization import KINDS, round_weights
+
+    for kind in KINDS:
+        model = _model(0.0)
+        round_weights(model, kind)
+        list(model.generate([1, 2], max_tokens=2, seed=0))
 
 
 def _tokenize() -> None:

@@ -47,7 +47,8 @@ def backward(dout, saved, into):
 
 
 @inlined
-def _gate(x):
+def gate(x):
+    """s, so that gelu(x) = x s."""
     return np.float32(1) / (np.float32(1) + exp(_MINUS_2C * (x + _A * (x * x * x))))  # (1, 2) s
 
 
@@ -57,7 +58,7 @@ def _forward(x, out):
         first = np.int64(part_) * _PART
         numbers, results = x[first : first + _PART], out[first : first + _PART]
         for i in range(len(numbers)):
-            results[i] = numbers[i] * _gate(numbers[i])  # (3)
+            results[i] = numbers[i] * gate(numbers[i])  # (3)
 
 
 @parallel
@@ -66,7 +67,7 @@ def _backward(dout, x, dx, add):
         first = np.int64(part_) * _PART
         numbers, shares, results = x[first : first + _PART], dout[first : first + _PART], dx[first : first + _PART]
         for i in range(len(numbers)):
-            s = _gate(numbers[i])
+            s = gate(numbers[i])
             du_dx = _C + _C_3A * (numbers[i] * numbers[i])  # (1)
             slope = s + np.float32(2) * numbers[i] * s * (np.float32(1) - s) * du_dx  # (2, 3)
             results[i] = (results[i] if add else np.float32(0)) + shares[i] * slope

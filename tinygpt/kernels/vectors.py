@@ -17,6 +17,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from tinygpt import bfloat16
+
 FLOAT, INT8, INT16, INT32, INT64 = ir.FloatType(), *(ir.IntType(bits) for bits in (8, 16, 32, 64))
 POINTER = ir.PointerType()
 
@@ -129,14 +131,8 @@ def one_of(builder: Any, choice: Any, count: int, body: Callable[[int], None]) -
 
 def pairs_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Two float32 arrays as one of pairs: `paired` in NumPy."""
-    return _bits_of_bfloat16(first) | _bits_of_bfloat16(second) << np.uint32(16)
-
-
-def _bits_of_bfloat16(array: np.ndarray) -> np.ndarray:
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    odd = bits >> np.uint32(16) & np.uint32(1)
-    nearest = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)  # ties to even
-    return np.where(np.isnan(array), bits >> np.uint32(16) | np.uint32(0x40), nearest).astype(np.uint32)
+    low, high = (bfloat16.rounded(array).astype(np.uint32) for array in (first, second))
+    return low | high << np.uint32(16)
 
 
 if numba.config.DISABLE_JIT:
@@ -147,6 +143,9 @@ if numba.config.DISABLE_JIT:
 
     def ask_for(array, index):
         pass
+
+    def widened(number):
+        return bfloat16.widened(number)[()] if number.dtype == np.uint16 else np.float32(number)
 
 else:
 
@@ -169,3 +168,16 @@ else:
             return context.get_dummy_value()
 
         return types.void(array, types.int64), codegen
+
+    @intrinsic
+    def widened(typingctx, number):
+        """The float32 of a weight: a float32 itself, an int8, or a uint16 with the bits of a bfloat16."""
+
+        def codegen(context, builder, signature, arguments):
+            if number == types.float32:
+                return arguments[0]
+            if number == types.int8:
+                return builder.sitofp(arguments[0], FLOAT)
+            return builder.bitcast(builder.shl(builder.zext(arguments[0], INT32), INT32(16)), FLOAT)
+
+        return types.float32(number), codegen

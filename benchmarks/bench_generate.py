@@ -1,0 +1,158 @@
+"""
+Decoding GPT-2 124M, one stream and eight, and reading a prompt, against transformers' own `generate`.
+
+All sides have the same weights, and their greedy continuations must agree before anything is timed: those of float32
+with PyTorch's, those of rounded weights with a reading of the whole text by the rounded model. Each side has a process
+of its own, and they take turns. "python" is what a token costs beside the decoder: choosing it, and the loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.kernel_race import WrongResult
+from benchmarks.worker import Worker, median
+
+GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
+TINY = {"vocab_size": 97, "n_positions": 640, "n_embd": 24, "n_layer": 2, "n_head": 2}
+PROMPT, NEW, LONG, BATCH = 32, 256, 512, 8
+SIDES = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8", "torch float32", "torch bfloat16")
+PAUSE = 0.2
+
+_side: dict[str, Any] = {}
+
+
+def prepare(side: str, tiny: bool) -> list[int]:
+    """Build a side in this process; 16 tokens of its greedy continuation."""
+    from tinygpt import GPT, GPTConfig
+    from tinygpt.quantization import round_weights
+
+    model = GPT(GPTConfig(**TINY if tiny else GPT2), seed=1337).eval()
+    model.wte.weight.data *= 5  # random scores lie close together: now no rounding decides between two of them
+    framework, kind = side.split()
+    prompt = np.random.default_rng(5).integers(0, model.config.vocab_size, LONG)
+    if framework == "torch":
+        _side.update(_theirs(model, prompt, kind))
+    else:
+        round_weights(model, kind)
+        _side.update(_ours(model, prompt))
+    return _side["greedy"](16)
+
+
+def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
+    from tinygpt.generate import Rereader, generate_batch
+
+    options = {"temperature": 0.8, "top_k": 50, "seed": 1}
+
+    def generate(batch: int) -> None:
+        count = sum(1 for _ in generate_batch(model, [prompt[:PROMPT]] * batch, max_tokens=NEW, **options))
+        assert count == NEW * batch
+
+    def greedy(count: int) -> list[int]:
+        short = prompt[:PROMPT]
+        told = list(model.generate(short, max_tokens=count, temperature=0))
+        again = list(model.generate(short, max_tokens=count, temperature=0, cache=False))
+        if told != again:
+            raise WrongResult(f"cached {told}, uncached {again}; not timed")
+        return told
+
+    class Nothing(Rereader):
+        scores = np.random.default_rng(0).standard_normal(model.config.vocab_size).astype(np.float32)
+
+        def read(self, sequence, tokens):
+            return self.scores
+
+        def step(self, sequences, tokens):
+            return self.scores[None]
+
+    def python(batch: int) -> None:
+        stub = type("Stub", (), {"config": model.config, "decoder": lambda self, n, capacity: Nothing(self, n)})()
+        assert sum(1 for _ in generate_batch(stub, [prompt[:PROMPT]], max_tokens=NEW, **options)) == NEW
+
+    decoder = model.decoder()
+    return {"generate": generate, "greedy": greedy, "python": python, "prefill": lambda batch: decoder.read(0, prompt)}
+
+
+def _theirs(model: Any, prompt: np.ndarray, kind: str) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    torch.set_num_threads(2)
+    config = transformers.GPT2Config(**model.config.to_dict(), bos_token_id=0, eos_token_id=0)
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    weights = {f"transformer.{name}": torch.from_numpy(array) for name, array in model.state_dict().items()}
+    theirs.load_state_dict(weights, strict=False)
+    theirs = theirs.to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
+    theirs.generation_config.pad_token_id = 0
+    theirs.generation_config.eos_token_id = None
+
+    def told(batch: int, count: int, **options: Any) -> Any:
+        ids = torch.from_numpy(np.tile(prompt[None, :PROMPT], (batch, 1)))
+        with torch.inference_mode():
+            return theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, **options)
+
+    def prefill(batch: int) -> Any:
+        with torch.inference_mode():
+            return theirs(torch.from_numpy(prompt[None]), use_cache=True, logits_to_keep=1)
+
+    sampling = {"do_sample": True, "temperature": 0.8, "top_k": 50}
+    return {"generate": lambda batch: told(batch, NEW, **sampling), "prefill": prefill,
+            "greedy": lambda count: told(1, count, do_sample=False)[0, PROMPT:].tolist()}  # fmt: skip
+
+
+def measure(what: str, batch: int) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    _side[what](batch)
+    return time.perf_counter() - start
+
+
+def race(rounds: int, tiny: bool = False) -> Iterator[dict[str, Any]]:
+    """
+    The rows of the table, each as soon as it is measured; with 0 rounds the continuations are verified, that is all.
+
+    Of decoding, readings are seconds a token of a stream; of reading a prompt, seconds.
+    """
+    workers = {side: Worker(side) for side in SIDES}
+    try:
+        told = {side: worker.ask(__name__, "prepare", side=side, tiny=tiny) for side, worker in workers.items()}
+        if told["tinygpt float32"] != told["torch float32"]:
+            raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, torch {told['torch float32']}; not timed")
+        cases = [("one stream", "generate", 1, NEW), (f"{BATCH} streams", "generate", BATCH, NEW * BATCH),
+                 (f"reading {LONG} tokens", "prefill", 1, 1), ("python's share", "python", 1, NEW)]  # fmt: skip
+        for case, what, batch, units in tqdm(cases if rounds else [], desc="generate", unit="case"):
+            sides = [side for side in SIDES if what != "python" or side.startswith("tinygpt")]
+            readings: dict[str, list[float]] = {side: [] for side in sides}
+            for turn in range(rounds + 1):
+                for side, times in readings.items():
+                    time.sleep(PAUSE)
+                    seconds = workers[side].ask(__name__, "measure", what=what, batch=batch)
+                    if turn:  # the first warms up
+                        times.append(seconds / units)
+            yield {"case": case, "readings": readings}
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def table(rows: list[dict[str, Any]], bandwidth: float) -> str:
+    """Medians, and how many times as long PyTorch's float32 takes; of one stream, the share of the bandwidth too."""
+    lines = ["| | side | ms, median (spread) | tokens/s | torch float32 / this | of bandwidth |", "|---" * 6 + "|"]
+    size = 4 * (GPT2["vocab_size"] * 768 + 12 * 12 * 768**2)  # bytes of float32 matrices that a token reads
+    widths = {"float32": 1, "bfloat16": 2, "int8": 4}
+    for row in rows:
+        times = {side: median(readings) for side, readings in row["readings"].items()}
+        for side, time_ in times.items():
+            readings = row["readings"][side]
+            spread = f"{1e3 * min(readings):.3g}-{1e3 * max(readings):.3g}"
+            tokens = f"{1 / time_:.0f}" if "stream" in row["case"] else ""
+            ratio = f"**{times['torch float32'] / time_:.2f}**" if "torch float32" in times else ""
+            alone = row["case"] == "one stream"
+            share = f"{size / widths[side.split()[1]] / time_ / 1e9 / bandwidth:.0%}" if alone else ""
+            lines.append(f"| {row['case']} | {side} | {1e3 * time_:.3g} ({spread}) | {tokens} | {ratio} | {share} |")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Models by name: fetched once from a hub, here a server of our own, and from its cache where there is no network."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tinygpt import GPT, GPTConfig, Tokenizer
+from tinygpt.hub import local_folder
+
+pytest.importorskip("huggingface_hub", reason="the hub's own client: install the extra 'hub'")
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the hub's protocol as its client asks for: a repository's files, and each file."""
+
+    def do_GET(self):
+        self.server.asked.append((self.command, self.path.split("?")[0]))
+        path = self.path.split("?")[0].strip("/")
+        folder = self.server.folder
+        names = sorted(file.name for file in folder.iterdir())
+        if path == "api/models/someone/small/revision/main" or path == f"api/models/someone/small/revision/{COMMIT}":
+            self.answer({"id": "someone/small", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]})
+        elif path.startswith("api/models/someone/small/tree/"):
+            self.answer([{"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": "0"}
+                         for name in names])  # fmt: skip
+        elif path.startswith("someone/small/resolve/") and path.split("/")[-1] in names:
+            self.answer((folder / path.split("/")[-1]).read_bytes())
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    do_HEAD = do_GET
+
+    def answer(self, content):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    def log_message(self, *details):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A server with one model, and the environment in which its client knows it."""
+    folder = tmp_path / "served"
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
+    GPT(GPTConfig(256, 32, 8, 1, 2), seed=1).save_pretrained(folder, tokenizer)
+    (folder / "pytorch_model.bin").write_bytes(b"never fetched")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.folder, server.asked = folder, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "cache"),
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}  # fmt: skip
+    yield server, {**os.environ, **settings}
+    server.shutdown()
+    server.server_close()
+
+
+def tell(name: str, where: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tinygpt", "generate", name, "--prompt", "ab", "--max-tokens", "3", "--seed", "1"]
+    return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_name_is_fetched_once_and_is_there_without_a_network(hub, tmp_path):
+    server, environment = hub
+    expected = tell(str(server.folder), tmp_path, environment)
+    assert expected.returncode == 0 and not server.asked  # a folder is a folder
+    fetched = tell("someone/small", tmp_path, environment)
+    assert (fetched.returncode, fetched.stdout) == (0, expected.stdout), fetched.stderr
+    loaded = {path.split("/")[-1] for command, path in server.asked if command == "GET" and "/resolve/" in path}
+    assert {"config.json", "model.safetensors", "vocab.json", "merges.txt"} <= loaded
+    assert "pytorch_model.bin" not in loaded
+    server.asked.clear()
+    again = tell("someone/small", tmp_path, environment)
+    assert again.stdout == expected.stdout
+    assert not any(command == "GET" and "/resolve/" in path for command, path in server.asked)
+    server.asked.clear()
+    offline = tell("someone/small", tmp_path, {**environment, "HF_HUB_OFFLINE": "1"})
+    assert offline.stdout == expected.stdout and not server.asked
+
+
+def test_what_the_hub_does_not_have_is_one_line(hub, tmp_path):
+    _, environment = hub
+    for name, extra in (("someone/else", {}), ("gpt2", {}), ("someone/small", {"HF_HUB_OFFLINE": "1"})):
+        result = tell(name, tmp_path, {**environment, **extra})
+        assert result.returncode == 2
+        assert result.stderr.count("\n") == 1
+        repository = "openai-community/gpt2" if name == "gpt2" else name
+        assert f"there is no folder {name}, and the Hugging Face hub does not give {repository}: " in result.stderr
+
+
+def test_what_is_no_name_is_never_asked_for(hub, tmp_path, monkeypatch):
+    server, environment = hub
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/missing", "./someone/small", "a/b/c", "missing", "../x/y"):
+        result = tell(name, tmp_path, environment)
+        assert result.returncode == 2 and "must be a checkpoint folder" in result.stderr
+    assert not server.asked
+
+
+def test_without_the_client_the_error_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # what import finds where it is not installed
+    with pytest.raises(FileNotFoundError, match=r'there is no folder gpt2; .* pip install "tinygpt\[hub\]"'):
+        local_folder("gpt2")
+    (tmp_path / "gpt2").mkdir()
+    assert local_folder("gpt2") == Path("gpt2")

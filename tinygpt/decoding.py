@@ -1,0 +1,223 @@
+"""
+A model that remembers what it has read: the keys and values of every token so far, so that one token more costs one
+token's work.
+
+    read(sequence, tokens)       the prompt, in one pass, with the operations that training uses
+    step(sequences, tokens)      one token more for each of some sequences, by `layer_step` and `head_step`
+
+Throughout this file
+    x                  (B, C)          the residual stream of one new token for each of B sequences
+    keys               (S, H, D, T)    of S sequences in the cache of one layer, along T: all scores are summed at once
+    values             (S, H, T, D)
+    sequences          (B,)            which of the S each row of x belongs to
+    lengths            (B,)            how many tokens each has before the new one, which is its position
+
+A key and a value depend on the tokens up to theirs only, and never change: that is why they may be kept. A position is
+learned with its number, so that a text cannot be shifted in the cache; what happens when it is full is for the caller
+to decide (`generate.py` reads half a context anew).
+
+Cached and uncached scores differ by the order of their sums: by a few float32 roundings, no more.
+
+Source: the cache is that of every decoder since Shazeer 2019, arXiv:1911.02150, section 2.3.
+Cost:   a step reads every weight once, and 2 C T numbers a layer and sequence.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygpt import runtime
+from tinygpt.autograd import no_grad
+from tinygpt.ops.attention import attention
+from tinygpt.ops.embedding import check_ids
+from tinygpt.ops.gelu import gelu_forward
+from tinygpt.ops.gelu_linear import gelu_linear
+from tinygpt.ops.layernorm import layernorm_forward
+from tinygpt.ops.reductions import softmax_forward
+from tinygpt.quantization import Stored, restored
+from tinygpt.twin import compare, kernel_for
+
+_KERNEL = "tinygpt.kernels.decoding"
+Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
+Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers, scale, bias
+
+
+class Layer(NamedTuple):
+    """The weights of a block as a step reads them."""
+
+    ln_1: Norm
+    c_attn: Projection
+    attn_c_proj: Projection
+    ln_2: Norm
+    c_fc: Projection
+    mlp_c_proj: Projection
+
+
+def layer_step(x, layer, keys, values, sequences, lengths, eps):
+    """One layer for one new token of each sequence: x after it, (B, C). Writes each token's key and value."""
+    H, D = keys.shape[1:3]
+    qkv = _project(layernorm_forward(x, *layer.ln_1, eps)[0], layer.c_attn)  # (1) (B, 3C)
+    heads = np.empty_like(x)
+    for b, (sequence, n) in enumerate(zip(sequences, lengths, strict=True)):
+        q, keys[sequence, :, :, n], values[sequence, :, n] = qkv[b].reshape(3, H, D)
+        scores = q[:, None] @ keys[sequence, :, :, : n + 1] / x.dtype.type(np.sqrt(D))  # (H, 1, n + 1)
+        heads[b] = (softmax_forward(scores)[0] @ values[sequence, :, : n + 1]).reshape(-1)  # (2)
+    x = x + _project(heads, layer.attn_c_proj)  # (3)
+    hidden = gelu_forward(_project(layernorm_forward(x, *layer.ln_2, eps)[0], layer.c_fc))[0]  # (4) (B, 4C)
+    return x + _project(hidden, layer.mlp_c_proj)  # (5)
+
+
+def head_step(x, norm, table, eps):
+    """The scores of the token after x: (B, V)."""
+    return layernorm_forward(x, *norm, eps)[0] @ restored(table, outputs=0).T
+
+
+def _project(x, projection):
+    numbers, scale, bias = projection
+    return x @ restored(Stored(numbers, scale)) + bias
+
+
+class Decoder:
+    """
+    A model with a cache for some sequences.
+
+    Parameters
+    ----------
+    model : GPT
+        Its parameters are used where they are: do not train it meanwhile.
+    sequences : int
+        S, how many texts are read side by side.
+    capacity : int, optional
+        The longest text, at most the model's `n_positions`, which is the default. Memory that is never reached is
+        never touched.
+
+    Attributes
+    ----------
+    lengths : ndarray, int64, (S,)
+        How many tokens of each sequence are in the cache.
+
+    Examples
+    --------
+    >>> from tinygpt import GPT, GPTConfig
+    >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
+    >>> decoder = Decoder(model)
+    >>> decoder.read(0, [1, 2]).shape
+    (11,)
+    >>> scores = decoder.step([0], [3])  # the same as asking for all three at once
+    >>> np.allclose(scores, model([[1, 2, 3]]).data[:, -1], atol=1e-6)
+    True
+    """
+
+    def __init__(self, model: Any, sequences: int = 1, capacity: int | None = None):
+        config, dtype = model.config, model.wte.weight.dtype
+        limit = config.n_positions
+        capacity = limit if capacity is None else min(capacity, limit)
+        H, D = config.n_head, config.n_embd // config.n_head
+        self.model, self.capacity = model, capacity
+        self.lengths = np.zeros(sequences, np.int64)
+        self._keys = np.empty((config.n_layer, sequences, H, D, capacity), dtype)
+        self._values = np.empty((config.n_layer, sequences, H, capacity, D), dtype)
+        self._layers = [_layer_of(model, i) for i in range(config.n_layer)]
+        self._norm = (model.ln_f.weight.data, model.ln_f.bias.data)
+        self._table = tuple(model.stored.get("wte.weight", Stored(model.wte.weight.data)))
+        self._memory: dict[int, Any] = {}  # of a batch of so many
+
+    def read(self, sequence: int, tokens: Any) -> np.ndarray:
+        """
+        Read a text from its beginning, in place of what the sequence held: the scores (V,) of the token after it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` are no ids of the model's, none, or more than fit.
+        """
+        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size).reshape(-1)
+        T = len(tokens)
+        if not 0 < T <= self.capacity:
+            raise ValueError(f"Decoder.read: from 1 to {self.capacity} tokens fit, got {T}")
+        model = self.model
+        H = model.config.n_head
+        with no_grad():
+            x = model.wte(tokens[None]) + model.wpe(np.arange(T))  # (1, T, C)
+            for block, keys, values in zip(model.h, self._keys, self._values, strict=True):
+                qkv = block.attn.c_attn(block.ln_1(x))  # (1, T, 3C)
+                _, k, v = qkv.data.reshape(T, 3, H, -1).swapaxes(0, 1)  # (T, H, D) each
+                keys[sequence, :, :, :T], values[sequence, :, :T] = k.transpose(1, 2, 0), v.swapaxes(0, 1)
+                x = x + block.attn.c_proj(attention(qkv, H))
+                x = x + gelu_linear(block.mlp.c_fc(block.ln_2(x)), block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+        self.lengths[sequence] = T
+        return self._head(x.data[0, -1:])[0]
+
+    def step(self, sequences: Any, tokens: Any) -> np.ndarray:
+        """
+        Read one token more for each of some sequences: the scores (B, V) of the tokens after these.
+
+        Parameters
+        ----------
+        sequences : array of int, (B,)
+            Different ones, each of which has been read.
+        tokens : array of int, (B,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If these are no such numbers, or a sequence is full.
+        """
+        model, eps = self.model, self.model.config.layer_norm_epsilon
+        tokens = check_ids("Decoder.step: tokens", tokens, model.config.vocab_size).reshape(-1)
+        sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
+        lengths = self.lengths[sequences]
+        if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):
+            raise ValueError(f"Decoder.step: one token for each of different sequences, got {len(tokens)} tokens for "
+                             f"sequences {sequences.tolist()}")  # fmt: skip
+        if (lengths == 0).any() or (lengths >= self.capacity).any():
+            raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
+                             f"{lengths.tolist()}; read() begins one")  # fmt: skip
+        x = model.wte.weight.data[tokens] + model.wpe.weight.data[lengths]  # (B, C)
+        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+            x = self._layer(x, layer, keys, values, sequences, lengths, eps)
+        self.lengths[sequences] += 1
+        return self._head(x)
+
+    def _layer(self, x, layer, keys, values, sequences, lengths, eps):
+        kernel = kernel_for(_KERNEL, x)
+        if kernel is None:
+            return layer_step(x, layer, keys, values, sequences, lengths, eps)
+        checking = runtime.current_implementation() == "check"
+        expected = layer_step(x, layer, keys, values, sequences, lengths, eps) if checking else None
+        B, C = x.shape
+        if B not in self._memory:
+            self._memory[B] = kernel.scratch(B, C, keys.shape[1], self.capacity)
+        kernel.layer_step(x, layer, keys, values, sequences, lengths, eps, self._memory[B])
+        if checking:
+            compare("Decoder.step", "layer", [x], [expected])
+        return x
+
+    def _head(self, x):
+        eps = self.model.config.layer_norm_epsilon
+        kernel = kernel_for(_KERNEL, x)
+        if kernel is None:
+            return head_step(x, self._norm, self._table, eps)
+        scores = kernel.head_step(x, self._norm, self._table, eps)
+        if runtime.current_implementation() == "check":
+            compare("Decoder", "head", [scores], [head_step(x, self._norm, self._table, eps)])
+        return scores
+
+
+def _layer_of(model: Any, i: int) -> Layer:
+    block = model.h[i]
+
+    def projection(name: str, linear: Any) -> Projection:
+        stored = model.stored.get(f"h.{i}.{name}.weight", Stored(linear.weight.data))
+        return *stored, linear.bias.data
+
+    return Layer(
+        ln_1=(block.ln_1.weight.data, block.ln_1.bias.data),
+        c_attn=projection("attn.c_attn", block.attn.c_attn),
+        attn_c_proj=projection("attn.c_proj", block.attn.c_proj),
+        ln_2=(block.ln_2.weight.data, block.ln_2.bias.data),
+        c_fc=projection("mlp.c_fc", block.mlp.c_fc),
+        mlp_c_proj=projection("mlp.c_proj", block.mlp.c_proj),
+    )

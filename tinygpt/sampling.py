@@ -1,0 +1,105 @@
+"""
+From scores to a token: temperature, then top-k, then top-p on what top-k left.
+
+Source: temperature as in Ackley, Hinton & Sejnowski 1985; top-k: Fan et al. 2018, arXiv:1805.04833; top-p (nucleus):
+        Holtzman et al. 2019, arXiv:1904.09751.
+Cost:   a few passes over the V scores; only those that may be chosen are sorted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_FIRST = 256  # how many of the likeliest are tried first where top-p alone limits them
+
+
+def sample(
+    logits: np.ndarray,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
+    """
+    Choose one token. First the temperature, then top-k, then top-p on what top-k left.
+
+    Parameters
+    ----------
+    logits : array, shape (V,)
+    rng, temperature, top_k, top_p
+        As in `generate`. Equal scores at a limit are kept in order of their ids.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If the scores are not finite.
+
+    Examples
+    --------
+    >>> sample(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
+    1
+    """
+    logits = np.asarray(logits)
+    if not np.isfinite(logits).all():
+        raise ValueError("sample: the scores must be finite, got NaN or infinity; the weights are damaged")
+    if temperature == 0:
+        return int(np.argmax(logits))
+    limited = top_k is not None and top_k < len(logits)
+    order = likeliest(logits, top_k) if limited else np.arange(len(logits))
+    p = np.exp((np.asarray(logits[order], np.float64) - logits.max()) / temperature)
+    if top_p is not None and top_p < 1:
+        needed = top_p * p.sum() * (1 - 1e-12)  # sums round
+        if not limited:
+            order = _likeliest_reaching(p, needed)
+            p = p[order]
+        p = p[: np.searchsorted(np.cumsum(p), needed) + 1]
+    cumulative = np.cumsum(p)
+    choice = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+    return int(order[choice])
+
+
+def likeliest(logits: np.ndarray, k: int) -> np.ndarray:
+    """
+    The ids of the k highest scores, the highest first; of equal ones, the lower id first.
+
+    Examples
+    --------
+    >>> likeliest(np.array([1.0, 3.0, 2.0, 3.0]), 3)
+    array([1, 3, 2])
+    """
+    k = min(k, len(logits))
+    limit = np.partition(logits, len(logits) - k)[len(logits) - k]
+    candidates = np.flatnonzero(logits >= limit)
+    return candidates[np.argsort(-logits[candidates], kind="stable")][:k]
+
+
+def logprob(logits: np.ndarray, token: int) -> float:
+    """The natural logarithm of a token's probability, as the model itself gives it: before temperature and limits."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits)
+    return float(shifted[token] - np.log(np.exp(shifted).sum()))
+
+
+def _likeliest_reaching(p: np.ndarray, needed: float) -> np.ndarray:
+    """The ids of the largest, enough to sum up to what is needed; not many more than these are sorted."""
+    k = _FIRST
+    while True:
+        order = likeliest(p, k)
+        if k >= len(p) or p[order].sum() >= needed:
+            return order
+        k *= 8
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Raise TypeError or ValueError unless the options are possible."""
+    if not 0 <= temperature < np.inf:
+        raise ValueError(f"generate: temperature must be at least 0 and finite, got {temperature}")
+    if top_k is not None and not isinstance(top_k, (int, np.integer)):
+        raise TypeError(f"generate: top_k must be an integer, got {top_k!r}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"generate: top_k must be at least 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"generate: top_p must be above 0 and at most 1, got {top_p}")
