@@ -206,3 +206,82 @@ def test_text_is_streamed_in_whole_characters(folder):
     ids = list(GPT.from_pretrained("model").generate(tokenizer.encode("é"), max_tokens=20, seed=1, temperature=0.8,
                                                      top_p=1.0))  # fmt: skip
     assert told.stdout == "é" + bytes(np.array(ids, np.uint8)).decode("utf-8", errors="replace") + "\n"
+
+
+@pytest.fixture
+def small_model(folder) -> Tokenizer:
+    """A model of bytes in the folder `model`."""
+    tokenizer = Tokenizer([bytes([b]) for b in range(256)], [], {})
+    GPT(GPTConfig(256, 64, 8, 1, 2), seed=1).save_pretrained("model", tokenizer)
+    return tokenizer
+
+
+OPTIONS = ("--max-tokens", "12", "--seed", "3")
+
+
+def test_the_prompt_comes_from_the_command_line_a_file_or_a_pipe(folder, small_model):
+    told = run("generate", "model", "--prompt", "the hen", *OPTIONS)
+    assert told.returncode == 0 and told.stdout.startswith("the hen")
+    (folder / "prompt.txt").write_text("the hen\n", encoding="utf-8")
+    assert run("generate", "model", "--file", "prompt.txt", *OPTIONS).stdout == told.stdout
+    assert run("generate", "model", *OPTIONS, input="the hen\n").stdout == told.stdout
+    (folder / "empty.txt").write_text("\n", encoding="utf-8")
+    assert "empty.txt must hold a prompt" in run("generate", "model", "--file", "empty.txt").stderr
+    both = run("generate", "model", "--file", "prompt.txt", "--prompt", "a")
+    assert both.returncode == 2 and "not allowed with" in both.stderr
+
+
+def test_json_says_what_was_made_and_why_it_ends(folder, small_model):
+    told = run("generate", "model", "--prompt", "the hen", *OPTIONS, "--json", "--samples", "3")
+    assert told.returncode == 0, told.stderr
+    answers = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [answer["prompt"] for answer in answers] == ["the hen"] * 3
+    assert [answer["reason"] for answer in answers] == ["length"] * 3
+    assert len({answer["text"] for answer in answers}) == 3
+    plain = run("generate", "model", "--prompt", "the hen", *OPTIONS)
+    assert plain.stdout == "the hen" + answers[0]["text"] + "\n"
+    model, ids = GPT.from_pretrained("model").eval(), small_model.encode("the hen")
+    for token in answers[0]["tokens"]:
+        scores = model(np.array([ids])).data[0, -1].astype(np.float64)
+        assert token["logprob"] == pytest.approx(scores[token["id"]] - np.log(np.exp(scores).sum()), abs=1e-5)
+        ids.append(token["id"])
+
+
+def test_rounded_weights_no_cache_and_a_prompt_beyond_the_context(folder, small_model):
+    plain = run("generate", "model", "--prompt", "the hen", *OPTIONS).stdout
+    assert run("generate", "model", "--prompt", "the hen", *OPTIONS, "--no-cache").stdout == plain
+    for kind in ("bfloat16", "int8"):
+        assert run("generate", "model", "--prompt", "the hen", *OPTIONS, "--weights", kind).returncode == 0
+    long = run("generate", "model", "--prompt", "hen " * 20, *OPTIONS)
+    assert long.returncode == 0 and "the prompt has 80 tokens; the model sees its last 64" in long.stderr
+
+
+def test_evaluation_by_a_stride_and_with_rounded_weights(folder, small_model):
+    told = run("evaluate", "model", "--data", "hens.txt", "--stride", "16", "--weights", "int8", "--json")
+    assert told.returncode == 0, told.stderr
+    figures = json.loads(told.stdout)
+    assert (figures["stride"], figures["context"]) == (16, 64)
+    text = (folder / "hens.txt").read_text(encoding="utf-8")
+    assert figures["int8"]["words"] == len(text[1:].split())
+    assert figures["int8"]["loss"] == pytest.approx(figures["float32"]["loss"], rel=0.02)
+    assert figures["int8"]["loss"] != figures["float32"]["loss"]
+    said = run("evaluate", "model", "--data", "hens.txt", "--weights", "bfloat16").stdout
+    assert "word perplexity" in said and "bfloat16 weights: perplexity " in said
+    assert "stride must be at most the context of 64" in run("evaluate", "model", "--data", "hens.txt", "--stride",
+                                                             "65").stderr  # fmt: skip
+
+
+def test_inspect_prints_predictions_and_draws(folder, small_model):
+    told = run("inspect", "model", "--prompt", "hen", "--out", "seen", "--top", "2")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[0] == "after 'hen', the next token would be"
+    assert {path.name for path in (folder / "seen").iterdir()} == {"attention.png", "predictions.png"}
+
+
+def test_fine_tuning_has_a_recipe_of_its_own(folder, small_model):
+    told = run("train", "--init-from", "model", "--data", "hens.txt", "--steps", "3", "--eval-every", "3", "--quiet")
+    assert told.returncode == 0, told.stderr
+    settings = json.loads((folder / "runs/fine-tuned/settings.json").read_text(encoding="utf-8"))
+    assert (settings["preset"], settings["context"], settings["lr"]) == ("fine-tuning", 64, 5e-5)
+    before, after = (GPT.from_pretrained(name).flat_parameters for name in ("model", "runs/fine-tuned"))
+    assert 0 < np.abs(after - before).max() < 1e-3  # three steps from where it was

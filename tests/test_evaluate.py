@@ -55,6 +55,31 @@ def test_the_loss_is_that_of_every_window_whatever_the_batch_size(tokenizer, tok
     assert result.tokens == len(tokens) - 1
 
 
+@pytest.mark.parametrize("stride", [1, 3, 5, 8])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_each_protocol_is_its_definition_computed_one_token_at_a_time(tokenizer, tokens, stride, batch_size):
+    """Windows of 8 tokens begin `stride` apart; each scores, from the model's logits alone, what none before it did."""
+    model = model_for(tokenizer).eval()
+    surprises, start = {}, 0
+    while len(surprises) < len(tokens) - 1:
+        for place in range(start, min(start + 8, len(tokens) - 1)):
+            if place + 1 not in surprises:
+                scores = model(tokens[None, start : place + 1].astype(int)).data[0, -1]
+                largest = max(scores)
+                total = largest + math.log(math.fsum(math.exp(score - largest) for score in scores))
+                surprises[place + 1] = total - scores[tokens[place + 1]]
+        start += stride
+    result = evaluate(model, tokens, tokenizer, stride=stride, batch_size=batch_size)
+    nats = math.fsum(surprises.values())
+    scored = [TEXT[len(tokenizer.decode([int(tokens[0])])) :], TEXT[::-1]]  # the first token is not predicted
+    words, size = (sum(len(count(part)) for part in scored) for count in (str.split, str.encode))
+    assert (result.tokens, result.text_bytes, result.words) == (len(tokens) - 1, size, words)
+    assert result.loss == pytest.approx(nats / len(surprises), rel=1e-9)
+    assert result.perplexity == pytest.approx(math.exp(nats / len(surprises)), rel=1e-9)
+    assert result.word_perplexity == pytest.approx(math.exp(nats / words), rel=1e-9)
+    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / size, rel=1e-9)
+
+
 def test_by_default_a_window_is_the_models_context(tokenizer, tokens):
     model = model_for(tokenizer)
     assert evaluate(model, tokens, tokenizer) == evaluate(model, tokens, tokenizer, context=8)

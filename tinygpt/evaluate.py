@@ -131,7 +131,7 @@ def evaluate(
     try:
         with bar, no_grad():
             for inputs, targets in windows(tokens, context, batch_size, stride):
-                scored = np.count_nonzero(targets >= 0)
+                scored = int(np.count_nonzero(targets >= 0))
                 total += model.loss(inputs, targets).item() * scored
                 count += scored
                 bar.update(scored)

@@ -21,9 +21,9 @@ from tinygpt.tokenizer import Tokenizer
 
 def generate(options: argparse.Namespace) -> int:
     """tinygpt generate"""
-    check_sampling(options.temperature, options.top_k or None, options.top_p)  # before a prompt is waited for
-    prompt = _prompt(options)
+    check_sampling(options.temperature, options.top_k or None, options.top_p)
     model, tokenizer = _open(options.model, None, options.weights)
+    prompt = _prompt(options)  # now, when nothing else can be wrong: someone may have to type it
     settings = {
         "max_tokens": options.max_tokens, "temperature": options.temperature, "top_k": options.top_k or None,
         "top_p": options.top_p, "seed": options.seed, "stop": options.stop or (), "cache": not options.no_cache,
