@@ -11,11 +11,11 @@ import re
 
 import numpy as np
 import pytest
-from op_samples import SAMPLES, Sample, every_op
 from planted_errors import copied, mutants, with_gradient
 
 import tinygpt.functional as F
 from tinygpt import GradientCheckError, Op, Tensor, apply, gradcheck
+from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 OPS = every_op()
 every_operation = pytest.mark.parametrize("name", OPS)
@@ -57,7 +57,7 @@ def computes_the_same(mutant, op, sample):
 
 
 def test_every_operation_has_samples():
-    """A new operation without a line in op_samples.py would go unchecked."""
+    """A new operation without a line in study/samples.py would go unchecked."""
     assert set(OPS) == set(SAMPLES)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_checks import precision
-from op_samples import SAMPLES, every_op
 
 from tinygpt import Tensor, apply, implementation
+from tinygpt.study.samples import SAMPLES, every_op
 
 FLOAT32, BFLOAT16 = 2e-6, 3e-2
 ROUNDED = ("linear", "gelu_linear", "attention", "linear_cross_entropy")

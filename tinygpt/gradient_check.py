@@ -128,7 +128,16 @@ class _Comparison:
             )
 
 
-def _check_elements(compare: _Comparison, loss: Callable[[], float], array, gradient, step: float) -> None:
+def numeric_gradient(loss: Callable[[], float], array: np.ndarray, step: float) -> np.ndarray:
+    """
+    The derivative of `loss` by each element of `array`, which it reads, by central differences.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0])
+    >>> numeric_gradient(lambda: float(np.sum(x**3)), x, 1e-5).round(6)
+    array([ 3., 12.])
+    """
     numeric = np.empty_like(array)
     for index in np.ndindex(array.shape):
         before = array[index]
@@ -138,6 +147,11 @@ def _check_elements(compare: _Comparison, loss: Callable[[], float], array, grad
         below = loss()
         array[index] = before
         numeric[index] = (above - below) / (2 * step)
+    return numeric
+
+
+def _check_elements(compare: _Comparison, loss: Callable[[], float], array, gradient, step: float) -> None:
+    numeric = numeric_gradient(loss, array, step)
     scale = max(np.max(np.abs(numeric), initial=0), np.max(np.abs(gradient), initial=0))
     for index in np.ndindex(array.shape):
         compare(f"index {tuple(map(int, index))}", gradient[index], numeric[index], scale)

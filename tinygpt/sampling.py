@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+_BLOCK = 64  # scores of which the largest is found before any is sorted
 _FIRST = 256  # how many of the likeliest are tried first where top-p alone limits them
 
 
@@ -72,7 +73,9 @@ def likeliest(logits: np.ndarray, k: int) -> np.ndarray:
     array([1, 3, 2])
     """
     k = min(k, len(logits))
-    limit = np.partition(logits, len(logits) - k)[len(logits) - k]
+    blocks = logits[: len(logits) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+    # Of k blocks the largest scores are at least `limit`, and so are at least k scores: the rest need not be looked at.
+    limit = np.partition(blocks, len(blocks) - k)[len(blocks) - k] if k <= len(blocks) else -np.inf
     candidates = np.flatnonzero(logits >= limit)
     return candidates[np.argsort(-logits[candidates], kind="stable")][:k]
 

@@ -33,6 +33,11 @@ Step (2). scores_ts = (1 / sqrt(D)) sum_d q_td k_sd:
     dk_sd = (1 / sqrt(D)) sum_t dscores_ts q_td    = (dscores^T q)_sd / sqrt(D)
     Without 1 / sqrt(D), scores of D independent unit products would have variance D, and the softmax would saturate.
 
+What surprises people here
+    Each row of dscores sums to zero: raising all scores of a row changes no weight. The first token can look at itself
+    only, so its query gets no gradient at all. And the mask needs no line in backward: where a weight is zero, so is
+    the gradient of its score.
+
 Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1 and section 3.2.3; packed layout of OpenAI's gpt-2, src/model.py.
 Cost:   4 T^2 C operations a sequence forward, 8 T^2 C backward; this reference keeps (B, H, T, T) arrays, so memory
         grows with T^2.

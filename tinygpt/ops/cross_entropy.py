@@ -22,6 +22,10 @@ Step (2). z = sum_j e^{s_j}, so
 Step (1). s_v = l_v - m with m = max_j l_j. The share that reaches m is -sum_v (p_v - 1[v = y]) = -(1 - 1) = 0, so
     whichever logit was the largest receives nothing extra, and dl_v = ds_v.
 
+What surprises people here
+    The gradient is as simple as it looks, p minus one at the target, and each row of it sums to zero. Tokens that are
+    not counted get none, and the mean divides by those that are: a batch full of padding does not learn less.
+
 Source: Bishop, Pattern Recognition and Machine Learning, 2006, eq. 4.108-4.109 (softmax and its gradient).
 Cost:   reads the logits, writes p; with a GPT-2 vocabulary that is most of the memory of a step.
 """

@@ -14,6 +14,10 @@ Step (1). Think of the lookup as a product with one-hot rows, out = onehot(ids) 
 A token that stands in the text five times collects five gradients; one that does not stand in it receives zero. The
 product itself would be V times too much work: a scatter-add does the same.
 
+What surprises people here
+    The gradient of a lookup is a scatter, and a token that occurs twice is added twice: dweight[ids] += dout would
+    count it once. In GPT-2 the table is the head's too, and gets a second gradient, a dense one, from there.
+
 Source: the chain rule; the one-hot view is in Bengio et al. 2003, JMLR 3, section 2.
 Cost:   moves the rows once; backward touches the rows in use, and the zeros of all others.
 """

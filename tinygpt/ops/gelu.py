@@ -22,6 +22,10 @@ Together
 This is the tanh form that OpenAI trained GPT-2 with ("gelu_new" elsewhere). The other form, x Phi(x) with the error
 function, differs from it by up to 5e-4: enough to change what a trained GPT-2 says.
 
+What surprises people here
+    The slope is not between 0 and 1: it is above 1 from about x = 0.75 on, and below 0 for x under -0.75. And GPT-2's
+    GELU, with tanh, is not the exact one, with erf: weights trained with one are read with the other at a small loss.
+
 Source: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2; OpenAI's gpt-2, src/model.py, `gelu`.
 Cost:   fused, forward moves 2 arrays and backward 3: bound by memory, or by tanh where that is slow.
 """

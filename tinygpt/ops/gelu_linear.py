@@ -15,6 +15,10 @@ Forward                                Backward, read upwards
 Step (2) is derived in linear.py, step (1) in gelu.py: the chain rule joins them, and nothing new is to be shown. What
 is new is what is saved, x and no h. The product rules of step (2) need h for dweight only.
 
+What surprises people here
+    Backward never sees h again unless it computes it: the wide (N, 4C) array is not kept, and computing gelu twice
+    costs less than keeping it would.
+
 Source: the chain rule; to compute cheap activations again: Chen et al. 2016, arXiv:1604.06174, section 3.
 Cost:   that of both, and GELU's forward once more; keeps I numbers a token instead of 2 I.
 """

@@ -40,6 +40,11 @@ Steps (2) and (1). xc_c = x_c - mean, and mean = (1 / C) sum_j x_j:
     The share (b) adds nothing to (c): it is a multiple of xhat, whose mean is zero. So a fused kernel may write
     dx = rstd (dxhat - mean_C(dxhat) - xhat mean_C(dxhat * xhat)): one term for each path.
 
+What surprises people here
+    dx has three terms: x counts directly, through the mean, and through the standard deviation. So each row of dx sums
+    to zero, since adding a number to all of x changes nothing, and is (but for eps) orthogonal to xhat, since scaling x
+    changes nothing either.
+
 Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3-4. GPT-2 uses eps = 1e-5.
 Cost:   fused, forward moves 2 arrays and backward 3: bound by memory.
 """

@@ -18,6 +18,10 @@ The inner index of each product is the one that the result does not have: shapes
 
 GPT-2 stores its weights as (I, O), "Conv1D" in its code, so x @ weight needs no transpose and loading is a copy.
 
+What surprises people here
+    dweight is a sum over all tokens of the batch, and dbias too: the mean is the loss's business, and was taken there.
+    Where inputs and outputs are equally many, a forgotten transpose in dx still fits.
+
 Source: the chain rule; layout from OpenAI's gpt-2, src/model.py, `conv1d`.
 Cost:   2 N I O operations forward, 4 N I O backward: bound by arithmetic, most of a training step.
 """

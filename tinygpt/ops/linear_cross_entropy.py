@@ -24,6 +24,10 @@ Step (1). logits_nv = sum_c x_nc weight_vc, so
 Row n of dlogits depends on row n of x only, up to the factor dloss. So the kernel goes through the rows in chunks, and
 has loss, dx and dweight of a chunk before it forgets its logits: (N, V) never exists. This reference keeps p.
 
+What surprises people here
+    The gradient is ready before anybody asks for it: while a chunk of logits is at hand, so are dlogits, and the two
+    products with them. All that is left for backward is to multiply by dloss, which mostly is 1.
+
 Source: steps (2) to (4) Bishop, Pattern Recognition and Machine Learning, 2006, eq. 4.108-4.109; head tied to the
         embedding: Press & Wolf 2017, arXiv:1608.05859. The chunks: Wijmans et al. 2024, arXiv:2411.09009, in spirit.
 Cost:   6 N V C operations: at GPT-2's size and a short context a third of a step.

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 import tinygpt.ops
-from tinygpt import Op, apply
+from tinygpt.autograd import apply
+from tinygpt.graph import Op
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,12 @@ rng = np.random.default_rng(20)
 
 
 def draw(*shapes):
+    """An array of normal numbers for each shape."""
     return [rng.standard_normal(shape) for shape in shapes]
 
 
 def positive(*shapes):
+    """An array of numbers between 0.5 and 2 for each shape."""
     return [rng.uniform(0.5, 2.0, shape) for shape in shapes]
 
 
@@ -58,6 +61,7 @@ def broadcasting(make):
 
 
 def elementwise(make=draw):
+    """One operand, of no, two and three axes."""
     return [Sample(make(shape)) for shape in ((), (4, 4), (2, 3, 3))]
 
 
@@ -72,6 +76,7 @@ def reducing(**attrs):
 
 
 def along_an_axis():
+    """The last axis, a middle one, and a large array."""
     return [Sample(draw((4, 4)), {"axis": -1}), Sample(draw((3, 3, 3)), {"axis": 1}), Sample(draw((30, 20)))]
 
 

@@ -1,0 +1,79 @@
+"""`tinygpt diff`: implementations agree to rounding, and a planted divergence is named where it is planted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tinygpt.study import divergence
+from tinygpt.study_commands import _any_model
+
+TOKENS = np.random.default_rng(1).integers(0, 101, (2, 2, 16))
+
+
+def gaps(a: str, b: str) -> list[divergence.Gap]:
+    model = _any_model()
+    first, second = (divergence.trace(model, *TOKENS, side) for side in (a, b))
+    return divergence.compare(first, second, divergence.allowed_between(a, b))
+
+
+@pytest.mark.parametrize(("a", "b"), [("kernels", "numpy"), ("kernels", "float64"), ("numpy", "float64"),
+                                      ("bfloat16", "float64")])  # fmt: skip
+def test_all_implementations_agree(a, b):
+    found = gaps(a, b)
+    assert not any(gap.parted for gap in found)
+    directions = [gap.direction for gap in found]
+    assert directions == sorted(directions, reverse=True)  # forward first
+    assert {"h.1.attn.c_proj: linear", "h.0.ln_2: layernorm", "h.1.attn: attention", "linear_cross_entropy"} <= {
+        gap.where for gap in found
+    }
+    assert max(gap.gap for gap in found) > 0  # not the same thing twice
+
+
+PLANTED = [
+    ("embedding", "forward", "wte: embedding"), ("layernorm", "forward", "h.0.ln_1: layernorm"),
+    ("linear", "forward", "h.0.attn.c_attn: linear"), ("attention", "forward", "h.0.attn: attention"),
+    ("gelu_linear", "forward", "h.0.mlp: gelu_linear"), ("linear_cross_entropy", "forward", "linear_cross_entropy"),
+    ("layernorm", "backward", "ln_f: layernorm"), ("gelu_linear", "backward", "h.1.mlp: gelu_linear"),
+    ("embedding", "backward", "wpe: embedding"), ("attention", "backward", "h.1.attn: attention"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "direction", "where"), PLANTED, ids=[f"{op} {way}" for op, way, _ in PLANTED])
+def test_a_planted_divergence_is_named(monkeypatch, op, direction, where):
+    """A kernel that is off by two percent in one element: the first call of it, in the order of computation."""
+    kernel = importlib.import_module(f"tinygpt.kernels.{op}")
+    original = getattr(kernel, direction)
+
+    def forward(*arrays, **attrs):
+        out, saved = original(*arrays, **attrs)
+        out = np.array(out)
+        out.reshape(-1)[np.argmax(np.abs(out))] *= 1.02
+        return out, saved
+
+    def backward(dout, saved, into):
+        original(dout, saved, into)
+        slot = next(slot for slot in into if slot is not None)
+        slot.array.reshape(-1)[np.argmax(np.abs(slot.array))] *= 1.02
+
+    monkeypatch.setattr(kernel, direction, forward if direction == "forward" else backward)
+    found = gaps("kernels", "numpy")
+    assert (found[-1].where, found[-1].direction) == (where, direction) and found[-1].parted
+    assert found[-1].gap == pytest.approx(0.02, rel=0.01)
+    assert not any(gap.parted for gap in found[:-1])
+
+
+def test_the_command_says_so(tmp_path):
+    command = [sys.executable, "-m", "tinygpt", "diff"]
+    told = subprocess.run([*command, "kernels", "numpy"], capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0 and "kernels and numpy agree: " in told.stdout
+    strict = [*command, "numpy", "float64", "--tolerance", "1e-12", "--json"]
+    told = subprocess.run(strict, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 1 and json.loads(told.stdout)[-1]["parted"] is True
+    told = subprocess.run([*command, "kernels", "torch"], capture_output=True, text=True, timeout=300)
+    assert told.returncode == 2 and "must be one of kernels, numpy, float64, bfloat16, got 'torch'" in told.stderr

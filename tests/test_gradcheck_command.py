@@ -1,0 +1,130 @@
+"""`tinygpt gradcheck` and `tinygpt museum`: right gradients pass, wrong ones are findings, never a crash."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tinygpt import Op
+from tinygpt.ops.gelu import GELU, gelu_backward
+from tinygpt.study import checks
+from tinygpt.study.bugs import BUGS
+from tinygpt.study.model_check import check_model
+from tinygpt.study.museum import broken
+from tinygpt.study.samples import SAMPLES, Sample, every_op
+
+
+def run(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "tinygpt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.mark.slow
+def test_every_operation_passes_and_the_table_says_so():
+    told = run("gradcheck", "--json")
+    assert told.returncode == 0, told.stdout
+    findings = json.loads(told.stdout)
+    assert {finding["op"] for finding in findings} == set(every_op())
+    assert all(finding["passed"] and finding["error"] < 1e-6 for finding in findings
+               if finding["implementation"] == "reference")  # fmt: skip
+    kernels = {finding["op"] for finding in findings if finding["implementation"] == "float32"}
+    assert kernels == {name for name, op in every_op().items() if op.kernel is not None}
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[f"{i}-{bug.op}" for i, bug in enumerate(BUGS, 1)])
+def test_every_exhibit_of_the_museum_fails(bug):
+    findings = list(checks.check_op(broken(bug), SAMPLES[bug.op]))
+    failed = [finding for finding in findings if not finding.passed]
+    assert failed and all(finding.error > 1e-4 for finding in failed)  # far from the bound of 1e-6
+
+
+def test_errors_are_what_they_say():
+    """A gradient that is off by a thousandth is off by a thousandth; the best step lies where theory has it."""
+    sample = Sample([np.linspace(-1, 1, 6).reshape(2, 3)])
+    op = Op("off", GELU.forward, lambda dout, saved: tuple(1.001 * gradient for gradient in gelu_backward(dout, saved)))
+    (finding,) = checks.check_op(op, [sample])
+    assert finding.error == pytest.approx(1e-3, rel=2e-3) and not finding.passed
+    (right,) = list(checks.check_op(GELU._replace(kernel=None), [sample]))
+    assert right.error < 1e-8 and 1e-7 < right.best_step < 1e-3 and right.passed
+
+
+def test_the_model_passes_and_a_wrong_part_of_it_does_not(monkeypatch):
+    findings = check_model()
+    assert len(findings) == 28 and all(finding.passed for finding in findings)
+    wrong = broken(next(bug for bug in BUGS if bug.op == "gelu_linear"))
+    monkeypatch.setattr("tinygpt.ops.gelu_linear.GELU_LINEAR", wrong)
+    failed = {finding.input for finding in check_model() if not finding.passed}
+    assert "h.1.mlp.c_proj.weight" in failed and "h.1.mlp.c_proj.bias" not in failed
+
+
+USER_OPS = """
+import numpy as np
+from tinygpt import Op
+
+SQUARE = Op("square", lambda a: (a * a, a), lambda dout, a: (2 * a * dout,))
+WRONG = Op("wrong", lambda a: (a * a, a), lambda dout, a: (a * dout,))
+SHAPE = Op("shape", lambda a: (a * a, a), lambda dout, a: ((2 * a * dout).sum(),))
+NONE = Op("none", lambda a: (a * a, a), lambda dout, a: None)
+NAN = Op("nan", lambda a: (a * a, a), lambda dout, a: (a * np.nan,))
+RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
+INTEGER = Op("integer", lambda a: (a * a, a), lambda dout, a: (np.ones(a.shape, int),))
+PRODUCT = Op("product", lambda a, b: (a * b, (a, b)), lambda dout, saved: (dout * saved[1], dout * saved[0]))
+NOT_ONE = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_OPS)
+    (tmp_path / "with_samples.py").write_text(USER_OPS + "\nsamples = [[[1.0, 2.0]], [[[0.5]]]]\n")
+    return tmp_path
+
+
+def test_an_operation_of_ones_own_is_checked(mine):
+    for name in ("mine:SQUARE", "mine:PRODUCT", "with_samples:SQUARE"):
+        told = run("gradcheck", name, cwd=mine)
+        assert told.returncode == 0 and "all passed" in told.stdout, told.stderr
+    assert "sample 0, index (0,)" in run("gradcheck", "with_samples:WRONG", cwd=mine).stdout
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("WRONG", "FAILED"), ("SHAPE", "FAILED"), ("NONE", "FAILED"), ("NAN", "inf"), ("RAISES", "ZeroDivisionError"),
+    ("INTEGER", "FAILED"),
+])  # fmt: skip
+def test_whatever_it_does_is_a_finding(mine, name, says):
+    told = run("gradcheck", f"mine:{name}", "gelu", cwd=mine)
+    assert told.returncode == 1 and "Traceback" not in told.stderr
+    lines = [line for line in told.stdout.splitlines() if line.startswith(name.lower())]
+    assert len(lines) == 1 and says in lines[0]
+    assert any(line.startswith("gelu") and line.endswith("ok") for line in told.stdout.splitlines())  # the rest goes on
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("layernrom", "there is no operation 'layernrom'; did you mean layernorm?"),
+    ("mine:NOTHING", "mine:NOTHING must be a tinygpt.Op, got NoneType"),
+    ("mine:NOT_ONE", "must be a tinygpt.Op, got int"),
+    ("no_such_module:x", "no_such_module cannot be imported: ModuleNotFoundError"),
+])  # fmt: skip
+def test_names_that_are_none_are_one_line(mine, name, message):
+    told = run("gradcheck", name, cwd=mine)
+    assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_the_sweep_is_drawn(tmp_path):
+    told = run("gradcheck", "gelu", "layernorm", "--sweep", str(tmp_path / "sweep.png"))
+    assert told.returncode == 0 and (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_museum_shows_hints_and_answers():
+    assert len([line for line in run("museum").stdout.splitlines() if line[:4].strip().isdigit()]) == len(BUGS)
+    shown = run("museum", "7").stdout
+    assert "def gelu_backward" in shown and "finite differences give" in shown
+    assert BUGS[6].answer[:30] not in shown
+    assert BUGS[6].hint in run("museum", "7", "--hint").stdout
+    answer = run("museum", "7", "--answer").stdout
+    assert BUGS[6].right in answer and BUGS[6].wrong in answer
+    assert "there are exhibits 1 to" in run("museum", "0").stderr

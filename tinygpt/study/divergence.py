@@ -1,0 +1,156 @@
+"""
+Where two implementations part: one batch goes through a model under each, every result of every operation is kept,
+forward and backward, and the two lists are compared from the beginning.
+
+    numpy       the reference in float32          float64     the reference, the model in float64
+    kernels     the compiled kernels              bfloat16    the kernels with products of bfloat16 factors
+
+Both run the same operations in the same order, so that the first place where the gap is beyond rounding is the
+operation to look at: what comes after only carries it on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygpt import autograd, nn, runtime
+from tinygpt.buffers import Slot
+from tinygpt.graph import WRITTEN, Op
+from tinygpt.model import GPT
+from tinygpt.twin import Rule, rule_of
+
+SIDES = ("kernels", "numpy", "float64", "bfloat16")
+ROUNDING = {"bfloat16": 1e-1}  # what two sides may differ by, as a share of the largest number, unless a side is here
+FLOAT32 = 1e-3
+
+
+class Result(NamedTuple):
+    """One operation's results."""
+
+    where: str
+    direction: str
+    arrays: list[np.ndarray]
+
+
+class Gap(NamedTuple):
+    """How far two sides are apart at one operation, as a share of the largest number there."""
+
+    where: str
+    direction: str
+    gap: float
+    allowed: float
+
+    @property
+    def parted(self) -> bool:
+        """Whether that is more than rounding."""
+        return not self.gap <= self.allowed
+
+
+def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
+    """
+    All results of a forward and a backward pass of the loss, in the order in which they were computed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such side.
+    """
+    if side not in SIDES:
+        raise ValueError(f"diff: an implementation must be one of {', '.join(SIDES)}, got {side!r}")
+    ours = GPT(model.config, dtype=np.float64 if side == "float64" else np.float32).eval()
+    ours.load_state_dict({name: array.astype(ours.wte.weight.dtype) for name, array in model.state_dict().items()})
+    before = runtime.get_float32_matmul_precision()
+    runtime.set_float32_matmul_precision("medium" if side == "bfloat16" else "highest")
+    try:
+        implementation = "kernels" if side in ("kernels", "bfloat16") else "numpy"
+        with runtime.implementation(implementation), _recording(ours) as results:
+            ours.loss(tokens, targets).backward()
+    finally:
+        runtime.set_float32_matmul_precision(before)
+    return results
+
+
+def compare(a: list[Result], b: list[Result], allowed: float) -> list[Gap]:
+    """The gap at each operation up to the first at which it is beyond what is allowed."""
+    gaps = []
+    for mine, theirs in zip(a, b, strict=True):
+        if (mine.where, mine.direction) != (theirs.where, theirs.direction):
+            raise ValueError(f"diff: one side computes {mine.where}, the other {theirs.where}")
+        pairs = zip(mine.arrays, theirs.arrays, strict=True)
+        gap = max((_gap(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs), default=0.0)
+        gaps.append(Gap(mine.where, mine.direction, gap, allowed))
+        if gaps[-1].parted:
+            break
+    return gaps
+
+
+def allowed_between(a: str, b: str) -> float:
+    """What rounding may explain between two sides."""
+    return max(ROUNDING.get(side, FLOAT32) for side in (a, b))
+
+
+def _gap(x: np.ndarray, y: np.ndarray) -> float:
+    if x.shape != y.shape:
+        return np.inf
+    scale = np.max(np.abs(y), initial=0)
+    gap = float(np.max(np.abs(x - y), initial=0) / (scale or 1.0))
+    return np.inf if np.isnan(gap) else gap
+
+
+@contextlib.contextmanager
+def _recording(model: GPT) -> Iterator[list[Result]]:
+    """Keep a copy of what every operation gives, and know in which part of the model it runs."""
+    names = {id(module): name for name, module in _modules(model)}
+    results: list[Result] = []
+    inside: list[str] = []
+    call, original = nn.Module.__call__, autograd.rule_of
+
+    def named_call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        inside.append(names.get(id(module), ""))
+        try:
+            return call(module, *args, **kwargs)
+        finally:
+            inside.pop()
+
+    def recorded(op: Op, arrays: Any, attrs: Any) -> Rule:
+        where = f"{inside[-1]}: {op.name}" if inside and inside[-1] else op.name
+        return _recorded(rule_of(op, arrays, attrs), where, results)
+
+    nn.Module.__call__, autograd.rule_of = named_call, recorded
+    try:
+        yield results
+    finally:
+        nn.Module.__call__, autograd.rule_of = call, original
+
+
+def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, child in module.children():
+        yield prefix + name, child
+        yield from _modules(child, f"{prefix}{name}.")
+
+
+def _recorded(rule: Rule, where: str, results: list[Result]) -> Rule:
+    inputs: list[np.ndarray] = []
+
+    def forward(arrays: Any, attrs: Any, parents: Any) -> tuple[Any, Any]:
+        inputs.extend(arrays)
+        out, saved = rule.forward(arrays, attrs, parents)
+        results.append(Result(where, "forward", [np.array(out)]))
+        return out, saved
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Any) -> list[Any]:
+        memory = [np.full(array.shape, np.nan, array.dtype) for array in inputs]
+        slots = [
+            None if slot is None else (lambda i=i: Slot(memory[i], add=False)) for i, slot in enumerate(destinations)
+        ]
+        written = rule.backward(dout, saved, slots)
+        gradients = [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
+        kept = [i for i, slot in enumerate(slots) if slot is not None]
+        results.append(Result(where, "backward", [np.array(gradients[i]) for i in kept]))
+        return gradients
+
+    return Rule(forward, backward)

@@ -1,0 +1,65 @@
+"""An operation of the user's own, named on the command line as `module:name`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinygpt.graph import Op
+from tinygpt.study.samples import SAMPLES, Sample, every_op
+
+
+def find_op(name: str) -> tuple[Op, Sequence[Sample]]:
+    """
+    An operation and the inputs to check it on: one of the package by name, or `module:name`.
+
+    A module in the current folder, or installed, has an `Op`; if it has a list `samples` of lists of arrays too, these
+    are the inputs, else each input of its forward gets a random 4 x 4 array.
+
+    Raises
+    ------
+    ValueError
+        If there is no such operation; the nearest name is told.
+
+    Examples
+    --------
+    >>> op, samples = find_op("gelu")
+    >>> op.name
+    'gelu'
+    """
+    if ":" not in name:
+        ops = every_op()
+        if name not in ops:
+            near = difflib.get_close_matches(name, ops, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}? " if near else ""
+            known = ", ".join(sorted(ops))
+            raise ValueError(f"gradcheck: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
+        return ops[name], SAMPLES[name]
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a module may do while it is imported
+        raise ValueError(f"gradcheck: {module_name} cannot be imported: {type(error).__name__}: {error}") from None
+    op = getattr(module, attribute, None)
+    if not isinstance(op, Op):
+        raise ValueError(
+            f"gradcheck: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)"
+        )
+    given = getattr(module, "samples", None)
+    if given is not None:
+        return op, [Sample([np.array(array, np.float64) for array in arrays]) for arrays in given]
+    parameters = [
+        parameter
+        for parameter in inspect.signature(op.forward).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    rng = np.random.default_rng(3)
+    return op, [Sample([rng.standard_normal((4, 4)) for _ in parameters])]

@@ -1,0 +1,113 @@
+"""What `tinygpt gradcheck`, `museum`, `diff` and `explain` do, once their arguments are read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+
+import numpy as np
+from tqdm import tqdm
+
+from tinygpt.config import GPTConfig
+from tinygpt.gradient_check import GradientCheckError, gradcheck
+from tinygpt.model import GPT
+from tinygpt.study import checks, divergence, report
+from tinygpt.study.bugs import BUGS
+from tinygpt.study.explain import page
+from tinygpt.study.model_check import check_model
+from tinygpt.study.museum import broken, source_with
+from tinygpt.study.samples import SAMPLES, every_op
+from tinygpt.study.user_ops import find_op
+
+
+def check_gradients(options: argparse.Namespace) -> int:
+    """tinygpt gradcheck"""
+    names = options.ops or ([] if options.model else sorted(every_op()))
+    checked = [find_op(name) for name in names]
+    findings = []
+    for op, samples in tqdm(checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
+        findings += checks.check_op(op, samples)
+    if options.model:
+        findings += check_model()
+    if options.sweep:
+        report.draw_sweep(checked, options.sweep)
+    if options.json:
+        print(json.dumps([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1))
+    else:
+        print(report.table(findings))
+        if options.sweep:
+            print(options.sweep)
+    return 0 if all(finding.passed for finding in findings) else 1
+
+
+def museum(options: argparse.Namespace) -> int:
+    """tinygpt museum"""
+    if options.number is None:
+        print("Each of these backwards has one wrong line: tinygpt museum NUMBER shows it.\n")
+        for number, bug in enumerate(BUGS, 1):
+            print(f"{number:4}  {bug.op}")
+        return 0
+    if not 1 <= options.number <= len(BUGS):
+        raise ValueError(f"museum: there are exhibits 1 to {len(BUGS)}, got {options.number}")
+    bug = BUGS[options.number - 1]
+    if options.hint:
+        print(textwrap.fill(bug.hint, 100))
+    elif options.answer:
+        print(f"wrong:  {bug.wrong}\nright:  {bug.right}\n\n{textwrap.fill(bug.answer, 100)}")
+    else:
+        print(f"Exhibit {options.number}: {bug.op}. One line is wrong.\n\n{source_with(bug)}")
+        print(f"The gradient check says:\n{textwrap.fill(_complaint(bug), 100, subsequent_indent='    ')}\n")
+        print(f"The right one, and its derivation: {every_op()[bug.op].backward.__module__.replace('.', '/')}.py; "
+              "--hint, --answer")  # fmt: skip
+    return 0
+
+
+def _complaint(bug) -> str:
+    op = broken(bug)
+    for sample in SAMPLES[bug.op]:
+        try:
+            gradcheck(sample.f(op), sample.arrays)
+        except (GradientCheckError, IndexError, ValueError) as error:
+            return str(error)
+    raise AssertionError(f"museum: nothing was found in {bug.op}")  # the tests see to it
+
+
+def diff(options: argparse.Namespace) -> int:
+    """tinygpt diff"""
+    model = GPT.from_pretrained(options.model) if options.model else _any_model()
+    limit = min(options.context, model.config.n_positions)
+    tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, limit))
+    a, b = (divergence.trace(model, tokens, targets, side) for side in (options.a, options.b))
+    allowed = options.tolerance or divergence.allowed_between(options.a, options.b)
+    gaps = divergence.compare(a, b, allowed)
+    if options.json:
+        print(json.dumps([{**gap._asdict(), "parted": gap.parted} for gap in gaps], indent=1))
+        return int(gaps[-1].parted)
+    width = max(len(gap.where) for gap in gaps)
+    for number, gap in enumerate(gaps, 1):
+        print(f"{number:5}  {gap.where:{width}}  {gap.direction:8}  {gap.gap:.1e}{'  <- here' if gap.parted else ''}")
+    if gaps[-1].parted:
+        print(f"{options.a} and {options.b} part at {gaps[-1].where}, {gaps[-1].direction}: they differ by "
+              f"{gaps[-1].gap:.1e} of the largest number, where rounding explains {allowed:.0e}")  # fmt: skip
+        return 1
+    print(f"{options.a} and {options.b} agree: no operation is further apart than {max(gap.gap for gap in gaps):.1e} "
+          f"of its largest number, and rounding explains {allowed:.0e}")  # fmt: skip
+    return 0
+
+
+def _any_model() -> GPT:
+    """Weights of order one, so that no part of the model is silent."""
+    model = GPT(GPTConfig(vocab_size=101, n_positions=32, n_embd=48, n_layer=2, n_head=4))
+    model.flat_parameters += 0.2 * np.random.default_rng(2).standard_normal(model.flat_parameters.size, np.float32)
+    return model
+
+
+def explain(options: argparse.Namespace) -> int:
+    """tinygpt explain"""
+    op, _ = find_op(options.op)
+    for section in page(op):
+        print(section + "\n")
+        if options.step:
+            input("Enter goes on ")
+    return 0
