@@ -154,7 +154,7 @@ def _draw_attention(figure: Any, maps: np.ndarray, labels: list[str]) -> None:
     if T <= 24:
         axes[-1, 0].set_xticks(range(T), labels, rotation=90, fontsize=6)
         axes[-1, 0].set_yticks(range(T), labels, fontsize=6)
-    figure.suptitle("attention: each row is a token, and shows which tokens before it (columns) it takes from", y=0.995)
+    figure.suptitle("attention: each row is a token, each column one that it may look at", fontsize=9)
     figure.tight_layout()
 
 
@@ -166,7 +166,8 @@ def _draw_predictions(figure: Any, seen: Seen, labels: list[str], decode: Any) -
     picture = axis.imshow(p, vmin=0, vmax=1, cmap="Greens", aspect="auto")
     for row in range(layers):
         for t in range(T):
-            axis.text(t, row, _shown(decode([ids[row, t]])), ha="center", va="center", fontsize=7)
+            color = "white" if p[row, t] > 0.6 else "black"
+            axis.text(t, row, _shown(decode([ids[row, t]])), ha="center", va="center", fontsize=7, color=color)
     axis.set_xticks(range(T), labels, rotation=60, fontsize=8, ha="right")
     axis.set_yticks(range(layers), [_name_of(layers - 1 - row) for row in range(layers)], fontsize=8)
     axis.set_title("the token that each place would predict next, after each layer", fontsize=10)
