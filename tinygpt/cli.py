@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tinygpt.arguments import add_command, add_quiet, add_threads, positive
 from tinygpt.model_arguments import add_evaluate, add_generate, add_inspect
-from tinygpt.study_arguments import add_diff, add_explain, add_gradcheck, add_museum
+from tinygpt.study_arguments import add_diff, add_exercise, add_explain, add_gradcheck, add_museum
 
 PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 # A user's mistake (or a machine's: a full disk, no network) is one line and exit status 2; anything else is our bug.
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_museum(commands)
     add_diff(commands)
     add_explain(commands)
+    add_exercise(commands)
     _add_data(commands)
     _add_tokenizer(commands)
     doctor = add_command(

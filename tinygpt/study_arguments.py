@@ -1,4 +1,4 @@
-"""The arguments of the commands for studying gradients: gradcheck, museum, diff, explain."""
+"""The arguments of the commands for studying gradients: gradcheck, museum, diff, explain, exercise."""
 
 from __future__ import annotations
 
@@ -75,3 +75,24 @@ def add_explain(commands) -> None:
     )
     parser.add_argument("op", metavar="OP", help="an operation of GPT-2, such as layernorm or attention, or any other")
     parser.add_argument("--step", action="store_true", help="stop at each numbered step of the example")
+
+
+def add_exercise(commands) -> None:
+    """tinygpt exercise"""
+    parser = add_command(
+        commands,
+        "exercise",
+        "study_commands.exercise",
+        "Write a backward yourself, and have it graded: right, general, fast.",
+        "examples:\n"
+        "  tinygpt exercise                         what there is\n"
+        "  tinygpt exercise layernorm               write layernorm_exercise.py, with the backward missing\n"
+        "  tinygpt exercise check FILE …            grade files, or a folder of them, into one table\n",
+    )
+    add = parser.add_argument
+    add("what", nargs="?", metavar="NAME|check", help="an exercise, or check")
+    add("files", nargs="*", metavar="FILE", help="where to write it; what to grade (default: this folder)")
+    add(
+        "--time-limit", type=float, default=60, metavar="S", help="seconds that grading one file may take (default: 60)"
+    )
+    add("--json", action="store_true", help="the grades for programs")

@@ -1,18 +1,20 @@
-"""What `tinygpt gradcheck`, `museum`, `diff` and `explain` do, once their arguments are read."""
+"""What `tinygpt gradcheck`, `museum`, `diff`, `explain` and `exercise` do, once their arguments are read."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import textwrap
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from tinygpt.config import GPTConfig
+from tinygpt.durable import atomic_write
 from tinygpt.gradient_check import GradientCheckError, gradcheck
 from tinygpt.model import GPT
-from tinygpt.study import checks, divergence, report
+from tinygpt.study import checks, divergence, exercises, report, submissions
 from tinygpt.study.bugs import BUGS
 from tinygpt.study.explain import page
 from tinygpt.study.model_check import check_model
@@ -110,4 +112,22 @@ def explain(options: argparse.Namespace) -> int:
         print(section + "\n")
         if options.step:
             input("Enter goes on ")
+    return 0
+
+
+def exercise(options: argparse.Namespace) -> int:
+    """tinygpt exercise"""
+    if options.what is None:
+        print("exercises, in a course's order:\n  " + "\n  ".join(exercises.ORDER))
+        return 0
+    if options.what == "check":
+        results = submissions.grade_all([Path(file) for file in options.files] or [Path(".")], options.time_limit)
+        print(json.dumps(results, indent=1) if options.json else submissions.table(results))
+        return 0 if all(map(submissions.passed, results)) else 1
+    given = exercises.exercise(options.what)
+    path = Path(options.files[0]) if options.files else Path(f"{given.name}_exercise.py")
+    if path.exists():
+        raise ValueError(f"exercise: {path} is there already, and would be lost; name another file")
+    atomic_write(path, given.text)
+    print(f"{path}: write {given.asked}, then tinygpt exercise check {path}")
     return 0

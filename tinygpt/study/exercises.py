@@ -1,0 +1,148 @@
+"""
+Exercises: a file with the forward of an operation and an empty backward, for a learner to fill in.
+
+What is given is the operation's first paragraph, its glossary and its forward. The derivation is what is asked for.
+`grade.py` says what an answer is worth.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tinygpt.study.samples import SAMPLES, every_op
+
+OPERATIONS = ("linear", "gelu", "softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
+              "gelu_linear", "linear_cross_entropy")  # fmt: skip
+ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # as a course would have them; each can be done without the others
+
+
+class Exercise(NamedTuple):
+    """
+    One exercise.
+
+    Attributes
+    ----------
+    name : str
+    asked : str
+        The function that is to be written.
+    text : str
+        The file that a learner gets.
+    """
+
+    name: str
+    asked: str
+    text: str
+
+
+def exercise(name: str) -> Exercise:
+    """
+    The exercise of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the nearest name is told.
+
+    Examples
+    --------
+    >>> exercise("gelu").asked
+    'gelu_backward'
+    """
+    if name not in ORDER:
+        near = difflib.get_close_matches(name, ORDER, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"exercise: there is no exercise {name!r}; {hint}all: {', '.join(ORDER)}")
+    if name == "adamw":
+        return Exercise(name, "adamw_update", _ADAMW)
+    if name == "bpe_merge":
+        return Exercise(name, "merge", _BPE)
+    op = every_op()[name]
+    module = sys.modules[op.forward.__module__]
+    names = list(inspect.signature(op.forward).parameters)
+    return Exercise(name, f"{name}_backward", _OPERATION.format(
+        name=name, introduction=_introduction(module.__doc__ or "", name), imports=_imports(op.forward),
+        forward=textwrap.dedent(inspect.getsource(op.forward)).rstrip(), gradients=_gradients(names, name),
+    ))  # fmt: skip
+
+
+def _introduction(docstring: str, name: str) -> str:
+    """The first paragraph and the glossary of an operation's file; nothing of what comes after, the derivation."""
+    if "Throughout this file" not in docstring:
+        return f"The operation {name}, of which the forward is below."
+    return inspect.cleandoc(docstring)[: inspect.cleandoc(docstring).index("\n\nForward")]
+
+
+def _imports(function: Callable) -> str:
+    """What the source of a forward needs besides NumPy: helpers and constants of the package."""
+    lines = (
+        ["import math", "", "import numpy as np"] if "math." in inspect.getsource(function) else ["import numpy as np"]
+    )
+    names = sorted(set(function.__code__.co_names) & vars(sys.modules[function.__module__]).keys() - {"np", "math"})
+    if names:
+        lines += ["", f"from {function.__module__} import {', '.join(names)}"]
+    return "\n".join(lines)
+
+
+def _gradients(names: list[str], name: str) -> str:
+    return ", ".join(f"d{each}" for each in names[: len(SAMPLES[name][0].arrays)])
+
+
+_OPERATION = '''"""
+{introduction}
+
+Your task: the backward. `dout` is the gradient of the loss with respect to what the forward returned first; `saved` is
+what it returned second. Return a tuple with the gradient of each input: ({gradients},). Write NumPy; do not change
+`dout` or what was saved. Then:
+
+    tinygpt exercise check THIS_FILE
+"""
+
+{imports}
+
+
+{forward}
+
+
+def {name}_backward(dout, saved):
+    raise NotImplementedError("yours to write")
+'''
+_ADAMW = '''"""
+AdamW, one step for one parameter, in place: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
+
+    parameter, gradient, m, v    arrays of one shape; m and v are zero before the first step
+    step                         1 at the first call
+    lr, betas, eps, weight_decay numbers; betas is a pair
+
+Your task: change `parameter`, `m` and `v` in place, and leave `gradient` alone. The decay is multiplied by lr and does
+not go through m and v. Then:
+
+    tinygpt exercise check THIS_FILE
+"""
+
+import numpy as np
+
+
+def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
+    raise NotImplementedError("yours to write")
+'''
+_BPE = '''"""
+Byte-pair encoding of one word: Sennrich, Haddow & Birch 2016, arXiv:1508.07909.
+
+    ids       a list of token ids, in the beginning one for each byte
+    merges    {{(left, right): (rank, joined)}}: the pair becomes the token `joined`; a lower rank was learned earlier
+
+Your task: while any pair of neighbours is in `merges`, join the one of lowest rank, the leftmost if it is there more
+than once. Return the new list; leave the one that is given alone. Then:
+
+    tinygpt exercise check THIS_FILE
+"""
+
+
+def merge(ids, merges):
+    raise NotImplementedError("yours to write")
+'''.replace("{{", "{").replace("}}", "}")

@@ -1,0 +1,145 @@
+"""
+Grades one exercise file, in a process of its own: `python -m tinygpt.study.grade FILE` prints a line of JSON.
+
+    right      the gradient check, for each input; for AdamW and merges, the reference's result
+    general    float32 in gives float32 out, in the input's shape, and nothing that was given is changed
+    fast       how many percent of the kernel's speed it has, on arrays of a small model's size
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor, apply
+from tinygpt.graph import Op
+from tinygpt.optim import adamw_update
+from tinygpt.runtime import implementation
+from tinygpt.study import checks
+from tinygpt.study.exercises import OPERATIONS, ORDER, exercise
+from tinygpt.study.samples import SAMPLES, every_op
+from tinygpt.tokenizer.reference import merge
+
+
+def grade(path: Path) -> dict[str, Any]:
+    """What is right, general and fast about a file; `problem` says why nothing can be said."""
+    result: dict[str, Any] = {
+        "file": str(path),
+        "exercise": "",
+        "right": {},
+        "general": {},
+        "fast": None,
+        "problem": "",
+    }
+    try:
+        names = runpy.run_path(str(path))
+    except BaseException as error:  # a learner's file may do anything
+        return {**result, "problem": _said(error)}
+    found = [name for name in ORDER if callable(names.get(exercise(name).asked))]
+    own = [name for name in found if getattr(names[exercise(name).asked], "__globals__", None) is not None
+           and names[exercise(name).asked].__code__.co_filename == str(path)]  # fmt: skip
+    if len(own) != 1:
+        asked = ", ".join(exercise(name).asked for name in ORDER)
+        return {**result, "problem": f"the file must define one of {asked}; it defines {len(own)} of them"}
+    name = own[0]
+    result["exercise"] = name
+    grader = _grade_operation if name in OPERATIONS else {"adamw": _grade_adamw, "bpe_merge": _grade_merge}[name]
+    try:
+        grader(name, names[exercise(name).asked], result)
+    except BaseException as error:
+        result["problem"] = _said(error)
+    return result
+
+
+def _said(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
+
+
+def _grade_operation(name: str, backward: Any, result: dict[str, Any]) -> None:
+    right = every_op()[name]
+    op = Op(name, right.forward, backward)
+    for finding in checks.check_op(op, SAMPLES[name]):
+        if finding.problem:
+            raise ValueError(finding.problem)
+        result["right"][f"d{finding.input}"] = (
+            "ok" if finding.passed else f"off by {finding.error:.1e} at {finding.where}"
+        )
+    sample = SAMPLES[name][-1]
+    arrays = [np.float32(array) for array in sample.arrays]
+    out, saved = op.forward(*arrays, **sample.attrs)
+    dout = np.ones(np.shape(out), np.float32)
+    before = [array.copy() for array in arrays]
+    gradients = backward(dout, saved)
+    result["general"] = {
+        "float32": _yes(all(np.asarray(gradient).dtype == np.float32 for gradient in gradients)),
+        "shapes": _yes(all(np.shape(g) == a.shape for g, a in zip(gradients, arrays, strict=True))),
+        "inputs unchanged": _yes(all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
+                                 and np.all(dout == 1)),
+    }  # fmt: skip
+    if right.kernel is not None:
+        result["fast"] = round(100 * _seconds(right, name) / _seconds(op, name), 1)
+
+
+def _yes(true: bool) -> str:
+    return "ok" if true else "no"
+
+
+def _seconds(op: Op, name: str) -> float:
+    """The median time of a backward, on the largest sample repeated along its first axis."""
+    sample = max(SAMPLES[name], key=lambda sample: sum(array.size for array in sample.arrays))
+    arrays = [np.float32(array) for array in sample.arrays]
+    times = []
+    for _ in range(15):
+        tensors = [Tensor(array, requires_grad=True) for array in arrays]
+        with implementation("kernels"):
+            out = apply(op._replace(least=0), *tensors, **sample.attrs)
+            dout = np.ones(out.shape, np.float32)
+            start = time.perf_counter()
+            out.backward(dout)
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def _grade_adamw(name: str, function: Any, result: dict[str, Any]) -> None:
+    rng = np.random.default_rng(1)
+    ours = [rng.standard_normal((4, 3)), np.zeros((4, 3)), np.zeros((4, 3))]
+    theirs = [array.copy() for array in ours]
+    options = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    untouched = True
+    for step in range(1, 6):
+        gradient = rng.standard_normal((4, 3))
+        given = gradient.copy()
+        adamw_update(ours[0], gradient, *ours[1:], step, **options)
+        function(theirs[0], given, *theirs[1:], step, **options)
+        untouched &= bool(np.array_equal(given, gradient))
+    for part, mine, other in zip(("parameter", "m", "v"), ours, theirs, strict=True):
+        gap = float(np.max(np.abs(mine - other)))
+        result["right"][part] = "ok" if gap < 1e-12 else f"off by {gap:.1e} after 5 steps"
+    result["general"] = {"gradient unchanged": _yes(untouched)}
+
+
+def _grade_merge(name: str, function: Any, result: dict[str, Any]) -> None:
+    rng = np.random.default_rng(2)
+    merges = {(0, 1): (1, 5), (1, 1): (0, 6), (5, 2): (2, 7), (6, 6): (3, 8), (7, 0): (4, 9)}
+    wrong, untouched = "", True
+    for _ in range(500):
+        ids = rng.integers(0, 3, rng.integers(0, 12)).tolist()
+        given = list(ids)
+        told, expected = function(given, dict(merges)), merge(ids, merges)
+        untouched &= given == ids
+        if told != expected and not wrong:
+            wrong = f"{ids} must become {expected}, got {told}"
+    result["right"]["merges"] = wrong or "ok"
+    result["general"] = {"list unchanged": _yes(untouched)}
+
+
+if __name__ == "__main__":
+    out, sys.stdout = sys.stdout, sys.stderr  # what a learner prints shall not disturb the answer
+    print(json.dumps(grade(Path(sys.argv[1]))), file=out)
