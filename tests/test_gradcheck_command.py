@@ -128,3 +128,11 @@ def test_the_museum_shows_hints_and_answers():
     answer = run("museum", "7", "--answer").stdout
     assert BUGS[6].right in answer and BUGS[6].wrong in answer
     assert "there are exhibits 1 to" in run("museum", "0").stderr
+
+
+def test_pytorch_agrees_on_every_operation_that_it_has():
+    pytest.importorskip("torch")
+    told = run("gradcheck", "--against", "torch", "--json")
+    assert told.returncode == 0, told.stdout
+    compared = {finding["op"] for finding in json.loads(told.stdout) if finding["implementation"] == "torch"}
+    assert compared == set(every_op()) - {"astype", "dropout"}

@@ -24,6 +24,7 @@ def add_gradcheck(commands) -> None:
     add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all)")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
     add("--sweep", type=Path, metavar="PNG", help="draw the error of the difference against its step")
+    add("--against", choices=["torch"], help="compare with PyTorch's gradients too, where it is installed")
     add("--json", action="store_true", help="the table for programs")
     add_threads(parser)
 

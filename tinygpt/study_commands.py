@@ -29,7 +29,7 @@ def check_gradients(options: argparse.Namespace) -> int:
     checked = [find_op(name) for name in names]
     findings = []
     for op, samples in tqdm(checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
-        findings += checks.check_op(op, samples)
+        findings += checks.check_op(op, samples, torch=options.against == "torch")
     if options.model:
         findings += check_model()
     if options.sweep:

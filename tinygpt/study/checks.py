@@ -4,6 +4,7 @@ The gradients of every operation against what they should be, as a table.
     reference    the backward of ops/ in float64, against central differences, element by element
     float32      the kernel, against the reference in float64
     bfloat16     the same with products of bfloat16 factors, where an operation has any
+    torch        the reference in float64, against PyTorch's autograd in float64
 
 An error is a share of the largest derivative of its input. The differences are computed with a step of 1e-6; the step
 that would have been best is found along one direction, by trying steps from 1e-2 to 1e-10: larger ones suffer from the
@@ -22,11 +23,13 @@ from tinygpt import runtime
 from tinygpt.autograd import Tensor, apply, no_grad
 from tinygpt.gradient_check import numeric_gradient
 from tinygpt.graph import Op
+from tinygpt.study import torch_twins
 from tinygpt.study.samples import Sample
 
 # Shares of the largest derivative. float64: truncation and rounding of a difference, with room. float32: some rounding
 # errors of 6e-8, summed. bfloat16: a factor has 8 bits, and where one product enters another they add up.
-BOUNDS = {"reference": 1e-6, "float32": 2e-6, "bfloat16": 3e-2}
+# PyTorch: two float64 computations of the same sums.
+BOUNDS = {"reference": 1e-6, "float32": 2e-6, "bfloat16": 3e-2, "torch": 1e-11}
 ROUNDED = ("linear", "gelu_linear", "attention", "linear_cross_entropy")
 STEPS = [10.0**-exponent for exponent in np.arange(2, 10.25, 0.5)]
 _STEP = 1e-6
@@ -63,9 +66,9 @@ class Finding(NamedTuple):
         return not self.problem and self.error <= BOUNDS[self.implementation]
 
 
-def check_op(op: Op, samples: Sequence[Sample]) -> Iterator[Finding]:
+def check_op(op: Op, samples: Sequence[Sample], torch: bool = False) -> Iterator[Finding]:
     """
-    All lines of one operation.
+    All lines of one operation; with `torch`, one for PyTorch's gradients too, where it has the operation.
 
     Examples
     --------
@@ -80,6 +83,8 @@ def check_op(op: Op, samples: Sequence[Sample]) -> Iterator[Finding]:
         yield from _worst(op, "float32", names, samples, _against_reference)
         if op.name in ROUNDED and _has_bfloat16():
             yield from _worst(op, "bfloat16", names, samples, _against_reference)
+    if torch:
+        yield from _worst(op, "torch", names, samples, _against_torch)
 
 
 def input_names(op: Op, count: int) -> list[str]:
@@ -138,6 +143,13 @@ def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tupl
     finally:
         runtime.set_float32_matmul_precision(before)
     return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
+
+
+def _against_torch(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
+    with runtime.implementation("numpy"):
+        ours, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
+    theirs = torch_twins.gradients(op.name, sample, dout)
+    return [] if theirs is None else [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
 
 
 def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=None) -> tuple[list, np.ndarray]:

@@ -1,0 +1,85 @@
+"""
+The operations once more, as PyTorch has them, for whoever has it: `tinygpt gradcheck --against torch`.
+
+PyTorch is not needed by anything here, and is imported when a comparison is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygpt.study.samples import Sample
+
+
+def gradients(name: str, sample: Sample, dout: np.ndarray) -> list[np.ndarray] | None:
+    """
+    PyTorch's gradients in float64; None where it has no such operation or cannot take these attributes.
+
+    Raises
+    ------
+    ValueError
+        If PyTorch is not installed.
+    """
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        raise ValueError('gradcheck: --against torch needs PyTorch: pip install "tinygpt[reference]"') from None
+    function = _table(torch).get(name)
+    if function is None or sample.attrs.get("p"):  # it draws another mask
+        return None
+    tensors = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in sample.arrays]
+    try:
+        out = function(*tensors, **sample.attrs)
+    except (ValueError, TypeError):  # a step of -1 in an index, for one
+        return None
+    out.backward(torch.tensor(np.asarray(dout)).reshape(out.shape))
+    return [np.zeros(t.shape) if t.grad is None else t.grad.numpy() for t in tensors]
+
+
+def _table(torch: Any) -> dict[str, Callable]:
+    F = torch.nn.functional
+
+    def ids(array: Any) -> Any:
+        return torch.as_tensor(array)
+
+    def reduced(function: Callable) -> Callable:
+        return lambda x, axis=None, keepdims=False: function(
+            x, dim=tuple(range(x.ndim)) if axis is None else axis, keepdim=keepdims
+        )
+
+    def linear(x: Any, weight: Any, bias: Any) -> Any:
+        return x @ weight + bias
+
+    def gelu(x: Any) -> Any:
+        return F.gelu(x, approximate="tanh")
+
+    def attention(qkv: Any, n_head: int, **_: Any) -> Any:
+        B, T, width = qkv.shape
+        q, k, v = qkv.reshape(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return out.transpose(1, 2).reshape(B, T, width // 3)
+
+    def cross_entropy(logits: Any, targets: Any, ignore_index: int = -100) -> Any:
+        return F.cross_entropy(logits, ids(targets), ignore_index=ignore_index)
+
+    return {
+        "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg,
+        "pow": lambda a, exponent: a**exponent, "matmul": torch.matmul, "exp": torch.exp, "log": torch.log,
+        "sqrt": torch.sqrt, "tanh": torch.tanh, "relu": torch.relu, "maximum": torch.maximum,
+        "where": lambda a, b, condition: torch.where(ids(condition), a, b),
+        "sum": reduced(torch.sum), "mean": reduced(torch.mean), "max": reduced(torch.amax),
+        "var": lambda x, ddof=0, **how: reduced(lambda x, **dims: torch.var(x, correction=ddof, **dims))(x, **how),
+        "softmax": lambda x, axis: torch.softmax(x, axis), "log_softmax": lambda x, axis: torch.log_softmax(x, axis),
+        "reshape": lambda x, shape: x.reshape(shape), "transpose": lambda x, axes: x.permute(axes),
+        "broadcast_to": lambda x, shape: torch.broadcast_to(x, shape), "getitem": lambda x, index: x[index],
+        "concatenate": lambda *arrays, axis: torch.cat(arrays, axis),
+        "embedding": lambda weight, ids: F.embedding(torch.as_tensor(ids), weight),
+        "linear": linear, "gelu": gelu, "gelu_linear": lambda x, weight, bias: linear(gelu(x), weight, bias),
+        "layernorm": lambda x, weight, bias, eps=1e-5: F.layer_norm(x, x.shape[-1:], weight, bias, eps),
+        "attention": attention, "cross_entropy": cross_entropy,
+        "linear_cross_entropy": lambda x, weight, **how: cross_entropy(x @ weight.T, **how),
+    }  # fmt: skip
