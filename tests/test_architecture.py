@@ -69,6 +69,7 @@ MAY_IMPORT = {
     "ops": {"ops", *ENGINE},
     "functional": {"ops"},
     "nn": {"buffers", "ops", *ENGINE},
+    "display": {"nn", *ENGINE},
     "recompute": ENGINE,
     "runs": set(),
     "optim": {"kernels", "runs", "twin", *ENGINE},
@@ -126,7 +127,17 @@ MAY_IMPORT = {
         "tokenizer_commands",
     },
     "__main__": {"cli"},
-    "__init__": {"autograd", "config", "gradient_check", "gradient_norm", "graph", "model", "optim", "tokenizer"},
+    "__init__": {
+        "autograd",
+        "display",
+        "config",
+        "gradient_check",
+        "gradient_norm",
+        "graph",
+        "model",
+        "optim",
+        "tokenizer",
+    },
 }
 CORE = [  # twin.py is not among them: it is the way to the kernels, which are not either
     "graph.py",

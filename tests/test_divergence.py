@@ -28,11 +28,29 @@ def test_all_implementations_agree(a, b):
     found = gaps(a, b)
     assert not any(gap.parted for gap in found)
     directions = [gap.direction for gap in found]
-    assert directions == sorted(directions, reverse=True)  # forward first
+    assert directions == sorted(directions, key=["forward", "backward", "gradient"].index)
     assert {"h.1.attn.c_proj: linear", "h.0.ln_2: layernorm", "h.1.attn: attention", "linear_cross_entropy"} <= {
         gap.where for gap in found
     }
     assert max(gap.gap for gap in found) > 0  # not the same thing twice
+
+
+def test_transformers_agrees_and_a_gradient_that_does_not_is_named(monkeypatch):
+    pytest.importorskip("transformers")
+    found = gaps("kernels", "transformers")
+    assert not any(gap.parted for gap in found)
+    compared = {gap.where for gap in found}
+    assert {"wte: embedding", "h.1.mlp: gelu_linear", "h.0.attn.c_attn: linear", "linear_cross_entropy"} <= compared
+    assert {name for name, _ in _any_model().named_parameters()} <= compared
+    kernel = importlib.import_module("tinygpt.kernels.layernorm")
+    backward = kernel.backward
+
+    def wrong(dout, saved, into):
+        backward(dout, saved, into)
+        into[2].array[:] *= 1.01
+
+    monkeypatch.setattr(kernel, "backward", wrong)
+    assert gaps("kernels", "transformers")[-1].where.endswith((".bias", "ln_f.bias"))
 
 
 PLANTED = [
@@ -76,4 +94,7 @@ def test_the_command_says_so(tmp_path):
     told = subprocess.run(strict, capture_output=True, text=True, timeout=300)
     assert told.returncode == 1 and json.loads(told.stdout)[-1]["parted"] is True
     told = subprocess.run([*command, "kernels", "torch"], capture_output=True, text=True, timeout=300)
-    assert told.returncode == 2 and "must be one of kernels, numpy, float64, bfloat16, got 'torch'" in told.stderr
+    assert (
+        told.returncode == 2
+        and "must be one of kernels, numpy, float64, bfloat16, transformers, got 'torch'" in told.stderr
+    )

@@ -62,6 +62,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
     if _HOME[name] not in _NO_TENSORS:
         importlib.import_module("tinygpt.ops.basic")  # gives Tensor its operators
+        importlib.import_module("tinygpt.display")  # and what notebooks show
     value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
     globals()[name] = value
     return value

@@ -46,7 +46,7 @@ def add_museum(commands) -> None:
 
 def add_diff(commands) -> None:
     """tinygpt diff"""
-    sides = "kernels, numpy, float64 or bfloat16"
+    sides = "kernels, numpy, float64, bfloat16 or transformers"
     parser = add_command(
         commands,
         "diff",

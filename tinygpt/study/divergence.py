@@ -4,6 +4,8 @@ forward and backward, and the two lists are compared from the beginning.
 
     numpy       the reference in float32          float64     the reference, the model in float64
     kernels     the compiled kernels              bfloat16    the kernels with products of bfloat16 factors
+    transformers   GPT2LMHeadModel in float32, where it is installed: what its modules give forward, and the gradients
+                   of its parameters; they are compared where both sides have them
 
 Both run the same operations in the same order, so that the first place where the gap is beyond rounding is the
 operation to look at: what comes after only carries it on.
@@ -12,6 +14,7 @@ operation to look at: what comes after only carries it on.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,19 +24,13 @@ from tinygpt import autograd, nn, runtime
 from tinygpt.buffers import Slot
 from tinygpt.graph import WRITTEN, Op
 from tinygpt.model import GPT
+from tinygpt.study import transformers_twin
+from tinygpt.study.trace_result import Result
 from tinygpt.twin import Rule, rule_of
 
-SIDES = ("kernels", "numpy", "float64", "bfloat16")
+SIDES = ("kernels", "numpy", "float64", "bfloat16", "transformers")
 ROUNDING = {"bfloat16": 1e-1}  # what two sides may differ by, as a share of the largest number, unless a side is here
 FLOAT32 = 1e-3
-
-
-class Result(NamedTuple):
-    """One operation's results."""
-
-    where: str
-    direction: str
-    arrays: list[np.ndarray]
 
 
 class Gap(NamedTuple):
@@ -61,6 +58,8 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
     """
     if side not in SIDES:
         raise ValueError(f"diff: an implementation must be one of {', '.join(SIDES)}, got {side!r}")
+    if side == "transformers":
+        return transformers_twin.trace(model, np.asarray(tokens), np.asarray(targets))
     ours = GPT(model.config, dtype=np.float64 if side == "float64" else np.float32).eval()
     ours.load_state_dict({name: array.astype(ours.wte.weight.dtype) for name, array in model.state_dict().items()})
     before = runtime.get_float32_matmul_precision()
@@ -69,23 +68,35 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
         implementation = "kernels" if side in ("kernels", "bfloat16") else "numpy"
         with runtime.implementation(implementation), _recording(ours) as results:
             ours.loss(tokens, targets).backward()
+            results += [Result(name, "gradient", [p.grad]) for name, p in ours.named_parameters()]
     finally:
         runtime.set_float32_matmul_precision(before)
     return results
 
 
 def compare(a: list[Result], b: list[Result], allowed: float) -> list[Gap]:
-    """The gap at each operation up to the first at which it is beyond what is allowed."""
+    """The gap at each operation that both sides have, up to the first at which it is beyond what is allowed."""
     gaps = []
-    for mine, theirs in zip(a, b, strict=True):
-        if (mine.where, mine.direction) != (theirs.where, theirs.direction):
-            raise ValueError(f"diff: one side computes {mine.where}, the other {theirs.where}")
+    others = dict(_numbered(b))
+    for place, mine in _numbered(a):
+        theirs = others.get(place)
+        if theirs is None:
+            continue
         pairs = zip(mine.arrays, theirs.arrays, strict=True)
         gap = max((_gap(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs), default=0.0)
         gaps.append(Gap(mine.where, mine.direction, gap, allowed))
         if gaps[-1].parted:
             break
     return gaps
+
+
+def _numbered(results: list[Result]) -> Iterator[tuple[tuple[str, str, int], Result]]:
+    """Each result with its place: a block adds twice, and these are two places."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for result in results:
+        place = (result.where, result.direction)
+        seen[place] += 1
+        yield (*place, seen[place]), result
 
 
 def allowed_between(a: str, b: str) -> float:
