@@ -112,7 +112,7 @@ MAY_IMPORT = {
     "commands": RUNS | {"gutenberg", "ledger"},
     "model_commands": RUNS | {"completion", "inspection", "sampling"},
     "model_arguments": {"arguments"},
-    "study": {"buffers", "durable", "gradient_check", "kernels", "study", "tokenizer", "twin", *MODEL},
+    "study": {"buffers", "doctor", "durable", "gradient_check", "kernels", "study", "tokenizer", "twin", *MODEL},
     "study_commands": {"config", "durable", "gradient_check", "model", "study"},
     "study_arguments": {"arguments"},
     "tokenizer_commands": {"documents", *TEXT},

@@ -23,6 +23,7 @@ def test_each_page_is_complete_and_fits_a_terminal(name):
     for part in ("Forward", "Backward", "Step", "Source:", "Cost:", f"reference, {name}_forward",
                  f"kernel, tinygpt.kernels.{name}", f"an example: {name} of", "the gradient check"):  # fmt: skip
         assert part in text
+    assert re.search(r"measured now, on .*\n    kernel, forward and backward: [\d.]+ ms, \d+ G\S+, \d+% of", text)
     assert max(map(len, text.splitlines())) <= 120
     for direction in ("forward", "backward"):
         function = getattr(op, direction)

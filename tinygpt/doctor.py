@@ -63,10 +63,10 @@ def rates() -> dict[str, float]:
     result = {}
     for name, precision in (("float32_gflops", "highest"), ("bfloat16_gflops", "medium")):
         runtime.set_float32_matmul_precision(precision)
-        result[name] = 2 * _SIZE**3 / _seconds(lambda: multiply(a, b, c)) / 1e9
+        result[name] = 2 * _SIZE**3 / fastest_seconds(lambda: multiply(a, b, c)) / 1e9
     runtime.set_float32_matmul_precision(before)
     array = np.ones(2**26, np.float32)
-    result["read_gbytes"] = array.nbytes / _seconds(lambda: norm.squares(array)) / 1e9
+    result["read_gbytes"] = array.nbytes / fastest_seconds(lambda: norm.squares(array)) / 1e9
     return result
 
 
@@ -96,7 +96,8 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     return lines[:-1] if lines[-1].startswith("bfloat16") and len(lines) > 1 else lines
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def fastest_seconds(run: Callable[[], object]) -> float:
+    """The time of the fastest of five runs, after one that does not count."""
     run()
     taken = []
     for _ in range(5):

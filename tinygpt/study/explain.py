@@ -20,6 +20,7 @@ import numpy as np
 
 from tinygpt.graph import Op
 from tinygpt.study.checks import BOUNDS, check_op
+from tinygpt.study.measure import speed
 from tinygpt.study.samples import SAMPLES, Sample
 
 WIDTH = 110
@@ -51,6 +52,8 @@ def page(op: Op) -> Iterator[str]:
         yield side_by_side(op, direction)
     yield from worked_example(op)
     yield checked(op)
+    if measured := speed(op):
+        yield measured
 
 
 def numbered_lines(function: Callable) -> list[Line]:
