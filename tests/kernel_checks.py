@@ -34,15 +34,7 @@ def using_threads(count: int) -> Iterator[None]:
         runtime.set_num_threads(before)
 
 
-@contextlib.contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Products inside are computed as `name` says."""
-    before = runtime.get_float32_matmul_precision()
-    runtime.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        runtime.set_float32_matmul_precision(before)
+precision = runtime.float32_matmul_precision  # products inside are computed as it says
 
 
 def run_kernel(op: Op, arrays, attrs=None, dout=None, into=None) -> tuple[np.ndarray, list[np.ndarray | None]]:

@@ -59,12 +59,10 @@ def report() -> dict[str, Any]:
 def rates() -> dict[str, float]:
     """GFLOP/s of products and GB/s of reading, the best of a few tries."""
     a, b, c = np.ones((3, _SIZE, _SIZE), np.float32)
-    before = runtime.get_float32_matmul_precision()
     result = {}
     for name, precision in (("float32_gflops", "highest"), ("bfloat16_gflops", "medium")):
-        runtime.set_float32_matmul_precision(precision)
-        result[name] = 2 * _SIZE**3 / fastest_seconds(lambda: multiply(a, b, c)) / 1e9
-    runtime.set_float32_matmul_precision(before)
+        with runtime.float32_matmul_precision(precision):
+            result[name] = 2 * _SIZE**3 / fastest_seconds(lambda: multiply(a, b, c)) / 1e9
     array = np.ones(2**26, np.float32)
     result["read_gbytes"] = array.nbytes / fastest_seconds(lambda: norm.squares(array)) / 1e9
     return result

@@ -152,6 +152,25 @@ def set_float32_matmul_precision(precision: str) -> None:
     _process["precision"] = precision
 
 
+@contextlib.contextmanager
+def float32_matmul_precision(precision: str) -> Iterator[None]:
+    """
+    `set_float32_matmul_precision` for this block; the process has its former precision again after it.
+
+    Examples
+    --------
+    >>> with float32_matmul_precision("medium"):
+    ...     print(get_float32_matmul_precision())
+    medium
+    """
+    before = _process["precision"]
+    set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        _process["precision"] = before
+
+
 def kernel_tolerance(float64: bool = False) -> float:
     """How far a kernel may be from its reference in check mode, as a share of the largest value of the result."""
     if float64:

@@ -128,12 +128,8 @@ def products_in(precision: str) -> Iterator[None]:
     """Inside, the kernels multiply "float32" or "bfloat16" numbers; warns where the processor lacks the latter."""
     if precision == "bfloat16" and not BFLOAT16:
         warnings.warn("this processor has no bfloat16 instructions: products are computed in float32", stacklevel=3)
-    before = runtime.get_float32_matmul_precision()
-    runtime.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
-    try:
+    with runtime.float32_matmul_precision("medium" if precision == "bfloat16" else "highest"):
         yield
-    finally:
-        runtime.set_float32_matmul_precision(before)
 
 
 def load_settings(run: Path | str) -> TrainingSettings:

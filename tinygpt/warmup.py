@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -46,16 +45,6 @@ def _work_of(name: str) -> Callable[[], object]:
     return special.get(name) or (lambda: importlib.import_module(f"tinygpt.kernels.{name}"))
 
 
-@contextlib.contextmanager
-def _precision(name: str) -> Iterator[None]:
-    before = runtime.get_float32_matmul_precision()
-    runtime.set_float32_matmul_precision(name)
-    try:
-        yield
-    finally:
-        runtime.set_float32_matmul_precision(before)
-
-
 def _model(dropout: float):
     from tinygpt.config import GPTConfig
     from tinygpt.model import GPT
@@ -72,7 +61,7 @@ def _train() -> None:
 
     tokens = np.arange(256).reshape(2, 128)
     for precision in ("highest", "medium"):
-        with _precision(precision):
+        with runtime.float32_matmul_precision(precision):
             model = _model(0.1)
             optimizer = AdamW(model.parameters())
             for _ in range(2):

@@ -134,14 +134,10 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
 def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     with runtime.implementation("numpy"):
         exact, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
-    before = runtime.get_float32_matmul_precision()
-    runtime.set_float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
-    try:
-        with runtime.implementation("kernels"):
-            arrays = [np.float32(array) for array in sample.arrays]
-            ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
-    finally:
-        runtime.set_float32_matmul_precision(before)
+    precision = runtime.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
+    with precision, runtime.implementation("kernels"):
+        arrays = [np.float32(array) for array in sample.arrays]
+        ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
     return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 
 

@@ -62,15 +62,11 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
         return transformers_twin.trace(model, np.asarray(tokens), np.asarray(targets))
     ours = GPT(model.config, dtype=np.float64 if side == "float64" else np.float32).eval()
     ours.load_state_dict({name: array.astype(ours.wte.weight.dtype) for name, array in model.state_dict().items()})
-    before = runtime.get_float32_matmul_precision()
-    runtime.set_float32_matmul_precision("medium" if side == "bfloat16" else "highest")
-    try:
-        implementation = "kernels" if side in ("kernels", "bfloat16") else "numpy"
-        with runtime.implementation(implementation), _recording(ours) as results:
-            ours.loss(tokens, targets).backward()
-            results += [Result(name, "gradient", [p.grad]) for name, p in ours.named_parameters()]
-    finally:
-        runtime.set_float32_matmul_precision(before)
+    precision = runtime.float32_matmul_precision("medium" if side == "bfloat16" else "highest")
+    implementation = runtime.implementation("kernels" if side in ("kernels", "bfloat16") else "numpy")
+    with precision, implementation, _recording(ours) as results:
+        ours.loss(tokens, targets).backward()
+        results += [Result(name, "gradient", [p.grad]) for name, p in ours.named_parameters()]
     return results
 
 
