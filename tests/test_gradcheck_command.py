@@ -35,7 +35,10 @@ def test_every_operation_passes_and_the_table_says_so():
     assert kernels == {name for name, op in every_op().items() if op.kernel is not None}
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=[f"{i}-{bug.op}" for i, bug in enumerate(BUGS, 1)])
+GRADIENTS = [bug for bug in BUGS if bug.op != "adamw"]
+
+
+@pytest.mark.parametrize("bug", GRADIENTS, ids=[f"{i}-{bug.op}" for i, bug in enumerate(GRADIENTS, 1)])
 def test_every_exhibit_of_the_museum_fails(bug):
     findings = list(checks.check_op(broken(bug), SAMPLES[bug.op]))
     failed = [finding for finding in findings if not finding.passed]

@@ -1,5 +1,5 @@
 """
-The exhibits of the museum: gradients that look right and are not, each one change of one line.
+The exhibits of the museum: gradients, and some updates, that look right and are not, each one change of one line.
 
 `function` is where the change is: the backward of the operation, or a helper that it calls.
 """
@@ -16,7 +16,7 @@ class Bug(NamedTuple):
     Attributes
     ----------
     op : str
-        The operation.
+        The operation; or "adamw", which has no gradient to check but an update to compare.
     function : str
         The function in whose source it is.
     right, wrong : str
@@ -178,6 +178,20 @@ BUGS = [
     Bug("getitem", "getitem_backward", "np.add.at(dx, index, dout)", "dx[index] += dout",
         "x[[2, 0, 2]]: how often is row 2 read?",
         "As with the embedding: an index that appears twice gets one gradient instead of the sum."),
+    Bug("adamw", "adamw_update", "v_corrected = v / (1 - beta2**step)", "v_corrected = v",
+        "How large is v after one step?",
+        "The running mean of squares starts at zero and has seen a share of 1 - beta2 only: without the correction the "
+        "first steps are up to thirty times too large. Warm-up hides it."),
+    Bug("adamw", "adamw_update", "parameter *= 1 - lr * weight_decay", "parameter *= 1 - weight_decay",
+        "By how much does a weight shrink a step?",
+        "The decay is multiplied by the learning rate; without it a weight is gone after some steps, gradient or not."),
+    Bug("adamw", "adamw_update", "(np.sqrt(v_corrected) + eps)", "np.sqrt(v_corrected + eps)",
+        "Which is larger for a small gradient: 1e-8, or its root?",
+        "eps belongs outside of the root. Inside it is a hundred-thousandth, 1e-4, and parameters with small gradients "
+        "hardly move."),
+    Bug("adamw", "adamw_update", "m += (1 - beta1) * gradient", "m += gradient",
+        "A running mean of a constant should become that constant.",
+        "The new gradient has no weight of its own: m grows to 1 / (1 - beta1) of the gradient, ten times the step."),
     Bug("sqrt", "sqrt_backward", "(2 * out)", "(2 * out * out)",
         "What was saved: the input or the output?",
         "d sqrt(a)/da = 1 / (2 sqrt(a)), and out is sqrt(a) already."),

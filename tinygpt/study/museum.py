@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import sys
 import textwrap
 from types import FunctionType
 from typing import Any
 
+import numpy as np
+
+from tinygpt import optim
+from tinygpt.gradient_check import GradientCheckError, gradcheck
 from tinygpt.graph import Op
+from tinygpt.optim import adamw_update
 from tinygpt.study.bugs import Bug
-from tinygpt.study.samples import every_op
+from tinygpt.study.samples import SAMPLES, every_op
 
 
 def broken(bug: Bug) -> Op:
@@ -27,18 +31,57 @@ def broken(bug: Bug) -> Op:
     ('layernorm', True)
     """
     op = every_op()[bug.op]
-    function = function_of(bug)
-    names = dict(vars(sys.modules[op.backward.__module__]))
-    names[bug.function] = _compiled(source_with(bug), bug.function, function, names)
+    names = dict(vars(module_of(bug)))
+    names[bug.function] = broken_function(bug)
     backward = names[bug.function]
-    if op.backward is not function:  # the mistake is in a helper: the backward is to call that one
+    if bug.function != op.backward.__name__:  # the mistake is in a helper: the backward is to call that one
         backward = FunctionType(op.backward.__code__, names, op.backward.__name__, op.backward.__defaults__)
     return op._replace(backward=backward, kernel=None)
 
 
+def broken_function(bug: Bug) -> Any:
+    """The function that has the mistake in it."""
+    original = function_of(bug)
+    names = {**vars(sys.modules[original.__module__]), **vars(module_of(bug))}
+    exec(compile(source_with(bug), f"<museum: {bug.function}>", "exec"), names)
+    return names[bug.function]
+
+
+def complaint(bug: Bug) -> str:
+    """What finds the mistake says: the gradient check, or for AdamW the comparison with the right update."""
+    if bug.op == "adamw":
+        gap = update_gap(broken_function(bug), adamw_update)
+        return f"after five steps of adamw_update the parameters are off by {gap:.3g}"
+    op = broken(bug)
+    for sample in SAMPLES[bug.op]:
+        try:
+            gradcheck(sample.f(op), sample.arrays)
+        except (GradientCheckError, IndexError, ValueError) as error:
+            return str(error)
+    raise AssertionError(f"museum: nothing was found in {bug.op}")  # the tests see to it
+
+
+def update_gap(one: Any, other: Any) -> float:
+    """How far two AdamW updates are apart after five steps from the same beginning."""
+    rng = np.random.default_rng(1)
+    start, gradients = rng.standard_normal((4, 3)), 1e-3 * rng.standard_normal((5, 4, 3))
+    ends = []
+    for update in (one, other):
+        parameter, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
+        for step, gradient in enumerate(gradients, 1):
+            update(parameter, gradient, m, v, step, 1e-2, (0.9, 0.999), 1e-8, 0.1)
+        ends.append(parameter)
+    return float(np.max(np.abs(ends[0] - ends[1])))
+
+
+def module_of(bug: Bug) -> Any:
+    """The module whose names the exhibit's code knows."""
+    return optim if bug.op == "adamw" else sys.modules[every_op()[bug.op].backward.__module__]
+
+
 def function_of(bug: Bug) -> Any:
     """The right function, of the operation's own module or one that it imports from."""
-    return vars(sys.modules[every_op()[bug.op].backward.__module__])[bug.function]
+    return vars(module_of(bug))[bug.function]
 
 
 def source_with(bug: Bug) -> str:
@@ -58,9 +101,3 @@ def _without_docstring(source: str) -> str:
     first = body.body[0]
     lines = source.splitlines(keepends=True)
     return "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
-
-
-def _compiled(source: str, name: str, original: FunctionType, names: dict[str, Any]) -> FunctionType:
-    names = {**vars(importlib.import_module(original.__module__)), **names}
-    exec(compile(source, f"<museum: {name}>", "exec"), names)
-    return names[name]
