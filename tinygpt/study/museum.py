@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 from types import FunctionType
@@ -91,7 +92,10 @@ def source_with(bug: Bug) -> str:
     if len(lines) != 1 or source.count(bug.right) != 1:
         raise ValueError(f"museum: {bug.right!r} must be in {bug.function} once, got {source.count(bug.right)} times")
     changed = lines[0].replace(bug.right, bug.wrong)
-    return source.replace(lines[0], changed.split("  #")[0])  # a comment may give it away
+    code, _, comment = changed.partition("  # ")
+    marks = re.match(r"(\([^)]*\)[ :;]*)*", comment)  # step numbers and shapes stay; words may give it away
+    kept = f"  # {marks.group().rstrip(' :;')}" if marks and marks.group() else ""
+    return source.replace(lines[0], code + kept)
 
 
 def _without_docstring(source: str) -> str:
