@@ -107,7 +107,8 @@ def explain(options: argparse.Namespace) -> int:
 def exercise(options: argparse.Namespace) -> int:
     """tinygpt exercise"""
     if options.what is None:
-        print("exercises, in a course's order:\n  " + "\n  ".join(exercises.ORDER))
+        listed = textwrap.fill(", ".join(exercises.ORDER), 100, initial_indent="  ", subsequent_indent="  ")
+        print(f"exercises, in a course's order:\n{listed}")
         return 0
     if options.what == "check":
         results = submissions.grade_all([Path(file) for file in options.files] or [Path(".")], options.time_limit)

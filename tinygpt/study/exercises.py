@@ -16,8 +16,12 @@ from typing import NamedTuple
 
 from tinygpt.study.samples import SAMPLES, every_op
 
-OPERATIONS = ("linear", "gelu", "softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
-              "gelu_linear", "linear_cross_entropy")  # fmt: skip
+OPERATIONS = (
+    "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "tanh", "relu", "maximum", "where",
+    "sum", "mean", "var", "max", "reshape", "transpose", "broadcast_to", "concatenate", "getitem", "astype", "matmul",
+    "linear", "gelu", "softmax", "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
+    "gelu_linear", "linear_cross_entropy",
+)  # fmt: skip
 ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # as a course would have them; each can be done without the others
 
 

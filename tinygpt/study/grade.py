@@ -46,8 +46,9 @@ def grade(path: Path) -> dict[str, Any]:
     own = [name for name in found if getattr(names[exercise(name).asked], "__globals__", None) is not None
            and names[exercise(name).asked].__code__.co_filename == str(path)]  # fmt: skip
     if len(own) != 1:
-        asked = ", ".join(exercise(name).asked for name in ORDER)
-        return {**result, "problem": f"the file must define one of {asked}; it defines {len(own)} of them"}
+        got = f"{len(own)} such functions" if own else "none"
+        problem = f"the file must define what one exercise asks for, such as linear_backward, and it defines {got}"
+        return {**result, "problem": problem}
     name = own[0]
     result["exercise"] = name
     grader = _grade_operation if name in OPERATIONS else {"adamw": _grade_adamw, "bpe_merge": _grade_merge}[name]
