@@ -90,7 +90,7 @@ def _add_train(commands) -> None:
         "train",
         "Train a GPT-2 on the bundled bedtime stories, or on your own text.",
         "examples:\n"
-        "  tinygpt train                                    two to three minutes on two cores, into runs/tiny\n"
+        "  tinygpt train                                    a minute on two cores, into runs/tiny\n"
         "  tinygpt train --data book.txt --out runs/book    your own text\n"
         "  tinygpt train --out runs/book --resume           go on after Ctrl-C\n"
         "  tinygpt train --preset shakespeare-char --data tinyshakespeare.txt\n"
