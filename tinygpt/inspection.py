@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
-from tinygpt.durable import atomic_open
 from tinygpt.ops.attention import attention_forward
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu import gelu
 from tinygpt.ops.reductions import softmax_forward
+from tinygpt.pictures import new_figure, save
 from tinygpt.sampling import likeliest
 
 
@@ -122,18 +122,13 @@ def draw(seen: Seen, texts: Sequence[str], decode: Any, folder: Path) -> list[Pa
     ValueError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError('inspect: drawing needs matplotlib: pip install "tinygpt[plot]"') from None
+    pictures = {name: new_figure("inspect: drawing") for name in ("attention.png", "predictions.png")}
     folder.mkdir(parents=True, exist_ok=True)
     labels = [_shown(text) for text in texts]
-    pictures = {"attention.png": Figure(), "predictions.png": Figure()}
     _draw_attention(pictures["attention.png"], seen.attention, labels)
     _draw_predictions(pictures["predictions.png"], seen, labels, decode)
     for name, figure in pictures.items():
-        with atomic_open(folder / name) as file:
-            figure.savefig(file, format="png", dpi=110)
+        save(figure, folder / name)
     return [folder / name for name in pictures]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tinygpt.autograd import Tensor, apply, no_grad
-from tinygpt.durable import atomic_open
 from tinygpt.graph import Op
+from tinygpt.pictures import new_figure, save
 from tinygpt.runtime import implementation
 from tinygpt.study.checks import BOUNDS, STEPS, Finding, errors_by_step, input_names
 from tinygpt.study.samples import Sample
@@ -47,11 +47,9 @@ def draw_sweep(checked: Sequence[tuple[Op, Sequence[Sample]]], path: Path) -> No
     ValueError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError('gradcheck: --sweep needs matplotlib: pip install "tinygpt[plot]"') from None
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure("gradcheck: --sweep")
+    figure.set_size_inches(9, 6)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots()
     for op, samples in checked:
         for name, errors in zip(input_names(op, len(samples[0].arrays)), _sweep(op, samples[0]), strict=True):
@@ -61,8 +59,7 @@ def draw_sweep(checked: Sequence[tuple[Op, Sequence[Sample]]], path: Path) -> No
     axes.grid(alpha=0.3)
     if len(checked) <= 8:
         axes.legend(fontsize=8)
-    with atomic_open(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+    save(figure, path)
 
 
 def _sweep(op: Op, sample: Sample) -> list[list[float]]:
