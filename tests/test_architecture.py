@@ -49,8 +49,9 @@ RUNS = {
 MAY_IMPORT = {
     "runtime": set(),
     "bfloat16": set(),
-    "buffers": set(),
-    "compiler": set(),
+    "guard": set(),
+    "buffers": {"guard"},
+    "compiler": {"guard"},
     "kernels": {"bfloat16", "buffers", "compiler", "kernels"},
     "durable": set(),
     "swap": {"durable"},
