@@ -84,7 +84,7 @@ def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, 
     check_ids(f"{who}: targets", targets[counts], n_vocab)
     if not counts.any():
         raise ValueError(f"{who}: no target counts: all {targets.size} are ignore_index = {ignore_index}")
-    return np.array(targets, np.int64, order="C")
+    return targets.astype(np.int64)
 
 
 CROSS_ENTROPY = Op(

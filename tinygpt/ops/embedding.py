@@ -55,13 +55,13 @@ def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
     wrong = (ids < 0) | (ids >= n_vocab)
     if wrong.any():
         raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}")
-    return np.array(ids, np.int64, order="C")
+    return ids.astype(np.int64)
 
 
 def integers(who: str, ids: Any) -> np.ndarray:
-    """`ids` as an array of whichever integer type they have, or an error that says what is wrong with them."""
+    """A copy of `ids`, of whichever integer type they have, or an error that says what is wrong with them."""
     try:
-        ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
+        ids = np.array(ids.data if isinstance(ids, Tensor) else ids, order="C")
     except ValueError:  # NumPy says "inhomogeneous shape"
         raise ValueError(f"{who} must be a rectangular array, got rows of different lengths; pad them") from None
     if ids.size == 0 and ids.dtype.kind == "f":
