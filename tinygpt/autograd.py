@@ -91,7 +91,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     arrays = [tensor.data for tensor in tensors]
     for array, tensor in zip(arrays, tensors, strict=True):
         if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
-            raise ValueError(_replaced(op.name, tensor))
+            raise ValueError(_replaced(op.name, tensor, tensor.node))
     attrs = op.settled(arrays, attrs)
     rule = rule_of(op, arrays, attrs)
     out, saved = rule.forward(arrays, attrs, parents)
@@ -105,8 +105,8 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     return Tensor(out, _node=node)
 
 
-def _replaced(who: str, tensor: Tensor) -> str:
-    node, got = tensor.node, f"{tensor.dtype} {tensor.shape}"
+def _replaced(who: str, tensor: Tensor, node: Node) -> str:
+    got = f"{tensor.dtype} {tensor.shape}"
     return (
         f"{who}: a tensor that requires gradients was made as {node.dtype} {node.shape}, and its data is now {got}; "
         "make a new Tensor of the new array"

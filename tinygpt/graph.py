@@ -111,10 +111,10 @@ class Node:
 
     def lend(self) -> Loan:
         """Memory for a share of this gradient that is computed ahead: its own place if that is free."""
-        free = self.memory is not None and self.grad is None and (self.tenant is None or self.tenant() is None)
-        loan = Loan(self.memory if free else buffers.empty(self.shape, self.dtype))
-        if free:
-            self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
+        if self.memory is None or self.grad is not None or (self.tenant is not None and self.tenant() is not None):
+            return Loan(buffers.empty(self.shape, self.dtype))
+        loan = Loan(self.memory)
+        self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
         return loan
 
     def reclaim(self, returned: Loan | None = None) -> None:
@@ -127,10 +127,10 @@ class Node:
     def slot(self) -> Slot:
         """Memory for one more share of a leaf's gradient: from now on it counts as written."""
         self.reclaim()
-        written = self.grad is not None
-        if not written:
-            self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
-        return Slot(self.grad, add=written)
+        if self.grad is not None:
+            return Slot(self.grad, add=True)
+        self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
+        return Slot(self.grad, add=False)
 
     def deposit(self, cell: GradientCell) -> None:
         """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""

@@ -210,7 +210,7 @@ class AdamW:
 
     def _begin(self, parameters: list[Tensor]) -> None:
         """Moments of zero, side by side in the parameters' order: one array for each dtype and moment."""
-        sizes = Counter()
+        sizes: Counter[np.dtype] = Counter()
         for parameter in parameters:
             sizes[parameter.dtype] += parameter.size
         moments = {dtype: np.zeros((2, size), dtype) for dtype, size in sizes.items()}
