@@ -263,7 +263,8 @@ class Trainer:
         }
         with checkpoint.swap_in(self.run / "last") as folder:
             self.model.save_pretrained(folder, self.data.tokenizer)
-            checkpoint.save_training_state(folder, self.optimizer.state_dict(), info)
+            state = self.optimizer.state_dict() | {"weights": self.model.flat_parameters}
+            checkpoint.save_training_state(folder, state, info)
 
     def _restore(self, last: Path) -> None:
         tensors, info = checkpoint.load_training_state(last)
@@ -272,6 +273,8 @@ class Trainer:
                 f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
                 "now; restore the text, or start a new run with --init-from"
             )
+        if (weights := tensors.pop("weights", None)) is not None:  # of one moment with the rest, even in a copy that
+            self.model.flat_parameters[:] = weights  # was made during a save; older runs have none
         self.optimizer.load_state_dict(tensors)
         self.model.generator.bit_generator.state = info["generator"]
         self.step, self.best_loss = info["step"], info["best_loss"]
