@@ -23,12 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tinygpt.locks import fcntl, lock_file, lock_folder
+from tinygpt.locks import PARTIAL, fcntl, lock_file, lock_folder, one_writer
 
 __all__ = ["atomic_open", "atomic_write", "create_temporary", "explain_full_disk", "lock_folder"]
-__all__ += ["remove_leftovers", "sync_folder"]
+__all__ += ["one_writer", "remove_leftovers", "sync_folder"]
 
-PARTIAL = ".tinygpt-partial"  # how the names of temporary files end
 LEFTOVER_AGE = 24 * 3600.0  # seconds after which a temporary file counts as a leftover where there are no locks
 _LONGEST_NAME = 100  # bytes of a file's name that its temporary file repeats; file systems allow 143 to 255 in all
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # full, over a limit, over a quota
@@ -72,9 +71,11 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileExistsError(f"atomic_open: {path} must be an ordinary file, got a folder or a device; choose a name")
     remove_leftovers(target.parent, _stem(target))
     descriptor, temporary = create_temporary(target)
+    writer = os.getpid()
     try:
         with open(descriptor, "wb") as file:
             yield file
+            _require_writer(writer, path)
             file.flush()
             os.fsync(file.fileno())
             if fcntl is not None:
@@ -83,9 +84,15 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.replace(temporary, target)  # Windows renames only what is closed
         sync_folder(target.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        if os.getpid() == writer:
+            temporary.unlink(missing_ok=True)
         explain_full_disk(error, f"atomic_open: cannot write {path}", "any file of that name is unchanged")
         raise
+
+
+def _require_writer(writer: int, path: str | os.PathLike[str]) -> None:
+    if os.getpid() != writer:
+        raise BlockingIOError(f"atomic_open: {path} is written by process {writer}; its forked child may not finish it")
 
 
 def create_temporary(target: Path) -> tuple[int, Path]:

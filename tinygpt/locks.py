@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 try:
@@ -20,10 +22,13 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FolderLock", "lock_file", "lock_folder"]
+__all__ = ["OWNER_FILE", "PARTIAL", "FolderLock", "lock_file", "lock_folder", "one_writer"]
 
+OWNER_FILE = "owner.json"  # what a folder holds while a process owns it; see `ownership.py`
+PARTIAL = ".tinygpt-partial"  # how the names of what is not whole yet end
 _FORKING = threading.Lock()  # no fork between the opening of a folder and its entry below
 _OPEN: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+_THREAD = threading.local()  # .writing: the folders of `one_writer`
 
 
 class FolderLock:
@@ -124,6 +129,63 @@ def lock_folder(locks: contextlib.ExitStack, folder: Path, wait: bool) -> bool:
     except (FileNotFoundError, BlockingIOError):
         return False
     return True
+
+
+@contextlib.contextmanager
+def one_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """
+    Write several files that belong together into a folder, while no other process or thread does; may be nested.
+
+    Parameters
+    ----------
+    folder : path
+        Created if it is missing. Whoever comes second waits. A folder that `swap_in` fills is its writer's own.
+
+    Raises
+    ------
+    BlockingIOError
+        If the folder is a run that is being trained.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent, one_writer(Path(parent) / "tokenizer") as _:
+    ...     with one_writer(Path(parent) / "tokenizer"):
+    ...         print(os.listdir(parent))
+    ['tokenizer']
+    """
+    folder = Path(os.path.realpath(folder))
+    writing: set[Path] = _THREAD.__dict__.setdefault("writing", set())
+    if folder in writing or folder.name.endswith(PARTIAL):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    created = not folder.exists()
+    lock = _wait_for(folder)
+    writing.add(folder)
+    try:
+        yield
+    except BaseException:
+        if created:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing was written
+        raise
+    finally:
+        writing.discard(folder)
+        lock.close()
+
+
+def _wait_for(folder: Path) -> FolderLock:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return FolderLock(folder)
+        except FileNotFoundError:
+            continue
+        except BlockingIOError:
+            if (folder / OWNER_FILE).exists():
+                raise BlockingIOError(f"{folder} is a run that is being trained; choose another folder") from None
+            time.sleep(0.02)
 
 
 def lock_file(descriptor: int) -> bool | None:

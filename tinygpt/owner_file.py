@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygpt.durable import create_temporary
-from tinygpt.process_identity import Process, this_process
+from tinygpt.locks import OWNER_FILE, PARTIAL
+from tinygpt.process_identity import Process, is_alive, this_process
 
-OWNER_FILE = "owner.json"
 _LARGEST = 1 << 16  # bytes
 _KINDS = {"host": str, "pid": int, "since": str, "machine": str, "boot": str, "namespace": str, "start": str,
           "folder": str, "device": int, "inode": int, "written": int, "locked": bool, "token": str}  # fmt: skip
@@ -222,7 +222,7 @@ def remove_owner_file(folder: Path, found: Found) -> None:
     []
     """
     path = folder / OWNER_FILE
-    aside = path.with_name(f"{OWNER_FILE}.{secrets.token_hex(8)}.tinygpt-partial")  # deleted with the other leftovers
+    aside = path.with_name(f"{OWNER_FILE}.{secrets.token_hex(8)}{PARTIAL}")  # deleted with the other leftovers
     try:
         os.rename(path, aside)  # of two that remove it, one finds it
     except FileNotFoundError:
@@ -236,6 +236,36 @@ def remove_owner_file(folder: Path, found: Found) -> None:
             os.replace(aside, path)
             return
     aside.unlink()
+
+
+def is_copy(found: Found, owner: Owner, folder: Path) -> bool:
+    """Whether an owner file came here with a copy of its folder; the docstring of `ownership.py` says what decides."""
+    there = os.stat(folder)
+    if this_process().on_host_of(owner.process):
+        moved = os.path.normcase(folder) != os.path.normcase(owner.folder)
+        return moved and (there.st_dev, there.st_ino) != (owner.device, owner.inode)
+    return there.st_ino != owner.inode and abs(found.modified - owner.written) > 2  # FAT counts in two seconds
+
+
+def may_be_owned(folder: Path) -> bool:
+    """
+    Whether the owner file of a folder names a process that lives, or that cannot be seen from here.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     before = may_be_owned(Path(folder))
+    ...     _ = create_owner_file(Path(folder), describe_owner(Path(folder), locked=False))
+    ...     before, may_be_owned(Path(folder))
+    (False, True)
+    """
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        found = read_owner_file(folder)
+        owner = found and found.owner
+        if found and owner and not is_copy(found, owner, folder):
+            return not this_process().on_host_of(owner.process) or is_alive(owner.process) is not False
+    return False
 
 
 def _printable(text: str) -> str:

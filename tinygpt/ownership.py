@@ -36,14 +36,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinygpt.durable import PARTIAL, explain_full_disk, remove_leftovers
-from tinygpt.locks import FolderLock
+from tinygpt.durable import explain_full_disk, remove_leftovers
+from tinygpt.locks import OWNER_FILE, PARTIAL, FolderLock
 from tinygpt.owner_file import (
-    OWNER_FILE,
     Found,
     Owner,
     create_owner_file,
     describe_owner,
+    is_copy,
     read_owner_file,
     remove_owner_file,
 )
@@ -271,7 +271,7 @@ def _reason_to_refuse(found: Found, folder: Path, run: Path, locked: bool) -> st
         return None if locked else (f"train: {path} must name the owner of {run}, and is damaged; if no process trains "
                                     "there, delete it")  # fmt: skip
     same_host = here.on_host_of(owner.process)
-    if _is_copy(found, owner, folder, same_host) or (same_host and locked and owner.locked):
+    if is_copy(found, owner, folder) or (same_host and locked and owner.locked):
         return None  # an owner that lived would hold the lock
     alive = is_alive(owner.process) if same_host else None
     if same_host and owner.process == here:
@@ -280,15 +280,6 @@ def _reason_to_refuse(found: Found, folder: Path, run: Path, locked: bool) -> st
         return (f"train: {run} is owned by {owner}, and whether that still runs cannot be seen from here; if it does "
                 f"not, delete {path}")  # fmt: skip
     return f"train: {run} is owned by {owner}; wait for it to end, stop it, or choose another --out" if alive else None
-
-
-def _is_copy(found: Found, owner: Owner, folder: Path, same_host: bool) -> bool:
-    """Whether an owner file came here with a copy of the folder that it belongs to; the module's docstring says why."""
-    there = os.stat(folder)
-    if same_host:
-        moved = os.path.normcase(folder) != os.path.normcase(owner.folder)
-        return moved and (there.st_dev, there.st_ino) != (owner.device, owner.inode)
-    return there.st_ino != owner.inode and abs(found.modified - owner.written) > 2  # FAT counts in two seconds
 
 
 @contextlib.contextmanager

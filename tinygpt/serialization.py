@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tinygpt import bfloat16
-from tinygpt.durable import atomic_open, atomic_write
+from tinygpt.durable import atomic_open, atomic_write, one_writer
 from tinygpt.swap import read_whole
 
 _NAMES = {  # safetensors' name of a dtype, by NumPy's
@@ -66,9 +66,9 @@ def save_training_state(
     """
     directory = Path(directory)
     text = json.dumps(dict(info), indent=2, sort_keys=True) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    write_tensors(directory / "training_state.safetensors", tensors, {"info": text})
-    atomic_write(directory / "training_state.json", text)
+    with one_writer(directory):
+        write_tensors(directory / "training_state.safetensors", tensors, {"info": text})
+        atomic_write(directory / "training_state.json", text)
 
 
 def load_training_state(directory: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
