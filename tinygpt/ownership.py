@@ -222,19 +222,20 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _lock(folder: Path, run: Path) -> FolderLock:
     """The folder's lock, or an error that says who has it."""
-    try:
-        return FolderLock(folder)
-    except BlockingIOError:
-        pass
     deadline = time.monotonic() + _PATIENCE
-    who = "another process"
-    while time.monotonic() < deadline:
-        found = read_owner_file(folder)
-        owner = found and found.owner
+    who = ""
+    while not who:
+        try:
+            return FolderLock(folder)
+        except BlockingIOError:
+            found = read_owner_file(folder)
+            owner = found and found.owner
         if owner and not (this_process().on_host_of(owner.process) and is_alive(owner.process) is False):
             who = str(owner)
-            break
-        time.sleep(0.02)  # its owner file is not there yet, or is still that of one before
+        elif time.monotonic() > deadline:
+            who = "another process"
+        else:  # its owner file is not there yet, or the process that the file names is just ending
+            time.sleep(0.02)
     raise BlockingIOError(f"train: {run} is owned by {who}; wait for it to end, stop it, or choose another --out")
 
 

@@ -128,9 +128,8 @@ def train(
         if not resume and not owner.is_new():
             raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
         trainer = Trainer(settings, run, resume, progress, owner)
-        owning.enter_context(products_in(settings.precision))
-        interrupt = owning.enter_context(Interrupt())
-        return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
+        with Interrupt() as interrupt, products_in(settings.precision):
+            return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
 
 
 @contextlib.contextmanager
