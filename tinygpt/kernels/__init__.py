@@ -22,7 +22,6 @@ What to know before changing anything here
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,17 +31,22 @@ from typing import Any
 # awake between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000000")
 
-import numba
 import numpy as np
 
 from tinygpt import runtime
-from tinygpt.compiler import Compiler
+from tinygpt.compiler import Compiler, numba
+from tinygpt.kernels import processor
 
 # Loops start in microseconds on OpenMP, in a tenth of a millisecond on Numba's own layer.
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
-compiler = Compiler("kernels", sorted(Path(__file__).parent.glob("*.py")))
+compiler = Compiler(
+    "kernels",
+    [Path(__file__).parent],
+    facts=processor.facts(),
+    notice="compiling kernels as they are needed, once: half a minute for a training step",
+)
 ZERO, ALONG_K, ACROSS = np.int64(0), np.bool_(True), np.bool_(False)
 
 kernel, parallel, inlined = compiler.float_kernel, compiler.parallel_kernel, compiler.inlined
@@ -54,16 +58,10 @@ def threads(most: int | None = None) -> int:
 
     Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
     """
-    _announce_once()
     count = most or min(runtime.num_threads(), numba.config.NUMBA_NUM_THREADS)
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
     return count
-
-
-@functools.cache
-def _announce_once() -> None:
-    compiler.announce("kernels", "compiling kernels as they are needed, once: half a minute for a training step")
 
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
