@@ -49,7 +49,8 @@ RUNS = {
 MAY_IMPORT = {
     "runtime": set(),
     "bfloat16": set(),
-    "buffers": set(),
+    "pages": set(),
+    "buffers": {"pages"},
     "kernel_cache": {"user_cache"},
     "compiler": {"kernel_cache", "user_cache"},
     "kernels": {"bfloat16", "buffers", "compiler", "kernels"},

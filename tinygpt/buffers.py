@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt import runtime
+from tinygpt.pages import new_pages
 
 _SMALLEST = 2**16  # bytes: below this NumPy's own memory is as good
-_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
 class Pool:
@@ -75,9 +75,7 @@ class Pool:
                 piece = free.pop()[0]
                 self.kept -= rounded
             else:
-                piece = mmap.mmap(-1, rounded)
-                if _HUGE_PAGES is not None:
-                    piece.madvise(_HUGE_PAGES)
+                piece = new_pages(rounded)
                 self.allocated += 1
             self.in_use += rounded
             self._clock += rounded
