@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import threading
 import weakref
 from collections import defaultdict
@@ -120,6 +121,8 @@ def _poisoned(array: np.ndarray) -> np.ndarray:
 
 pool = Pool()
 empty = pool.empty
+if hasattr(os, "register_at_fork"):  # a thread that is not in the child may have held the lock
+    os.register_at_fork(after_in_child=lambda: setattr(pool, "_lock", threading.RLock()))
 
 
 def copied(array: np.ndarray) -> np.ndarray:

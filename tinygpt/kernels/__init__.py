@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is
 # awake between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
@@ -36,6 +36,7 @@ import numpy as np
 from tinygpt import runtime
 from tinygpt.compiler import Compiler, numba
 from tinygpt.kernels import processor
+from tinygpt.launch import launcher
 
 # Loops start in microseconds on OpenMP, in a tenth of a millisecond on Numba's own layer.
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
@@ -47,9 +48,15 @@ compiler = Compiler(
     facts=processor.facts(),
     notice="compiling kernels as they are needed, once: half a minute for a training step",
 )
+Function = TypeVar("Function", bound=Callable)
 ZERO, ALONG_K, ACROSS = np.int64(0), np.bool_(True), np.bool_(False)
 
-kernel, parallel, inlined = compiler.float_kernel, compiler.parallel_kernel, compiler.inlined
+kernel, inlined = compiler.float_kernel, compiler.inlined
+
+
+def parallel(function: Function) -> Function:
+    """Compile a function whose `prange` loops are shared among threads; see `launch.py` for when it may be called."""
+    return launcher(compiler.parallel_kernel(function))
 
 
 def threads(most: int | None = None) -> int:
