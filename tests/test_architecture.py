@@ -113,6 +113,7 @@ MAY_IMPORT = {
         "tokenizer",
     },
     "machine_commands": {"doctor", "kernels", "warmup"},
+    "ctrl_c": set(),
     "commands": RUNS | {"gutenberg", "ledger"},
     "model_commands": RUNS | {"completion", "inspection", "sampling"},
     "model_arguments": {"arguments"},
@@ -122,6 +123,7 @@ MAY_IMPORT = {
     "tokenizer_commands": {"documents", *TEXT},
     "cli": {
         "arguments",
+        "ctrl_c",
         "commands",
         "machine_commands",
         "model_arguments",
