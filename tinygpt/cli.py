@@ -97,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "warmup", "machine_commands.warmup", "Compile everything now, so that no run has to wait."
     )
     add_quiet(warmup)
+    _add_cache(commands)
     return parser
 
 
@@ -151,6 +152,25 @@ def _add_train(commands) -> None:
 
 def _recipe(what: str, default: str = "the preset's") -> str:
     return f"{what} (default: {default})"
+
+
+def _add_cache(commands) -> None:
+    cache = add_command(
+        commands,
+        "cache",
+        "cache_commands.cache",
+        "Show what tinygpt keeps for later: compiled kernels and downloads; or remove it.",
+        "Nothing of it is needed: kernels are compiled again, downloads fetched again. It lies in\n"
+        "$XDG_CACHE_HOME/tinygpt or ~/.cache/tinygpt, kernels in $NUMBA_CACHE_DIR/tinygpt if that\n"
+        "variable is set. Relative paths are ignored.\n"
+        "\nexamples:\n"
+        "  tinygpt cache\n"
+        "  tinygpt cache --clear old        kernels of other versions and processors only\n",
+    )
+    cache.add_argument("--clear", nargs="?", const="kernels", choices=("old", "kernels", "downloads", "all"),
+                       metavar="WHAT", help="remove files that tinygpt made: old (kernels of other versions), kernels "
+                       "(the default), downloads, or all")  # fmt: skip
+    cache.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def _add_data(commands) -> None:

@@ -122,14 +122,7 @@ class Compiler:
 
     def trouble(self) -> str:
         """Why compiled code is not kept, as far as is known now; empty where it is kept."""
-        if self.folder is None or self._files is None:
-            return self.reason
-        try:
-            make_folder(self.folder)
-            fault = distrust(self.folder)
-        except OSError as error:
-            return str(error)
-        return f"{self.folder} {fault}" if fault else self._files.trouble
+        return self.reason if self.folder is None or self._files is None else self._files.check()
 
     def _usable_folder(self) -> Path | None:
         if numba.config.DISABLE_JIT:

@@ -89,6 +89,20 @@ class KernelFolder:
                 os.unlink(temporary)
             raise
 
+    def check(self) -> str:
+        """Why files cannot be kept here; empty where they can."""
+        if self.path is None:
+            return "there is no folder"
+        try:
+            make_folder(self.path)
+            fault = distrust(self.path)
+            if not fault:
+                with tempfile.TemporaryFile(suffix=PARTIAL, dir=self.path) as file:
+                    file.write(bytes(2**20))
+        except OSError as error:
+            return str(error)
+        return f"{self.path} {fault}" if fault else self.trouble
+
 
 class KernelCache:
     """

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from tinygpt.durable import explain_full_disk, lock_folder, sync_folder
 from tinygpt.tokenizer.published import PUBLISHED, PublishedFile
-from tinygpt.user_cache import cache_folder
+from tinygpt.user_cache import cache_folder, make_folder
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
@@ -72,8 +72,7 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.hostname or re.search(r"\s", base_url):
         raise ValueError(f"fetch: the base address must begin with http(s)://, got {base_url!r}; e.g. {BASE_URL}")
-    folder = cache_folder("tokenizers") / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(cache_folder("tokenizers") / name)
     with ExitStack() as locks:
         if not lock_folder(locks, folder, wait=False):
             if progress:
