@@ -26,6 +26,7 @@ import numpy as np
 from tinygpt import runtime
 from tinygpt.buffers import Slot
 from tinygpt.graph import WRITTEN, Node, Op
+from tinygpt.launch import kernels_may_run
 
 Destination = Callable[[], Slot]
 
@@ -59,7 +60,7 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
         What the op is about to be called with: a kernel may leave some inputs to the reference.
     """
     implementation = runtime.current_implementation()
-    if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least:
+    if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least or not kernels_may_run():
         return _reference(op)
     kernel = importlib.import_module(op.kernel) if isinstance(op.kernel, str) else op.kernel
     if not getattr(kernel, "accepts", _anything)(*arrays, **attrs):
@@ -70,7 +71,7 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
 
 def kernel_for(name: str, *arrays: np.ndarray) -> Any:
     """The kernel module of this name, for work outside of the graph such as AdamW's; None: the reference shall run."""
-    if runtime.current_implementation() == "numpy":
+    if runtime.current_implementation() == "numpy" or not kernels_may_run():
         return None
     fit = all(array.dtype == np.float32 and array.flags.carray for array in arrays)
     return importlib.import_module(name) if fit else None
