@@ -47,7 +47,8 @@ RUNS = {
     *TEXT,
 }
 MAY_IMPORT = {
-    "runtime": set(),
+    "scope": set(),
+    "runtime": {"scope"},
     "bfloat16": set(),
     "buffers": set(),
     "compiler": set(),
@@ -64,7 +65,7 @@ MAY_IMPORT = {
     "graph": {"buffers"},
     "twin": {"buffers", "graph"},
     "tensor_methods": {"autograd"},  # for type checkers only
-    "autograd": {"buffers", "graph", "tensor_methods", "twin"},
+    "autograd": {"buffers", "graph", "scope", "tensor_methods", "twin"},
     "gradient_check": ENGINE,
     "ops": {"ops", *ENGINE},
     "functional": {"ops"},

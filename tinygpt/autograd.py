@@ -6,8 +6,6 @@ The graph behind them, and the walk back through it, is in `graph.py`; the opera
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,20 +14,19 @@ import numpy as np
 from tinygpt import runtime
 from tinygpt.buffers import copied
 from tinygpt.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.scope import Block, Setting
 from tinygpt.tensor_methods import TensorMethods
 from tinygpt.twin import rule_of
 
-
-class _Recording(threading.local):
-    enabled = True
+_recording = Setting("recording", True)
 
 
-_recording = _Recording()
-
-
-class no_grad(contextlib.ContextDecorator):
+class no_grad(Block):
     """
     Record nothing inside the block, or inside the decorated function: results do not require gradients.
+
+    It holds for this thread, for the asyncio task, and in a generator while the generator runs: see `scope.py`.
+    Generator functions, coroutine functions and async generator functions may be decorated too.
 
     Examples
     --------
@@ -41,18 +38,7 @@ class no_grad(contextlib.ContextDecorator):
     """
 
     def __init__(self) -> None:
-        self._before: list[bool] = []
-
-    def __enter__(self) -> no_grad:
-        self._before.append(_recording.enabled)
-        _recording.enabled = False
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        _recording.enabled = self._before.pop()
-
-    def _recreate_cm(self) -> no_grad:
-        return no_grad()  # a decorated function may be running in several threads
+        super().__init__(_recording, False)
 
 
 def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
@@ -81,7 +67,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     array([2., 6.], dtype=float32)
     """
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
-    parents = tuple(tensor.node if _recording.enabled else None for tensor in tensors)
+    parents = tuple([tensor.node for tensor in tensors]) if _recording.get() else (None,) * len(tensors)
     arrays = [tensor.data for tensor in tensors]
     rule = rule_of(op, arrays, attrs)
     out, saved = rule.forward(arrays, attrs, parents)
