@@ -63,7 +63,9 @@ MAY_IMPORT = {
     "user_cache": set(),
     "tokenizer": {"compiler", "durable", "tokenizer", "user_cache"},
     "graph": {"buffers"},
-    "twin": {"buffers", "graph"},
+    "contract": {"graph", "scope"},
+    "rounding": set(),
+    "twin": {"buffers", "contract", "graph", "rounding"},
     "tensor_methods": {"autograd"},  # for type checkers only
     "autograd": {"buffers", "graph", "scope", "tensor_methods", "twin"},
     "gradient_check": ENGINE,

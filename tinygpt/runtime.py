@@ -172,3 +172,10 @@ def kernel_tolerance(float64: bool = False) -> float:
     if float64:
         return 1e-10
     return 2e-2 if _process["precision"] == "medium" else 1e-4
+
+
+def unit_of_rounding(float64: bool = False) -> float:
+    """By what share of itself a number may be rounded in the kernels, and as the precision of products has it."""
+    if float64:
+        return 2.0**-53
+    return 2.0**-9 if _process["precision"] == "medium" else 2.0**-24
