@@ -22,11 +22,22 @@ import numpy as np
 from tinygpt.graph import Op, arrays_in
 from tinygpt.scope import Setting
 
-watch = Setting("watch", None)  # the exception to raise, where operations are watched: gradcheck sets it
+watch = Setting("watch", None)  # what `twin.rule_of` lets look at operations, a `Contract` for one: gradcheck sets it
 _ADD_TO_GRADIENTS = {"recompute"}  # their backward runs a graph of its own, which must run once
 
 
-def watched(op: Op, error: type[Exception]) -> Op:
+class Contract:
+    """A watch that raises `error` where an operation breaks the contract."""
+
+    def __init__(self, error: Callable[[str], Exception]) -> None:
+        self.error = error
+
+    def operation(self, op: Op) -> Op:
+        """`op`, watched."""
+        return watched(op, self.error)
+
+
+def watched(op: Op, error: Callable[[str], Exception]) -> Op:
     """
     `op`, raising `error` where forward or backward break the contract.
 
@@ -59,7 +70,7 @@ def run_twice(
     who: str,
     run: Callable[[], Any],
     given: Mapping[str, Any],
-    error: type[Exception],
+    error: Callable[[str], Exception],
     compared: Callable[[Any], Any] = lambda result: result,
 ) -> Any:
     """
@@ -72,7 +83,8 @@ def run_twice(
     run : callable
     given : mapping of str to array, or tuple, list or dict of arrays
         What it may read, by the name that an error gives it.
-    error : exception class
+    error : callable
+        From a message to the exception to raise.
     compared : callable, optional
         The part of a result that must be the same in both calls; all of it by default.
     """
@@ -88,7 +100,7 @@ def run_twice(
     return first
 
 
-def run_once(who: str, run: Callable[[], Any], given: Mapping[str, Any], error: type[Exception]) -> Any:
+def run_once(who: str, run: Callable[[], Any], given: Mapping[str, Any], error: Callable[[str], Exception]) -> Any:
     """The result of `run()`, or `error` where it has changed what it was `given`."""
     before = {name: _copies(value) for name, value in given.items()}
     result = run()

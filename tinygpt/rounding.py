@@ -22,6 +22,7 @@ import numpy as np
 _EXACT = {"maximum", "minimum", "fmax", "fmin", "negative", "positive", "absolute", "sign", "copysign", "floor", "ceil",
           "rint", "trunc"}  # fmt: skip
 _RUNS = 8
+_FLOAT64 = 2.0**-53
 _SMALLEST = 2.0**-40  # float64 cannot show smaller ones: they are taken from larger ones, in proportion
 
 
@@ -108,3 +109,32 @@ def _entering(value: Any, unit: float, rng: np.random.Generator) -> Any:
         return value
     array = array.astype(np.float64)
     return _rounded(array * (1 + unit * rng.standard_normal(array.shape)), unit, rng)
+
+
+class Perturbation:
+    """
+    Makes every operation of a graph a little off, in float64, while it is the `watch` (see `contract.py`).
+
+    Attributes
+    ----------
+    share : float
+        The effect of float64's own rounding, as a share of the effect that shows: smaller changes would be lost.
+    """
+
+    share = _FLOAT64 / _SMALLEST
+    error = None
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def operation(self, op: Any) -> Any:
+        """`op`, whose forward is off."""
+
+        def forward(*arrays: Any, **attrs: Any) -> Any:
+            out, saved = op.forward(*(self._entering(array) for array in arrays), **attrs)
+            return np.array(out), saved
+
+        return op._replace(forward=forward, kernel=None)
+
+    def _entering(self, array: Any) -> Any:
+        return _rounded(array, _SMALLEST, self._rng) if array.dtype == np.float64 else array

@@ -62,9 +62,9 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
     arrays, attrs
         What the op is about to be called with: a kernel may leave some inputs to the reference.
     """
-    error = watch.get()
-    if error is not None:
-        op = watched(op, error)
+    watcher = watch.get()
+    if watcher is not None:
+        op = watcher.operation(op)
     implementation = runtime.current_implementation()
     if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least:
         return _reference(op)
@@ -73,7 +73,7 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
         return _reference(op)
     rule = _kernel(op, kernel)
     if implementation == "kernels":
-        return rule if error is None else _watched(op.name, rule, error)
+        return rule if watcher is None else _watched(op.name, rule, watcher.error)
     return _both(op, rule)
 
 
@@ -160,7 +160,7 @@ def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tup
     return into, later
 
 
-def _watched(name: str, rule: Rule, error: type[Exception]) -> Rule:
+def _watched(name: str, rule: Rule, error: Callable[[str], Exception]) -> Rule:
     """A kernel's rule, which must not write into what it is given. Its backward adds into slots: it runs once."""
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
