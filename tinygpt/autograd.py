@@ -14,11 +14,12 @@ import numpy as np
 from tinygpt import runtime
 from tinygpt.buffers import copied
 from tinygpt.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.numpy_protocol import NumPyProtocol, check_detached
 from tinygpt.scope import Block, Setting
 from tinygpt.tensor_methods import TensorMethods
 from tinygpt.twin import rule_of
 
-_recording = Setting("recording", True)
+recording = Setting("recording", True)
 
 
 class no_grad(Block):
@@ -38,7 +39,7 @@ class no_grad(Block):
     """
 
     def __init__(self) -> None:
-        super().__init__(_recording, False)
+        super().__init__(recording, False)
 
 
 def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
@@ -67,7 +68,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     array([2., 6.], dtype=float32)
     """
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
-    parents = tuple([tensor.node for tensor in tensors]) if _recording.get() else (None,) * len(tensors)
+    parents = tuple([tensor.node for tensor in tensors]) if recording.get() else (None,) * len(tensors)
     arrays = [tensor.data for tensor in tensors]
     rule = rule_of(op, arrays, attrs)
     out, saved = rule.forward(arrays, attrs, parents)
@@ -81,7 +82,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     return Tensor(out, _node=node)
 
 
-class Tensor(TensorMethods):
+class Tensor(TensorMethods, NumPyProtocol):
     """
     A NumPy array that remembers how it was computed.
 
@@ -117,7 +118,6 @@ class Tensor(TensorMethods):
     """
 
     __slots__ = ("__weakref__", "data", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, *, _node: Node | None = None) -> None:
         self.data = data if _node is not None else _as_array(data, dtype)
@@ -266,9 +266,6 @@ class Tensor(TensorMethods):
             )
         return self.node
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.data, dtype, copy=copy)
-
     def __len__(self) -> int:
         return len(self.data)
 
@@ -286,6 +283,7 @@ class Tensor(TensorMethods):
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
+    check_detached(data)
     array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
     if dtype is not None and array.dtype.kind in "fiub":
         array = array.astype(dtype, copy=False)
