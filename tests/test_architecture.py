@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "documents": TEXT,
     "corpus": TEXT,
     "download": {"corpus", "durable", "user_cache"},
-    "gutenberg": {"corpus", "download", "durable"},
+    "gutenberg": {"corpus", "download", "durable", "tokenizer"},
     "settings": {"config"},
     "evaluate": MODEL | TEXT | {"windows"},
     "dataset": {"settings", *CHECKPOINT, *TEXT},

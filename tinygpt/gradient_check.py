@@ -32,7 +32,7 @@ Source: Nocedal & Wright, Numerical Optimization, 2nd ed. 2006, section 8.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,9 @@ def gradcheck(
     >>> tinygpt.gradcheck(lambda x: (x * x).sum(axis=0), [x])
     True
     """
+    if isinstance(inputs, (Tensor, np.ndarray, str, bytes, Mapping)) or not isinstance(inputs, Iterable):
+        got = type(inputs).__name__
+        raise TypeError(f"gradcheck: inputs must be a list of arrays, one for each argument of f, got {got}; write [x]")
     arrays = [_float64(value, index) for index, value in enumerate(inputs)]
     if not arrays:
         raise ValueError("gradcheck: needs at least one input, got none")
@@ -217,7 +220,7 @@ def numeric_gradient(loss: Callable[[], float], array: np.ndarray, step: float) 
         loss_below = loss()
         array[index] = before
         if above == below:
-            raise ValueError(_lost(step, before))
+            raise ValueError(_lost(step, float(before)))
         numeric[index] = (loss_above - loss_below) / (above - below)  # what was stored, not 2 h: a large x is rounded
     return numeric
 
@@ -230,7 +233,7 @@ def _check_elements(compare: _Comparison, loss: Callable[[], float], array, grad
     numeric = numeric_gradient(loss, array, step)
     scale = max(np.max(np.abs(numeric), initial=0), np.max(np.abs(gradient), initial=0))
     for index in np.ndindex(array.shape):
-        compare(f"index {tuple(map(int, index))}", gradient[index], numeric[index], scale)
+        compare(f"index {tuple(map(int, index))}", float(gradient[index]), float(numeric[index]), scale)
 
 
 def _check_directions(compare: _Comparison, loss, array, gradient, step: float, rng, directions: int) -> None:
@@ -245,7 +248,7 @@ def _check_directions(compare: _Comparison, loss, array, gradient, step: float, 
         moved -= array  # what was stored, not 2 h: a large x is rounded
         np.copyto(array, before)
         if not moved.any():
-            raise ValueError(_lost(step, before.flat[0]))
+            raise ValueError(_lost(step, float(before.flat[0])))
         numeric = (above - below) / (2 * step)
         analytic = float(np.sum(gradient * (moved / (2 * step))))
         # Along a random unit vector a gradient g of n elements shows about |g| / sqrt(n): the scale to judge by.

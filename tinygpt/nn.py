@@ -97,6 +97,8 @@ class Module:
 
     def train(self, mode: bool = True) -> Module:
         """Switch dropout on (or off). Returns the module."""
+        if not isinstance(mode, (bool, np.bool_)):
+            raise TypeError(f"Module.train: mode must be True or False, got {mode!r}")
         self.training = mode
         for _, child in self.children():
             child.train(mode)
@@ -131,6 +133,8 @@ class Module:
         TypeError
             If an array does not hold real numbers.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state must map names to arrays, got {type(state).__name__}")
         parameters = dict(self.named_parameters())
         missing, unknown = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
         if missing or unknown:

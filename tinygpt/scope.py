@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of whoever uses them
@@ -134,7 +134,7 @@ class Block:
             wrapper = _around_coroutine(self, function)
         else:
             wrapper = _around_function(self, function)
-        return functools.wraps(function)(wrapper)
+        return cast(_Function, functools.wraps(function)(wrapper))
 
 
 def _owner(frame: FrameType) -> FrameType:

@@ -232,7 +232,7 @@ def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any
             continue
         gap = np.abs(np.asarray(a, np.float64) - b)
         if computed is not None:
-            noise = _noise(*computed, theirs) if noise is None else noise
+            noise = _noise(computed[0], computed[1], theirs) if noise is None else noise
             if np.all((gap <= tolerance + _NOISE * noise[index]) | (np.isnan(a) & np.isnan(b)) | (a == b)):
                 continue
         raise ValueError(

@@ -269,6 +269,8 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     Tensor([1., 2., 3.], dtype=float32)
     """
     _check_list("concatenate", tensors)
+    if not len(tensors):
+        raise ValueError("concatenate: needs at least one tensor, got none")
     return apply(CONCATENATE, *operands(*tensors), axis=axis)
 
 
@@ -289,8 +291,6 @@ def _check_list(who: str, tensors: Any) -> None:
     if isinstance(tensors, (Tensor, str)):
         got = f"one of shape {tensors.shape}" if isinstance(tensors, Tensor) else repr(tensors)
         raise TypeError(f"{who}: needs a list of tensors, got {got}; write {who}([a, b])")
-    if not len(tensors):
-        raise ValueError(f"{who}: needs at least one tensor, got none")
 
 
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
