@@ -64,10 +64,11 @@ MAY_IMPORT = {
     "tokenizer": {"compiler", "durable", "tokenizer", "user_cache"},
     "graph": {"buffers"},
     "contract": {"graph", "scope"},
+    "copying": {"graph"},
     "rounding": set(),
     "twin": {"buffers", "contract", "graph", "rounding"},
     "tensor_methods": {"autograd"},  # for type checkers only
-    "autograd": {"buffers", "graph", "numpy_protocol", "scope", "tensor_methods", "twin"},
+    "autograd": {"buffers", "copying", "graph", "numpy_protocol", "scope", "tensor_methods", "twin"},
     "gradient_check": {"contract", "rounding", "scope", *ENGINE},
     "ops": {"ops", *ENGINE},
     "functional": {"ops"},

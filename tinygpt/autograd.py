@@ -13,6 +13,7 @@ import numpy as np
 
 from tinygpt import runtime
 from tinygpt.buffers import copied
+from tinygpt.copying import Copying
 from tinygpt.graph import Node, Op, check_gradient, checksum, walk_back
 from tinygpt.numpy_protocol import NumPyProtocol, check_detached
 from tinygpt.scope import Block, Setting
@@ -82,7 +83,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     return Tensor(out, _node=node)
 
 
-class Tensor(TensorMethods, NumPyProtocol):
+class Tensor(TensorMethods, NumPyProtocol, Copying):
     """
     A NumPy array that remembers how it was computed.
 

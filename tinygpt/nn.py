@@ -65,6 +65,23 @@ class Module:
 
     training = True
 
+    def __copy__(self) -> Module:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "flat_gradients"}
+        if "flat_parameters" in state:
+            state["flat_parameters"] = None  # built again from the parameters
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For `copy.deepcopy` and pickle: a copy's parameters lie side by side again, in an array of its own."""
+        vars(self).update(state)
+        if "flat_parameters" in state:
+            self.flatten_parameters()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.forward(*args, **kwargs)
 

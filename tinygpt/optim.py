@@ -111,6 +111,24 @@ class AdamW:
         self._check_parameters()
         self._state: dict[Tensor, dict[str, Any]] = {}
 
+    def __copy__(self) -> AdamW:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_state": [(parameter, dict(state)) for parameter, state in self._state.items()]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For `copy.deepcopy` and pickle: the moments lie side by side again, those of the copied parameters."""
+        vars(self).update(state)
+        self._state = {}
+        for parameter, copied in state["_state"]:
+            mine = self._state_of(parameter)
+            np.copyto(mine["m"], copied["m"])
+            np.copyto(mine["v"], copied["v"])
+            mine["step"] = copied["step"]
+
     def step(self, scale: float = 1.0) -> None:
         """
         Update every parameter that has a gradient; the others, and their moments, stay as they are.
