@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: who imports whom, how long files are, which files mirror which."""
+"""The house rules that a machine can check: who imports whom, how large the core is, which files mirror which."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ MAY_IMPORT = {
     "scope": set(),
     "runtime": {"scope"},
     "bfloat16": set(),
-    "buffers": set(),
-    "compiler": set(),
+    "guard": set(),
+    "buffers": {"guard"},
+    "compiler": {"guard"},
     "kernels": {"bfloat16", "buffers", "compiler", "kernels"},
     "durable": set(),
     "swap": {"durable"},
@@ -237,20 +238,6 @@ def test_a_docstring_or_a_comment_is_not_a_line_of_code(tmp_path):
         '"""Two\nlines."""\n\n# why\nx = 1  # what\n\n\ndef f():\n    """Doc."""\n    return (\n        x\n    )\n'
     )
     assert lines_of_code(path) == 5
-
-
-@pytest.mark.parametrize("folder", ["tinygpt", "tests", "benchmarks"])
-def test_no_file_or_function_has_a_second_idea(folder):
-    for path in (ROOT / folder).rglob("*.py"):
-        if path.name == "unicode_table.py":
-            continue  # generated: a table
-        text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 320, f"{path} is longer than about 300 lines"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                body = node.body[1:] if ast.get_docstring(node) else node.body
-                length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-                assert length <= 52, f"{path}: {node.name} is longer than about 50 lines"
 
 
 def test_every_gpt2_op_has_the_four_parts_and_its_test():

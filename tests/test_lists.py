@@ -154,6 +154,11 @@ def test_batches_are_drawn_from_one_row_of_integers(tokens):
         sample_batch(tokens, batch_size=1, context=4, seed=0, step=0)
 
 
+def test_a_decoder_reads_one_text_per_sequence():
+    with pytest.raises(ValueError, match=r"Decoder\.read: tokens must have shape \(T,\), got \(2, 2\)"):
+        MODEL.decoder(2).read(0, [[1, 2], [3, 4]])
+
+
 def test_one_text_is_looked_into_at_a_time():
     with pytest.raises(ValueError, match=r"look_inside: ids must have shape \(T,\), got \(2, 2\)"):
         look_inside(MODEL, [[1, 2], [3, 4]])

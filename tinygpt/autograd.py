@@ -53,11 +53,17 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     *inputs : Tensor or array
         The differentiable inputs. Arrays count as constants.
     **attrs
-        Everything else the forward takes: axes, indices, masks, seeds. Never differentiated.
+        Everything else the forward takes: axes, indices, masks, seeds. Never differentiated. Arrays are copied.
 
     Returns
     -------
     Tensor
+
+    Raises
+    ------
+    ValueError, TypeError
+        What the op's own check raises; or if the `data` of a tensor that requires gradients was replaced by an array
+        of another shape or dtype, which its gradient would not fit.
 
     Examples
     --------
@@ -71,6 +77,10 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
     parents = tuple([tensor.node for tensor in tensors]) if recording.get() else (None,) * len(tensors)
     arrays = [tensor.data for tensor in tensors]
+    for array, tensor in zip(arrays, tensors, strict=True):
+        if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
+            raise ValueError(_replaced(op.name, tensor, tensor.node))
+    attrs = op.settled(arrays, attrs)
     rule = rule_of(op, arrays, attrs)
     out, saved = rule.forward(arrays, attrs, parents)
     out = np.asarray(out)
@@ -81,6 +91,14 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     if runtime.DEBUG:
         node.checksum = checksum(saved)
     return Tensor(out, _node=node)
+
+
+def _replaced(who: str, tensor: Tensor, node: Node) -> str:
+    got = f"{tensor.dtype} {tensor.shape}"
+    return (
+        f"{who}: a tensor that requires gradients was made as {node.dtype} {node.shape}, and its data is now {got}; "
+        "make a new Tensor of the new array"
+    )
 
 
 class Tensor(TensorMethods, NumPyProtocol, Copying):
@@ -177,6 +195,8 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         if value is not None:
             value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
+            if not value.flags.carray or np.may_share_memory(value, self.data):
+                value = copied(value)  # backward adds into it
             if self.node.memory is not None:  # keep the parameter's gradient where the optimizer expects it
                 self.node.reclaim()
                 np.copyto(self.node.memory, value)
@@ -190,6 +210,9 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
     def keep_grad_in(self, memory: np.ndarray) -> None:
         """Give the gradient a place of its own: backward writes into `memory`, which `grad` then is."""
         node = self._require_node("keep_grad_in")
+        check_gradient("keep_grad_in", memory, node)
+        if not memory.flags.carray:
+            raise ValueError("keep_grad_in: the memory must be C-contiguous and writable, for kernels to write into it")
         node.reclaim()
         node.memory = memory
 
@@ -290,6 +313,8 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
         array = array.astype(dtype, copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python numbers have no precision of their own
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))  # from a file of another machine
     if array.dtype not in (np.float32, np.float64) and array.dtype.kind not in "iub":
         raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {array.dtype}")
     return array

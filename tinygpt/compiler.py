@@ -17,6 +17,10 @@ from typing import Any, TypeVar
 
 import llvmlite.binding
 import numba
+from numba.core.registry import CPUDispatcher
+
+from tinygpt import runtime
+from tinygpt.guard import call_guarded
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -24,6 +28,13 @@ Function = TypeVar("Function", bound=Callable)
 # must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a
 # function is compiled once more as part of each that calls it, and the compiler's choice would be another there.
 FAST = {"contract"}
+
+
+class _Guarded(CPUDispatcher):
+    """A compiled function that works beside protected pages whenever Python calls it."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return call_guarded(super().__call__, arguments)
 
 
 class Compiler:
@@ -73,7 +84,10 @@ class Compiler:
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(self.folder) if self.folder else before
         try:
-            return numba.njit(cache=self.folder is not None, nogil=True, error_model="numpy", **options)(function)
+            compiled = numba.njit(cache=self.folder is not None, nogil=True, error_model="numpy", **options)(function)
+            if runtime.GUARD and not numba.config.DISABLE_JIT:
+                compiled.__class__ = _Guarded
+            return compiled
         finally:
             numba.config.CACHE_DIR = before
 

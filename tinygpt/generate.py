@@ -178,12 +178,11 @@ def _stop_ids(ids: Any) -> frozenset[int]:
 def _checked(ids: Any, vocab_size: int) -> list[int]:
     if isinstance(ids, (str, bytes)):
         raise TypeError(f"generate: ids must be integers, got a {type(ids).__name__}; write tokenizer.encode(text)")
-    try:
-        array = check_ids("generate: ids", ids, vocab_size)
-    except ValueError as error:
-        if "inhomogeneous" not in str(error):
-            raise
-        raise TypeError(f"generate: ids must be a list of integers, got {ids!r}") from None
+    if isinstance(ids, (list, tuple)) and len(ids) > 1 and any(isinstance(id, (list, tuple)) for id in ids):
+        raise TypeError(
+            "generate: ids must be a list of integers, got lists among them; use generate_batch for several"
+        )
+    array = check_ids("generate: ids", ids, vocab_size)
     if array.ndim == 2 and len(array) == 1:
         array = array[0]  # a batch of one
     if array.ndim != 1:

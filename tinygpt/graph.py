@@ -24,7 +24,7 @@ import heapq
 import itertools
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,6 +52,10 @@ class Op(NamedTuple):
         when the implementation is "kernels". See `twin.py` for what it offers.
     least : int
         Below so many numbers in its first input, the kernel is not worth its call, or its import.
+    check : callable, optional
+        ``check(*arrays, **attrs) -> attrs``: raises ValueError or TypeError unless forward and kernel can take these
+        inputs, and returns the attributes in the form that they take. Kernels check no index, so every way to the op
+        passes it; arrays that it returns must not be the caller's, who may change them before backward.
     """
 
     name: str
@@ -59,6 +63,21 @@ class Op(NamedTuple):
     backward: Callable[[np.ndarray, Any], tuple[Any, ...]]
     kernel: Any = None
     least: int = 0
+    check: Callable[..., dict[str, Any]] | None = None
+
+    def settled(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
+        """The attributes, checked, and with copies of the caller's arrays among them: backward must find them again."""
+        if self.check is not None:
+            return self.check(*arrays, **attrs)
+        return {name: _own(value) for name, value in attrs.items()} if attrs else attrs
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) in (tuple, list):
+        return type(value)(_own(item) for item in value)
+    return value
 
 
 _creation = itertools.count()
@@ -92,10 +111,10 @@ class Node:
 
     def lend(self) -> Loan:
         """Memory for a share of this gradient that is computed ahead: its own place if that is free."""
-        free = self.memory is not None and self.grad is None and (self.tenant is None or self.tenant() is None)
-        loan = Loan(self.memory if free else buffers.empty(self.shape, self.dtype))
-        if free:
-            self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
+        if self.memory is None or self.grad is not None or (self.tenant is not None and self.tenant() is not None):
+            return Loan(buffers.empty(self.shape, self.dtype))
+        loan = Loan(self.memory)
+        self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
         return loan
 
     def reclaim(self, returned: Loan | None = None) -> None:
@@ -108,10 +127,10 @@ class Node:
     def slot(self) -> Slot:
         """Memory for one more share of a leaf's gradient: from now on it counts as written."""
         self.reclaim()
-        written = self.grad is not None
-        if not written:
-            self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
-        return Slot(self.grad, add=written)
+        if self.grad is not None:
+            return Slot(self.grad, add=True)
+        self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
+        return Slot(self.grad, add=False)
 
     def deposit(self, cell: GradientCell) -> None:
         """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""

@@ -41,9 +41,26 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, 
     parameter -= lr * m_corrected / (np.sqrt(v_corrected) + eps)  # (6)
 
 
+def _check_row(row: list[np.ndarray]) -> None:
+    """Raise unless a parameter, its gradient and its moments still fit together, and the parameter can be written."""
+    data, gradient, m, _ = row
+    if len({(array.shape, array.dtype) for array in row}) > 1:
+        found = ", ".join(f"{array.dtype} {array.shape}" for array in (data, gradient, m))
+        raise ValueError(
+            f"AdamW.step: a parameter, its gradient and its moments must have one shape and dtype, got {found}; "
+            "after replacing its data, make a new Tensor and a new optimizer"
+        )
+    if not data.flags.writeable:
+        raise ValueError(
+            f"AdamW.step: a parameter of shape {data.shape} must be writable, got a read-only one; copy it"
+        )
+
+
 def _update(rows: list[list[np.ndarray]], *options: Any) -> None:
     """One AdamW step for each row of parameter, gradient, m and v, neighbours in one pass."""
     for arrays in runs(rows):
+        if np.may_share_memory(arrays[0], arrays[1]):
+            arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
         in_place("AdamW.step", "tinygpt.kernels.adamw", adamw_update, arrays, options)
 
 
@@ -138,16 +155,23 @@ class AdamW:
         scale : float
             What the gradients are multiplied by as they are read, for instance ``min(1, max_norm / norm)``: the same
             as `clip_grad_norm` before the step, without reading and writing them once more.
+
+        Raises
+        ------
+        ValueError
+            If the data of a parameter was replaced by a read-only array, or one of another shape or dtype. No
+            parameter has changed then.
         """
+        for parameter in self._parameters():
+            if parameter.grad is not None:
+                _check_row(self._row_of(parameter))
         for group in self.param_groups:
             rows: dict[tuple[int, np.dtype], list[list[np.ndarray]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     state = self._state_of(parameter)
                     state["step"] += 1
-                    rows[state["step"], parameter.dtype].append(
-                        [parameter.data, parameter.grad, state["m"], state["v"]]
-                    )
+                    rows[state["step"], parameter.dtype].append(self._row_of(parameter))
             for (step, _), arrays in rows.items():
                 _update(arrays, step, group["lr"], group["betas"], group["eps"], group["weight_decay"], scale)
 
@@ -196,6 +220,11 @@ class AdamW:
     def _parameters(self) -> Iterable[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
+    def _row_of(self, parameter: Tensor) -> list[np.ndarray]:
+        """What a step of this parameter reads and writes."""
+        state = self._state_of(parameter)
+        return [parameter.data, parameter.grad, state["m"], state["v"]]
+
     def _state_of(self, parameter: Tensor) -> dict[str, Any]:
         if parameter not in self._state:
             self._begin(next(group["params"] for group in self.param_groups if parameter in set(group["params"])))
@@ -203,7 +232,7 @@ class AdamW:
 
     def _begin(self, parameters: list[Tensor]) -> None:
         """Moments of zero, side by side in the parameters' order: one array for each dtype and moment."""
-        sizes = Counter()
+        sizes: Counter[np.dtype] = Counter()
         for parameter in parameters:
             sizes[parameter.dtype] += parameter.size
         moments = {dtype: np.zeros((2, size), dtype) for dtype, size in sizes.items()}

@@ -21,6 +21,9 @@ PRECISIONS = ("highest", "high", "medium")
 # memory that is given back is filled with NaN.
 DEBUG = os.environ.get("TINYGPT_DEBUG", "0") not in ("", "0")
 
+# Read once: TINYGPT_GUARD=end or start puts what kernels work on beside protected pages; see `guard.py`.
+GUARD = os.environ.get("TINYGPT_GUARD", "")
+
 
 def _checked(name: str, who: str) -> str:
     if name not in IMPLEMENTATIONS:

@@ -81,7 +81,7 @@ def kernel_for(name: str, *arrays: np.ndarray) -> Any:
     """The kernel module of this name, for work outside of the graph such as AdamW's; None: the reference shall run."""
     if runtime.current_implementation() == "numpy":
         return None
-    fit = all(array.dtype == np.float32 and array.flags.c_contiguous for array in arrays)
+    fit = all(array.dtype == np.float32 and array.flags.carray for array in arrays)
     return importlib.import_module(name) if fit else None
 
 
@@ -109,6 +109,11 @@ def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray],
         compare(who, "update", arrays, copies)
 
 
+def settled(array: np.ndarray) -> np.ndarray:
+    """The array as compiled code takes it: aligned, and writable, since Numba would compile a read-only one anew."""
+    return array if array.flags.behaved else array.copy()
+
+
 def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:
     return True
 
@@ -125,9 +130,9 @@ def _kernel(op: Op, kernel: Any) -> Rule:
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
         if not eager:
-            return kernel.forward(*arrays, **attrs)
+            return kernel.forward(*map(settled, arrays), **attrs)
         loans = tuple(None if parent is None else parent.lend() for parent in parents)
-        out, saved = kernel.forward(*arrays, loans=loans, **attrs)
+        out, saved = kernel.forward(*map(settled, arrays), loans=loans, **attrs)
         return out, (saved, loans, parents)
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
@@ -140,7 +145,7 @@ def _kernel(op: Op, kernel: Any) -> Rule:
                     parent.reclaim(returned=loan)
         slots = [None if slot is None else slot() for slot in destinations]
         into, later = _separate(slots)
-        kernel.backward(dout, saved, into)
+        kernel.backward(settled(dout), saved, into)
         for slot, gradient in later:
             slot.write(gradient)
         return [WRITTEN] * len(destinations)
@@ -149,12 +154,19 @@ def _kernel(op: Op, kernel: Any) -> Rule:
 
 
 def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tuple[Slot, np.ndarray]]]:
-    """Where one tensor is several inputs: memory of its own for all but the first, to be added when all is written."""
+    """
+    Slots as kernels need them: C-contiguous, and none twice.
+
+    Where one tensor is several inputs, or a gradient lies in another order, as that of a transposed tensor does, the
+    kernel gets memory of its own, to be added when all is written.
+    """
     into: list[Slot | None] = []
     later = []
     for slot in slots:
-        if slot is not None and any(other is not None and other.array is slot.array for other in into):
-            later.append((slot, np.empty_like(slot.array)))
+        if slot is not None and (
+            not slot.array.flags.carray or any(other is not None and other.array is slot.array for other in into)
+        ):
+            later.append((slot, np.empty(slot.array.shape, slot.array.dtype)))
             slot = Slot(later[-1][1], add=False)
         into.append(slot)
     return into, later

@@ -81,8 +81,9 @@ def astype(a: Tensor, dtype: Any) -> Tensor:
     >>> astype(Tensor([1.0]), np.float64).dtype
     dtype('float64')
     """
-    Tensor(np.empty(0, dtype))  # raises unless it is one
-    return apply(ASTYPE, a, dtype=np.dtype(dtype))
+    dtype = np.dtype(dtype).newbyteorder("=")
+    Tensor(np.empty(0, dtype))  # raises unless it is one that a tensor has
+    return apply(ASTYPE, a, dtype=dtype)
 
 
 # reshape: the same values in the same order; so is the gradient
