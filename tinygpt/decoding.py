@@ -139,9 +139,7 @@ class Decoder:
         """
         tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size)
         if tokens.ndim > 1 and len(tokens) != 1:
-            raise ValueError(
-                f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text for each sequence"
-            )
+            raise ValueError(f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text each")
         tokens = tokens.reshape(-1)
         check_ids("Decoder.read: sequence", sequence, len(self.lengths))
         T = len(tokens)
