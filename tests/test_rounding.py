@@ -141,6 +141,27 @@ def test_what_cancels_inside_the_function_raises_no_alarm(rng, offset, limit):
 
 
 @both_ways
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("offset", [1e5, 1e8, -1e9])
+def test_a_wrong_gradient_under_a_large_offset_is_found_with_a_larger_step(rng, offset, inside, limit):
+    """At the first step the offset's rounding hides a derivative of size 1 altogether."""
+    x = [rng.standard_normal((2, 3))]
+    for wrong in (1.002, -1.0):
+        op = EXP._replace(backward=lambda dout, out, wrong=wrong: (wrong * dout * out,))
+        with pytest.raises(GradientCheckError, match="backward gives"):
+            gradcheck(lambda x, op=op: (apply(op, x) + offset) - (offset if inside else 0), x, elementwise_limit=limit)
+
+
+@both_ways
+@pytest.mark.parametrize("at", [1e-7, 1e-5, 1e-3, 0.1])
+def test_a_corner_or_a_pole_within_reach_of_a_larger_step_raises_no_alarm(at, limit):
+    x = np.full((2, 2), at)
+    assert gradcheck(lambda x: F.relu(x) + 1e6, [x + 1e-6], elementwise_limit=limit)
+    with np.errstate(all="ignore"):
+        assert gradcheck(lambda x: F.log(x) * 1e-3 + 1e6, [x + 1e-3], elementwise_limit=limit)
+
+
+@both_ways
 @pytest.mark.parametrize("scale", [1, 20, 60, 300])
 def test_a_confident_cross_entropy_raises_no_alarm(rng, scale, limit):
     logits = scale * rng.standard_normal((4, 6))

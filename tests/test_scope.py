@@ -238,6 +238,16 @@ def test_to_thread_and_inner_tasks_inherit_and_new_threads_do_not():
     assert asyncio.run(main()) == [False, False, True, True]
 
 
+def test_the_threads_of_a_batch_use_the_callers_implementation(monkeypatch):
+    from tinygpt import Tokenizer
+
+    tokenizer, seen = Tokenizer([bytes([byte]) for byte in range(256)], [], {}), []
+    monkeypatch.setattr(tokenizer, "encode", lambda text, **names: seen.append(current_implementation()))
+    with implementation("numpy"):
+        tokenizer.encode_batch(["a"] * 20)
+    assert seen == ["numpy"] * 20
+
+
 # our own generators
 
 

@@ -105,6 +105,8 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
     """
     A NumPy array that remembers how it was computed.
 
+    NumPy's functions keep its gradient, or refuse, or have none to lose; see `numpy_dispatch.py`.
+
     Parameters
     ----------
     data : array_like
@@ -244,7 +246,7 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         return Tensor(self.data)
 
     def numpy(self) -> np.ndarray:
-        """The values as an array (shared, not copied)."""
+        """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
         return self.data
 
     def item(self) -> float | int | bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from operator import index
 from typing import TypeVar
@@ -194,5 +195,6 @@ def _each(who: str, function: Callable[[_Item], _Result], items: Iterable[_Item]
     """Apply a function to all items, in order; the first error is raised, and what was not begun is left."""
     if num_threads < 1:
         raise ValueError(f"Tokenizer.{who}: num_threads must be at least 1, got {num_threads}")
+    settings = copy_context()  # the implementation that the caller has chosen holds in the threads too
     with ThreadPoolExecutor(num_threads) as threads:
-        return list(threads.map(function, items))
+        return list(threads.map(lambda item: settings.copy().run(function, item), items))
