@@ -137,7 +137,10 @@ class Decoder:
         TypeError, ValueError
             If `tokens` are no ids of the model's, none, or more than fit.
         """
-        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size).reshape(-1)
+        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size)
+        if tokens.ndim > 1 and len(tokens) != 1:
+            raise ValueError(f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text each")
+        tokens = tokens.reshape(-1)
         check_ids("Decoder.read: sequence", sequence, len(self.lengths))
         T = len(tokens)
         if not 0 < T <= self.capacity:

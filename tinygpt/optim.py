@@ -105,12 +105,16 @@ class AdamW:
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.01) -> None:  # fmt: skip
-        params = list(params)
+        params = _listed(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
-            members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            if not isinstance(group, dict) or "params" not in group:
+                raise TypeError(
+                    f"AdamW: a group must be a dict with 'params', got {group!r}; do not mix groups and tensors"
+                )
+            members = [group["params"]] if isinstance(group["params"], Tensor) else _listed(group["params"])
             for p in members:
                 if not (isinstance(p, Tensor) and p.is_leaf and p.dtype.kind == "f"):
                     raise TypeError(f"AdamW: parameters must be leaf tensors of floats, got {p!r}")
@@ -123,6 +127,24 @@ class AdamW:
             self.param_groups += [options | {"params": p, "weight_decay": decay} for p, decay in parts if p]
         self._check_parameters()
         self._state: dict[Tensor, dict[str, Any]] = {}
+
+    def __copy__(self) -> AdamW:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_state": [(parameter, dict(state)) for parameter, state in self._state.items()]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For `copy.deepcopy` and pickle: the moments lie side by side again, those of the copied parameters."""
+        vars(self).update(state)
+        self._state = {}
+        for parameter, copied in state["_state"]:
+            mine = self._state_of(parameter)
+            np.copyto(mine["m"], copied["m"])
+            np.copyto(mine["v"], copied["v"])
+            mine["step"] = copied["step"]
 
     def step(self, scale: float = 1.0) -> None:
         """
@@ -228,6 +250,16 @@ class AdamW:
             seen.add(parameter)
         if not seen:
             raise ValueError("AdamW: needs at least one parameter, got none")
+
+
+def _listed(params: Any) -> list[Any]:
+    """The parameters as a list: what is iterable by accident, a tensor or a dict, is not meant."""
+    if isinstance(params, (Tensor, np.ndarray, Mapping, str, bytes)) or not isinstance(params, Iterable):
+        remedy = "write model.parameters()" if hasattr(params, "parameters") else "write [tensor], or dict.values()"
+        raise TypeError(
+            f"AdamW: parameters must be a list of tensors or of dicts, got {type(params).__name__}; {remedy}"
+        )
+    return list(params)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
