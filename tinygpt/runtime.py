@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from tinygpt.scope import Block, Setting
 
@@ -34,7 +35,7 @@ def _checked(name: str, who: str) -> str:
 _implementation = Setting(
     "implementation", _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
 )
-_process = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
+_process: dict[str, Any] = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
 
 
 def current_implementation() -> str:
