@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt import runtime
+from tinygpt.guard import guarded
 from tinygpt.pages import new_pages
 
 _SMALLEST = 2**16  # bytes: below this NumPy's own memory is as good
@@ -67,6 +68,8 @@ class Pool:
         """An array with whatever the memory holds; NaN with TINYGPT_DEBUG=1."""
         dtype = np.dtype(dtype)
         size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * dtype.itemsize
+        if runtime.GUARD:
+            return _poisoned(guarded(size).view(dtype).reshape(shape))
         if size < _SMALLEST:
             return _poisoned(np.empty(shape, dtype))
         rounded = _rounded(size)

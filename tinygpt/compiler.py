@@ -25,7 +25,9 @@ if not runtime.threads_from_environment():  # a number beyond reason is refused:
 import llvmlite.binding
 import numba
 import numpy as np
+from numba.core.registry import CPUDispatcher
 
+from tinygpt.guard import call_guarded
 from tinygpt.user_cache import distrust, kernel_root, make_folder
 
 try:
@@ -43,6 +45,13 @@ FAST = {"contract"}
 # Numba's settings that change the code it makes.
 _SETTINGS = ("CPU_NAME", "CPU_FEATURES", "OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX",
              "DISABLE_INTEL_SVML", "USING_SVML", "DEBUGINFO_DEFAULT")  # fmt: skip
+
+
+class _Guarded(CPUDispatcher):
+    """A compiled function that works beside protected pages whenever Python calls it."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return call_guarded(super().__call__, arguments)
 
 
 class Compiler:
@@ -108,6 +117,8 @@ class Compiler:
         compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
         if self._files is not None and supported(compiled):
             compiled._cache = KernelCache(function, self._files, self._say_notice)
+        if runtime.GUARD and not numba.config.DISABLE_JIT:
+            compiled.__class__ = _Guarded
         return compiled
 
     def announce(self, text: str) -> None:

@@ -23,6 +23,7 @@ from tinygpt.token_file import TokenFile as TokenFile
 from tinygpt.token_file import is_token_file as is_token_file
 from tinygpt.token_file import open_token_file as open_token_file
 from tinygpt.token_file import write_token_file as write_token_file
+from tinygpt.tokenizer.validation import list_of_texts
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
@@ -168,7 +169,7 @@ def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
     >>> split_documents(["abcdefghijkl"])
     (['abcdefghij'], ['kl'])
     """
-    documents = list(documents)
+    documents = list_of_texts("split_documents: documents", documents)
     if len(documents) >= 10:
         cut = len(documents) - len(documents) // 10
         return documents[:cut], documents[cut:]
@@ -202,6 +203,7 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarr
     ndarray, shape (N,), uint16 or uint32
         The smaller type that holds every id of the tokenizer.
     """
+    documents = list_of_texts("encode_documents: documents", documents)
     if tokenizer.eot_token is None:
         return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=())
     eot = np.array([tokenizer.eot_token], np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32)
@@ -246,6 +248,9 @@ def sample_batch(
     _require_positive("sample_batch", batch_size=batch_size, context=context)
     if seed < 0 or step < 0:
         raise ValueError(f"sample_batch: seed and step must be >= 0, got seed = {seed}, step = {step}; choose others")
+    if np.ndim(tokens) != 1 or np.asarray(tokens).dtype.kind not in "iu":
+        got = f"{np.asarray(tokens).dtype} {np.shape(tokens)}"
+        raise TypeError(f"sample_batch: tokens must be integers of shape (N,), got {got}")
     if len(tokens) <= context:
         raise ValueError(
             f"sample_batch: needs more tokens than the context, got {len(tokens)} tokens, context = {context}; "

@@ -31,13 +31,14 @@ import numpy as np
 from tinygpt import runtime
 from tinygpt.autograd import no_grad
 from tinygpt.ops.attention import attention
+from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu import gelu_forward
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.layernorm import layernorm_forward
 from tinygpt.ops.reductions import softmax_forward
 from tinygpt.quantization import Stored, restored
-from tinygpt.twin import compare, kernel_for
+from tinygpt.twin import compare, kernel_for, settled
 
 _KERNEL = "tinygpt.kernels.decoding"
 Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
@@ -113,15 +114,18 @@ class Decoder:
     def __init__(self, model: Any, sequences: int = 1, capacity: int | None = None):
         config, dtype = model.config, model.wte.weight.dtype
         limit = config.n_positions
-        capacity = limit if capacity is None else min(capacity, limit)
+        capacity = limit if capacity is None else min(whole_number("Decoder: capacity", capacity), limit)
+        sequences = whole_number("Decoder: sequences", sequences)
+        if sequences < 0 or capacity < 1:
+            raise ValueError(f"Decoder: needs sequences >= 0 and capacity >= 1, got {sequences} and {capacity}")
         H, D = config.n_head, config.n_embd // config.n_head
         self.model, self.capacity = model, capacity
         self.lengths = np.zeros(sequences, np.int64)
         self._keys = np.empty((config.n_layer, sequences, H, D, capacity), dtype)
         self._values = np.empty((config.n_layer, sequences, H, capacity, D), dtype)
         self._layers = [_layer_of(model, i) for i in range(config.n_layer)]
-        self._norm = (model.ln_f.weight.data, model.ln_f.bias.data)
-        self._table = tuple(model.stored.get("wte.weight", Stored(model.wte.weight.data)))
+        self._norm = _norm_of(model, "ln_f", model.ln_f)
+        self._table = _stored_of(model, "wte.weight", model.wte.weight, (config.vocab_size, config.n_embd), outputs=0)
         self._memory: dict[int, Any] = {}  # of a batch of so many
 
     def read(self, sequence: int, tokens: Any) -> np.ndarray:
@@ -133,7 +137,11 @@ class Decoder:
         TypeError, ValueError
             If `tokens` are no ids of the model's, none, or more than fit.
         """
-        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size).reshape(-1)
+        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size)
+        if tokens.ndim > 1 and len(tokens) != 1:
+            raise ValueError(f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text each")
+        tokens = tokens.reshape(-1)
+        check_ids("Decoder.read: sequence", sequence, len(self.lengths))
         T = len(tokens)
         if not 0 < T <= self.capacity:
             raise ValueError(f"Decoder.read: from 1 to {self.capacity} tokens fit, got {T}")
@@ -172,7 +180,7 @@ class Decoder:
         if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):
             raise ValueError(f"Decoder.step: one token for each of different sequences, got {len(tokens)} tokens for "
                              f"sequences {sequences.tolist()}")  # fmt: skip
-        if (lengths == 0).any() or (lengths >= self.capacity).any():
+        if (lengths < 1).any() or (lengths >= self.capacity).any():
             raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
                              f"{lengths.tolist()}; read() begins one")  # fmt: skip
         x = model.wte.weight.data[tokens] + model.wpe.weight.data[lengths]  # (B, C)
@@ -207,17 +215,39 @@ class Decoder:
 
 
 def _layer_of(model: Any, i: int) -> Layer:
-    block = model.h[i]
+    block, C = model.h[i], model.config.n_embd
 
-    def projection(name: str, linear: Any) -> Projection:
-        stored = model.stored.get(f"h.{i}.{name}.weight", Stored(linear.weight.data))
-        return *stored, linear.bias.data
+    def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
+        name = f"h.{i}.{name}"
+        stored = _stored_of(model, f"{name}.weight", linear.weight, (inputs, outputs), outputs=1)
+        return *stored, _as_read(model, f"{name}.bias", linear.bias.data, (outputs,))
 
     return Layer(
-        ln_1=(block.ln_1.weight.data, block.ln_1.bias.data),
-        c_attn=projection("attn.c_attn", block.attn.c_attn),
-        attn_c_proj=projection("attn.c_proj", block.attn.c_proj),
-        ln_2=(block.ln_2.weight.data, block.ln_2.bias.data),
-        c_fc=projection("mlp.c_fc", block.mlp.c_fc),
-        mlp_c_proj=projection("mlp.c_proj", block.mlp.c_proj),
+        ln_1=_norm_of(model, f"h.{i}.ln_1", block.ln_1),
+        c_attn=projection("attn.c_attn", block.attn.c_attn, C, 3 * C),
+        attn_c_proj=projection("attn.c_proj", block.attn.c_proj, C, C),
+        ln_2=_norm_of(model, f"h.{i}.ln_2", block.ln_2),
+        c_fc=projection("mlp.c_fc", block.mlp.c_fc, C, 4 * C),
+        mlp_c_proj=projection("mlp.c_proj", block.mlp.c_proj, 4 * C, C),
     )
+
+
+def _norm_of(model: Any, name: str, norm: Any) -> Norm:
+    shape = (model.config.n_embd,)
+    weight = _as_read(model, f"{name}.weight", norm.weight.data, shape)
+    return weight, _as_read(model, f"{name}.bias", norm.bias.data, shape)
+
+
+def _stored_of(model: Any, name: str, weight: Any, shape: tuple[int, int], outputs: int) -> Stored:
+    stored = model.stored.get(name, Stored(weight.data))
+    if stored.scale.size:
+        _as_read(model, f"the scale of {name}", stored.scale, shape[outputs : outputs + 1])
+    return stored._replace(numbers=_as_read(model, name, stored.numbers, shape))
+
+
+def _as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array as a step reads it, once it is known to have the model's shape: the kernel checks no index."""
+    dtype = model.wte.weight.dtype
+    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8):
+        raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
+    return settled(np.ascontiguousarray(array))

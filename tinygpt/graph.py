@@ -24,7 +24,7 @@ import heapq
 import itertools
 import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,6 +52,10 @@ class Op(NamedTuple):
         when the implementation is "kernels". See `twin.py` for what it offers.
     least : int
         Below so many numbers in its first input, the kernel is not worth its call, or its import.
+    check : callable, optional
+        ``check(*arrays, **attrs) -> attrs``: raises ValueError or TypeError unless forward and kernel can take these
+        inputs, and returns the attributes in the form that they take. Kernels check no index, so every way to the op
+        passes it; arrays that it returns must not be the caller's, who may change them before backward.
     """
 
     name: str
@@ -59,6 +63,21 @@ class Op(NamedTuple):
     backward: Callable[[np.ndarray, Any], tuple[Any, ...]]
     kernel: Any = None
     least: int = 0
+    check: Callable[..., dict[str, Any]] | None = None
+
+    def settled(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
+        """The attributes, checked, and with copies of the caller's arrays among them: backward must find them again."""
+        if self.check is not None:
+            return self.check(*arrays, **attrs)
+        return {name: _own(value) for name, value in attrs.items()} if attrs else attrs
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if type(value) in (tuple, list):
+        return type(value)(_own(item) for item in value)
+    return value
 
 
 _creation = itertools.count()
@@ -92,10 +111,10 @@ class Node:
 
     def lend(self) -> Loan:
         """Memory for a share of this gradient that is computed ahead: its own place if that is free."""
-        free = self.memory is not None and self.grad is None and (self.tenant is None or self.tenant() is None)
-        loan = Loan(self.memory if free else buffers.empty(self.shape, self.dtype))
-        if free:
-            self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
+        if self.memory is None or self.grad is not None or (self.tenant is not None and self.tenant() is not None):
+            return Loan(buffers.empty(self.shape, self.dtype))
+        loan = Loan(self.memory)
+        self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
         return loan
 
     def reclaim(self, returned: Loan | None = None) -> None:
@@ -108,10 +127,10 @@ class Node:
     def slot(self) -> Slot:
         """Memory for one more share of a leaf's gradient: from now on it counts as written."""
         self.reclaim()
-        written = self.grad is not None
-        if not written:
-            self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
-        return Slot(self.grad, add=written)
+        if self.grad is not None:
+            return Slot(self.grad, add=True)
+        self.grad = buffers.empty(self.shape, self.dtype) if self.memory is None else self.memory
+        return Slot(self.grad, add=False)
 
     def deposit(self, cell: GradientCell) -> None:
         """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""
@@ -202,12 +221,15 @@ def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[N
     if runtime.DEBUG and node.checksum != checksum(node.saved):
         raise RuntimeError(f"{name}: an array saved for backward was changed in place after the forward; copy it first")
     destinations = [None if parent is None else partial(frontier.slot, parent) for parent in node.parents]
+    before = checksum(cell.array) if runtime.DEBUG else 0
     gradients = node.backward(cell.array, node.saved, destinations)
+    if runtime.DEBUG:
+        _check_unchanged(node, cell.array, before)
     got = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
     if got != len(node.parents):
         raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
     # Saved arrays are pinned by a holder of their own: a backward may return one, and nobody may write into it.
-    holders = {_memory(array): Holders(1) for array in _arrays_in(node.saved)}
+    holders = {_memory(array): Holders(1) for array in arrays_in(node.saved)}
     holders[_memory(cell.array)] = cell.holders
     shares = []
     for index, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
@@ -219,12 +241,22 @@ def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[N
     return shares
 
 
-def _arrays_in(saved: Any) -> Iterator[np.ndarray]:
+def _check_unchanged(node: Node, dout: np.ndarray, before: int) -> None:
+    """Raise RuntimeError where a backward has written into what others hold too."""
+    for what, changed in (("dout", checksum(dout) != before), ("saved", checksum(node.saved) != node.checksum)):
+        if changed:
+            raise RuntimeError(
+                f"{node.name}.backward: writes into {what}, which others hold too; compute into a new array"
+            )
+
+
+def arrays_in(saved: Any) -> Iterator[np.ndarray]:
+    """The arrays in what a forward saved: an array, or tuples, lists and dicts of them."""
     if isinstance(saved, np.ndarray):
         yield saved
-    elif isinstance(saved, (tuple, list)):
-        for item in saved:
-            yield from _arrays_in(item)
+    elif isinstance(saved, (tuple, list, dict)):
+        for item in saved.values() if isinstance(saved, dict) else saved:
+            yield from arrays_in(item)
 
 
 def _memory(array: np.ndarray) -> int:
@@ -257,6 +289,6 @@ def checksum(saved: Any) -> int:
     """A number that changes when an array inside `saved` is edited in place."""
     if isinstance(saved, np.ndarray):
         return zlib.crc32(saved.tobytes())
-    if isinstance(saved, (tuple, list)):
-        return hash(tuple(checksum(item) for item in saved))
+    if isinstance(saved, (tuple, list, dict)):
+        return hash(tuple(checksum(item) for item in (saved.values() if isinstance(saved, dict) else saved)))
     return 0

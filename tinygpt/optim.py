@@ -41,9 +41,26 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, 
     parameter -= lr * m_corrected / (np.sqrt(v_corrected) + eps)  # (6)
 
 
+def _check_row(row: list[np.ndarray]) -> None:
+    """Raise unless a parameter, its gradient and its moments still fit together, and the parameter can be written."""
+    data, gradient, m, _ = row
+    if len({(array.shape, array.dtype) for array in row}) > 1:
+        found = ", ".join(f"{array.dtype} {array.shape}" for array in (data, gradient, m))
+        raise ValueError(
+            f"AdamW.step: a parameter, its gradient and its moments must have one shape and dtype, got {found}; "
+            "after replacing its data, make a new Tensor and a new optimizer"
+        )
+    if not data.flags.writeable:
+        raise ValueError(
+            f"AdamW.step: a parameter of shape {data.shape} must be writable, got a read-only one; copy it"
+        )
+
+
 def _update(rows: list[list[np.ndarray]], *options: Any) -> None:
     """One AdamW step for each row of parameter, gradient, m and v, neighbours in one pass."""
     for arrays in runs(rows):
+        if np.may_share_memory(arrays[0], arrays[1]):
+            arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
         in_place("AdamW.step", "tinygpt.kernels.adamw", adamw_update, arrays, options)
 
 
@@ -88,12 +105,16 @@ class AdamW:
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.01) -> None:  # fmt: skip
-        params = list(params)
+        params = _listed(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
-            members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            if not isinstance(group, dict) or "params" not in group:
+                raise TypeError(
+                    f"AdamW: a group must be a dict with 'params', got {group!r}; do not mix groups and tensors"
+                )
+            members = [group["params"]] if isinstance(group["params"], Tensor) else _listed(group["params"])
             for p in members:
                 if not (isinstance(p, Tensor) and p.is_leaf and p.dtype.kind == "f"):
                     raise TypeError(f"AdamW: parameters must be leaf tensors of floats, got {p!r}")
@@ -107,6 +128,24 @@ class AdamW:
         self._check_parameters()
         self._state: dict[Tensor, dict[str, Any]] = {}
 
+    def __copy__(self) -> AdamW:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_state": [(parameter, dict(state)) for parameter, state in self._state.items()]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For `copy.deepcopy` and pickle: the moments lie side by side again, those of the copied parameters."""
+        vars(self).update(state)
+        self._state = {}
+        for parameter, copied in state["_state"]:
+            mine = self._state_of(parameter)
+            np.copyto(mine["m"], copied["m"])
+            np.copyto(mine["v"], copied["v"])
+            mine["step"] = copied["step"]
+
     def step(self, scale: float = 1.0) -> None:
         """
         Update every parameter that has a gradient; the others, and their moments, stay as they are.
@@ -116,16 +155,23 @@ class AdamW:
         scale : float
             What the gradients are multiplied by as they are read, for instance ``min(1, max_norm / norm)``: the same
             as `clip_grad_norm` before the step, without reading and writing them once more.
+
+        Raises
+        ------
+        ValueError
+            If the data of a parameter was replaced by a read-only array, or one of another shape or dtype. No
+            parameter has changed then.
         """
+        for parameter in self._parameters():
+            if parameter.grad is not None:
+                _check_row(self._row_of(parameter))
         for group in self.param_groups:
             rows: dict[tuple[int, np.dtype], list[list[np.ndarray]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     state = self._state_of(parameter)
                     state["step"] += 1
-                    rows[state["step"], parameter.dtype].append(
-                        [parameter.data, parameter.grad, state["m"], state["v"]]
-                    )
+                    rows[state["step"], parameter.dtype].append(self._row_of(parameter))
             for (step, _), arrays in rows.items():
                 _update(arrays, step, group["lr"], group["betas"], group["eps"], group["weight_decay"], scale)
 
@@ -174,6 +220,11 @@ class AdamW:
     def _parameters(self) -> Iterable[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
+    def _row_of(self, parameter: Tensor) -> list[np.ndarray]:
+        """What a step of this parameter reads and writes."""
+        state = self._state_of(parameter)
+        return [parameter.data, parameter.grad, state["m"], state["v"]]
+
     def _state_of(self, parameter: Tensor) -> dict[str, Any]:
         if parameter not in self._state:
             self._begin(next(group["params"] for group in self.param_groups if parameter in set(group["params"])))
@@ -181,7 +232,7 @@ class AdamW:
 
     def _begin(self, parameters: list[Tensor]) -> None:
         """Moments of zero, side by side in the parameters' order: one array for each dtype and moment."""
-        sizes = Counter()
+        sizes: Counter[np.dtype] = Counter()
         for parameter in parameters:
             sizes[parameter.dtype] += parameter.size
         moments = {dtype: np.zeros((2, size), dtype) for dtype, size in sizes.items()}
@@ -199,6 +250,16 @@ class AdamW:
             seen.add(parameter)
         if not seen:
             raise ValueError("AdamW: needs at least one parameter, got none")
+
+
+def _listed(params: Any) -> list[Any]:
+    """The parameters as a list: what is iterable by accident, a tensor or a dict, is not meant."""
+    if isinstance(params, (Tensor, np.ndarray, Mapping, str, bytes)) or not isinstance(params, Iterable):
+        remedy = "write model.parameters()" if hasattr(params, "parameters") else "write [tensor], or dict.values()"
+        raise TypeError(
+            f"AdamW: parameters must be a list of tensors or of dicts, got {type(params).__name__}; {remedy}"
+        )
+    return list(params)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

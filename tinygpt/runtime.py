@@ -2,16 +2,17 @@
 The settings that every part of tinygpt reads: which implementation runs, on how many threads, how exact its products
 are, and whether to look for mistakes.
 
-Which implementation runs is a matter of each thread, so that one can race the kernels while another steps through the
-reference. The number of threads and the precision of products hold for the whole process.
+Which implementation runs is a matter of each thread and each asyncio task, so that one can race the kernels while
+another steps through the reference. The number of threads and the precision of products hold for the whole process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
+
+from tinygpt.scope import Block, Setting
 
 IMPLEMENTATIONS = ("kernels", "numpy", "check")
 PRECISIONS = ("highest", "high", "medium")
@@ -20,6 +21,9 @@ PRECISIONS = ("highest", "high", "medium")
 # memory that is given back is filled with NaN.
 DEBUG = os.environ.get("TINYGPT_DEBUG", "0") not in ("", "0")
 
+# Read once: TINYGPT_GUARD=end or start puts what kernels work on beside protected pages; see `guard.py`.
+GUARD = os.environ.get("TINYGPT_GUARD", "")
+
 
 def _checked(name: str, who: str) -> str:
     if name not in IMPLEMENTATIONS:
@@ -27,24 +31,22 @@ def _checked(name: str, who: str) -> str:
     return name
 
 
-class _Settings(threading.local):
-    def __init__(self) -> None:
-        self.implementation = _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
-
-
-_settings = _Settings()
+_implementation = Setting(
+    "implementation", _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
+)
 _process = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
 
 
 def current_implementation() -> str:
-    """The implementation that this thread uses now: "kernels", "numpy" or "check"."""
-    return _settings.implementation
+    """The implementation that runs here and now: "kernels", "numpy" or "check"."""
+    return _implementation.get()
 
 
-@contextlib.contextmanager
-def implementation(name: str) -> Iterator[None]:
+class implementation(Block):
     """
-    Choose, for this thread and this block, which implementation of every op runs.
+    Choose, for this block or the decorated function, which implementation of every op runs.
+
+    It holds for this thread, for the asyncio task, and in a generator while the generator runs: see `scope.py`.
 
     Parameters
     ----------
@@ -68,12 +70,9 @@ def implementation(name: str) -> Iterator[None]:
     ...     print(current_implementation())
     numpy
     """
-    before = _settings.implementation
-    _settings.implementation = _checked(name, "implementation")
-    try:
-        yield
-    finally:
-        _settings.implementation = before
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_implementation, _checked(name, "implementation"))
 
 
 def available_cores() -> int:
@@ -209,3 +208,10 @@ def kernel_tolerance(float64: bool = False) -> float:
     if float64:
         return 1e-10
     return 2e-2 if _process["precision"] == "medium" else 1e-4
+
+
+def unit_of_rounding(float64: bool = False) -> float:
+    """By what share of itself a number may be rounded in the kernels, and as the precision of products has it."""
+    if float64:
+        return 2.0**-53
+    return 2.0**-9 if _process["precision"] == "medium" else 2.0**-24

@@ -50,7 +50,7 @@ def sample(
     if temperature == 0:
         return int(np.argmax(logits))
     limited = top_k is not None and top_k < len(logits)
-    order = likeliest(logits, top_k) if limited else np.arange(len(logits))
+    order = likeliest(logits, top_k) if top_k is not None and limited else np.arange(len(logits))
     p = np.exp((np.asarray(logits[order], np.float64) - logits.max()) / temperature)
     if top_p is not None and top_p < 1:
         needed = top_p * p.sum() * (1 - 1e-12)  # sums round

@@ -110,6 +110,7 @@ print("equal")
     assert in_a_process(program, NUMBA_DISABLE_JIT="1").strip() == "equal"
 
 
+@pytest.mark.pool
 def test_memory_grows_with_the_context_not_with_its_square(rng):
     """Outputs included: four times as many tokens take about four times as much."""
     most = []

@@ -107,8 +107,8 @@ def _check(a, b, c, rows, depth, b_along_k, accumulate, bias):
             f"multiply: shapes must be (M, K), (K, N) and (M, N), got {rows, depth}, {inner, columns}, {c.shape}"
         )
     for name, array in (("a", a), ("b", b), ("c", c)):
-        if array.dtype != np.float32 or not array.flags.c_contiguous:
-            got = f"{array.dtype}, strides {array.strides}"
+        if array.dtype != np.float32 or not array.flags.carray:
+            got = f"{array.dtype}, strides {array.strides}{'' if array.flags.writeable else ', read-only'}"
             raise ValueError(f"multiply: {name} must be C-contiguous float32, got {got}")
     if bias is not None and (bias.shape != (columns,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
         raise ValueError(

@@ -50,7 +50,7 @@ import math
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.dropout import check_dropout, dropout_mask
+from tinygpt.ops.dropout import check_dropout, dropout_mask, whole_number
 
 
 def attention_forward(qkv, n_head, p=0.0, seed=None):
@@ -100,7 +100,21 @@ def future(T):
     return np.triu(np.ones((T, T), bool), k=1)
 
 
-ATTENTION = Op("attention", attention_forward, attention_backward, kernel="tinygpt.kernels.attention")
+def check_attention(qkv, n_head, p=0.0, seed=None):
+    """The attributes as forward takes them, or an error that says what does not fit."""
+    if qkv.ndim != 3 or qkv.shape[-1] % 3:
+        raise ValueError(f"attention: qkv must have shape (B, T, 3C), got {qkv.shape}")
+    n_embd, n_head = qkv.shape[-1] // 3, whole_number("attention: n_head", n_head)
+    if n_head < 1 or n_embd == 0 or n_embd % n_head:
+        raise ValueError(f"attention: n_embd must be a multiple of n_head, got n_embd = {n_embd}, n_head = {n_head}")
+    if qkv.shape[1] == 0:
+        raise ValueError(f"attention: needs at least one token, got qkv {qkv.shape}")
+    return {"n_head": n_head, **check_dropout("attention", p, seed)}
+
+
+ATTENTION = Op(
+    "attention", attention_forward, attention_backward, kernel="tinygpt.kernels.attention", check=check_attention
+)
 
 
 def attention(qkv: Tensor, n_head: int, p: float = 0.0, seed: int | None = None) -> Tensor:
@@ -133,12 +147,4 @@ def attention(qkv: Tensor, n_head: int, p: float = 0.0, seed: int | None = None)
     >>> attention(qkv, n_head=2).shape
     (1, 2, 4)
     """
-    if qkv.ndim != 3 or qkv.shape[-1] % 3:
-        raise ValueError(f"attention: qkv must have shape (B, T, 3C), got {qkv.shape}")
-    n_embd = qkv.shape[-1] // 3
-    if n_head < 1 or n_embd == 0 or n_embd % n_head:
-        raise ValueError(f"attention: n_embd must be a multiple of n_head, got n_embd = {n_embd}, n_head = {n_head}")
-    if qkv.shape[1] == 0:
-        raise ValueError(f"attention: needs at least one token, got qkv {qkv.shape}")
-    check_dropout("attention", p, seed)
     return apply(ATTENTION, qkv, n_head=n_head, p=p, seed=seed)

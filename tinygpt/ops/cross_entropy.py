@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.embedding import check_ids
+from tinygpt.ops.embedding import check_ids, integers
 
 
 def cross_entropy_forward(logits, targets, ignore_index=-100):
@@ -63,8 +63,37 @@ def cross_entropy_backward(dloss, saved):
     return (dlogits,)
 
 
-_KERNEL = "tinygpt.kernels.cross_entropy"
-CROSS_ENTROPY = Op("cross_entropy", cross_entropy_forward, cross_entropy_backward, kernel=_KERNEL)
+def check_cross_entropy(logits, targets, ignore_index=-100):
+    """The attributes as forward takes them, or an error that says what does not fit."""
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"cross_entropy: logits must have shape (N, V) with V >= 1, got {logits.shape}")
+    targets = check_targets("cross_entropy", targets, logits.shape[:1], logits.shape[1], ignore_index)
+    return {"targets": targets, "ignore_index": ignore_index}
+
+
+def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, ignore_index: int) -> np.ndarray:
+    """`targets` as int64 of this shape in memory of their own, or an error that says what is wrong with them."""
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
+        raise TypeError(f"{who}: ignore_index must be an integer, got {ignore_index!r}")
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"{who}: ignore_index must fit into int64, got {ignore_index}")
+    targets = integers(f"{who}: targets", targets)
+    if targets.shape != shape:
+        raise ValueError(f"{who}: targets must have shape {shape}, one for each row of scores, got {targets.shape}")
+    counts = targets != int(ignore_index)  # asked of the type that they have: as int64 a huge unsigned one is negative
+    check_ids(f"{who}: targets", targets[counts], n_vocab)
+    if not counts.any():
+        raise ValueError(f"{who}: no target counts: all {targets.size} are ignore_index = {ignore_index}")
+    return targets.astype(np.int64)
+
+
+CROSS_ENTROPY = Op(
+    "cross_entropy",
+    cross_entropy_forward,
+    cross_entropy_backward,
+    kernel="tinygpt.kernels.cross_entropy",
+    check=check_cross_entropy,
+)
 
 
 def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:
@@ -101,15 +130,3 @@ def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Ten
     targets = check_targets("cross_entropy", targets, logits.shape[:-1], n_vocab, ignore_index)
     flat = logits if logits.ndim == 2 else logits.reshape(-1, n_vocab)
     return apply(CROSS_ENTROPY, flat, targets=targets.reshape(-1), ignore_index=ignore_index)
-
-
-def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, ignore_index: int) -> np.ndarray:
-    """`targets` as an array of this shape, or an error that says what is wrong with them."""
-    targets = np.asarray(targets.data if isinstance(targets, Tensor) else targets)
-    if targets.shape != shape:
-        raise ValueError(f"{who}: targets must have shape {shape}, one for each row of scores, got {targets.shape}")
-    counted = targets[targets != ignore_index]
-    check_ids(f"{who}: targets", counted, n_vocab)
-    if counted.size == 0:
-        raise ValueError(f"{who}: no target counts: all {targets.size} are ignore_index = {ignore_index}")
-    return targets

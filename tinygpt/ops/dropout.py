@@ -33,6 +33,9 @@ Cost:   moves 2 arrays each way; about 20 integer operations an element.
 
 from __future__ import annotations
 
+from operator import index
+from typing import Any
+
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
@@ -86,7 +89,32 @@ def splitmix64(seed: int) -> int:
     return z ^ (z >> 31)
 
 
-DROPOUT = Op("dropout", dropout_forward, dropout_backward, kernel="tinygpt.kernels.dropout")
+def check_dropout(who: str, p: Any, seed: Any) -> dict[str, Any]:
+    """`p` and `seed` as Python's numbers, or an error unless p is in [0, 1) and, where p > 0, the seed in [0, 2^64)."""
+    if not isinstance(p, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{who}: p must be a number, got {type(p).__name__}")
+    if not 0 <= p < 1:
+        raise ValueError(f"{who}: p must be at least 0 and below 1, got {p}")
+    if p > 0 and (not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64):
+        raise ValueError(f"{who}: seed must be an integer from 0 to 2^64 - 1, got {seed!r}")
+    return {"p": float(p), "seed": int(seed) if p > 0 else None}
+
+
+def whole_number(who: str, value: Any) -> int:
+    """`value` as Python's integer, or an error that says what came instead."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{who} must be an integer, got {value!r}") from None
+
+
+DROPOUT = Op(
+    "dropout",
+    dropout_forward,
+    dropout_backward,
+    kernel="tinygpt.kernels.dropout",
+    check=lambda x, p, seed: check_dropout("dropout", p, seed),
+)
 
 
 def dropout(x: Tensor, p: float, seed: int) -> Tensor:
@@ -117,11 +145,3 @@ def dropout(x: Tensor, p: float, seed: int) -> Tensor:
     """
     check_dropout("dropout", p, seed)
     return x if p == 0 else apply(DROPOUT, x, p=p, seed=seed)
-
-
-def check_dropout(who: str, p: float, seed: int | None) -> None:
-    """Raise unless p is in [0, 1) and, where p > 0, the seed in [0, 2^64)."""
-    if not 0 <= p < 1:
-        raise ValueError(f"{who}: p must be at least 0 and below 1, got {p}")
-    if p > 0 and (not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64):
-        raise ValueError(f"{who}: seed must be an integer from 0 to 2^64 - 1, got {seed!r}")

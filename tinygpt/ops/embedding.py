@@ -42,7 +42,38 @@ def embedding_backward(dout, saved):
     return (dweight,)
 
 
-EMBEDDING = Op("embedding", embedding_forward, embedding_backward, kernel="tinygpt.kernels.embedding")
+def check_embedding(weight, ids):
+    """The attributes as forward takes them, or an error that says what does not fit."""
+    if weight.ndim != 2:
+        raise ValueError(f"embedding: weight must have shape (V, C), got {weight.shape}")
+    return {"ids": check_ids("embedding: ids", ids, len(weight))}
+
+
+def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
+    """`ids` as int64 in memory of their own, or an error that says which is not from 0 to n_vocab - 1."""
+    ids = integers(who, ids)
+    wrong = (ids < 0) | (ids >= n_vocab)
+    if wrong.any():
+        raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}")
+    return ids.astype(np.int64)
+
+
+def integers(who: str, ids: Any) -> np.ndarray:
+    """A copy of `ids`, of whichever integer type they have, or an error that says what is wrong with them."""
+    try:
+        ids = np.array(ids.data if isinstance(ids, Tensor) else ids, order="C")
+    except ValueError:  # NumPy says "inhomogeneous shape"
+        raise ValueError(f"{who} must be a rectangular array, got rows of different lengths; pad them") from None
+    if ids.size == 0 and ids.dtype.kind == "f":
+        ids = ids.astype(np.int64)  # an empty list has no type of its own
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{who} must be integers, got {ids.dtype}")
+    return ids
+
+
+EMBEDDING = Op(
+    "embedding", embedding_forward, embedding_backward, kernel="tinygpt.kernels.embedding", check=check_embedding
+)
 
 
 def embedding(ids: Any, weight: Tensor) -> Tensor:
@@ -73,19 +104,4 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
            [0. , 0.5],
            [2. , 2.5]], dtype=float32)
     """
-    if weight.ndim != 2:
-        raise ValueError(f"embedding: weight must have shape (V, C), got {weight.shape}")
-    return apply(EMBEDDING, weight, ids=check_ids("embedding: ids", ids, weight.shape[0]))
-
-
-def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
-    """`ids` as an array, or an error that says what is wrong with them."""
-    ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
-    if ids.size == 0 and ids.dtype.kind == "f":
-        ids = ids.astype(np.int64)  # an empty list has no type of its own
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"{who} must be integers, got {ids.dtype}")
-    wrong = (ids < 0) | (ids >= n_vocab)
-    if wrong.any():
-        raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}")
-    return ids
+    return apply(EMBEDDING, weight, ids=ids)

@@ -25,6 +25,8 @@ Cost:   that of both, and GELU's forward once more; keeps I numbers a token inst
 
 from __future__ import annotations
 
+from functools import partial
+
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.gelu import gelu_backward, gelu_forward
 from tinygpt.ops.linear import check_linear, linear_backward, linear_forward
@@ -45,7 +47,13 @@ def gelu_linear_backward(dout, saved):
     return dx, dweight, dbias
 
 
-GELU_LINEAR = Op("gelu_linear", gelu_linear_forward, gelu_linear_backward, kernel="tinygpt.kernels.gelu_linear")
+GELU_LINEAR = Op(
+    "gelu_linear",
+    gelu_linear_forward,
+    gelu_linear_backward,
+    kernel="tinygpt.kernels.gelu_linear",
+    check=partial(check_linear, "gelu_linear"),
+)
 
 
 def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -72,5 +80,4 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     >>> gelu_linear(Tensor([[0.0, 1.0]]), Tensor([[1.0], [10.0]]), Tensor([0.5])).data.round(3)
     array([[8.912]], dtype=float32)
     """
-    check_linear("gelu_linear", x, weight, bias)
     return apply(GELU_LINEAR, *operands(x, weight, bias))

@@ -79,7 +79,23 @@ def layernorm_backward(dout, saved):
     return dx, dweight, dbias
 
 
-LAYERNORM = Op("layernorm", layernorm_forward, layernorm_backward, kernel="tinygpt.kernels.layernorm")
+def check_layernorm(x, weight, bias, eps=1e-5):
+    """The attributes as forward takes them, or an error that says what does not fit."""
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"layernorm: x must have shape (..., C) with C >= 1, got {x.shape}")
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector.shape != x.shape[-1:]:
+            raise ValueError(
+                f"layernorm: {name} must have shape (C,) = ({x.shape[-1]},) to match x {x.shape}, got {vector.shape}"
+            )
+    if not eps > 0:
+        raise ValueError(f"layernorm: eps must be positive, got {eps}")
+    return {"eps": float(eps)}
+
+
+LAYERNORM = Op(
+    "layernorm", layernorm_forward, layernorm_backward, kernel="tinygpt.kernels.layernorm", check=check_layernorm
+)
 
 
 def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
@@ -108,13 +124,4 @@ def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Ten
     >>> layernorm(x, Tensor([1.0, 1.0, 1.0]), Tensor([0.0, 0.0, 0.0])).data.round(3)
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"layernorm: x must have shape (..., C) with C >= 1, got {x.shape}")
-    for name, vector in (("weight", weight), ("bias", bias)):
-        if vector.shape != x.shape[-1:]:
-            raise ValueError(
-                f"layernorm: {name} must have shape (C,) = ({x.shape[-1]},) to match x {x.shape}, got {vector.shape}"
-            )
-    if not eps > 0:
-        raise ValueError(f"layernorm: eps must be positive, got {eps}")
     return apply(LAYERNORM, *operands(x, weight, bias), eps=eps)

@@ -28,6 +28,9 @@ Cost:   2 N I O operations forward, 4 N I O backward: bound by arithmetic, most 
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.shapes import operands
 
@@ -49,7 +52,24 @@ def linear_backward(dout, saved):
     return dx, dweight, dbias
 
 
-LINEAR = Op("linear", linear_forward, linear_backward, kernel="tinygpt.kernels.linear")
+def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:
+    """Raise unless the shapes fit together; there are no attributes."""
+    if weight.ndim != 2 or weight.size == 0:
+        raise ValueError(f"{who}: weight must have shape (I, O) with I, O >= 1, got {weight.shape}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"{who}: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
+    if bias.shape != weight.shape[1:]:
+        raise ValueError(f"{who}: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")
+    return {}
+
+
+LINEAR = Op(
+    "linear",
+    linear_forward,
+    linear_backward,
+    kernel="tinygpt.kernels.linear",
+    check=partial(check_linear, "linear"),
+)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -76,15 +96,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), Tensor([0.0, 0.0, 10.0]))
     Tensor([[ 1.,  2., 13.]], dtype=float32)
     """
-    check_linear("linear", x, weight, bias)
     return apply(LINEAR, *operands(x, weight, bias))
-
-
-def check_linear(who: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Raise unless the shapes fit together."""
-    if weight.ndim != 2 or weight.size == 0:
-        raise ValueError(f"{who}: weight must have shape (I, O) with I, O >= 1, got {weight.shape}")
-    if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-        raise ValueError(f"{who}: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
-    if bias.shape != weight.shape[1:]:
-        raise ValueError(f"{who}: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")

@@ -56,11 +56,29 @@ def linear_cross_entropy_backward(dloss, saved):
     return dx, dweight
 
 
+def check_linear_cross_entropy(x, weight, targets, ignore_index=-100):
+    """The attributes as forward takes them, or an error that says what does not fit."""
+    if x.ndim != 2:
+        raise ValueError(f"linear_cross_entropy: x must have shape (N, C), got {x.shape}")
+    check_head(x, weight)
+    targets = check_targets("linear_cross_entropy", targets, x.shape[:1], len(weight), ignore_index)
+    return {"targets": targets, "ignore_index": ignore_index}
+
+
+def check_head(x: Any, weight: Any) -> None:
+    """Raise unless the shapes fit together."""
+    if weight.ndim != 2 or weight.size == 0:
+        raise ValueError(f"linear_cross_entropy: weight must have shape (V, C) with V, C >= 1, got {weight.shape}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"linear_cross_entropy: x must have shape (..., C) = (..., {weight.shape[1]}), got {x.shape}")
+
+
 LINEAR_CROSS_ENTROPY = Op(
     "linear_cross_entropy",
     linear_cross_entropy_forward,
     linear_cross_entropy_backward,
     kernel="tinygpt.kernels.linear_cross_entropy",
+    check=check_linear_cross_entropy,
 )
 
 
@@ -94,11 +112,8 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Any, ignore_index: 
     >>> linear_cross_entropy(x, weight, [2])  # all three scores are 0: ln 3
     Tensor(1.0986123, dtype=float32)
     """
-    if weight.ndim != 2 or weight.size == 0:
-        raise ValueError(f"linear_cross_entropy: weight must have shape (V, C) with V, C >= 1, got {weight.shape}")
+    check_head(x, weight)
     n_vocab, n_embd = weight.shape
-    if x.ndim == 0 or x.shape[-1] != n_embd:
-        raise ValueError(f"linear_cross_entropy: x must have shape (..., C) = (..., {n_embd}), got {x.shape}")
     targets = check_targets("linear_cross_entropy", targets, x.shape[:-1], n_vocab, ignore_index)
     rows = x if x.ndim == 2 else x.reshape(-1, n_embd)
     return apply(LINEAR_CROSS_ENTROPY, *operands(rows, weight), targets=targets.reshape(-1), ignore_index=ignore_index)

@@ -192,7 +192,7 @@ def merge_long(ids: list[int], merges: Merges) -> list[int]:
     >>> merge_long([1, 1, 1, 2], {(1, 1): (0, 3), (3, 1): (1, 4)})
     [4, 2]
     """
-    tokens: list[int | None] = [*ids, None]  # a token that was joined to its left becomes None, as the end is
+    tokens = [*ids, -1]  # a token that was joined to its left becomes -1, as the end is
     before, after = list(range(-1, len(ids))), list(range(1, len(ids) + 2))
     heap = [(*merges[pair], i, pair) for i, pair in enumerate(pairwise(ids)) if pair in merges]
     heapify(heap)
@@ -201,14 +201,14 @@ def merge_long(ids: list[int], merges: Merges) -> list[int]:
         j = after[i]
         if (tokens[i], tokens[j]) != pair:
             continue
-        tokens[i], tokens[j] = joined, None
+        tokens[i], tokens[j] = joined, -1
         after[i] = after[j]
         before[after[i]] = i
-        for left, right in ((before[i], i), (i, after[i])):  # before[0] is -1, where the end's None stands
+        for left, right in ((before[i], i), (i, after[i])):  # before[0] is -1: the end
             pair = (tokens[left], tokens[right])
             if pair in merges:
                 heappush(heap, (*merges[pair], left, pair))
-    return [token for token in tokens if token is not None]
+    return [token for token in tokens if token >= 0]
 
 
 def learn_merges(words: Mapping[bytes, int], byte_order: str = "gpt2") -> Iterator[tuple[bytes, bytes]]:

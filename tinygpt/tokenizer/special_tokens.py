@@ -46,6 +46,13 @@ def allowed_names(
             raise TypeError(
                 f"Tokenizer.encode: {argument} must be 'all' or a set of str, got {names!r}; write {{{names!r}}}"
             )
+        if not isinstance(names, Collection) or isinstance(names, (bytes, bytearray)):
+            got = type(names).__name__
+            raise TypeError(f"Tokenizer.encode: {argument} must be 'all' or a set of str, got {got}; write () for none")
+        if names != "all":
+            for name in names:
+                if not isinstance(name, str) or not name:
+                    raise TypeError(f"Tokenizer.encode: {argument} must hold names of special tokens, got {name!r}")
     allowed = set(special_tokens) if allowed_special == "all" else set(special_tokens).intersection(allowed_special)
     disallowed = set(special_tokens) - allowed if disallowed_special == "all" else set(disallowed_special)
     found = regex.search(_any_of(disallowed), text) if disallowed else None

@@ -71,6 +71,9 @@ class Tokenizer(TiktokenMethods, FileMethods):
     ) -> None:
         self.vocab = dict(vocab) if isinstance(vocab, Mapping) else dict(enumerate(vocab))
         self.merges = merges_in_pairs(merges)
+        if not isinstance(special_tokens, Mapping):
+            got = type(special_tokens).__name__
+            raise TypeError(f"Tokenizer: special_tokens must map str to int, got {got}; write {{'<|endoftext|>': id}}")
         self.special_tokens = dict(special_tokens)
         self.pattern, self.whole_pieces = pattern, whole_pieces
         check_special_tokens(self.special_tokens, self.vocab)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ def _batches(texts: Sequence[str], separators: Sequence[int]) -> Iterator[list[t
     """Texts and what follows them (-1 for nothing), cut where that is safe and gathered to about one chunk."""
     batch: list[tuple[str, Any]] = []
     size = 0
-    for text, separator in zip_longest(texts, separators, fillvalue=-1):
+    for text, separator in zip(texts, chain(separators, repeat(-1)), strict=False):
         for part in chunks(text, _CHUNK) if len(text) > _CHUNK else [text]:
             if size + len(part) > _CHUNK and batch:
                 yield batch
