@@ -93,7 +93,7 @@ def launcher(compiled: Any) -> Any:
             return compiled(*arguments)
         return _launch_with_care(compiled, arguments)
 
-    launch.compiled = compiled  # type: ignore[attr-defined]
+    launch.py_func = compiled.py_func  # type: ignore[attr-defined]  # as Numba's own have it
     return launch
 
 
