@@ -49,7 +49,7 @@ def _unpickled(kind: type, data: np.ndarray, requires_grad: bool, attributes: di
     return _with_attributes(_rebuilt(kind, data, Node(data) if requires_grad else None), attributes)
 
 
-def _rebuilt(kind: type, data: np.ndarray, node: Node | None) -> Any:
+def _rebuilt(kind: Any, data: np.ndarray, node: Node | None) -> Any:
     tensor = kind.__new__(kind)
     tensor.data, tensor.node = data, node
     return tensor

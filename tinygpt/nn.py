@@ -13,7 +13,7 @@ treat all parameters alike has one array to go through.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+
+Self = TypeVar("Self", bound="Module")
 
 
 class Parameter(Tensor):
@@ -112,7 +114,7 @@ class Module:
         """How many numbers are learned."""
         return sum(parameter.size for parameter in self.parameters())
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self: Self, mode: bool = True) -> Self:
         """Switch dropout on (or off). Returns the module."""
         if not isinstance(mode, (bool, np.bool_)):
             raise TypeError(f"Module.train: mode must be True or False, got {mode!r}")
@@ -121,7 +123,7 @@ class Module:
             child.train(mode)
         return self
 
-    def eval(self) -> Module:
+    def eval(self: Self) -> Self:
         """Switch dropout off. Returns the module."""
         return self.train(False)
 

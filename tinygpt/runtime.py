@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from tinygpt.scope import Block, Setting
 
@@ -34,7 +35,7 @@ def _checked(name: str, who: str) -> str:
 _implementation = Setting(
     "implementation", _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
 )
-_process = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
+_process: dict[str, Any] = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
 
 
 def current_implementation() -> str:
@@ -80,14 +81,49 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def max_threads() -> int:
+    """The largest number of threads that is accepted: four for each core of the machine, and 64 anywhere."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
 def num_threads() -> int:
     """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one for each available core."""
-    return _process["threads"] or _threads_from_environment() or available_cores()
+    return _process["threads"] or threads_from_environment() or available_cores()
 
 
-def _threads_from_environment() -> int:
+def checked_threads(who: str, count: object) -> int:
+    """
+    A number of threads; ValueError, in the name of `who`, unless it is an integer from 1 to `max_threads`.
+
+    Examples
+    --------
+    >>> checked_threads("--threads", 4)
+    4
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= max_threads():
+        text = repr(count) if not isinstance(count, int) or abs(count) < 10**30 else "a number of many digits"
+        raise ValueError(f"{who}: must be an integer of at least 1 and at most {max_threads()}, got {text}; one for "
+                         "each core is fastest")  # fmt: skip
+    return count
+
+
+def threads_from_environment() -> int:
+    """
+    What ``NUMBA_NUM_THREADS`` says; 0 where it says nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, or one that `checked_threads` refuses. Numba would start so many threads, or crash.
+    """
     given = os.environ.get("NUMBA_NUM_THREADS", "")
-    return int(given) if given.isdecimal() else 0
+    if not given.strip():
+        return 0
+    try:
+        count: object = int(given)
+    except ValueError:
+        count = given[:40]
+    return checked_threads("NUMBA_NUM_THREADS", count)
 
 
 def set_num_threads(count: int) -> None:
@@ -97,13 +133,13 @@ def set_num_threads(count: int) -> None:
     Parameters
     ----------
     count : int
-        At least 1. More than one for each core does not help; where Numba has fewer threads than `count`
+        From 1 to `max_threads()`. More than one for each core does not help; where Numba has fewer threads than `count`
         (``NUMBA_NUM_THREADS``, else one for each core), all of them work.
 
     Raises
     ------
     ValueError
-        If `count` is not a positive integer.
+        If `count` is not such an integer.
 
     Examples
     --------
@@ -113,9 +149,7 @@ def set_num_threads(count: int) -> None:
     1
     >>> set_num_threads(before)
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"set_num_threads: must be an integer of at least 1, got {count!r}")
-    _process["threads"] = count
+    _process["threads"] = checked_threads("set_num_threads", count)
 
 
 def get_float32_matmul_precision() -> str:

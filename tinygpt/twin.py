@@ -28,6 +28,7 @@ from tinygpt import runtime
 from tinygpt.buffers import Slot
 from tinygpt.contract import run_once, run_twice, watch, watched
 from tinygpt.graph import WRITTEN, Node, Op
+from tinygpt.launch import kernels_may_run
 from tinygpt.rounding import scatter
 
 Destination = Callable[[], Slot]
@@ -66,7 +67,7 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
     if watcher is not None:
         op = watcher.operation(op)
     implementation = runtime.current_implementation()
-    if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least:
+    if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least or not kernels_may_run():
         return _reference(op)
     kernel = importlib.import_module(op.kernel) if isinstance(op.kernel, str) else op.kernel
     if not getattr(kernel, "accepts", _anything)(*arrays, **attrs):
@@ -79,7 +80,7 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
 
 def kernel_for(name: str, *arrays: np.ndarray) -> Any:
     """The kernel module of this name, for work outside of the graph such as AdamW's; None: the reference shall run."""
-    if runtime.current_implementation() == "numpy":
+    if runtime.current_implementation() == "numpy" or not kernels_may_run():
         return None
     fit = all(array.dtype == np.float32 and array.flags.carray for array in arrays)
     return importlib.import_module(name) if fit else None

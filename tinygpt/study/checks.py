@@ -108,10 +108,10 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
             problem = f"{type(error).__name__}: {error}".split("\n")[0]
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)
             break
-        for index, (error, place, step) in enumerate(results):
-            if index not in found or error > found[index].error:
+        for index, (gap, place, step) in enumerate(results):
+            if index not in found or gap > found[index].error:
                 where = f"sample {number}, {place}"
-                found[index] = Finding(op.name, names[index], implementation, error, where, step)
+                found[index] = Finding(op.name, names[index], implementation, gap, where, step)
     yield from (found[index] for index in sorted(found))
 
 
@@ -142,7 +142,7 @@ def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tupl
         exact, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     precision = runtime.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
     with precision, runtime.implementation("kernels"):
-        arrays = [np.float32(array) for array in sample.arrays]
+        arrays = [np.asarray(array, np.float32) for array in sample.arrays]
         ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
     return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 

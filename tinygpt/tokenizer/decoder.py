@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set, Sized
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class Decoder:
             remedy = "; it is text already" if isinstance(ids, (str, bytes, bytearray)) else ", which has no order"
             got = type(ids).__name__
             raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}{remedy}")
-        if not hasattr(ids, "__len__"):
+        if not isinstance(ids, Sized):
             ids = self._listed(ids)
         if self.n_vocab > _TABLE or (len(ids) < _WORTH_A_CALL and not must_check()):
             return self.decode_by_reference(ids)

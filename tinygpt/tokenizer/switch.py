@@ -11,6 +11,7 @@ import sys
 from itertools import zip_longest
 from typing import Any
 
+from tinygpt.launch import kernels_may_run
 from tinygpt.runtime import current_implementation
 
 # In characters or tokens, all that one tokenizer has seen. The reference does about five a microsecond.
@@ -35,6 +36,8 @@ class Switch:
     def to_kernels(self, size: int, ready: bool = False) -> bool:
         """Whether kernels shall do the next `size` characters or tokens; `ready` says that their tables exist."""
         implementation = current_implementation()
+        if not kernels_may_run(parallel=False):
+            return False
         if implementation != "kernels":
             return implementation == "check"
         self._seen += size  # two threads at once may lose a count, which only delays the switch

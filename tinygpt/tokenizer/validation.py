@@ -56,7 +56,7 @@ def merges_in_pairs(merges: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, 
     for number, merge in enumerate(merges):
         if not isinstance(merge, (tuple, list)) or len(merge) != 2 or {*map(type, merge)} != {bytes}:
             raise TypeError(f"Tokenizer: a merge must be two tokens, (bytes, bytes); merge {number} is {merge!r}")
-    return list(map(tuple, merges))
+    return [(left, right) for left, right in merges]
 
 
 def check_vocabulary(vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:
