@@ -119,6 +119,16 @@ def test_the_gradcheck_command_makes_it_a_finding(fault):
     assert any(not finding.passed and SAYS.get(fault, fault) in finding.problem for finding in findings)
 
 
+def test_what_an_object_among_saved_holds_is_watched_too():
+    op = Op(
+        "faulty",
+        lambda x: (3 * x, SimpleNamespace(x=x.copy(), deep=[{"y": x.copy()}])),
+        lambda dout, saved: (np.add(saved.deep[0]["y"], 1, out=saved.deep[0]["y"]) * 0 + 3 * dout,),
+    )
+    with pytest.raises(GradientCheckError, match=r"faulty\.backward: writes into saved"):
+        gradcheck(lambda x: apply(op, x), [np.ones(4)])
+
+
 def test_an_attribute_is_not_to_be_written_either():
     op = Op("faulty", forward_writes_attribute, triple_back)
     with pytest.raises(GradientCheckError, match=r"faulty\.forward: writes into its attributes"):

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from tinygpt.graph import Op, arrays_in
+from tinygpt.graph import Op
 from tinygpt.scope import Setting
 
 watch = Setting("watch", None)  # what `twin.rule_of` lets look at operations, a `Contract` for one: gradcheck sets it
@@ -91,7 +92,7 @@ def run_twice(
     first = run_once(who, run, given, error)
     kept, expected = _copies(first), _numbers(compared(first))
     second = run_once(who, run, given, error)
-    if not _same_bits(arrays_in(first), kept):
+    if not _same_bits(_arrays_in(first), kept):
         raise error(_rewritten(who))
     if not _close(_numbers(compared(second)), expected):
         raise error(f"{who}: gives another result the second time, for the same input; what a call must remember "
@@ -105,18 +106,18 @@ def run_once(who: str, run: Callable[[], Any], given: Mapping[str, Any], error: 
     before = {name: _copies(value) for name, value in given.items()}
     result = run()
     for name, value in given.items():
-        if not _same_bits(arrays_in(value), before[name]):
+        if not _same_bits(_arrays_in(value), before[name]):
             raise error(f"{who}: writes into {name}, which others hold too; compute into a new array")
     return result
 
 
 def _check_handed_out(who: str, run: Any, first: Any, second: Any, given: Mapping[str, Any], error: Any) -> None:
     """Where two results share memory that was not given: a constant that is kept, or a buffer that is written again?"""
-    inputs = [array for value in given.values() for array in arrays_in(value)]
-    later = list(arrays_in(second))
+    inputs = [array for value in given.values() for array in _arrays_in(value)]
+    later = list(_arrays_in(second))
     suspects = [
         array
-        for array in arrays_in(first)
+        for array in _arrays_in(first)
         if array.dtype.kind == "f" and array.size and array.flags.writeable
         if any(np.may_share_memory(array, other) for other in later)
         if not any(np.may_share_memory(array, other) for other in inputs)
@@ -146,8 +147,26 @@ def _rewritten(who: str) -> str:
     return f"{who}: hands out memory that a later call writes into; return a new array, or a copy"
 
 
+def _arrays_in(value: Any) -> Iterator[np.ndarray]:
+    """The arrays in a value, in containers, and in attributes of objects such as dataclasses."""
+    pending, seen = [value], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, np.ndarray):
+            yield value
+        elif id(value) not in seen and not isinstance(value, (type, FunctionType, ModuleType)):
+            seen.add(id(value))
+            pending += _parts(value)
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, (tuple, list)) else list(getattr(value, "__dict__", {}).values())
+
+
 def _copies(value: Any) -> list[np.ndarray]:
-    return [array.copy() for array in arrays_in(value)]
+    return [array.copy() for array in _arrays_in(value)]
 
 
 def _same_bits(arrays: Any, copies: list[np.ndarray]) -> bool:
@@ -158,7 +177,7 @@ def _numbers(value: Any) -> list[np.ndarray]:
     """Arrays and NumPy scalars in `value`, as arrays of their own."""
     if isinstance(value, (np.ndarray, np.generic)):
         return [np.array(value)]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    parts = _parts(value) if isinstance(value, (dict, tuple, list)) else []
     return [array for part in parts for array in _numbers(part)]
 
 

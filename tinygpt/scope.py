@@ -14,7 +14,6 @@ order to hand their block to the `with` statement, or the test, that uses them.
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_GENERATORS = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR; importing it takes longer than all of this
 _HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of whoever uses them
 
 
@@ -77,7 +77,7 @@ class Setting:
         return entries[-1].value if entries else self.default  # of a task's or a thread's parent
 
     def _begin(self, entry: _Entry) -> None:
-        if entry.frame.f_code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        if entry.frame.f_code.co_flags & (_GENERATORS):
             with _lock:
                 self._in_generators = (*self._in_generators, entry)
         else:
@@ -126,6 +126,8 @@ class Block:
         return Block(self._setting, self._value)
 
     def __call__(self, function: _Function) -> _Function:
+        import inspect
+
         if inspect.isgeneratorfunction(function):
             wrapper: Any = _around_generator(self, function)
         elif inspect.isasyncgenfunction(function):
@@ -145,7 +147,7 @@ def _owner(frame: FrameType) -> FrameType:
         if resumed_by is None:
             return frame
         by_others = resumed_by.f_globals.get("__name__", "").partition(".")[0] in _HAND_OVER
-        generator = frame.f_code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)
+        generator = frame.f_code.co_flags & (_GENERATORS)
         if module not in _HAND_OVER and not (generator and by_others):
             return frame
         frame = resumed_by
