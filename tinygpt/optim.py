@@ -44,7 +44,8 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, 
 def _check_row(row: list[np.ndarray]) -> None:
     """Raise unless a parameter, its gradient and its moments still fit together, and the parameter can be written."""
     data, gradient, m, _ = row
-    if len({(array.shape, array.dtype) for array in row}) > 1:
+    shape, dtype = data.shape, data.dtype
+    if not (gradient.shape == m.shape == shape and gradient.dtype == m.dtype == dtype):
         found = ", ".join(f"{array.dtype} {array.shape}" for array in (data, gradient, m))
         raise ValueError(
             f"AdamW.step: a parameter, its gradient and its moments must have one shape and dtype, got {found}; "
@@ -162,16 +163,18 @@ class AdamW:
             If the data of a parameter was replaced by a read-only array, or one of another shape or dtype. No
             parameter has changed then.
         """
-        for parameter in self._parameters():
-            if parameter.grad is not None:
-                _check_row(self._row_of(parameter))
-        for group in self.param_groups:
+        due = [
+            [(self._state_of(p), self._row_of(p)) for p in group["params"] if p.grad is not None]
+            for group in self.param_groups
+        ]
+        for parts in due:
+            for _, row in parts:
+                _check_row(row)
+        for group, parts in zip(self.param_groups, due, strict=True):
             rows: dict[tuple[int, np.dtype], list[list[np.ndarray]]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self._state_of(parameter)
-                    state["step"] += 1
-                    rows[state["step"], parameter.dtype].append(self._row_of(parameter))
+            for state, row in parts:
+                state["step"] += 1
+                rows[state["step"], row[0].dtype].append(row)
             for (step, _), arrays in rows.items():
                 _update(arrays, step, group["lr"], group["betas"], group["eps"], group["weight_decay"], scale)
 
