@@ -156,6 +156,9 @@ text = "the hen and the fox " * 60_000  # enough for the tokenizer's kernels, wh
 def work():
     tokenizer = Tokenizer.train("the hen and the fox and the other hen. " * 3, 270, progress=False)
     assert tokenizer.decode(tokenizer.encode(text)) == text
+    with implementation("check"):
+        again = Tokenizer.train("the hen and the fox and the other hen. " * 3, 270, progress=False)
+        assert again.encode("the hen") == tokenizer.encode("the hen")
     gelu()
 print(inside(work))
 done.set()

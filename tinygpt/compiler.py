@@ -90,7 +90,7 @@ class Compiler:
             self.folder = self._usable_folder()
         except OSError as error:
             self.reason = str(error)
-        self._files = KernelFolder(self.folder) if KernelFolder is not None else None
+        self._files = None if KernelFolder is None else KernelFolder(self.folder)
 
     def kernel(self, function: Function, **options: Any) -> Function:
         """

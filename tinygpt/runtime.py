@@ -91,7 +91,7 @@ def num_threads() -> int:
     return _process["threads"] or threads_from_environment() or available_cores()
 
 
-def checked_threads(who: str, count: object) -> int:
+def checked_threads(who: str, count: Any) -> int:
     """
     A number of threads; ValueError, in the name of `who`, unless it is an integer from 1 to `max_threads`.
 
@@ -120,7 +120,7 @@ def threads_from_environment() -> int:
     if not given.strip():
         return 0
     try:
-        count: object = int(given)
+        count: Any = int(given)
     except ValueError:
         count = given[:40]
     return checked_threads("NUMBA_NUM_THREADS", count)

@@ -36,13 +36,12 @@ class Switch:
     def to_kernels(self, size: int, ready: bool = False) -> bool:
         """Whether kernels shall do the next `size` characters or tokens; `ready` says that their tables exist."""
         implementation = current_implementation()
-        if not kernels_may_run(parallel=False):
-            return False
         if implementation != "kernels":
-            return implementation == "check"
+            return implementation == "check" and kernels_may_run(parallel=False)
         self._seen += size  # two threads at once may lose a count, which only delays the switch
         imported = "tinygpt.tokenizer.kernels" in sys.modules
-        return ready or self._seen >= (_WORTH_TABLES if imported else _WORTH_IMPORTING)
+        worth = ready or self._seen >= (_WORTH_TABLES if imported else _WORTH_IMPORTING)
+        return worth and kernels_may_run(parallel=False)
 
 
 def must_check() -> bool:

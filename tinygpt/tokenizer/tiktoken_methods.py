@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from tinygpt.runtime import max_threads
 from tinygpt.tokenizer.special_tokens import Names
 
 _Item = TypeVar("_Item")
@@ -195,6 +196,8 @@ def _each(who: str, function: Callable[[_Item], _Result], items: Iterable[_Item]
     """Apply a function to all items, in order; the first error is raised, and what was not begun is left."""
     if num_threads < 1:
         raise ValueError(f"Tokenizer.{who}: num_threads must be at least 1, got {num_threads}")
+    if num_threads > max_threads():
+        raise ValueError(f"Tokenizer.{who}: num_threads must be at most {max_threads()}, got {num_threads}")
     settings = copy_context()  # the implementation that the caller has chosen holds in the threads too
     with ThreadPoolExecutor(num_threads) as threads:
         return list(threads.map(lambda item: settings.copy().run(function, item), items))
