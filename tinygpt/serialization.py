@@ -263,7 +263,7 @@ def read_json(who: str, path: Path, remedy: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{who}: {path} must be a file, and is not there; {remedy}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # a byte order mark is read away
     except ValueError as error:  # bad UTF-8 or bad JSON
         raise ValueError(
             f"{who}: {path} must be JSON, and is truncated or corrupt ({error}); use another copy"
