@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point downward only. Each module may import those named here (a folder names all in it), besides `runtime`.
 ENGINE = {"graph", "autograd"}
 TEXT = {"corpus", "token_file", "durable", "tokenizer"}
-CHECKPOINT = {"checkpoint", "durable", "hub", "serialization", "swap", "tokenizer", "weight_files"}
+CHECKPOINT = {"checkpoint", "durable", "hub", "hugging_face", "serialization", "swap", "tokenizer", "weight_files"}
 MODEL = {
     "model",
     "recompute",
@@ -66,6 +66,7 @@ MAY_IMPORT = {
     "swap": {"durable", "locks", "owner_file"},
     "config": set(),
     "hub": {"user_cache"},
+    "hugging_face": set(),
     "windows": set(),
     "arguments": set(),
     "interrupt": set(),

@@ -52,6 +52,21 @@ def decode_text(raw: bytes, name: str) -> str:
     >>> decode_text(b"\xef\xbb\xbfOnce\r\nupon", "tale.txt")
     'Once\nupon'
     """
+    text = plain_text(raw, name)
+    if not text.strip():
+        raise ValueError(f"{name}: must hold text, is empty; fill it or leave it out")
+    return text
+
+
+def plain_text(raw: bytes, name: str) -> str:
+    r"""
+    Do what `decode_text` does, for a text that may be blank.
+
+    Examples
+    --------
+    >>> plain_text(b"\r\n", "prompt.txt")
+    '\n'
+    """
     if b"\0" in raw:
         offset = raw.index(b"\0")
         raise ValueError(f"{name}: must be UTF-8 text, got a NUL byte at offset {offset}; save it as UTF-8 plain text")
@@ -60,10 +75,7 @@ def decode_text(raw: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         got = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
         raise ValueError(f"{name}: must be UTF-8 text, got {got}; save it as UTF-8") from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise ValueError(f"{name}: must hold text, is empty; fill it or leave it out")
-    return text
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def bundled_stories() -> list[str]:

@@ -16,7 +16,8 @@ from tinygpt.user_cache import cache_root
 
 _OFFICIAL = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 _FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors", "vocab.json",
-          "merges.txt", "tokenizer.json", "tokenizer_config.json")  # fmt: skip
+          "merges.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+          "adapter_config.json")  # fmt: skip
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path:
