@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinygpt.durable import one_writer
 from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
@@ -22,10 +22,14 @@ class FileMethods:
 
     vocab: Mapping[int, bytes]
     merges: Sequence[tuple[bytes, bytes]]
-    special_tokens: Mapping[str, int]
+    special_tokens: dict[str, int]
     pattern: str | None
     whole_pieces: bool
     special_flags: Mapping[str, Flags]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *parts: Any, **options: Any) -> None: ...
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """
