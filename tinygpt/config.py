@@ -98,7 +98,7 @@ class GPTConfig:
         value = getattr(self, name)
         if isinstance(value, (str, bool)) or not isinstance(value, SupportsFloat):
             raise TypeError(f"GPTConfig: {name} must be a number, got {value!r}")
-        return value
+        return float(value)
 
     @property
     def inner(self) -> int:
