@@ -117,30 +117,31 @@ def read_added_tokens(folder: Path, ids: Mapping[str, int], listed: Mapping[str,
     numbered += _from_old_list(folder / _OLD_LIST)
     named = [*_from_roles(config_path, config), *_from_roles(folder / _OLD_ROLES)]
     found = AddedTokens({}, {}, complete=decoder is not None or listed is not None)
+    highest = -1
     for entry in sorted(numbered, key=lambda entry: entry.id or 0):
-        _add(found, entry, ids)
+        highest = _add(found, entry, ids, highest)
     if decoder is not None:
         _demand_listed(config_path, [*numbered, *named], decoder)
     for entry in named:
-        _add(found, entry._replace(id=found.ids.get(entry.text)), ids)
+        highest = _add(found, entry._replace(id=found.ids.get(entry.text)), ids, highest)
     return found
 
 
-def next_id(text: str, ids: Mapping[str, int], added: Mapping[str, int]) -> int:
+def next_id(text: str, ids: Mapping[str, int], highest: int) -> int:
     """
-    The id that Hugging Face's tokenizers give to one more added token.
+    The id that Hugging Face's tokenizers give to one more added token, those before it having ids up to `highest`.
 
     Examples
     --------
-    >>> next_id("[PAD]", {"a": 0, "b": 1}, {}), next_id("b", {"a": 0, "b": 1}, {}), next_id("x", {"a": 0}, {"y": 7})
+    >>> next_id("[PAD]", {"a": 0, "b": 1}, -1), next_id("b", {"a": 0, "b": 1}, -1), next_id("x", {"a": 0}, 7)
     (2, 1, 8)
     """
-    return ids[text] if text in ids else max(len(ids), 1 + max(added.values(), default=-1))
+    return ids[text] if text in ids else max(len(ids), 1 + highest)
 
 
-def check_id(path: Path, text: str, id: int, ids: Mapping[str, int], added: Mapping[str, int]) -> None:
+def check_id(path: Path, text: str, id: int, ids: Mapping[str, int], highest: int) -> None:
     """Raise ValueError unless an added token has the id that Hugging Face's tokenizers would give to it."""
-    expected = next_id(text, ids, added)
+    expected = next_id(text, ids, highest)
     if id != expected:
         raise ValueError(
             f"{path}: special token {text!r} with id {id} contradicts the vocabulary, by which Hugging Face's "
@@ -148,26 +149,24 @@ def check_id(path: Path, text: str, id: int, ids: Mapping[str, int], added: Mapp
         )
 
 
-def _add(found: AddedTokens, entry: _Entry, ids: Mapping[str, int]) -> None:
+def _add(found: AddedTokens, entry: _Entry, ids: Mapping[str, int], highest: int) -> int:
+    """Take one more token; returns the highest id so far."""
     text, flags = entry.text, entry.flags
     if text not in found.ids or text in ids:
-        before = {name: id for name, id in found.ids.items() if name != text}
-        id = next_id(text, ids, before) if entry.id is None else entry.id
-        check_id(entry.path, text, id, ids, before)
+        id = next_id(text, ids, highest) if entry.id is None else entry.id
+        check_id(entry.path, text, id, ids, highest)
         found.ids[text] = id
     elif entry.id not in (None, found.ids[text]):
         raise ValueError(
             f"{entry.path}: special token {text!r} with id {entry.id} contradicts another file of the folder, where it "
             f"has {found.ids[text]}; use files of one tokenizer"
         )
-    if flags is None:
-        return
-    others = found.flags.setdefault(text, flags)
-    if flags._replace(normalized=False) != others._replace(normalized=False):
+    if flags is not None and flags[:3] != found.flags.setdefault(text, flags)[:3]:  # all but `normalized`
         raise ValueError(
             f"{entry.path}: lstrip, rstrip and single_word of {text!r} contradict another file of the folder; use "
             "files of one tokenizer"
         )
+    return max(highest, found.ids[text])
 
 
 def _demand_listed(path: Path, entries: list[_Entry], decoder: Mapping[str, Any]) -> None:

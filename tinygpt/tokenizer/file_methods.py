@@ -82,23 +82,7 @@ class FileMethods:
         ...     Tokenizer.from_pretrained(directory).encode("then")
         [257, 77]
         """
-        folder = published.resolve(directory)
-        single, pair = folder / "tokenizer.json", formats.is_there(folder)
-        if not single.exists():
-            check_config(folder, pair=pair, pattern=False)
-            return cls(*formats.load(folder))
-        contents = tokenizer_json.load(single)
-        check_config(folder, pair=False, pattern=contents.pattern is not None)
-        if not pair:
-            ids = formats.written_ids(contents.vocab, contents.special_tokens)
-            added = read_added_tokens(folder, ids, formats.with_flags(contents))
-            return cls(*contents._replace(special_tokens=added.ids, special_flags=added.flags))
-        if contents.pattern is not None or contents.whole_pieces:
-            raise ValueError(
-                f"{single}: must split as GPT-2 does where vocab.json and merges.txt are beside it, and does not; "
-                "transformers reads it before them: remove what is outdated"
-            )
-        return cls(*formats.load(folder, contents))
+        return cls(*_contents(published.resolve(directory)))
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
@@ -187,3 +171,23 @@ class FileMethods:
             If tiktoken would merge otherwise: it goes by the ids alone.
         """
         rank_files.save(path, self.vocab, self.merges, self.whole_pieces)
+
+
+def _contents(folder: Path) -> formats.Contents:
+    """What the files of a folder say together."""
+    single, pair = folder / "tokenizer.json", formats.is_there(folder)
+    if not single.exists():
+        check_config(folder, pair=pair, pattern=False)
+        return formats.load(folder)
+    contents = tokenizer_json.load(single)
+    check_config(folder, pair=False, pattern=contents.pattern is not None)
+    if not pair:
+        ids = formats.written_ids(contents.vocab, contents.special_tokens)
+        added = read_added_tokens(folder, ids, formats.with_flags(contents))
+        return contents._replace(special_tokens=added.ids, special_flags=added.flags)
+    if contents.pattern is not None or contents.whole_pieces:
+        raise ValueError(
+            f"{single}: must split as GPT-2 does where vocab.json and merges.txt are beside it, and does not; "
+            "transformers reads it before them: remove what is outdated"
+        )
+    return formats.load(folder, contents)

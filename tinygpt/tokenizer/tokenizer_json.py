@@ -152,6 +152,7 @@ def _read_added_tokens(
     ordinary = set(CHARACTER_BYTES).union(*merges, (left + right for left, right in merges))
     special_tokens: dict[str, int] = {}
     flags: dict[str, Flags] = {}
+    highest = -1
     for entry in listed if isinstance(listed, list) else [listed]:
         text, id = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
         if not (isinstance(text, str) and text and type(id) is int):
@@ -160,8 +161,9 @@ def _read_added_tokens(
             raise ValueError(f"{path}: {text!r} is an ordinary token; it cannot be one of added_tokens as well")
         if ids.get(text, id) != id or tokens.setdefault(id, text) != text or text in special_tokens:
             raise ValueError(f"{path}: the added token {text!r} with id {id} contradicts another entry")
-        check_id(path, text, id, ids, special_tokens)
+        check_id(path, text, id, ids, highest)
         special_tokens[text], flags[text] = id, read_flags(path, text, entry)
+        highest = max(highest, id)
     return special_tokens, flags
 
 
