@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tinygpt.durable import atomic_open, atomic_write
+from tinygpt.durable import atomic_open, atomic_write, one_writer
 from tinygpt.hub import local_folder
 from tinygpt.serialization import load_training_state, read_json, save_training_state, write_tensors
 from tinygpt.swap import read_whole, recover, swap_in
@@ -61,7 +61,8 @@ def save_model(
     Parameters
     ----------
     directory : path
-        Where to write; created if missing. Each file appears whole, but only `swap_in` makes the folder do so.
+        Where to write; created if missing. Each file appears whole, but only `swap_in` makes the folder do so. Of two
+        that save there at once, the second waits for the first.
     config : dict
         The fields of ``config.json``, under Hugging Face's names. `model_type`, the architecture and, with a
         tokenizer, the ids that begin and end a text are filled in where missing.
@@ -99,12 +100,12 @@ def save_model(
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"save_model: {name} must be float32 or float64, got {array.dtype}; convert it first")
     text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    atomic_write(directory / "config.json", text)
     tensors = {_PREFIX + name: array for name, array in state.items()}
-    write_tensors(directory / "model.safetensors", tensors, {"format": "pt"})  # transformers demands this entry
-    if tokenizer is not None:
-        tokenizer.save_pretrained(directory)
+    with one_writer(directory):
+        atomic_write(directory / "config.json", text)
+        write_tensors(directory / "model.safetensors", tensors, {"format": "pt"})  # transformers demands this entry
+        if tokenizer is not None:
+            tokenizer.save_pretrained(directory)
 
 
 def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tinygpt import checkpoint, gutenberg
 from tinygpt.config import GPTConfig
 from tinygpt.initial_model import initial_config
 from tinygpt.ledger import number_of_parameters, predict
+from tinygpt.ownership import own_run
 from tinygpt.settings import TrainingSettings
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.train import load_settings
@@ -20,28 +22,15 @@ _SETTINGS = [field.name for field in dataclasses.fields(TrainingSettings)]
 
 def train(options: argparse.Namespace) -> int:
     """tinygpt train"""
-    given = {name: getattr(options, name, None) for name in _SETTINGS}
     run = Path(options.out or f"runs/{options.preset or ('fine-tuned' if options.init_from else 'tiny')}")
-    resume = options.resume
-    if resume:
-        settings = load_settings(run)
-        changed = settings.changed(given)
-        if changed:
-            raise ValueError(
-                f"train: --resume goes on with the settings of {run}, where {'; '.join(changed)}; leave them out, or "
-                f"start a new run with --init-from {run}"
-            )
-    elif given["init_from"] and not given["preset"]:
-        given.pop("preset")
-        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(given["init_from"])))
-        settings = TrainingSettings.fine_tuning(config, **given)
-    else:
-        settings = TrainingSettings.from_preset(given.pop("preset") or "tiny", **given)
     if options.dry_run:
-        print(memory_of(settings))
+        print(memory_of(settings_of(options, run)))
         return 0
-    result = train_model(settings, run, resume=resume, stop_after=options.stop_after,
-                         progress=not options.quiet)  # fmt: skip
+    with contextlib.ExitStack() as owning:
+        owner = owning.enter_context(own_run(run, create=False)) if options.resume else None
+        settings = settings_of(options, run)
+        result = train_model(settings, run, resume=options.resume, stop_after=options.stop_after,
+                             progress=not options.quiet, owner=owner)  # fmt: skip
     if result.final is None:
         print(f"stopped after step {result.step} of {settings.steps}; to go on: tinygpt train --resume --out {run}")
         return 0
@@ -52,6 +41,25 @@ def train(options: argparse.Namespace) -> int:
     print(f"curve: {curve}\nstory: {result.story}")
     print(f'more: tinygpt generate {run} --prompt "Once upon a time"')
     return 0
+
+
+def settings_of(options: argparse.Namespace, run: Path) -> TrainingSettings:
+    """What `tinygpt train` was told; with --resume, the settings of `run`, which it must not contradict."""
+    given = {name: getattr(options, name, None) for name in _SETTINGS}
+    if options.resume:
+        settings = load_settings(run)
+        changed = settings.changed(given)
+        if changed:
+            raise ValueError(
+                f"train: --resume goes on with the settings of {run}, where {'; '.join(changed)}; leave them out, or "
+                f"start a new run with --init-from {run}"
+            )
+        return settings
+    if given["init_from"] and not given["preset"]:
+        given.pop("preset")
+        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(given["init_from"])))
+        return TrainingSettings.fine_tuning(config, **given)
+    return TrainingSettings.from_preset(given.pop("preset") or "tiny", **given)
 
 
 def memory_of(settings: TrainingSettings) -> str:

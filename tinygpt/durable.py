@@ -3,24 +3,33 @@ Files that survive a kill: each is what it was before or what it should become, 
 
 The operating system promises one thing to build on: a rename inside a folder happens entirely or not at all. So a
 file is written under another name, forced to the disk, and then renamed. `swap.py` does the same for whole folders.
+
+That other name is the writer's own, so two writers of one file do not meet: the file becomes one of the two, whole. A
+writer that is killed leaves its temporary file. It held a lock on it, which died with it, so the next writer of the
+same file recognises the leftover and deletes it; so does the next owner of a run for all files of the run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from tinygpt.locks import PARTIAL, fcntl, lock_file, lock_folder, one_writer
 
-__all__ = ["atomic_open", "atomic_write", "explain_full_disk", "lock_folder", "sync_folder"]
+__all__ = ["atomic_open", "atomic_write", "create_temporary", "explain_full_disk", "lock_folder"]
+__all__ += ["one_writer", "remove_leftovers", "sync_folder"]
 
+LEFTOVER_AGE = 24 * 3600.0  # seconds after which a temporary file counts as a leftover where there are no locks
+_LONGEST_NAME = 100  # bytes of a file's name that its temporary file repeats; file systems allow 143 to 255 in all
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # full, over a limit, over a quota
 
 
@@ -60,18 +69,128 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileNotFoundError(f"atomic_open: the folder of {path} must exist; create {target.parent} first")
     if target.exists() and not target.is_file():
         raise FileExistsError(f"atomic_open: {path} must be an ordinary file, got a folder or a device; choose a name")
-    temporary = target.with_name(target.name + ".tinygpt-partial")
+    remove_leftovers(target.parent, _stem(target))
+    descriptor, temporary = create_temporary(target)
+    writer = os.getpid()
     try:
-        with open(temporary, "wb") as file:
+        with open(descriptor, "wb") as file:
             yield file
+            _require_writer(writer, path)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            if fcntl is not None:
+                os.replace(temporary, target)  # still open, hence locked: nobody takes it for a leftover
+        if fcntl is None:
+            os.replace(temporary, target)  # Windows renames only what is closed
         sync_folder(target.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        if os.getpid() == writer:
+            temporary.unlink(missing_ok=True)
         explain_full_disk(error, f"atomic_open: cannot write {path}", "any file of that name is unchanged")
         raise
+
+
+def _require_writer(writer: int, path: str | os.PathLike[str]) -> None:
+    if os.getpid() != writer:
+        raise BlockingIOError(f"atomic_open: {path} is written by process {writer}; its forked child may not finish it")
+
+
+def create_temporary(target: Path) -> tuple[int, Path]:
+    """
+    Create a temporary file beside `target`, under a name that no other writer has, and lock it while it is open.
+
+    Parameters
+    ----------
+    target : Path
+        The file that the temporary one will become. Its name may be as long as the file system allows.
+
+    Returns
+    -------
+    descriptor : int
+        Open for writing. Its mode is that of `target` where that exists, else that of any new file.
+    temporary : Path
+        Its name, for the caller to rename or to delete.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     descriptor, temporary = create_temporary(Path(folder) / "curve.bin")
+    ...     os.close(descriptor)
+    ...     print(re.sub("[0-9a-f]{16}", "0123456789abcdef", temporary.name))
+    curve.bin.0123456789abcdef.tinygpt-partial
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        temporary = target.with_name(f"{_stem(target)}.{secrets.token_hex(8)}{PARTIAL}")
+        try:
+            descriptor = os.open(temporary, flags, 0o666)
+        except FileExistsError:
+            continue
+        try:
+            with contextlib.suppress(OSError, AttributeError):  # Windows has other permissions
+                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode) & 0o777)
+            if lock_file(descriptor) is not False and temporary.exists():
+                return descriptor, temporary
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)  # another writer took it for a leftover, between its creation and its lock
+
+
+def remove_leftovers(folder: Path, stem: str | None = None) -> None:
+    """
+    Delete the temporary files that killed writers left in a folder; those of living writers stay.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; its subfolders are not looked into.
+    stem : str, optional
+        Only those whose names begin so; by default, all.
+
+    Notes
+    -----
+    A living writer holds a lock on its file. Where there are no locks, a file counts as a leftover after a day.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "curve.bin.0123456789abcdef.tinygpt-partial").write_bytes(b"12")
+    ...     remove_leftovers(Path(folder))
+    ...     os.listdir(folder)
+    []
+    """
+    start = ".*" if stem is None else re.escape(stem)
+    temporary = re.compile(rf"{start}\.[0-9a-f]{{16}}{re.escape(PARTIAL)}", re.DOTALL)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if temporary.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_leftover(Path(entry.path))
+
+
+def _remove_leftover(path: Path) -> None:
+    with contextlib.suppress(OSError), contextlib.ExitStack() as closing:
+        locked = None
+        if fcntl is not None:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            closing.callback(os.close, descriptor)
+            locked = lock_file(descriptor)
+        if locked or (locked is None and time.time() - path.stat().st_mtime > LEFTOVER_AGE):
+            path.unlink()
+
+
+def _stem(target: Path) -> str:
+    """How the names of a file's temporary files begin."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= _LONGEST_NAME else hashlib.sha256(name).hexdigest()[:32]
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -165,45 +284,3 @@ def explain_full_disk(error: BaseException, what_failed: str, what_is_safe: str)
         clear = OSError(f"{what_failed}: {os.strerror(error.errno or 0)}; {what_is_safe}; free space and try again")
         clear.errno = error.errno
         raise clear from error
-
-
-def lock_folder(locks: contextlib.ExitStack, folder: Path, wait: bool) -> bool:
-    """
-    Take the lock of a folder until `locks` is closed or the process dies; it follows the folder through renames.
-
-    Parameters
-    ----------
-    locks : ExitStack
-        What gives the lock back.
-    folder : Path
-        The folder.
-    wait : bool
-        Whether to wait until another has given it back.
-
-    Returns
-    -------
-    bool
-        False if there is no such folder, or if another holds the lock and we do not wait. True without any lock where
-        there are none: on Windows, and on some network file systems.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
-    ...     print(lock_folder(mine, Path(folder), wait=True), lock_folder(theirs, Path(folder), wait=False))
-    True False
-    """
-    while fcntl is not None:
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-            locks.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except (FileNotFoundError, BlockingIOError):
-            return False
-        except OSError:
-            break
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-                return True
-        # It was renamed or deleted since it was opened: see what has the name now.
-    return folder.exists()

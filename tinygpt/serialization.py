@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tinygpt import bfloat16
-from tinygpt.durable import atomic_open, atomic_write
+from tinygpt.durable import atomic_open, atomic_write, one_writer
 from tinygpt.swap import read_whole
 
 _NAMES = {  # safetensors' name of a dtype, by NumPy's
@@ -34,7 +34,10 @@ def save_training_state(
     directory: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], info: Mapping[str, Any]
 ) -> None:
     """
-    Write what resuming needs besides the model, as ``training_state.safetensors`` and ``training_state.json``.
+    Write what resuming needs, as ``training_state.safetensors`` and, for people, ``training_state.json``.
+
+    The first file holds `info` too, so that one file is one moment: a copy of the folder that is made while a save
+    replaces it can hold files of two saves.
 
     Parameters
     ----------
@@ -63,9 +66,9 @@ def save_training_state(
     """
     directory = Path(directory)
     text = json.dumps(dict(info), indent=2, sort_keys=True) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    write_tensors(directory / "training_state.safetensors", tensors)
-    atomic_write(directory / "training_state.json", text)
+    with one_writer(directory):
+        write_tensors(directory / "training_state.safetensors", tensors, {"info": text})
+        atomic_write(directory / "training_state.json", text)
 
 
 def load_training_state(directory: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -105,7 +108,11 @@ def load_training_state(directory: str | os.PathLike[str]) -> tuple[dict[str, np
 def _read_training_state(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     remedy = "training resumes from the `last` folder of a run"
     info = read_json("load_training_state", directory / "training_state.json", remedy)
-    return read_tensors("load_training_state", directory / "training_state.safetensors", remedy), info
+    path = directory / "training_state.safetensors"
+    tensors = read_tensors("load_training_state", path, remedy)
+    with safe_open(path, framework="numpy") as file:
+        inside = (file.metadata() or {}).get("info")  # older files have none
+    return tensors, info if inside is None else _parse_object("load_training_state", path, inside)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -262,8 +269,12 @@ def read_json(who: str, path: Path, remedy: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{who}: {path} must be a file, and is not there; {remedy}")
+    return _parse_object(who, path, path.read_bytes())
+
+
+def _parse_object(who: str, path: Path, text: bytes | str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except ValueError as error:  # bad UTF-8 or bad JSON
         raise ValueError(
             f"{who}: {path} must be JSON, and is truncated or corrupt ({error}); use another copy"

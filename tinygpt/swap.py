@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tinygpt.durable import explain_full_disk, lock_folder, sync_folder
+from tinygpt.durable import explain_full_disk, sync_folder
+from tinygpt.locks import OWNER_FILE, PARTIAL, FolderLock, lock_folder
+from tinygpt.owner_file import create_owner_file, describe_owner, may_be_owned
 
 __all__ = ["read_whole", "recover", "swap_in"]
 
 T = TypeVar("T")
+_MOMENT = 10.0  # seconds between two renames that a writer that lives may need, where there are no locks
 
 # Loading deletes folders of these names, so they must be ones that nobody gives to a copy of a checkpoint.
-_PARTIAL, _NEW, _OLD = ".tinygpt-partial", ".tinygpt-new", ".tinygpt-old"
+_PARTIAL, _NEW, _OLD = PARTIAL, ".tinygpt-new", ".tinygpt-old"
 
 
 @contextlib.contextmanager
@@ -67,8 +71,10 @@ def swap_in(directory: str | os.PathLike[str]) -> Iterator[Path]:
     `recover` leaves one of the same states.
 
     While the block runs, the process holds a lock on the fresh folder that dies with it, so a loader in another
-    process can tell a save that goes on, which it leaves alone, from one that was killed. Windows has no such lock:
-    there, load nothing from a run while it saves.
+    process can tell a save that goes on, which it leaves alone, from one that was killed. Where there are no such
+    locks, as on Windows, an owner file in the fresh folder names the process until step 6 is done. A loader then
+    leaves the folder alone if that process lives, or is of another host. It cannot wait out the moment between two
+    renames as reliably, because it sees the folder vanish and not the lock.
 
     Examples
     --------
@@ -84,17 +90,21 @@ def swap_in(directory: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(directory))
     recover(target)
     _require_replaceable(target, directory)
-    fresh = None
+    fresh, writer = None, os.getpid()
     with contextlib.ExitStack() as locks:
         try:
             fresh = _claim(locks, _beside(target, _PARTIAL))
             yield fresh
+            if os.getpid() != writer:
+                raise BlockingIOError(f"swap_in: {directory} is saved by process {writer}, not by its forked child")
             _sync_tree(fresh)
             os.rename(fresh, _beside(target, _NEW))
             _promote_new(target)
+            if (target / OWNER_FILE).exists():
+                (target / OWNER_FILE).unlink()
             _remove_old(target)
         except BaseException as error:
-            if fresh is not None:
+            if fresh is not None and os.getpid() == writer:
                 shutil.rmtree(fresh, ignore_errors=True)
             explain_full_disk(error, f"swap_in: cannot save {directory}", "what was there before is still whole")
             raise
@@ -125,11 +135,15 @@ def recover(directory: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(directory))
     partial, new = _beside(target, _PARTIAL), _beside(target, _NEW)
     with contextlib.ExitStack() as locks:
-        if lock_folder(locks, partial, wait=False):
+        if lock_folder(locks, partial, wait=False) and not may_be_owned(partial):
             shutil.rmtree(partial, ignore_errors=True)
     with contextlib.ExitStack() as locks:
         if lock_folder(locks, new, wait=True):  # a writer that lives needs a moment, and has then renamed it
-            _promote_new(target)
+            deadline = time.monotonic() + _MOMENT
+            while may_be_owned(new) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if new.exists():
+                _promote_new(target)
     _remove_old(target)
 
 
@@ -182,9 +196,13 @@ def _claim(locks: contextlib.ExitStack, partial: Path) -> Path:
         try:
             partial.mkdir(parents=True)
         except FileExistsError:
-            raise FileExistsError(f"swap_in: another process is writing {partial}; wait for it to end") from None
-        if lock_folder(locks, partial, wait=True):
-            return partial
+            raise FileExistsError(f"swap_in: another process is writing {partial}; wait for it to end, or delete the "
+                                  "folder if it has ended") from None  # fmt: skip
+        with contextlib.suppress(FileNotFoundError):
+            lock = FolderLock(partial, wait=True)
+            locks.callback(lock.close)
+            if lock.held or create_owner_file(partial, describe_owner(partial, locked=False)):
+                return partial
 
 
 def _promote_new(target: Path) -> None:

@@ -6,6 +6,7 @@ A run is a folder:
     settings.json     what it was told            metrics.jsonl, loss.png    how it went
     best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
     last/             the newest one, and beside it what resuming needs
+    owner.json        while it is trained: by whom; see `ownership.py`
 
 Resuming is exact to the last bit. The batch of a step is a function of the seed and the step's number, dropout's seeds
 come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
@@ -36,6 +37,7 @@ from tinygpt.interrupt import Interrupt
 from tinygpt.kernels.processor import BFLOAT16
 from tinygpt.model import GPT
 from tinygpt.optim import AdamW, cosine_schedule
+from tinygpt.ownership import Ownership, own_run
 from tinygpt.run_log import MetricsLog, plot_losses
 from tinygpt.settings import TrainingSettings
 
@@ -76,6 +78,7 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
     progress: bool = True,
+    owner: Ownership | None = None,
 ) -> Result:
     """
     Train a GPT-2 into the folder `run`.
@@ -91,6 +94,8 @@ def train(
         Stop, and save, when so many steps are done in all; the schedule stays that of `settings.steps`.
     progress : bool
         Show a bar and tell stories while training.
+    owner : Ownership, optional
+        What `own_run(run)` gave, if the caller owns the run already; otherwise the run is owned until this returns.
 
     Returns
     -------
@@ -98,6 +103,8 @@ def train(
 
     Raises
     ------
+    BlockingIOError
+        If another process, or another thread of this one, owns `run`.
     FileExistsError
         If `run` exists and is not to be resumed.
     FloatingPointError
@@ -114,13 +121,15 @@ def train(
     2
     """
     run = Path(run)
-    if not resume and run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
     if stop_after is not None and stop_after < 1:
         raise ValueError(f"train: stop_after must be at least 1, got {stop_after}")
-    trainer = Trainer(settings, run, resume, progress)
-    with Interrupt() as interrupt, products_in(settings.precision):
-        return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
+    with contextlib.ExitStack() as owning:
+        owner = owner or owning.enter_context(own_run(run, create=not resume))
+        if not resume and not owner.is_new():
+            raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
+        trainer = Trainer(settings, run, resume, progress, owner)
+        with Interrupt() as interrupt, products_in(settings.precision):
+            return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
 
 
 @contextlib.contextmanager
@@ -146,8 +155,10 @@ def load_settings(run: Path | str) -> TrainingSettings:
 class Trainer:
     """A model, its optimizer and its data, and where they are in the run."""
 
-    def __init__(self, settings: TrainingSettings, run: Path, resume: bool, progress: bool) -> None:
-        self.settings, self.run, self.progress = settings, run, progress
+    def __init__(
+        self, settings: TrainingSettings, run: Path, resume: bool, progress: bool, owner: Ownership | None = None
+    ) -> None:
+        self.settings, self.run, self.progress, self.owner = settings, run, progress, owner
         last = self._last_checkpoint() if resume else None
         tokenizer = checkpoint.load_tokenizer(last) if last else None
         self.data: Dataset = load_dataset(settings, tokenizer, progress)
@@ -159,7 +170,16 @@ class Trainer:
         if last is not None:
             self._restore(last)
         run.mkdir(parents=True, exist_ok=True)
-        checkpoint.atomic_write(run / "settings.json", json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        text = json.dumps(dataclasses.asdict(self.settings), indent=2) + "\n"
+        checkpoint.atomic_write(self.run / "settings.json", text)
+
+    def _hold(self) -> None:
+        """Before anything is saved: the run must still be ours. If its folder was deleted, there is a new one."""
+        if self.owner is not None and self.owner.hold():
+            self._write_settings()
 
     def run_until(self, stop: int, interrupt: Interrupt) -> Result:
         """Train, from wherever the run is, until `stop` steps are done or the user interrupts."""
@@ -226,11 +246,13 @@ class Trainer:
         if result.loss < self.best_loss:
             self.best_loss = result.loss
             if self.step > 0:  # an untrained model is not worth keeping
+                self._hold()
                 with checkpoint.swap_in(self.run / "best") as folder:
                     self.model.save_pretrained(folder, self.data.tokenizer)
         return result
 
     def _save(self) -> None:
+        self._hold()
         info = {
             "step": self.step,
             "best_loss": self.best_loss,
@@ -240,7 +262,8 @@ class Trainer:
         }
         with checkpoint.swap_in(self.run / "last") as folder:
             self.model.save_pretrained(folder, self.data.tokenizer)
-            checkpoint.save_training_state(folder, self.optimizer.state_dict(), info)
+            state = self.optimizer.state_dict() | {"weights": self.model.flat_parameters}
+            checkpoint.save_training_state(folder, state, info)
 
     def _restore(self, last: Path) -> None:
         tensors, info = checkpoint.load_training_state(last)
@@ -249,6 +272,8 @@ class Trainer:
                 f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
                 "now; restore the text, or start a new run with --init-from"
             )
+        if (weights := tensors.pop("weights", None)) is not None:  # of one moment with the rest, even in a copy that
+            self.model.flat_parameters[:] = weights  # was made during a save; older runs have none
         self.optimizer.load_state_dict(tensors)
         self.model.generator.bit_generator.state = info["generator"]
         self.step, self.best_loss = info["step"], info["best_loss"]
@@ -256,7 +281,8 @@ class Trainer:
 
     def _last_checkpoint(self) -> Path | None:
         """Where to go on from; None where the run was stopped before it saved anything."""
-        checkpoint.recover(self.run / "last")
+        for name in ("best", "last"):
+            checkpoint.recover(self.run / name)
         return self.run / "last" if (self.run / "last").is_dir() else None
 
     def story(self) -> str:

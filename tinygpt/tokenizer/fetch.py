@@ -8,11 +8,13 @@ that fetch at once, one downloads; the others wait, and find the files there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -22,7 +24,15 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from tinygpt.durable import explain_full_disk, lock_folder, sync_folder
+from tinygpt.durable import explain_full_disk, sync_folder
+from tinygpt.locks import OWNER_FILE, FolderLock
+from tinygpt.owner_file import (
+    create_owner_file,
+    describe_owner,
+    may_be_owned,
+    read_owner_file,
+    remove_owner_file,
+)
 from tinygpt.tokenizer.published import PUBLISHED, PublishedFile
 from tinygpt.user_cache import cache_folder
 
@@ -74,16 +84,41 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
         raise ValueError(f"fetch: the base address must begin with http(s)://, got {base_url!r}; e.g. {BASE_URL}")
     folder = cache_folder("tokenizers") / name
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as locks:
-        if not lock_folder(locks, folder, wait=False):
-            if progress:
-                print(f"fetch: another process fetches into {folder}; waiting until it is done", file=sys.stderr)
-            lock_folder(locks, folder, wait=True)
+    with _alone_in(folder, progress):
         for file_name, published in PUBLISHED[name].items():
             path = folder / file_name
             if not path.is_file() or _sha256(path) != published.sha256:
                 _Download(f"{base_url.rstrip('/')}/{file_name}", path, published, timeout, progress).run()
     return folder
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, progress: bool) -> Iterator[None]:
+    """Wait until no other process fetches into a folder: by its lock, or by an owner file where there are no locks."""
+    waiting = f"fetch: another process fetches into {folder}; waiting until it is done"
+    try:
+        lock = FolderLock(folder)
+    except BlockingIOError:
+        if progress:
+            print(waiting, file=sys.stderr)
+        lock = FolderLock(folder, wait=True)
+    mine = describe_owner(folder, lock.held)
+    while not lock.held and not create_owner_file(folder, mine):
+        found = read_owner_file(folder)
+        if found is not None and may_be_owned(folder):
+            if progress and waiting:
+                print(f"{waiting}; if it has ended, delete {OWNER_FILE} there", file=sys.stderr)
+            waiting = ""
+            time.sleep(0.1)
+        elif found is not None:
+            remove_owner_file(folder, found)
+    try:
+        yield
+    finally:
+        found = None if lock.held else read_owner_file(folder)
+        if found is not None and found.owner == mine:
+            remove_owner_file(folder, found)
+        lock.close()
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinygpt.durable import one_writer
 from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
 from tinygpt.tokenizer.tokenizer_config import save_config
 
@@ -29,7 +30,7 @@ class FileMethods:
 
         These cannot hold a pattern of one's own, nor `whole_pieces`: with either, `tokenizer.json` takes the place of
         the first two. The folder is created if it does not exist; files of these names in it are replaced, and those of
-        the other form are removed, lest a reader take them.
+        the other form are removed, lest a reader take them. Of two that save there at once, the second waits.
 
         Raises
         ------
@@ -38,16 +39,16 @@ class FileMethods:
         """
         folder = Path(directory)
         pair, single = ("vocab.json", "merges.txt"), "tokenizer.json"
-        if self.pattern is None and not self.whole_pieces:
-            formats.save(folder, self.vocab, self.merges, self.special_tokens)
-            outdated: tuple[str, ...] = (single,)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.to_tokenizer_json(folder / single)
-            save_config(folder, self.special_tokens, "PreTrainedTokenizerFast")
-            outdated = (*pair, "encoder.json", "vocab.bpe")
-        for name in outdated:
-            (folder / name).unlink(missing_ok=True)
+        with one_writer(folder):
+            if self.pattern is None and not self.whole_pieces:
+                formats.save(folder, self.vocab, self.merges, self.special_tokens)
+                outdated: tuple[str, ...] = (single,)
+            else:
+                self.to_tokenizer_json(folder / single)
+                save_config(folder, self.special_tokens, "PreTrainedTokenizerFast")
+                outdated = (*pair, "encoder.json", "vocab.bpe")
+            for name in outdated:
+                (folder / name).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
