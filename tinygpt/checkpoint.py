@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,9 +24,11 @@ import numpy as np
 
 from tinygpt.durable import atomic_open, atomic_write, one_writer
 from tinygpt.hub import local_folder
+from tinygpt.one_line import brief, one_line, shown
+from tinygpt.parameter_shapes import shapes_of_gpt2
 from tinygpt.serialization import load_training_state, read_json, save_training_state, write_tensors
 from tinygpt.swap import read_whole, recover, swap_in
-from tinygpt.weight_files import INDEX, WHOLE, read_weights
+from tinygpt.weight_files import INDEX, WHOLE, Shapes, read_weights
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
@@ -108,7 +110,9 @@ def save_model(
             tokenizer.save_pretrained(directory)
 
 
-def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_model(
+    directory: str | os.PathLike[str], check: Callable[[dict[str, Any], Shapes], object] = lambda config, shapes: None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     Read the configuration and the weights of a GPT-2 folder, ours or one saved by transformers.
 
@@ -116,6 +120,9 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     ----------
     directory : path
         The checkpoint folder. A swap that was cut short there is completed first.
+    check : callable
+        Called with the configuration and the shapes of the weights, under GPT-2's names, before any weight is read:
+        raises if they do not belong together.
 
     Returns
     -------
@@ -142,18 +149,25 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     >>> config["vocab_size"], state["wte.weight"].shape
     (4, (4, 2))
     """
-    return read_whole(directory, _read_model)
+    return read_whole(directory, lambda folder: _read_model(folder, check))
 
 
-def _read_model(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_model(
+    directory: Path, check: Callable[[dict[str, Any], Shapes], object]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     remedy = "give the folder of a GPT-2 checkpoint"
     config = read_json("load_model", directory / "config.json", remedy)
     _check_architecture("load_model", config, directory / "config.json")
     state: dict[str, np.ndarray] = {}
-    for stored, array in read_weights("load_model", directory, remedy, _BUFFERS).items():
+    weights = read_weights(
+        "load_model", directory, remedy, _BUFFERS, lambda shapes: check(config, shapes_of_gpt2(shapes))
+    )
+    for stored, array in weights.items():
         name = stored.removeprefix(_PREFIX)
         if name in state:
-            raise ValueError(f"load_model: {directory} must hold {name} once, got it with and without {_PREFIX!r}")
+            raise ValueError(
+                f"load_model: {shown(directory)} must hold {one_line(name)} once, got it with and without {_PREFIX!r}"
+            )
         state[name] = array
     head = state.pop(_HEAD, None)
     if head is not None and not np.array_equal(head, state.get("wte.weight", np.empty(0)), equal_nan=True):
@@ -278,10 +292,10 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -> None:
     if config.get("model_type") != "gpt2":
-        raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {config.get('model_type')!r}")
+        raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {brief(config.get('model_type'))}")
     for field, required in _ARCHITECTURE.items():
         if config.get(field, required) != required:
-            raise ValueError(f"{who}: {field} in {where} must be {required!r}, got {config[field]!r}: not supported")
+            raise ValueError(f"{who}: {field} in {where} must be {required!r}, got {brief(config[field])}: not supported")
 
 
 def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:

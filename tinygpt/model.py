@@ -27,11 +27,13 @@ from tinygpt.autograd import Tensor
 from tinygpt.config import GPTConfig
 from tinygpt.decoding import Decoder
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from tinygpt.one_line import shown
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.parameter_shapes import require_shapes
 from tinygpt.quantization import Stored, round_weights
 from tinygpt.recompute import recompute
 
@@ -246,7 +248,12 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        config, state = checkpoint.load_model(checkpoint.find(directory))
+        folder = checkpoint.find(directory)
+
+        def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
+            require_shapes("GPT.from_pretrained", shown(folder), GPTConfig.from_dict(values), shapes)
+
+        config, state = checkpoint.load_model(folder, check)
         model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
         model.load_state_dict(state)
         round_weights(model, weights)
