@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinygpt.durable import atomic_write
+from tinygpt.one_line import brief, shown
 from tinygpt.tokenizer.reading import read_json
 from tinygpt.tokenizer.special_tokens import END_OF_TEXT
 
@@ -44,14 +45,15 @@ def read_special_tokens(path: Path, ids: Mapping[str, int]) -> dict[str, int] | 
     special_tokens = {}
     for number, entry in listed.items() if isinstance(listed, dict) else [("", listed)]:
         text = entry.get("content") if isinstance(entry, dict) else None
-        if not (number.isdecimal() and isinstance(text, str) and text):
+        if not (number.isdecimal() and len(number) < 20 and isinstance(text, str) and text):
             raise ValueError(
-                f'{path}: added_tokens_decoder must hold {{"id": {{"content": text}}}}, got {number!r}: {entry!r}'
+                f'{shown(path)}: added_tokens_decoder must hold {{"id": {{"content": text}}}}, got {brief(number)}: '
+                f"{brief(entry)}"
             )
         id = int(number)
         if ids.get(text, id) != id or tokens.get(id, text) != text or text in special_tokens:
             raise ValueError(
-                f"{path}: special token {text!r} with id {id} contradicts the vocabulary; use files of one tokenizer"
+                f"{shown(path)}: special token {brief(text)} with id {id} contradicts the vocabulary; use files of one tokenizer"
             )
         special_tokens[text] = id
     return special_tokens
