@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tinygpt import locks
 from tinygpt.cli import main
+from tinygpt.owner_file import create_owner_file, describe_owner
 from tinygpt.tokenizer import Tokenizer, published
 from tinygpt.tokenizer.fetch import fetch
 from tinygpt.tokenizer.published import PublishedFile, resolve
@@ -84,6 +88,29 @@ def test_both_files_are_fetched_once(server):
     assert server.requests == [("/files/encoder.json", None), ("/files/vocab.bpe", None)]
     get(server)
     assert len(server.requests) == 2
+
+
+def test_without_locks_what_a_killed_fetch_left_stops_nobody(server, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    server.folder.mkdir(parents=True)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    owner = describe_owner(server.folder, locked=False)
+    create_owner_file(server.folder, owner._replace(process=owner.process._replace(pid=int(ended.stdout))))
+    get(server)
+    assert_whole(server)
+    (server.folder / "vocab.bpe").unlink()
+    (server.folder / "owner.json").write_bytes(b"")  # damaged
+    get(server)
+    assert_whole(server)
+
+
+def test_a_cache_that_is_whole_is_only_read(server, monkeypatch):
+    get(server)
+    (server.folder / "owner.json").write_text("of nobody")
+    before = (server.folder.stat().st_mtime_ns, sorted(path.name for path in server.folder.iterdir()))
+    monkeypatch.setattr(locks, "fcntl", None)
+    get(server)
+    assert before == (server.folder.stat().st_mtime_ns, sorted(path.name for path in server.folder.iterdir()))
 
 
 def test_a_changed_file_is_fetched_again(server):
@@ -185,8 +212,11 @@ def test_the_command_takes_the_address_from_the_environment(server, monkeypatch,
     assert "(404)" in capsys.readouterr().err
 
 
-def test_two_that_fetch_at_once_share_one_download(server, capfd):
+@pytest.mark.parametrize("locked", [True, False], ids=["locks", "no locks"])
+def test_two_that_fetch_at_once_share_one_download(server, capfd, monkeypatch, locked):
     """The second comes while the first waits for its answer, says so, waits, and then finds the files there."""
+    if not locked:
+        monkeypatch.setattr(locks, "fcntl", None)
     asked, go_on = threading.Event(), threading.Event()
 
     class Slow(Handler):

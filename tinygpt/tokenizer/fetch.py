@@ -83,11 +83,13 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     if address.scheme not in ("http", "https") or not address.hostname or re.search(r"\s", base_url):
         raise ValueError(f"fetch: the base address must begin with http(s)://, got {base_url!r}; e.g. {BASE_URL}")
     folder = cache_folder("tokenizers") / name
+    if all(_is_whole(folder / file_name, published) for file_name, published in PUBLISHED[name].items()):
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder, progress):
         for file_name, published in PUBLISHED[name].items():
             path = folder / file_name
-            if not path.is_file() or _sha256(path) != published.sha256:
+            if not _is_whole(path, published):
                 _Download(f"{base_url.rstrip('/')}/{file_name}", path, published, timeout, progress).run()
     return folder
 
@@ -119,6 +121,10 @@ def _alone_in(folder: Path, progress: bool) -> Iterator[None]:
         if found is not None and found.owner == mine:
             remove_owner_file(folder, found)
         lock.close()
+
+
+def _is_whole(path: Path, published: PublishedFile) -> bool:
+    return path.is_file() and _sha256(path) == published.sha256
 
 
 def _sha256(path: Path) -> str:
