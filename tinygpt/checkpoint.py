@@ -295,7 +295,9 @@ def _check_architecture(who: str, config: Mapping[str, Any], where: str | Path) 
         raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {brief(config.get('model_type'))}")
     for field, required in _ARCHITECTURE.items():
         if config.get(field, required) != required:
-            raise ValueError(f"{who}: {field} in {where} must be {required!r}, got {brief(config[field])}: not supported")
+            raise ValueError(
+                f"{who}: {field} in {where} must be {required!r}, got {brief(config[field])}: not supported"
+            )
 
 
 def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:

@@ -1,9 +1,9 @@
 """
 Files that are read: ordinary ones, of a size that makes sense, or an error at once that names the file.
 
-A name in a folder from elsewhere can be a named pipe, at which a reader waits for ever, or a link to a device that never
-ends. So a file is opened without waiting, and what was opened, not what its name meant a moment before, is looked at
-before anything is read. No more is read than a limit, whatever size the file claims.
+A name in a folder from elsewhere can be a named pipe, at which a reader waits for ever, or a link to a device that
+never ends. So a file is opened without waiting, and what was opened, not what its name meant a moment before, is looked
+at before anything is read. No more is read than a limit, whatever size the file claims.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from tinygpt.one_line import shown
@@ -147,9 +146,9 @@ def read_bytes(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "a.txt"
+    ...     path = pathlib.Path(folder) / "a.txt"
     ...     _ = path.write_text("The fox slept.")
     ...     read_bytes(path, limit=100)
     b'The fox slept.'
@@ -157,9 +156,6 @@ def read_bytes(
     with open_input(path, who, remedy) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= limit:
-            data = file.read(limit + 1)
-            if len(data) <= limit:
-                return data
-            size = len(data)
+            return file.read(size)  # what it grows by meanwhile is not wanted
     start = f"{who}: " if who else ""
     raise ValueError(f"{start}{shown(path)} must be {what} of at most {limit:,} bytes, got {size:,}; use another copy")

@@ -1,5 +1,5 @@
 """
-JSON from elsewhere: one object a file, read within limits, so that no file can hang the program or end it in a traceback.
+JSON from elsewhere, read within limits: no file hangs the program, or ends it in a traceback.
 
     bytes       at most as many as the kind of file can need
     depth       at most 32 values inside each other: everything that walks them afterwards may be recursive
@@ -129,7 +129,9 @@ def parse(data: bytes | str, where: str, finite: bool = True) -> Any:
     except RecursionError:
         raise ValueError(f"{where} must be JSON, and is truncated or corrupt ({_TOO_DEEP}); use another copy") from None
     except ValueError:  # an integer of thousands of digits
-        raise ValueError(f"{where} must be JSON, and is truncated or corrupt ({_TOO_LARGE}); use another copy") from None
+        raise ValueError(
+            f"{where} must be JSON, and is truncated or corrupt ({_TOO_LARGE}); use another copy"
+        ) from None
     return value
 
 

@@ -261,9 +261,7 @@ def require_dtypes(who: str, path: Path, entries: Mapping[str, Entry], dtypes: C
             raise ValueError(f"{who}: {_name(name)} in {shown(path)} must be one of {allowed}, got {entry.dtype}")
 
 
-def read_arrays(
-    who: str, path: Path, file: BinaryIO, entries: Mapping[str, Entry]
-) -> Iterator[tuple[str, np.ndarray]]:
+def read_arrays(who: str, path: Path, file: BinaryIO, entries: Mapping[str, Entry]) -> Iterator[tuple[str, np.ndarray]]:
     """
     Give out arrays of a file, one after the other in the order of the file, each in memory of its own.
 

@@ -24,10 +24,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygpt.durable import atomic_open
+from tinygpt.input_file import open_input
+from tinygpt.one_line import shown
 
 HEADER = struct.Struct("<8sIIQ32s")
 MAGIC = b"TGTOKENS"
 VERSION = 1
+_BLOCK = 1 << 22  # tokens
 TOKEN_TYPES: dict[int, np.dtype] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
@@ -141,19 +144,23 @@ def is_token_file(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None) -> TokenFile:
+def open_token_file(
+    path: str | os.PathLike[str], fingerprint: str | None = None, n_vocab: int | None = None
+) -> TokenFile:
     """
-    Map a token file into memory; no token is read before it is used.
+    Map a token file into memory; no token is read before it is used, unless `n_vocab` is given.
 
     Parameters
     ----------
     path : path of a file that `write_token_file` wrote
     fingerprint : str, optional
         ``tokenizer.fingerprint`` of the tokenizer that the ids must have come from.
+    n_vocab : int, optional
+        Read all ids once, and require that each is below this. A flipped bit is found now, not after hours of training.
 
     Returns
     -------
@@ -164,7 +171,8 @@ def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a token file, is cut short or too long, or came from another tokenizer.
+        If the file is not a token file, is cut short or too long, came from another tokenizer, or has an id that is
+        none.
 
     Examples
     --------
@@ -178,33 +186,50 @@ def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None
     dtype, count, digest = _read_header(path)
     if fingerprint is not None and digest != _digest(fingerprint):
         raise ValueError(
-            f"{path}: came from tokenizer {digest.hex()[:12]}, but this run uses {fingerprint[:12]}; "
+            f"{shown(path)}: came from tokenizer {digest.hex()[:12]}, but this run uses {fingerprint[:12]}; "
             "use the tokenizer that made the file, or encode the text again"
         )
-    return TokenFile(np.memmap(path, dtype, "r", HEADER.size, (count,)), digest.hex())
+    tokens = np.memmap(path, dtype, "r", HEADER.size, (count,))
+    if n_vocab is not None:
+        _require_ids(path, tokens, n_vocab)
+    return TokenFile(tokens, digest.hex())
+
+
+def _require_ids(path: Path, tokens: np.ndarray, n_vocab: int) -> None:
+    if n_vocab > np.iinfo(tokens.dtype).max:
+        return  # no id can be beyond
+    for start in range(0, len(tokens), _BLOCK):  # in pieces: the file may be larger than memory
+        block = tokens[start : start + _BLOCK]
+        if int(block.max()) >= n_vocab:
+            place = start + int(np.argmax(block >= n_vocab))
+            raise ValueError(
+                f"{shown(path)}: token {place:,} must be an id below {n_vocab:,}, got {int(tokens[place]):,}; "
+                f"the file is "
+                "damaged: make it again with: tinygpt tokenizer encode"
+            )
 
 
 def _read_header(path: Path) -> tuple[np.dtype, int, bytes]:
     """Type and number of the tokens, and the digest of their tokenizer, once they agree with the file's length."""
-    if not path.exists():
-        raise FileNotFoundError(f"open_token_file: no file {path}; make it with: tinygpt tokenizer encode")
-    with path.open("rb") as file:
+    with open_input(path, "open_token_file", "make it with: tinygpt tokenizer encode") as file:
         raw = file.read(HEADER.size)
         length = os.fstat(file.fileno()).st_size
     remedy = "make it again with: tinygpt tokenizer encode"
     if raw[: len(MAGIC)] != MAGIC:
-        raise ValueError(f"{path}: must be a token file, got a file that begins with {raw[: len(MAGIC)]!r}; {remedy}")
+        raise ValueError(
+            f"{shown(path)}: must be a token file, got a file that begins with {raw[: len(MAGIC)]!r}; {remedy}"
+        )
     if len(raw) < HEADER.size:
-        raise ValueError(f"{path}: is cut short: a header takes {HEADER.size} bytes, got {len(raw)}; {remedy}")
+        raise ValueError(f"{shown(path)}: is cut short: a header takes {HEADER.size} bytes, got {len(raw)}; {remedy}")
     _, version, size, count, digest = HEADER.unpack(raw)
     if version != VERSION:
-        raise ValueError(f"{path}: this tinygpt reads version {VERSION} of token files, got {version}; {remedy}")
+        raise ValueError(f"{shown(path)}: this tinygpt reads version {VERSION} of token files, got {version}; {remedy}")
     if size not in TOKEN_TYPES:
-        raise ValueError(f"{path}: a token must take 2 or 4 bytes, got {size}; {remedy}")
+        raise ValueError(f"{shown(path)}: a token must take 2 or 4 bytes, got {size}; {remedy}")
     if not count:
-        raise ValueError(f"{path}: must hold tokens, got none; {remedy}")
+        raise ValueError(f"{shown(path)}: must hold tokens, got none; {remedy}")
     expected = HEADER.size + count * size
     if length != expected:
         trouble = "is cut short" if length < expected else "has bytes after its end"
-        raise ValueError(f"{path}: {trouble}: {count} tokens make {expected} bytes, got {length}; {remedy}")
+        raise ValueError(f"{shown(path)}: {trouble}: {count} tokens make {expected} bytes, got {length}; {remedy}")
     return TOKEN_TYPES[size], count, digest

@@ -64,7 +64,7 @@ def decode(options: argparse.Namespace) -> int:
     if all(given.isdecimal() for given in options.tokens):
         data = tokenizer.decode_bytes([int(given) for given in options.tokens])
     elif len(options.tokens) == 1:
-        tokens = corpus.open_token_file(options.tokens[0], tokenizer.fingerprint).tokens
+        tokens = corpus.open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.n_vocab).tokens
         blocks = range(0, len(tokens), _BLOCK)
         data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
     else:

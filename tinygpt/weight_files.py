@@ -5,13 +5,14 @@ The weights of a model folder: one safetensors file, or several that an index li
     model.safetensors.index.json         {"weight_map": {"wte.weight": "model-00001-of-00002.safetensors", ...}}
 
 A shard is a file beside its index, under a plain name: an index from elsewhere cannot name a file of another folder,
-neither by a path nor by a symbolic link. (The cache of the Hugging Face hub is the exception: there, every file is a link
-to one in `../../blobs`.)
+neither by a path nor by a symbolic link. (The cache of the Hugging Face hub is the exception: there, every
+file is a link to one in `../../blobs`.)
 
 Where a model uses one array under two names, safetensors' `save_model` stores it once, and the metadata of the file say
 {"the other name": "the name that is stored"}; such an array is given under both names.
 
-First the headers of all files are read, which say what is there; only then, if that is what the caller wants, the arrays.
+First the headers of all files are read, which say what is there; only then, if that is what the caller wants,
+the arrays.
 
 Source: https://huggingface.co/docs/safetensors, https://huggingface.co/docs/transformers/big_models
 """
@@ -87,7 +88,9 @@ def read_weights(
     for path, entries in files.items():
         with open_input(path, who, remedy) as file:
             if _wanted(who, path, read_header(who, path, file).entries, ignore) != entries:
-                raise ValueError(f"{who}: {shown(path)} must stay as it is while it is read, and has changed; try again")
+                raise ValueError(
+                    f"{who}: {shown(path)} must stay as it is while it is read, and has changed; try again"
+                )
             for name, array in read_arrays(who, path, file, entries):
                 tensors[name] = _as_float32(who, array, f"{one_line(name)} in {shown(directory)}")
     tensors |= {other: tensors[name] for other, name in other_names.items()}
@@ -146,7 +149,8 @@ def _header_of_shard(who: str, directory: Path, path: Path, ignore: tuple[str, .
         blobs = os.path.join(os.path.dirname(os.path.dirname(folder)), "blobs")  # where the hub's cache has them
         if os.path.dirname(real) not in (folder, blobs):
             raise ValueError(
-                f"{who}: a shard in {shown(directory / INDEX)} must be a file beside it, got {shown(path.name)}, a link "
+                f"{who}: a shard in {shown(directory / INDEX)} must be a file beside it, got "
+                f"{shown(path.name)}, a link "
                 "to another folder; put the file itself there"
             )
         return _wanted(who, path, read_header(who, path, file).entries, ignore)

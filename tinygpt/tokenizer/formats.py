@@ -125,20 +125,24 @@ def load(directory: str | os.PathLike[str]) -> Contents:
     ordinary = {*BYTE_CHARACTERS.values(), *chain.from_iterable(merges), *map("".join, merges)}
     special_tokens = dict(listed or {})
     if both := ordinary & special_tokens.keys():
-        raise ValueError(f"{shown(folder / CONFIG_NAME)}: {brief(min(both))} is an ordinary token; it cannot be special as well")
+        raise ValueError(
+            f"{shown(folder / CONFIG_NAME)}: {brief(min(both))} is an ordinary token; it cannot be special as well"
+        )
     lengths = {*map(len, ordinary)}
     for token in sorted(ids.keys() - ordinary - special_tokens.keys(), key=ids.__getitem__):
         id, cuts = ids[token], [cut for cut in lengths if len(token) - cut in lengths]
         if any(token[:cut] in ordinary and token[cut:] in ordinary for cut in cuts):
             raise ValueError(
-                f"{shown(merges_path)}: must make {brief(token)}, id {id} in {vocab_path.name}, and does not; the file is cut off "
+                f"{shown(merges_path)}: must make {brief(token)}, id {id} in {vocab_path.name}, and does not; "
+                f"the file is cut off "
                 f"or of another vocabulary: copy it again, or list the token in {CONFIG_NAME} if it is special"
             )
         if listed is None:
             special_tokens[token] = id
         elif not _is_plain(token):
             raise ValueError(
-                f"{shown(vocab_path)}: {brief(token)} (id {id}) is neither bytes nor special; list it in {CONFIG_NAME} if it is"
+                f"{shown(vocab_path)}: {brief(token)} (id {id}) is neither bytes nor special; list it in "
+                f"{CONFIG_NAME} if it is"
             )
     require_sizes(folder / CONFIG_NAME if listed else vocab_path, ids, special_tokens)
     tokens = [token for token in ids if token not in special_tokens]
@@ -189,9 +193,7 @@ def check_ids(path: Path, ids: Mapping[str, Any]) -> None:
     tokens: dict[int, str] = {}
     for token, id in ids.items():
         if type(id) is not int or id < 0:
-            raise ValueError(
-                f"{shown(path)}: the id of {brief(token)} must be a non-negative integer, got {brief(id)}"
-            )
+            raise ValueError(f"{shown(path)}: the id of {brief(token)} must be a non-negative integer, got {brief(id)}")
         if id >= 1 << 32:
             raise ValueError(f"{shown(path)}: the id of {brief(token)} must be below 2**32, got {brief(id)}")
         if id in tokens:
@@ -221,7 +223,8 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
         where = f"{shown(path)}, line {number}"
         if len(pair) != 2 or not all(pair):
             raise ValueError(
-                f"{where}: needs two tokens with a space between, got {brief(lines[number - 1])}; the file may be cut off"
+                f"{where}: needs two tokens with a space between, got {brief(lines[number - 1])}; the file may "
+                f"be cut off"
             )
         check_merge(where, *pair, ids)
         if pair in line_of:

@@ -69,7 +69,8 @@ def _translate(pattern: str, signs: dict[str, str], before: str, after: str) -> 
             written[-1] = before + written[-1] + element[:-1] + after
         elif counted or (element.startswith("(?") and element not in _GROUPS):
             raise ValueError(
-                f"the split pattern must do without {brief(element)}, which means something else in tokenizer.json than "
+                f"the split pattern must do without {brief(element)}, which means something else in "
+                f"tokenizer.json than "
                 f"here; write it otherwise, for example (?>X{{1,3}}) for X{{1,3}}+; got {brief(pattern)}"
             )
         else:

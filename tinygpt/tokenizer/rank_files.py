@@ -62,7 +62,9 @@ def read_ranks(path: str | os.PathLike[str]) -> dict[bytes, int]:
         where = f"{shown(path)}, line {number}"
         token, rank = _read_line(where, line)
         if token in ranks:
-            raise ValueError(f"{where}: must hold a new token, got {brief(token)} of line {lines_of[ranks[token]]} again")
+            raise ValueError(
+                f"{where}: must hold a new token, got {brief(token)} of line {lines_of[ranks[token]]} again"
+            )
         if rank in lines_of:
             raise ValueError(
                 f"{where}: must have a rank of its own, got {rank}, that of line {lines_of[rank]}; "
@@ -141,9 +143,12 @@ def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] 
 
 
 def _last_pair_of_long(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
-    """Do the same in n log n steps rather than n squared: a heap holds the pairs; a pair that has changed is skipped."""
+    """Do the same in n log n steps, not n squared: a heap holds the pairs; a pair that has changed is skipped."""
     n = len(token)
-    end_of, before = list(range(1, n + 1)), list(range(-1, n - 1))  # of the part that begins here; and its left neighbour
+    end_of, before = (
+        list(range(1, n + 1)),
+        list(range(-1, n - 1)),
+    )  # of the part that begins here; and its left neighbour
     is_part = [True] * n
     heap: list[tuple[int, int, int]] = []
 

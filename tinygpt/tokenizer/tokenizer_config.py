@@ -53,7 +53,8 @@ def read_special_tokens(path: Path, ids: Mapping[str, int]) -> dict[str, int] | 
         id = int(number)
         if ids.get(text, id) != id or tokens.get(id, text) != text or text in special_tokens:
             raise ValueError(
-                f"{shown(path)}: special token {brief(text)} with id {id} contradicts the vocabulary; use files of one tokenizer"
+                f"{shown(path)}: special token {brief(text)} with id {id} contradicts the vocabulary; use files "
+                f"of one tokenizer"
             )
         special_tokens[text] = id
     return special_tokens

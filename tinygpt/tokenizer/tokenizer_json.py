@@ -63,7 +63,9 @@ def load(path: str | os.PathLike[str]) -> Contents:
         raise _unsupported(path, "model", model, "BPE")
     for name, inert in _INERT.items():
         if model.get(name) not in inert:
-            raise ValueError(f"{shown(path)}: the model's {name} must be {json.dumps(inert[0])}, got {brief(model[name])}")
+            raise ValueError(
+                f"{shown(path)}: the model's {name} must be {json.dumps(inert[0])}, got {brief(model[name])}"
+            )
     ids, listed = model.get("vocab"), model.get("merges")
     if not isinstance(ids, dict) or not isinstance(listed, list):
         raise ValueError(
@@ -84,7 +86,8 @@ def load(path: str | os.PathLike[str]) -> Contents:
 def _unsupported(path: Path, what: str, got: Any, required: str) -> ValueError:
     kind = got.get("type", got) if isinstance(got, dict) else got
     return ValueError(
-        f"{shown(path)}: the {what} must be {required}, got {brief(kind)}; only byte-level BPE as GPT-2, tiktoken and Llama 3 have "
+        f"{shown(path)}: the {what} must be {required}, got {brief(kind)}; only byte-level BPE as GPT-2, "
+        f"tiktoken and Llama 3 have "
         "it can be read"
     )
 
@@ -103,7 +106,8 @@ def _read_pattern(path: Path, found: Any) -> str | None:
         raise _unsupported(path, "pre_tokenizer", " and ".join([step["type"] for step in steps[:9]]), required)
     if last.get("add_prefix_space", True):
         raise ValueError(
-            f"{shown(path)}: add_prefix_space of ByteLevel must be false, as GPT-2's own is, got true: what is decoded would "
+            f"{shown(path)}: add_prefix_space of ByteLevel must be false, as GPT-2's own is, got true: what is "
+            f"decoded would "
             "not be what was encoded; set it to false in the file, and put the space before the text yourself"
         )
     own_pattern = last.get("use_regex", True)
@@ -119,7 +123,8 @@ def _read_split(path: Path, step: dict[str, Any]) -> str:
     way = (step.get("behavior"), step.get("invert", False))
     if not isinstance(text, str) or way not in (("Isolated", False), ("Removed", True)):
         raise ValueError(
-            f"{shown(path)}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got {brief(step)}"
+            f"{shown(path)}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got "
+            f"{brief(step)}"
         )
     ours = step.get("python_regex")  # what we wrote it from; trusted only if it still says the same
     try:
@@ -161,11 +166,15 @@ def _read_added_tokens(
     for entry in listed if isinstance(listed, list) else [listed]:
         text, id = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
         if not (isinstance(text, str) and text and type(id) is int):
-            raise ValueError(f'{shown(path)}: added_tokens must hold {{"id": number, "content": text, ...}}, got {brief(entry)}')
+            raise ValueError(
+                f'{shown(path)}: added_tokens must hold {{"id": number, "content": text, ...}}, got {brief(entry)}'
+            )
         if flags := [name for name in _ADDED_FLAGS if entry.get(name)]:
             raise ValueError(f"{shown(path)}: {flags[0]} of the added token {brief(text)} must be false, got true")
         if text in ordinary:
-            raise ValueError(f"{shown(path)}: {brief(text)} is an ordinary token; it cannot be one of added_tokens as well")
+            raise ValueError(
+                f"{shown(path)}: {brief(text)} is an ordinary token; it cannot be one of added_tokens as well"
+            )
         if ids.get(text, id) != id or tokens.setdefault(id, text) != text or text in special_tokens:
             raise ValueError(f"{shown(path)}: the added token {brief(text)} with id {id} contradicts another entry")
         if not 0 <= id < 1 << 32:
