@@ -15,7 +15,7 @@ import contextlib
 import http.client
 import io
 import re
-import select
+import selectors
 import socket
 import ssl
 import time
@@ -301,25 +301,31 @@ class _TimedHandshake:
                     wrapped.do_handshake()
                     break
                 except ssl.SSLWantReadError:
-                    ready = select.select([wrapped], [], [], self._clock.left())
+                    self._wait(wrapped, selectors.EVENT_READ)
                 except ssl.SSLWantWriteError:
-                    ready = select.select([], [wrapped], [], self._clock.left())
-                if not any(ready):
-                    raise TimeoutError("no answer to the TLS handshake")
+                    self._wait(wrapped, selectors.EVENT_WRITE)
         except BaseException:
             wrapped.close()
             raise
         wrapped.settimeout(self._clock.left())
         return wrapped
 
+    def _wait(self, sock: socket.socket, event: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, event)
+            start = time.monotonic()
+            if not selector.select(self._clock.left()):
+                raise TimeoutError("no answer to the TLS handshake")
+            self._clock.add(0, time.monotonic() - start)
+
 
 def _connection(kind: type[http.client.HTTPConnection], clock: _Clock, host: str, **options: Any) -> Any:
-    connection = kind(host, **options)
-    connection.response_class = lambda sock, *details, **more: http.client.HTTPResponse(  # type: ignore[assignment]
-        _TimedSocket(sock, clock),
-        *details,
-        **more,  # type: ignore[arg-type]
-    )
+    def response(sock: Any, *details: Any, **more: Any) -> http.client.HTTPResponse:
+        timed: Any = _TimedSocket(sock, clock)
+        return http.client.HTTPResponse(timed, *details, **more)
+
+    connection: Any = kind(host, **options)
+    connection.response_class = response
     return connection
 
 

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import BufferedReader
 
 from tinygpt.one_line import shown
 
@@ -28,7 +28,7 @@ _KINDS = (
 
 
 @contextlib.contextmanager
-def open_input(path: str | os.PathLike[str], who: str = "", remedy: str = "check the name") -> Iterator[BinaryIO]:
+def open_input(path: str | os.PathLike[str], who: str = "", remedy: str = "check the name") -> Iterator[BufferedReader]:
     """
     Open an ordinary file for reading; never wait for one that is not.
 

@@ -251,7 +251,11 @@ class GPT(Module):
         folder = checkpoint.find(directory)
 
         def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
-            require_shapes("GPT.from_pretrained", shown(folder), GPTConfig.from_dict(values), shapes)
+            try:
+                sizes = GPTConfig.from_dict(values)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{shown(folder / 'config.json')}: {error}") from None
+            require_shapes("GPT.from_pretrained", shown(folder), sizes, shapes)
 
         config, state = checkpoint.load_model(folder, check)
         model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)

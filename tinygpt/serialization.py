@@ -23,9 +23,10 @@ import math
 import os
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -261,7 +262,9 @@ def require_dtypes(who: str, path: Path, entries: Mapping[str, Entry], dtypes: C
             raise ValueError(f"{who}: {_name(name)} in {shown(path)} must be one of {allowed}, got {entry.dtype}")
 
 
-def read_arrays(who: str, path: Path, file: BinaryIO, entries: Mapping[str, Entry]) -> Iterator[tuple[str, np.ndarray]]:
+def read_arrays(
+    who: str, path: Path, file: BufferedReader, entries: Mapping[str, Entry]
+) -> Iterator[tuple[str, np.ndarray]]:
     """
     Give out arrays of a file, one after the other in the order of the file, each in memory of its own.
 
@@ -301,7 +304,7 @@ def read_arrays(who: str, path: Path, file: BinaryIO, entries: Mapping[str, Entr
         yield name, bfloat16.widened(native) if entry.dtype == "BF16" else native
 
 
-def read_header(who: str, path: Path, file: BinaryIO) -> Header:
+def read_header(who: str, path: Path, file: BufferedReader) -> Header:
     """
     Read the header of a safetensors file and compare it with the file: every byte must belong to one array.
 
@@ -354,7 +357,9 @@ def read_header(who: str, path: Path, file: BinaryIO) -> Header:
 def _entry(name: str, value: Any, data: int) -> Entry:
     """One entry of the header, once it agrees with itself; `data` is where the arrays begin."""
     fields = value if isinstance(value, dict) else {}
-    dtype, shape, offsets = (fields.get(field) for field in ("dtype", "shape", "data_offsets"))
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
+    dtype = fields.get("dtype")
     if len(fields) != 3 or not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{_name(name)} must have dtype, shape and data_offsets, got {brief(value)}")
     if not isinstance(dtype, str) or dtype not in _DTYPES:
@@ -382,7 +387,7 @@ def _require_no_gaps(entries: Mapping[str, Entry], data: int, size: int) -> None
             raise ValueError(f"the header must give each byte to one array, got {trouble} at byte {min(end, start):,}")
 
 
-def _damaged(who: str, path: Path, file: BinaryIO, reason: str) -> ValueError:
+def _damaged(who: str, path: Path, file: BufferedReader, reason: str) -> ValueError:
     size = os.fstat(file.fileno()).st_size
     return ValueError(
         f"{who}: {shown(path)} must be a whole safetensors file, got {size} bytes that are truncated or corrupt "

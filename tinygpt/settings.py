@@ -42,8 +42,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 FINE_TUNING = {"steps": 200, "batch_size": 4, "context": 256, "lr": 5e-5, "warmup": 20, "beta2": 0.95, "eval_every": 25}
 
 _MOST = 1 << 40  # of anything that is counted
-_KINDS = {"int": (numbers.Integral, "an integer"), "float": (numbers.Real, "a number"), "str": (str, "text"),
-          "str | None": ((str, os.PathLike, type(None)), "text or None"), "bool": (bool, "True or False")}  # fmt: skip
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (numbers.Integral, "an integer"),
+    "float": (numbers.Real, "a number"),
+    "str": (str, "text"),
+    "str | None": ((str, os.PathLike, type(None)), "text or None"),
+    "bool": (bool, "True or False"),
+}
 
 
 def _require_kind(name: str, annotation: str, value: Any) -> None:

@@ -121,7 +121,7 @@ def _wanted(who: str, path: Path, entries: Mapping[str, Entry], ignore: tuple[st
 
 def _headers_of_shards(who: str, directory: Path, ignore: tuple[str, ...]) -> dict[Path, dict[str, Entry]]:
     path = directory / INDEX
-    places = read_object(path, who, "", _LONGEST_INDEX).get("weight_map")
+    places = read_object(path, who, "use another copy", _LONGEST_INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
         raise ValueError(f"{who}: weight_map in {shown(path)} must name a file for each tensor; use another copy")
     shards = defaultdict(set)
@@ -144,15 +144,14 @@ def _headers_of_shards(who: str, directory: Path, ignore: tuple[str, ...]) -> di
 
 
 def _header_of_shard(who: str, directory: Path, path: Path, ignore: tuple[str, ...]) -> dict[str, Entry]:
+    folder, real = os.path.realpath(directory), os.path.realpath(path)
+    blobs = os.path.join(os.path.dirname(os.path.dirname(folder)), "blobs")  # where the hub's cache has them
+    if os.path.dirname(real) not in (folder, blobs):
+        raise ValueError(
+            f"{who}: a shard in {shown(directory / INDEX)} must be a file beside it, got {shown(path.name)}, a link to "
+            "another folder; put the file itself there"
+        )
     with open_input(path, who, f"{INDEX} lists it: fetch the model again") as file:
-        folder, real = os.path.realpath(directory), os.path.realpath(path)
-        blobs = os.path.join(os.path.dirname(os.path.dirname(folder)), "blobs")  # where the hub's cache has them
-        if os.path.dirname(real) not in (folder, blobs):
-            raise ValueError(
-                f"{who}: a shard in {shown(directory / INDEX)} must be a file beside it, got "
-                f"{shown(path.name)}, a link "
-                "to another folder; put the file itself there"
-            )
         return _wanted(who, path, read_header(who, path, file).entries, ignore)
 
 

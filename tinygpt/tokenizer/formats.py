@@ -217,7 +217,7 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     known = ids.keys() if CHARACTER_BYTES.keys() >= set("".join(ids)) else set(filter(_is_plain, ids))
     named = chain(chain.from_iterable(pairs), map("".join, pairs))
     if {*map(len, pairs)} <= {2} and len({*pairs}) == len(pairs) and all(map(known.__contains__, named)):
-        return pairs  # all is right: the rest looks for what is not
+        return pairs  # type: ignore[return-value]  # all is right: the rest looks for what is not
     line_of: dict[tuple[str, ...], int] = {}
     for number, pair in enumerate(pairs, start=first + 1):
         where = f"{shown(path)}, line {number}"
