@@ -256,9 +256,8 @@ def any_bytes(rng: Rng, path: Path) -> None:
     if kind == 0:
         del data[place:]
     elif kind == 1:
-        for _ in range(rng.choice([1, 1, 8, 64])):
-                if data:
-                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        for _ in range(rng.choice([1, 1, 8, 64]) if data else 0):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     elif kind == 2:
         data[place : place + rng.choice([1, 8, 512])] = bytes(rng.choice([1, 8, 512]))
     elif kind == 3:
@@ -314,13 +313,14 @@ def index(rng: Rng, path: Path) -> None:
         shard.symlink_to(rng.choice([outside, f"../bases/outside/{outside.name}"]))
     else:
         (path.parent / "link").symlink_to(outside.parent)
-        value["weight_map"] = {key: f"link/{outside.name}" for key in value["weight_map"]}
+        value["weight_map"] = dict.fromkeys(value["weight_map"], f"link/{outside.name}")
         path.write_text(json.dumps(value))
 
 
 def change(rng: Rng, folder: Path) -> str:
     """One file of a folder, changed; what was done."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    paths = sorted(path for path in files if path.stat().st_size < 1 << 26)  # not what was made huge before
     if not paths:  # earlier changes left none
         return "nothing"
     path = rng.choice(paths)
@@ -470,21 +470,10 @@ def fuzz(kind: str, count: int, seed: int, bases: Path, show: Callable[[str], No
     while number < count:
         arguments = [sys.executable, __file__, "--child", kind, str(number), str(count), str(seed), str(bases)]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            last = time.monotonic()
-            finished = threading.Event()
-
-            def watch(process=process, finished=finished) -> None:
-                while not finished.wait(0.5):
-                    if (
-                        time.monotonic() - last > SECONDS + 20
-                    ):  # what is slow without hanging ends by itself, and is told
-                        process.kill()
-
-            watcher = threading.Thread(target=watch, daemon=True)
-            watcher.start()
+            watch = Watch(process)
             assert process.stdout and process.stderr
             for line in process.stdout:
-                last = time.monotonic()
+                watch.seen = time.monotonic()
                 found = json.loads(line)
                 if len(found) == 1:
                     number = found[0]
