@@ -172,7 +172,7 @@ def _read_model(
     head = state.pop(_HEAD, None)
     if head is not None and not np.array_equal(head, state.get("wte.weight", np.empty(0)), equal_nan=True):
         raise ValueError(
-            f"load_model: {_HEAD} in {directory} must equal wte.weight: a head of its own is not supported"
+            f"load_model: {_HEAD} in {shown(directory)} must equal wte.weight: a head of its own is not supported"
         )
     return config, state
 
@@ -212,7 +212,9 @@ def _read_tokenizer(directory: Path) -> Tokenizer | None:
     from tinygpt.tokenizer import Tokenizer  # here, because weights alone can do without its import
 
     if not directory.is_dir():
-        raise FileNotFoundError(f"load_tokenizer: {directory} must be a folder, and is not there; check the name")
+        raise FileNotFoundError(
+            f"load_tokenizer: {shown(directory)} must be a folder, and is not there; check the name"
+        )
     if not any((directory / name).exists() for name in _TOKENIZER_FILES):
         return None
     tokenizer = Tokenizer.from_pretrained(directory)
@@ -268,7 +270,7 @@ def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Pat
         return run  # load_model says what it lacks
     found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
     raise FileNotFoundError(
-        f"resolve: {run} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
+        f"resolve: {shown(run)} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
         " check the name, or train the run first"
     )
 
@@ -292,11 +294,13 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -> None:
     if config.get("model_type") != "gpt2":
-        raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {brief(config.get('model_type'))}")
+        raise ValueError(
+            f"{who}: model_type in {shown(where)} must be one of: gpt2; got {brief(config.get('model_type'))}"
+        )
     for field, required in _ARCHITECTURE.items():
         if config.get(field, required) != required:
             raise ValueError(
-                f"{who}: {field} in {where} must be {required!r}, got {brief(config[field])}: not supported"
+                f"{who}: {field} in {shown(where)} must be {required!r}, got {brief(config[field])}: not supported"
             )
 
 
@@ -304,6 +308,6 @@ def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any],
     size = config.get("vocab_size", tokenizer.n_vocab)
     if tokenizer.n_vocab > size:  # fewer is fine: vocabularies are padded to round numbers
         raise ValueError(
-            f"{who}: the tokenizer of {directory} must fit its model, got {tokenizer.n_vocab} ids for"
+            f"{who}: the tokenizer of {shown(directory)} must fit its model, got {tokenizer.n_vocab} ids for"
             f" vocab_size = {size}; they do not belong together"
         )

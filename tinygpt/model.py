@@ -26,6 +26,7 @@ from tinygpt import checkpoint, generate
 from tinygpt.autograd import Tensor
 from tinygpt.config import GPTConfig
 from tinygpt.decoding import Decoder
+from tinygpt.memory_limit import require_memory
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.one_line import shown
 from tinygpt.ops.attention import attention
@@ -248,19 +249,30 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        folder = checkpoint.find(directory)
+        folder, numbers = checkpoint.find(directory), 0
 
         def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
+            nonlocal numbers
             try:
                 sizes = GPTConfig.from_dict(values)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{shown(folder / 'config.json')}: {error}") from None
             require_shapes("GPT.from_pretrained", shown(folder), sizes, shapes)
+            numbers = sum(map(math.prod, shapes.values()))
+            require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
 
-        config, state = checkpoint.load_model(folder, check)
-        model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
-        model.load_state_dict(state)
-        round_weights(model, weights)
+        try:
+            config, state = checkpoint.load_model(folder, check)
+            model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
+            model.load_state_dict(state)
+            round_weights(model, weights)
+        except MemoryError as error:
+            raise MemoryError(
+                f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "
+                f"while they are read: there is not enough memory: {error or 'MemoryError'}; close other "
+                f"programs, or use "
+                "a smaller model"
+            ) from error
         return model
 
     def _check_tokens(self, tokens: Any) -> np.ndarray:

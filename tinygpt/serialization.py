@@ -296,7 +296,7 @@ def read_arrays(
             array = np.empty(entry.shape, _DTYPES[entry.dtype])
         except MemoryError:
             size = f"{entry.end - entry.start:,} bytes"
-            raise MemoryError(f"{who}: {_name(name)} in {shown(path)} takes {size}, more than there are") from None
+            raise MemoryError(f"{who}: {_name(name)} in {shown(path)} takes {size}: no memory is left") from None
         file.seek(entry.start)
         if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
             raise _damaged(who, path, file, f"{_name(name)} is cut short")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ HEADER = struct.Struct("<8sIIQ32s")
 MAGIC = b"TGTOKENS"
 VERSION = 1
 _BLOCK = 1 << 22  # tokens
+_TABLE = 1 << 24  # ids; more are looked up one by one
 TOKEN_TYPES: dict[int, np.dtype] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
@@ -149,18 +150,19 @@ def is_token_file(path: str | os.PathLike[str]) -> bool:
 
 
 def open_token_file(
-    path: str | os.PathLike[str], fingerprint: str | None = None, n_vocab: int | None = None
+    path: str | os.PathLike[str], fingerprint: str | None = None, known: Collection[int] | None = None
 ) -> TokenFile:
     """
-    Map a token file into memory; no token is read before it is used, unless `n_vocab` is given.
+    Map a token file into memory; no token is read before it is used, unless `known` is given.
 
     Parameters
     ----------
     path : path of a file that `write_token_file` wrote
     fingerprint : str, optional
         ``tokenizer.fingerprint`` of the tokenizer that the ids must have come from.
-    n_vocab : int, optional
-        Read all ids once, and require that each is below this. A flipped bit is found now, not after hours of training.
+    known : collection of int, optional
+        ``tokenizer.ids``: read all tokens once, and require that each is one of these. A flipped bit is found now, not
+        after hours of training.
 
     Returns
     -------
@@ -190,22 +192,29 @@ def open_token_file(
             "use the tokenizer that made the file, or encode the text again"
         )
     tokens = np.memmap(path, dtype, "r", HEADER.size, (count,))
-    if n_vocab is not None:
-        _require_ids(path, tokens, n_vocab)
+    if known is not None:
+        _require_known(path, tokens, np.unique(np.fromiter(known, np.int64)))
     return TokenFile(tokens, digest.hex())
 
 
-def _require_ids(path: Path, tokens: np.ndarray, n_vocab: int) -> None:
-    if n_vocab > np.iinfo(tokens.dtype).max:
-        return  # no id can be beyond
+def _require_known(path: Path, tokens: np.ndarray, known: np.ndarray) -> None:
+    """`known` are sorted; if they have no holes, the largest token tells."""
+    limit = int(known[-1]) + 1 if len(known) else 0
+    table = None
+    if len(known) < limit <= _TABLE:
+        table = np.zeros(limit, bool)
+        table[known] = True
     for start in range(0, len(tokens), _BLOCK):  # in pieces: the file may be larger than memory
         block = tokens[start : start + _BLOCK]
-        if int(block.max()) >= n_vocab:
-            place = start + int(np.argmax(block >= n_vocab))
+        wrong = block >= limit if int(block.max()) >= limit else np.zeros(0, bool)
+        if not wrong.any() and len(known) < limit:
+            wrong = ~(np.isin(block, known) if table is None else table[block])
+        if wrong.any():
+            place = int(np.argmax(wrong))
             raise ValueError(
-                f"{shown(path)}: token {place:,} must be an id below {n_vocab:,}, got {int(tokens[place]):,}; "
-                f"the file is "
-                "damaged: make it again with: tinygpt tokenizer encode"
+                f"{shown(path)}: token {start + place:,} must be an id of the tokenizer, all of which are below "
+                f"{limit:,}, got {int(block[place]):,}; the file is damaged: make it again with: tinygpt "
+                f"tokenizer encode"
             )
 
 
