@@ -143,7 +143,9 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
         perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
         axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
                       textcoords="offset points", color="tab:orange")  # fmt: skip
-    axes.set(xlabel="step", ylabel="loss (nats a token)", title=picture.resolve().parent.name)
+    axes.set(
+        xlabel="step", ylabel="loss (nats a token)", title=os.path.basename(os.path.dirname(os.path.abspath(picture)))
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     with atomic_open(picture) as file:
