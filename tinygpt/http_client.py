@@ -266,7 +266,11 @@ class _TimedReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         self._socket.settimeout(self._clock.left())
         start = time.monotonic()
-        count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        try:
+            count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        except TimeoutError:
+            self._clock.left()  # says so if it is the time of the whole that is over
+            raise
         self._clock.add(count or 0, time.monotonic() - start)
         return count
 
