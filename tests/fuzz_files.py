@@ -444,7 +444,10 @@ def child(kind: str, start: int, stop: int, seed: int, bases: Path) -> None:
     import tinygpt.commands  # what any command imports: not memory of the first case
     import tinygpt.model_commands
     import tinygpt.tokenizer_commands
+    import tinygpt.train
 
+    sys.modules["matplotlib.backends.backend_agg"] = None  # type: ignore[assignment]  # pictures take most of the time
+    tinygpt.train.STORY_TOKENS = 4
     assert tinygpt.commands and tinygpt.model_commands and tinygpt.tokenizer_commands
     for number in range(start, stop):
         print(json.dumps([number]), file=tell, flush=True)
