@@ -283,3 +283,45 @@ def test_books_go_to_the_cache_folder_unless_told_otherwise(server, monkeypatch,
     server.book(1, answer())
     [path] = download_books(iter([1]), base_url=server.url + "/", delay=0, progress=False)
     assert path == tmp_path / "tinygpt" / "gutenberg" / "pg1.txt" and path.is_file()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error": "log in"}', b"<!-- portal --><html>", BOOK[:600], whole(b"A fox.")[len(START) :], END + b"\n" + START,
+     b"a" * 4000],
+    ids=["json", "comment", "half", "no start", "wrong order", "anything"],
+)  # fmt: skip
+def test_what_is_no_whole_book_is_not_kept(server, fetch, body):
+    server.book(8, answer(body))
+    with pytest.raises(
+        ValueError, match=r"book 8 must have the lines '\*\*\* START OF' and .*nothing is kept"
+    ) as caught:
+        fetch(8)
+    assert "\n" not in str(caught.value) and list(fetch.cache.iterdir()) == []
+    server.book(8, answer())
+    assert fetch(8)[0].read_bytes() == BOOK.replace(b"\r", b"")
+
+
+@pytest.mark.parametrize("kept", [b'{"error": "log in"}', BOOK[:600], b"", b"\xff\xfe\x00"])
+def test_a_wrong_book_that_is_in_the_cache_already_is_fetched_again(server, fetch, kept):
+    fetch.cache.mkdir()
+    (fetch.cache / "pg8.txt").write_bytes(kept)
+    server.book(8, answer())
+    assert fetch(8)[0].read_bytes() == BOOK.replace(b"\r", b"")
+    fetch(8)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("charset", ["base64", "zip", "idna", "punycode", "undefined", "x" * 3000, "utf-8\x00", "hex"])
+def test_a_charset_that_is_no_encoding_of_text_is_passed_over(server, fetch, charset):
+    server.book(8, answer(whole("fée".encode()), kind=f"text/plain; charset={charset}"))
+    assert "fée" in fetch(8)[0].read_text(encoding="utf-8")
+
+
+def test_a_server_that_leads_elsewhere_is_named_and_nothing_is_kept(server, fetch):
+    server.book(8, answer(b"", 302, Location="http://localhost:9/pg8.txt"))
+    with pytest.raises(
+        ConnectionError, match=r"book 8: .*pg8\.txt redirects to 'http://localhost:9/pg8\.txt'; .*nothing is kept"
+    ):
+        fetch(8)
+    assert len(server.requests) == 1 and list(fetch.cache.iterdir()) == []
