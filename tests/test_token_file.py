@@ -128,7 +128,7 @@ def test_a_file_that_contradicts_itself_is_refused(path, raw, message):
 
 
 def test_a_missing_file_is_named(path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*corpus\.bin; make it with: tinygpt tokenizer encode"):
+    with pytest.raises(FileNotFoundError, match=r"corpus\.bin must be a file, and is not there; make it with: tinygpt"):
         open_token_file(path)
 
 
