@@ -43,6 +43,8 @@ _NAMES = {  # safetensors' name of a dtype, by NumPy's
 }
 _DTYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in _NAMES.items()}
 _DTYPES["BF16"] = np.dtype("<u2")  # NumPy lacks it: its bits
+_SIZES = {name: dtype.itemsize for name, dtype in _DTYPES.items()}  # bytes of an element
+_SIZES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}  # which are known, so that they are refused by name
 _LONGEST_HEADER = 16 * MEGABYTE  # GPT-2 XL's has 60 kB
 _MOST_AXES = 32  # NumPy allows 32 or, since 2.0, 64
 
@@ -154,6 +156,7 @@ def _read_training_state(
         if "info" in header.metadata:  # older files have none
             info = parse_object(header.metadata["info"], f"{who}: {shown(path)}", finite=False)
             check(info, shown(path))
+        require_dtypes(who, path, header.entries, tuple(_NAMES.values()))
         tensors = dict(read_arrays(who, path, file, header.entries))
     return dict(sorted(tensors.items())), info
 
@@ -362,7 +365,7 @@ def _entry(name: str, value: Any, data: int) -> Entry:
     dtype = fields.get("dtype")
     if len(fields) != 3 or not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{_name(name)} must have dtype, shape and data_offsets, got {brief(value)}")
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _SIZES:
         raise ValueError(f"{_name(name)} must have a known dtype, got {brief(dtype)}")
     if len(shape) > _MOST_AXES:
         raise ValueError(f"{_name(name)} must have at most {_MOST_AXES} axes, got {len(shape)}")
@@ -370,7 +373,7 @@ def _entry(name: str, value: Any, data: int) -> Entry:
     # NumPy makes no array of size 0 either whose other axes would be too large.
     if count * 8 >= 1 << 62 or math.prod(size or 1 for size in shape) * 8 >= 1 << 62:
         raise ValueError(f"{_name(name)} must have a possible shape, got {brief(shape)}")
-    if offsets[1] - offsets[0] != count * _DTYPES[dtype].itemsize:
+    if offsets[1] - offsets[0] != count * _SIZES[dtype]:
         raise ValueError(f"{_name(name)} of {dtype} and shape {brief(shape)} cannot take bytes {brief(offsets)}")
     return Entry(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
