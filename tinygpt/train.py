@@ -34,12 +34,15 @@ from tinygpt.evaluate import Evaluation, evaluate
 from tinygpt.gradient_norm import grad_norm
 from tinygpt.initial_model import initial_model
 from tinygpt.interrupt import Interrupt
+from tinygpt.json_file import read_object
 from tinygpt.kernels.processor import BFLOAT16
 from tinygpt.model import GPT
+from tinygpt.one_line import one_line, shown
 from tinygpt.optim import AdamW, cosine_schedule
 from tinygpt.ownership import Ownership, own_run
 from tinygpt.run_log import MetricsLog, plot_losses
 from tinygpt.settings import TrainingSettings
+from tinygpt.training_state import require_training_state
 
 STORY_TOKENS = 80
 
@@ -145,11 +148,13 @@ def load_settings(run: Path | str) -> TrainingSettings:
     """The settings of an existing run."""
     path = Path(run) / "settings.json"
     if not path.exists():
-        raise FileNotFoundError(f"train: {run} is not a run to resume: it has no settings.json; check --out")
+        raise FileNotFoundError(f"train: {shown(run)} is not a run to resume: it has no settings.json; check --out")
+    values = read_object(path, "train", "restore it or start a new run")
     try:
-        return TrainingSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"train: {path} is damaged ({error}); restore it or start a new run") from None
+        return TrainingSettings(**values)
+    except (TypeError, ValueError) as error:
+        reason = one_line(error).removeprefix("train: ")
+        raise ValueError(f"train: {shown(path)} is damaged ({reason}); restore it or start a new run") from None
 
 
 class Trainer:
@@ -239,6 +244,8 @@ class Trainer:
         bar.set_description("validating")
         result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
         bar.set_description("training")
+        if not math.isfinite(result.loss):  # the weights of the last step: they are not worth a checkpoint
+            raise FloatingPointError(self._diverged(result.loss))
         self._validation_loss = result.loss
         log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
                   bits_per_byte=result.bits_per_byte)  # fmt: skip
@@ -266,7 +273,7 @@ class Trainer:
             checkpoint.save_training_state(folder, state, info)
 
     def _restore(self, last: Path) -> None:
-        tensors, info = checkpoint.load_training_state(last)
+        tensors, info = checkpoint.load_training_state(last, require_training_state)
         if info["data"] != self.data.fingerprint:
             raise ValueError(
                 f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
@@ -313,7 +320,13 @@ class Trainer:
             f"{s.batch_size * s.grad_accumulation * s.context:,} tokens a step"
         )
 
-    def _not_finite(self, loss: float, norm: float) -> str:
-        saved = "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
-        return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}; {saved}; "
+    def _diverged(self, loss: float) -> str:
+        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {self._saved()}; "
                 f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+
+    def _saved(self) -> str:
+        return "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
+
+    def _not_finite(self, loss: float, norm: float) -> str:
+        return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "
+                f"{self._saved()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
