@@ -103,10 +103,14 @@ def test_an_existing_run_is_never_overwritten(text, tmp_path):
     assert files_of(tmp_path / "run/last") == before
 
 
-def test_a_finished_run_has_nothing_to_resume(text, tmp_path):
-    train(settings(text, steps=1), tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match="nothing is left to do"):
-        train(load_settings(tmp_path / "run"), tmp_path / "run", resume=True, progress=False)
+def test_resuming_a_finished_run_gives_its_result_and_draws_what_is_missing(text, tmp_path):
+    run = tmp_path / "run"
+    finished = train(settings(text, steps=2), run, progress=False)
+    kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (run / "loss.png").unlink()
+    again = train(load_settings(run), run, resume=True, progress=False)
+    assert again == finished._replace(new_steps=0) and finished.new_steps == 2
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == kept
 
 
 def test_resuming_on_changed_data_is_refused(text, tmp_path):

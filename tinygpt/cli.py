@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from tinygpt.arguments import add_command, add_quiet, add_threads, positive
 from tinygpt.model_arguments import add_evaluate, add_generate, add_inspect
+from tinygpt.streams import run_command, say
 from tinygpt.study_arguments import add_diff, add_exercise, add_explain, add_gradcheck, add_museum
 
 PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -27,21 +27,25 @@ _WHICH = "folder with the tokenizer's files, or gpt2 once it is fetched"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
+    return run_command(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     if getattr(options, "threads", None):
         set_thread_variables(options.threads)
     module, _, function = options.command.rpartition(".")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *details: print(f"tinygpt: warning: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *details: say(f"tinygpt: warning: {message}")
             return getattr(importlib.import_module(f"tinygpt.{module or 'commands'}"), function)(options)
     except MISTAKES as error:
         if os.environ.get("TINYGPT_TRACEBACK"):
             raise
-        print(f"tinygpt: {error}", file=sys.stderr)
+        say(f"tinygpt: {error}")
         return 2
     except KeyboardInterrupt:
-        print("tinygpt: interrupted", file=sys.stderr)
+        say("tinygpt: interrupted")
         return 130
 
 
