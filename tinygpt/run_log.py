@@ -49,7 +49,10 @@ class MetricsLog:
         validated = after_step if validated is None else validated
         lines = read_metrics(path) if path.exists() else []
         kept = [line for line in lines if line["step"] <= (validated if "validation_loss" in line else after_step)]
-        atomic_write(path, "".join([*(to_json(line) + "\n" for line in kept), *waiting]))
+        text = "".join([to_json(line) + "\n" for line in kept])
+        text += "".join([line for line in waiting if line not in text])  # they may have been written after all
+        if not path.exists() or path.read_bytes() != text.encode("ascii"):
+            atomic_write(path, text)
         self._path, self.waiting, self._told = path, list[str](), False
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self._size = os.fstat(self._file.fileno()).st_size

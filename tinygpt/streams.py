@@ -72,11 +72,13 @@ class Stream:
     def __init__(self, stream: Any, required: bool = False) -> None:
         self.stream = stream.stream if isinstance(stream, Stream) else stream
         self.required = required
+        self._pending = False  # whether text that is required may still be held back
 
     def write(self, text: str) -> int:
         """Write text, with escapes for what the stream cannot encode."""
         if self.stream is not None:
-            with self._failures():
+            self._pending = self.required
+            with self._failures(self.required):
                 try:
                     self.stream.write(text)
                 except UnicodeEncodeError:
@@ -91,23 +93,24 @@ class Stream:
             self.write(data.decode("utf-8", errors="replace"))
             return
         self.flush()  # what was written as text comes first
-        with self._failures():
+        with self._failures(self.required):
             buffer.write(data)
             buffer.flush()
 
     def flush(self) -> None:
         """Hand on what is held back."""
         if self.stream is not None:
-            with self._failures():
+            with self._failures(self._pending):
                 self.stream.flush()
+            self._pending = False
 
     @contextlib.contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self, required: bool) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # ValueError: closed; RuntimeError: in a signal handler
             gone = not isinstance(error, OSError) or error.errno in _CLOSED
-            if self.required:
+            if required:
                 raise OutputError(getattr(error, "strerror", None) or str(error), gone) from None
             if _commands:  # in somebody else's process, streams are not ours to change
                 self.discard(gone)

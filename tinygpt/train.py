@@ -335,7 +335,8 @@ class Trainer:
         self.best_loss = math.inf if best_loss is None else best_loss
         self._validation_loss = math.nan if validation_loss is None else validation_loss
         self.step = self._logged = info["step"]
-        self._validated = info.get("validated", self.step)  # older runs do not say; nor do they have the following
+        # Older runs say nothing of the following; a finished one validates once more, for its figures.
+        self._validated = info.get("validated", self.step - (self.step == self.settings.steps))
         self.first, self.final = _evaluation(info.get("first")), _evaluation(info.get("final"))
         self._unlogged = info.get("unlogged", [])
         self._saved = (self.step, self._validated)
