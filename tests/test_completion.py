@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinygpt import Tensor, Tokenizer
+from tinygpt import GPT, GPTConfig, Tensor, Tokenizer
 from tinygpt.completion import Ending, complete, stream
 
 BYTES = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
@@ -39,6 +39,28 @@ class Reciter:
 
 def with_end() -> Tokenizer:
     return Tokenizer([bytes([byte]) for byte in range(256)], [], {"<|endoftext|>": 256})
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 5}, {"top_p": 0.5}, {"cache": False}, {}], ids=str)
+def test_ids_that_the_tokenizer_does_not_have_are_never_chosen(options):
+    """Padding behind the tokenizer's ids, and holes between them; the untrained rows are the most probable."""
+    vocab = {id: bytes([id]) for id in range(256)}
+    tokenizer = Tokenizer(vocab, [], {"<|other|>": 270})
+    model = GPT(GPTConfig(vocab_size=320, n_positions=16, n_embd=8, n_layer=1, n_head=2), seed=1)
+    unknown = [id for id in range(320) if id not in vocab and id != 270]
+    model.wte.weight.data[unknown] *= 100
+    results = complete(model, tokenizer, ["a", "b", "c"], max_tokens=40, seed=2, logprobs=True, **options)
+    tokens = [token for result in results for token in result.tokens]
+    assert len(tokens) == 120 and not {token.id for token in tokens} & set(unknown)
+    scores = model.eval()([tokenizer.encode("a")]).data[0, -1].astype(np.float64)
+    first = results[0].tokens[0]  # its probability is the model's own: that of the unknown ids is part of the whole
+    assert first.logprob == pytest.approx(scores[first.id] - np.log(np.exp(scores).sum()), abs=1e-5)
+
+
+def test_a_tokenizer_that_has_all_ids_changes_nothing():
+    model = GPT(GPTConfig(vocab_size=256, n_positions=16, n_embd=8, n_layer=1, n_head=2), seed=1)
+    [result] = complete(model, BYTES, ["a"], max_tokens=9, seed=2)
+    assert [token.id for token in result.tokens] == list(model.generate([97], max_tokens=9, seed=2))
 
 
 def told(pieces: list[str], stop: list[str]) -> list[str]:

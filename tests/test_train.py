@@ -14,9 +14,12 @@ import time
 import numpy as np
 import pytest
 
+import tinygpt.train
 from tinygpt import GPT, Tokenizer, checkpoint, corpus
+from tinygpt.dataset import Dataset
 from tinygpt.interrupt import Interrupt
-from tinygpt.run_log import plot_losses, read_metrics, smooth
+from tinygpt.run_log import MetricsLog, plot_losses, read_metrics, smooth
+from tinygpt.sealed import unseal
 from tinygpt.settings import TrainingSettings
 from tinygpt.train import Trainer, load_settings, train
 
@@ -103,10 +106,226 @@ def test_an_existing_run_is_never_overwritten(text, tmp_path):
     assert files_of(tmp_path / "run/last") == before
 
 
-def test_a_finished_run_has_nothing_to_resume(text, tmp_path):
-    train(settings(text, steps=1), tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match="nothing is left to do"):
-        train(load_settings(tmp_path / "run"), tmp_path / "run", resume=True, progress=False)
+def test_resuming_a_finished_run_gives_its_result_and_draws_what_is_missing(text, tmp_path):
+    run = tmp_path / "run"
+    finished = train(settings(text, steps=2), run, progress=False)
+    kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    (run / "loss.png").unlink()
+    again = train(load_settings(run), run, resume=True, progress=False)
+    assert again == finished._replace(new_steps=0) and finished.new_steps == 2
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == kept
+
+
+class Killed(BaseException):
+    """As abrupt as a kill: nothing handles it."""
+
+
+def killed(*arguments, **options):
+    raise Killed
+
+
+def without_times(run):
+    return [{name: value for name, value in line.items() if name not in ("ms", "tokens_per_second")}
+            for line in read_metrics(run / "metrics.jsonl")]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", ["_validate", "_take_step", "_save", "_draw", "story", "first save", "last save"])
+def test_a_run_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(text, tmp_path, monkeypatch, moment):
+    s, calls = settings(text, dropout=0.1), []
+    train(s, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patched:
+        if moment.endswith(" save"):
+            save, number = Trainer._save, {"first save": 1, "last save": 4}[moment]
+
+            def save_and_die(self, log):
+                save(self, log)
+                calls.append(self.step)
+                if len(calls) == number:
+                    raise Killed
+
+            patched.setattr(Trainer, "_save", save_and_die)
+        else:
+            patched.setattr(Trainer, moment, killed)
+        with pytest.raises(Killed):
+            train(s, tmp_path / "killed", progress=False)
+    train(load_settings(tmp_path / "killed"), tmp_path / "killed", resume=True, progress=False)
+    for name in ("last", "best"):
+        assert files_of(tmp_path / "killed" / name) == files_of(tmp_path / "whole" / name)
+    assert without_times(tmp_path / "killed") == without_times(tmp_path / "whole")
+    assert (tmp_path / "killed/loss.png").exists()
+
+
+def test_an_interrupt_before_the_final_validation_leaves_it_to_the_resumed_run(text, tmp_path, monkeypatch):
+    s, take_step = settings(text), Trainer._take_step
+
+    def interrupted(self, log):
+        told = take_step(self, log)
+        if self.step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_take_step", interrupted)
+        stopped = train(s, tmp_path / "run", progress=False)
+    assert (stopped.step, stopped.final, stopped.story) == (6, None, "")
+    train(s, tmp_path / "whole", progress=False)
+    assert train(s, tmp_path / "run", resume=True, progress=False).final is not None
+    assert files_of(tmp_path / "run/last") == files_of(tmp_path / "whole/last")
+    assert without_times(tmp_path / "run") == without_times(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("leftovers", [(), ("owner.json",), ("settings.json.0123456789abcdef.tinygpt-partial",)])
+def test_a_run_that_was_killed_before_its_settings_were_written_can_be_begun(text, tmp_path, leftovers):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in leftovers:
+        (run / name).write_text("{")
+    assert train(settings(text, steps=1), run, progress=False).step == 1
+    assert not set(leftovers) & set(os.listdir(run))
+
+
+def test_everything_is_saved_and_said_before_the_story_is_told(text, tmp_path, monkeypatch):
+    run, seen = tmp_path / "run", []
+    monkeypatch.setattr(Trainer, "story", lambda self, interrupt=None: seen.append("story") or "Once")
+
+    def summary(result):
+        info = json.loads((run / "last/training_state.json").read_text())
+        seen.append((result.final.loss == info["final"]["loss"], result.plot == run / "loss.png", result.story))
+
+    assert train(settings(text), run, progress=False, summary=summary).story == "Once"
+    assert seen == [(True, True, ""), "story"]
+
+
+@pytest.mark.parametrize("error", [ValueError("the scores\nmust be finite"), MemoryError(), OSError(5, "bad disk")])
+def test_a_story_or_a_picture_that_fails_is_one_line(text, tmp_path, monkeypatch, capsys, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(GPT, "generate", fail)
+    monkeypatch.setattr("tinygpt.train.plot_losses", fail)
+    result = train(settings(text), tmp_path / "run", progress=True)
+    assert (result.story, result.plot, result.step) == ("", None, 6)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tinygpt: warning: " in line]
+    assert [("no story" in line, "was not drawn" in line) for line in lines] == [(True, False)] * 2 + [
+        (False, True), (True, False)]  # fmt: skip
+
+
+def test_the_corpus_is_read_for_its_fingerprint_once(text, tmp_path, monkeypatch):
+    asked, fingerprint = [], Dataset.fingerprint.fget
+    monkeypatch.setattr(Dataset, "fingerprint", property(lambda data: asked.append(1) or fingerprint(data)))
+    train(settings(text), tmp_path / "run", progress=False, stop_after=4)
+    assert len(asked) == 1
+    train(settings(text), tmp_path / "run", resume=True, progress=False)
+    assert len(asked) == 2
+
+
+def test_relative_paths_mean_what_they_meant_where_they_were_written(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    train(settings("text.txt"), run, progress=False, stop_after=2)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/text.txt").write_text("another text of the same name. " * 99, encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = load_settings(run)
+    assert found.data == str(tmp_path / "text.txt")
+    assert found.changed({"data": "../text.txt", "seed": 1337}) == []
+    assert found.changed({"data": "text.txt"}) == [f"data is {found.data!r}, not 'text.txt'"]
+    assert train(found, run, resume=True, progress=False).step == 6
+
+
+def test_a_project_that_moved_as_a_whole_goes_on(text, tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    text.rename(tmp_path / "project/text.txt")
+    monkeypatch.chdir(tmp_path / "project")
+    train(settings("text.txt"), "run", progress=False, stop_after=2)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert train(load_settings("run"), "run", resume=True, progress=False).step == 6
+
+
+def test_a_name_that_is_no_path_stays_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    s = settings("text.txt", tokenizer="gpt2")
+    assert TrainingSettings.from_json_values(s.to_json_values()) == s
+
+
+@pytest.mark.parametrize("name", ["settings.json", "last/training_state.json"])
+def test_a_flipped_bit_of_the_runs_json_is_found_or_changes_nothing(text, tmp_path, name):
+    run = tmp_path / "run"
+    train(settings(text, clip=math.inf), run, progress=False, stop_after=2)
+    path, expected = run / name, load_settings(run)
+    good, told = path.read_bytes(), 0
+    where = range(len(good)) if name == "settings.json" else range(0, len(good), 29)
+    for byte in where:
+        path.write_bytes(good[:byte] + bytes([good[byte] ^ (1 << byte % 7)]) + good[byte + 1 :])
+        try:
+            if name == "settings.json":
+                assert load_settings(run) == expected
+            else:
+                values = json.loads(path.read_text(encoding="utf-8"))
+                assert unseal(values, name, "") == unseal(json.loads(good), name, "")
+        except ValueError:
+            told += 1
+    assert told > 0.7 * len(where)  # all but blanks, and the name of the checksum
+    digit = good.index(b'"step": 2') + 8 if b'"step": 2' in good else good.index(b'"steps": 6') + 9
+    path.write_bytes(good[:digit] + b"4" + good[digit + 1 :])
+    with pytest.raises(ValueError, match=f"{os.path.basename(name)} is damaged: its checksum"):
+        train(load_settings(run), run, resume=True, progress=False)
+
+
+def test_what_a_run_writes_is_json_even_if_its_losses_are_not_finite(text, tmp_path, monkeypatch):
+    real, run = tinygpt.train.evaluate, tmp_path / "run"
+    monkeypatch.setattr("tinygpt.train.evaluate", lambda *a, **b: real(*a, **b)._replace(loss=math.nan))
+    result = train(settings(text, clip=math.inf), run, progress=False, stop_after=4)
+    assert math.isinf(result.best_loss)
+    texts = [path.read_text() for path in (run / "settings.json", run / "last/training_state.json")]
+    for text_of in (*texts, *(run / "metrics.jsonl").read_text().splitlines()):
+        json.loads(text_of, parse_constant=lambda name: pytest.fail(name))
+    assert load_settings(run).clip == math.inf
+    monkeypatch.undo()
+    again = train(load_settings(run), run, resume=True, progress=False)
+    assert math.isnan(again.first.loss) and again.best_loss == again.final.loss
+
+
+class Flaky:
+    """A file that takes half of what it is given, and then fails, while the disk is full."""
+
+    def __init__(self, file):
+        self.file, self.full = file, False
+
+    def write(self, data):
+        if self.full:
+            self.file.write(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_metrics_wait_while_the_disk_is_full_and_follow(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path, -1) as log:
+        log._file = Flaky(log._file)
+        for step in range(1, 7):
+            log._file.full = step in (2, 3, 5)
+            log.write(step=step, loss=1 / step)
+            shown = [line["step"] for line in map(json.loads, path.read_text().splitlines())]  # never half a line
+            assert shown == list(range(1, {2: 1, 3: 1, 5: 4}.get(step, step) + 1))
+    assert capsys.readouterr().err.count("metrics.jsonl cannot be written: No space left on device") == 1
+    assert read_metrics(path) == [{"step": step, "loss": 1 / step} for step in range(1, 7)]
+
+
+def test_metrics_that_were_never_written_come_with_the_checkpoint(text, tmp_path, monkeypatch):
+    write = MetricsLog.flush
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsLog, "flush", lambda self, to_disk=False: None)
+        train(settings(text), tmp_path / "run", progress=False, stop_after=3)
+    assert read_metrics(tmp_path / "run/metrics.jsonl") == [] and write is MetricsLog.flush
+    train(settings(text), tmp_path / "run", resume=True, progress=False)
+    train(settings(text), tmp_path / "whole", progress=False)
+    assert without_times(tmp_path / "run") == without_times(tmp_path / "whole")
 
 
 def test_resuming_on_changed_data_is_refused(text, tmp_path):
@@ -193,6 +412,7 @@ def test_a_token_file_trains_like_the_text_it_was_made_from(text, tmp_path):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"steps": 0}, "steps must be at least 1"), ({"lr": 0.0}, "lr must be positive"), ({"clip": -1.0}, "clip"),
     ({"dropout": 1.0}, "dropout must be"), ({"min_lr": 1.0}, "min_lr must be at most"), ({"seed": -1}, "seed"),
+    ({"lr": math.inf}, "lr must be finite"), ({"weight_decay": math.inf}, "weight_decay must be finite"),
     ({"lr": math.nan}, "lr must be positive"), ({"context": 0}, "context must be at least 1"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(text, changes, message):
@@ -202,6 +422,7 @@ def test_impossible_settings_are_refused(text, changes, message):
 
 SAVING_RUN = """
 import sys
+from tinygpt.sealed import unseal
 from tinygpt.settings import TrainingSettings
 from tinygpt.train import train
 s = TrainingSettings.from_preset("tiny", data=sys.argv[1], steps=100000, batch_size=1, context=16, eval_every=1,

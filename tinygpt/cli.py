@@ -10,15 +10,15 @@ import argparse
 import contextlib
 import importlib
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from tinygpt.arguments import add_command, add_quiet, add_threads, positive
-from tinygpt.ctrl_c import say, take_over
+from tinygpt.ctrl_c import take_over
 from tinygpt.model_arguments import add_evaluate, add_generate, add_inspect
 from tinygpt.one_line import one_line
+from tinygpt.streams import run_command, say
 from tinygpt.study_arguments import add_diff, add_exercise, add_explain, add_gradcheck, add_museum
 
 PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. Without `arguments` the process is the command's, Ctrl-C included."""
     try:
         with take_over() if arguments is None else contextlib.nullcontext():
-            return _run(arguments)
+            return run_command(lambda: _run(arguments))
     except KeyboardInterrupt:
         say("tinygpt: interrupted")
         return 130
@@ -44,15 +44,16 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         _check_threads(getattr(options, "threads", None))
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *details: print(
-                f"tinygpt: warning: {one_line(message)}", file=sys.stderr
-            )
+            warnings.showwarning = lambda message, *details: say(f"tinygpt: warning: {one_line(message)}")
             return getattr(importlib.import_module(f"tinygpt.{module or 'commands'}"), function)(options)
     except MISTAKES as error:
         if os.environ.get("TINYGPT_TRACEBACK"):
             raise
-        print(f"tinygpt: {one_line(error) or 'no memory is left'}", file=sys.stderr)
+        say(f"tinygpt: {one_line(error) or 'no memory is left'}")
         return 2
+    except KeyboardInterrupt:
+        say("tinygpt: interrupted")
+        return 130
 
 
 def _check_threads(threads: int | None) -> None:

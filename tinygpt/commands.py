@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import importlib.util
 from pathlib import Path
 
 from tinygpt import checkpoint, gutenberg
@@ -16,8 +17,9 @@ from tinygpt.memory_limit import require_memory
 from tinygpt.one_line import one_line
 from tinygpt.ownership import own_run
 from tinygpt.settings import TrainingSettings
+from tinygpt.streams import tell
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.train import load_settings
+from tinygpt.train import Result, load_settings
 from tinygpt.train import train as train_model
 
 _SETTINGS = [field.name for field in dataclasses.fields(TrainingSettings)]
@@ -35,21 +37,31 @@ def train(options: argparse.Namespace) -> int:
         _require_memory(settings)
         try:
             result = train_model(settings, run, resume=options.resume, stop_after=options.stop_after,
-                                 progress=not options.quiet, owner=owner)  # fmt: skip
+                                 progress=not options.quiet, owner=owner,
+                                 summary=lambda result: _tell_figures(result, settings, run))  # fmt: skip
         except (MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise
             raise MemoryError(_out_of_memory(settings, error)) from error
-    if result.final is None:
-        print(f"stopped after step {result.step} of {settings.steps}; to go on: tinygpt train --resume --out {run}")
-        return 0
-    start = f" (it was {result.first.loss:.4f} before training)" if result.first else ""
-    print(f"final validation {result.final}{start}")
-    print(f"best validation loss {result.best_loss:.4f}, in {run / 'best'}")
-    curve = result.plot or 'not drawn: "pip install matplotlib" for a picture'
-    print(f"curve: {curve}\nstory: {result.story}")
-    print(f'more: tinygpt generate {run} --prompt "Once upon a time"')
+    if result.final is not None:
+        if result.story:
+            tell(f"story: {result.story}")
+        tell(f'more: tinygpt generate {run} --prompt "Once upon a time"')
     return 0
+
+
+def _tell_figures(result: Result, settings: TrainingSettings, run: Path) -> None:
+    """How a run went, once it is saved."""
+    if result.final is None:
+        tell(f"stopped after step {result.step} of {settings.steps}; to go on: tinygpt train --resume --out {run}")
+        return
+    if not result.new_steps:
+        tell(f"{run} is finished: its {result.step} steps are done; for more, start a new run with --init-from {run}")
+    start = f" (it was {result.first.loss:.4f} before training)" if result.first else ""
+    tell(f"final validation {result.final}{start}")
+    tell(f"best validation loss {result.best_loss:.4f}, in {run / 'best'}")
+    missing = "" if importlib.util.find_spec("matplotlib") else ': "pip install matplotlib" for a picture'
+    tell(f"curve: {result.plot or f'not drawn{missing}'}")
 
 
 def settings_of(options: argparse.Namespace, run: Path) -> TrainingSettings:
@@ -116,5 +128,5 @@ def data_gutenberg(options: argparse.Namespace) -> int:
     paths = gutenberg.download_books(options.books, **{key: value for key, value in places.items() if value})
     documents = [story for path in paths for story in gutenberg.split_stories(gutenberg.read_book(path))]
     gutenberg.write_corpus(options.out, documents)
-    print(f"{options.out}: {len(documents)} documents from {len(paths)} books")
+    tell(f"{options.out}: {len(documents)} documents from {len(paths)} books")
     return 0

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tinygpt.generate import Token, generate_batch
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.validation import list_of_texts
@@ -61,7 +63,8 @@ def complete(
     max_tokens : int
         How many to generate at most, for each.
     **options
-        Those of `generate_batch`, such as temperature, top_k, top_p, seed and logprobs.
+        Those of `generate_batch`, such as temperature, top_k, top_p, seed and logprobs. Ids that the tokenizer does not
+        have, of a vocabulary that was padded, are never chosen.
 
     Returns
     -------
@@ -127,6 +130,31 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
     return [tokenizer.eot_token] if tokenizer.eot_token is not None else tokenizer.encode("\n")
 
 
+def known_ids(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray | None:
+    """
+    The ids of a model that its tokenizer has, which others are there because vocabularies are padded to round numbers.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    vocab_size : int
+        How many ids the model has.
+
+    Returns
+    -------
+    array of int, or None
+        In rising order; None if the tokenizer has all.
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {"<|endoftext|>": 300})
+    >>> known_ids(tokenizer, 320)[-2:], known_ids(tokenizer, 256)
+    (array([255, 300]), None)
+    """
+    ids = {id for id in (*tokenizer.vocab, *tokenizer.special_tokens.values()) if id < vocab_size}
+    return None if len(ids) == vocab_size else np.array(sorted(ids))
+
+
 def _pieces(model, tokenizer, prompts, results, stop, max_tokens, options) -> Iterator[tuple[int, str]]:
     stop = [stop] if isinstance(stop, str) else list_of_texts("generate: stop", () if stop is None else stop)
     if any(not text for text in stop):
@@ -138,7 +166,7 @@ def _pieces(model, tokenizer, prompts, results, stop, max_tokens, options) -> It
         max_tokens=max_tokens,
         stop_ids=() if tokenizer.eot_token is None else (tokenizer.eot_token,),
         finished=finished,
-        **options,
+        **{"allowed": known_ids(tokenizer, model.config.vocab_size), **options},
     )
 
     def pieces() -> Iterator[tuple[int, str]]:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from tinygpt.streams import say
+
 _STATUS = 130  # as shells have it: 128 and the number of the signal
 _SWALLOWING = ("importlib._bootstrap", "numba", "llvmlite")  # modules that lose the exception, or make another of it
 
@@ -40,13 +42,6 @@ def take_over() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def say(text: str) -> None:
-    """Print a line on stderr, if there is somebody to read it."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=sys.stderr)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -32,7 +32,7 @@ class Dataset(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Names this data: resuming on other data would be another run."""
+        """Names this data: resuming on other data would be another run. Reads it all, so ask once."""
         digest = hashlib.sha256(self.tokenizer.fingerprint.encode())
         for tokens in (self.train, self.validation):
             digest.update(f"{tokens.dtype} {len(tokens)} ".encode())

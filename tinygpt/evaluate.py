@@ -24,10 +24,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tinygpt.autograd import no_grad
 from tinygpt.ops.embedding import check_ids
+from tinygpt.streams import bar
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.windows import windows
 
@@ -127,14 +127,14 @@ def evaluate(
     total, count = 0.0, 0
     was_training = model.training
     model.eval()
-    bar = tqdm(total=len(tokens) - 1, unit="tok", desc="evaluate", disable=not progress, leave=False)
+    shown = bar(total=len(tokens) - 1, unit="tok", desc="evaluate", disable=not progress, leave=False)
     try:
-        with bar, no_grad():
+        with shown, no_grad():
             for inputs, targets in windows(tokens, context, batch_size, stride):
                 scored = int(np.count_nonzero(targets >= 0))
                 total += model.loss(inputs, targets).item() * scored
                 count += scored
-                bar.update(scored)
+                shown.update(scored)
     finally:
         model.train(was_training)
     return Evaluation(total / count, count, text_bytes, words)

@@ -80,6 +80,7 @@ def generate_batch(
     logprobs: bool = False,
     cache: bool = True,
     finished: Collection[int] = (),
+    allowed: np.ndarray | None = None,
 ) -> Iterator[tuple[int, Token]]:
     """
     Continue several texts side by side: the weights are read once for all of them.
@@ -109,6 +110,9 @@ def generate_batch(
         False reads the whole text again for each token: the same, slowly.
     finished : collection of int
         Numbers of prompts that need no more tokens. The caller may add to it on the way.
+    allowed : array of int, optional
+        Choose among these ids only, in rising order. A model whose vocabulary was padded to a round number has ids that
+        its tokenizer does not have: see `completion.known_ids`. What `logprobs` tells stays the model's own.
 
     Yields
     ------
@@ -147,7 +151,8 @@ def generate_batch(
             going = [i for i in going if i not in finished]
             scores = _read(decoder, texts, going, context, first=count == 0)
             for i in list(going):
-                id = sample(scores[i], rngs[i], temperature, top_k, top_p)
+                id = sample(scores[i] if allowed is None else scores[i][allowed], rngs[i], temperature, top_k, top_p)
+                id = id if allowed is None else int(allowed[id])
                 if id in stop_ids:
                     going.remove(i)
                     continue

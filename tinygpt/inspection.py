@@ -42,7 +42,7 @@ class Seen(NamedTuple):
     probabilities: np.ndarray
 
 
-def look_inside(model: Any, ids: Any, top: int = 5) -> Seen:
+def look_inside(model: Any, ids: Any, top: int = 5, allowed: np.ndarray | None = None) -> Seen:
     """
     Run a prompt through a model and keep what is usually thrown away.
 
@@ -53,6 +53,8 @@ def look_inside(model: Any, ids: Any, top: int = 5) -> Seen:
         From 1 to `n_positions` tokens.
     top : int
         K, how many predictions are kept for each place.
+    allowed : array of int, optional
+        Keep predictions of these ids only, as `generate_batch` does; probabilities stay the model's own.
 
     Raises
     ------
@@ -79,21 +81,22 @@ def look_inside(model: Any, ids: Any, top: int = 5) -> Seen:
     maps, guesses = [], []
     with no_grad():
         x = model.wte(ids[None]) + model.wpe(np.arange(len(ids)))  # (1, T, C)
-        guesses.append(_guess(model, x, top))
+        guesses.append(_guess(model, x, top, allowed))
         for block in model.h:
             heads, saved = attention_forward(block.attn.c_attn(block.ln_1(x)).data, config.n_head)
             maps.append(saved[1][0])  # (H, T, T)
             x = x + block.attn.c_proj(Tensor(heads))
             hidden = block.mlp.c_fc(block.ln_2(x))
             x = x + block.mlp.c_proj(gelu(hidden))
-            guesses.append(_guess(model, x, top))
+            guesses.append(_guess(model, x, top, allowed))
     return Seen(np.stack(maps), *(np.stack(parts) for parts in zip(*guesses, strict=True)))
 
 
-def _guess(model: Any, x: Tensor, top: int) -> tuple[np.ndarray, np.ndarray]:
+def _guess(model: Any, x: Tensor, top: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The most probable next tokens of each place (T, K), and their probabilities."""
     scores = model.head(model.ln_f(x).reshape(x.shape[1], -1)).data  # (T, V)
-    ids = np.stack([likeliest(row, top) for row in scores])
+    ids = np.stack([likeliest(row if allowed is None else row[allowed], top) for row in scores])
+    ids = ids if allowed is None else allowed[ids]
     return ids, np.take_along_axis(softmax_forward(scores)[0], ids, axis=1)
 
 

@@ -1,17 +1,24 @@
-"""Ctrl-C as a request: the loop finishes its step and saves, instead of dying in the middle of one."""
+"""
+Ctrl-C as a request: the loop finishes its step and saves, instead of dying in the middle of one. So are SIGTERM, and
+SIGHUP, which a terminal sends as it closes; but not where it is ignored, as `nohup` has it.
+
+A closing terminal may send SIGHUP twice, and so may whoever stops a service send SIGTERM or both: only a second
+Ctrl-C is a person who cannot wait.
+"""
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any
 
+from tinygpt.streams import say
+
 
 class Interrupt:
     """
-    While entered, the first Ctrl-C (or SIGTERM) sets `requested`; the second one ends the program as usual.
+    While entered, Ctrl-C, SIGTERM and SIGHUP set `requested`; Ctrl-C after that ends the program as usual.
 
     Examples
     --------
@@ -29,8 +36,10 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+                    self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -39,6 +48,8 @@ class Interrupt:
         self._before = {}
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        print("\nstopping after this step; once more to stop at once", file=sys.stderr)
-        self.__exit__()
+        if not self.requested:
+            self.requested = True
+            say("\nstopping after this step; Ctrl-C once more to stop at once")
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from tinygpt.doctor import report
 from tinygpt.kernels import compiler
+from tinygpt.streams import print_json, tell
 from tinygpt.warmup import warm_up
 
 
@@ -14,7 +14,7 @@ def doctor(options: argparse.Namespace) -> int:
     """tinygpt doctor"""
     found = report()
     if options.json:
-        print(json.dumps(found, indent=2))
+        print_json(found, indent=2)
         return 0
     for name in ("processor", "features", "bfloat16", "cores", "threads", "memory", "numpy", "numba", "waiting",
                  "kernels", "cache"):  # fmt: skip
@@ -31,5 +31,5 @@ def warmup(options: argparse.Namespace) -> int:
     seconds = warm_up(progress=not options.quiet)
     trouble = compiler.trouble()
     where = f"memory only: {trouble}" if trouble else compiler.folder
-    print(f"every kernel is compiled ({seconds:.0f} s), in {where}")
+    tell(f"every kernel is compiled ({seconds:.0f} s), in {where}")
     return 0

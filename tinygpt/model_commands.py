@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 
 import numpy as np
 
 from tinygpt import checkpoint, corpus, inspection
-from tinygpt.completion import Completion, complete, stream
+from tinygpt.completion import Completion, complete, known_ids, stream
 from tinygpt.evaluate import Evaluation
 from tinygpt.evaluate import evaluate as evaluate_model
 from tinygpt.model import GPT
 from tinygpt.quantization import round_weights
 from tinygpt.sampling import check_sampling
+from tinygpt.streams import print_json, tell
 from tinygpt.tokenizer import Tokenizer
 
 
@@ -40,7 +40,7 @@ def generate(options: argparse.Namespace) -> int:
     results = complete(model, tokenizer, [prompt] * options.samples, logprobs=options.json, **settings)
     if options.json:
         for result in results:
-            print(json.dumps(_described(result, tokenizer), ensure_ascii=False))
+            print_json(_described(result, tokenizer))
     else:
         print("\n\n---\n\n".join(result.prompt + result.text for result in results))
     return 0
@@ -107,7 +107,7 @@ def evaluate(options: argparse.Namespace) -> int:
         result = evaluate_model(model, tokens, tokenizer, progress=True, **how)
     if options.json:
         figures = {"float32": _figures(exact), options.weights: _figures(result)}
-        print(json.dumps({"context": how["context"], "stride": options.stride or how["context"], **figures}, indent=1))
+        print_json({"context": how["context"], "stride": options.stride or how["context"], **figures}, indent=1)
         return 0
     print(f"{result} ({result.tokens:,} tokens, {result.text_bytes:,} bytes)")
     print(f"word perplexity {result.word_perplexity:.2f} ({result.words:,} words)")
@@ -127,10 +127,10 @@ def inspect(options: argparse.Namespace) -> int:
     model, tokenizer = _open(options.model, options.tokenizer, "float32")
     ids = tokenizer.encode(_prompt_argument("inspect", options.prompt))
     texts = [tokenizer.decode([id]) for id in ids]
-    seen = inspection.look_inside(model, ids, options.top)
-    print(inspection.describe(seen, texts, tokenizer.decode))
+    seen = inspection.look_inside(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
+    tell(inspection.describe(seen, texts, tokenizer.decode))
     for path in inspection.draw(seen, texts, tokenizer.decode, options.out):
-        print(path)
+        tell(str(path))
     return 0
 
 

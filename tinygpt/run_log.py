@@ -1,22 +1,27 @@
-"""What a run leaves to look at: metrics.jsonl, a line for each step or evaluation, and the curve drawn from it."""
+"""
+What a run leaves to look at: metrics.jsonl, a line for each step or evaluation, and the curve drawn from it.
+
+Neither stops the training. Lines that cannot be written, because the disk is full, wait until they can.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from tinygpt.checkpoint import atomic_open
+from tinygpt.checkpoint import atomic_open, atomic_write
 from tinygpt.input_file import open_input
 from tinygpt.json_file import parse
 from tinygpt.one_line import brief, shown
+from tinygpt.streams import say, to_json
 
 _LONGEST_LINE = 1 << 16  # bytes
 _REMEDY = "the checkpoints are as they were: delete the line, or the file"
@@ -24,29 +29,76 @@ _REMEDY = "the checkpoints are as they were: delete the line, or the file"
 
 class MetricsLog:
     """
-    Appends one JSON object a line; opened again by a resumed run, forgets what was written after its checkpoint.
+    Appends one JSON object per line; opened again by a resumed run, forgets what was written after its checkpoint.
 
     Lines have "step", how many steps were done, and either "loss", "lr", "grad_norm", "ms", "tokens_per_second" (of the
-    last of them) or "validation_loss", "perplexity", "bits_per_byte" (after it). Losses are in nats a token.
+    last of them) or "validation_loss", "perplexity", "bits_per_byte" (after it). Losses are in nats per token. A number
+    that is not finite is null, since JSON has no name for it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    after_step, validated : int
+        The checkpoint's step, and the step of the last validation that it knows of (its own, unless given); -1 where
+        there was none.
+    waiting : sequence of str
+        Lines that could not be written before the checkpoint was.
+
+    Attributes
+    ----------
+    waiting : list of str
+        Lines that could not be written yet.
     """
 
-    def __init__(self, path: Path, after_step: int) -> None:
-        with atomic_open(path) as file:
-            for line, text in _records(path) if os.path.lexists(path) else ():
-                if line["step"] <= after_step:
-                    file.write(text + b"\n")
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+    def __init__(self, path: Path, after_step: int, validated: int | None = None, waiting: Sequence[str] = ()) -> None:
+        validated = after_step if validated is None else validated
+        lines = read_metrics(path) if os.path.lexists(path) else []
+        kept = [line for line in lines if line["step"] <= (validated if "validation_loss" in line else after_step)]
+        text = "".join([to_json(line) + "\n" for line in kept])
+        text += "".join([line for line in waiting if line not in text])  # they may have been written after all
+        if not path.exists() or path.read_bytes() != text.encode("ascii"):
+            atomic_write(path, text)
+        self._path, self.waiting, self._told = path, list[str](), False
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        self._size = os.fstat(self._file.fileno()).st_size
 
     def write(self, **values: Any) -> None:
         """Append a line."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        self.waiting.append(to_json(values) + "\n")
+        self.flush()
+
+    def flush(self, to_disk: bool = False) -> None:
+        """Append what waits, whole or not at all; if asked for, force the file to the disk."""
+        data = "".join(self.waiting).encode("ascii")
+        try:
+            if os.fstat(self._file.fileno()).st_size > self._size:  # half a line, which would hide those after it
+                self._file.truncate(self._size)
+            rest = memoryview(data)
+            while rest:
+                written = self._file.write(rest)
+                if not written:
+                    raise OSError("nothing was written")
+                rest = rest[written:]
+            self._size += len(data)
+            self.waiting = []
+            if to_disk:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            if not self._told:
+                reason = error.strerror or error
+                say(f"tinygpt: warning: {self._path} cannot be written: {reason}; training goes on and saves; "
+                    "free space, and the lines follow")  # fmt: skip
+            self._told = True
 
     def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # nothing is held back: what cannot be written was said
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -104,7 +156,7 @@ def _is_record(line: dict[str, Any]) -> bool:
 
 
 def _is_figure(value: Any) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < 1 << 53)
+    return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
 
 
 def plot_losses(metrics: Path, picture: Path) -> bool:
@@ -129,8 +181,8 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
     except ImportError:
         return False
     lines = read_metrics(metrics)
-    train = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    validation = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
+    train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
+    validation = [(line["step"], line["validation_loss"]) for line in lines if line.get("validation_loss") is not None]
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     if train:
@@ -143,11 +195,11 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
         perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
         axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
                       textcoords="offset points", color="tab:orange")  # fmt: skip
-    axes.set(
-        xlabel="step", ylabel="loss (nats a token)", title=os.path.basename(os.path.dirname(os.path.abspath(picture)))
-    )
+    run = os.path.basename(os.path.dirname(os.path.abspath(picture)))
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if train or validation:
+        axes.legend()
     with atomic_open(picture) as file:
         FigureCanvasAgg(figure).print_png(file)
     return True

@@ -14,6 +14,7 @@ from tinygpt.one_line import brief
 # Decay, clip and second beta of the large models are GPT-3's (Brown et al. 2020, arXiv:2005.14165, appendix B), and its
 # learning rates are halved (6e-4 for 125M to 2e-4 for 1.3B, table 2.1), since a laptop's batches are far smaller.
 # The small models take beta2 = 0.99, as nanoGPT does for batches of few tokens.
+PATHS = ("data", "tokenizer", "init_from")  # each may be relative to the folder in which the run was started
 PRECISIONS = ("float32", "bfloat16")
 _LARGE = {"steps": 1000, "batch_size": 4, "lr": 3e-4, "warmup": 50, "beta2": 0.95, "eval_every": 100}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -81,7 +82,7 @@ class TrainingSettings:
     beta1, beta2, weight_decay : float
         AdamW's.
     clip : float
-        The largest gradient norm.
+        The largest gradient norm; infinity for no limit.
     dropout : float
         At GPT-2's three places.
     eval_every : int
@@ -188,8 +189,54 @@ class TrainingSettings:
         return [
             f"{name} is {getattr(self, name)!r}, not {value!r}"
             for name, value in given.items()
-            if value is not None and getattr(self, name) != value
+            if value is not None and not self._says(name, value)
         ]
+
+    def _says(self, name: str, value: Any) -> bool:
+        mine = getattr(self, name)
+        same_path = name in PATHS and mine is not None and os.path.realpath(mine) == os.path.realpath(value)
+        return mine == value or same_path
+
+    def to_json_values(self) -> dict[str, Any]:
+        """
+        What `settings.json` says: each setting, and under "paths" where relative paths lead from here.
+
+        A `clip` of infinity, which JSON lacks, is null.
+
+        Examples
+        --------
+        >>> settings = TrainingSettings.from_preset("tiny", clip=math.inf)
+        >>> TrainingSettings.from_json_values(settings.to_json_values()) == settings
+        True
+        """
+        values = dataclasses.asdict(self)
+        if math.isinf(self.clip):
+            values["clip"] = None
+        paths = {name: os.path.abspath(values[name]) for name in PATHS if values[name] and os.path.exists(values[name])}
+        return values | {"paths": {name: path for name, path in paths.items() if path != values[name]}}
+
+    @classmethod
+    def from_json_values(cls, values: dict[str, Any]) -> TrainingSettings:
+        """
+        The settings that `to_json_values` wrote, wherever it is called.
+
+        A relative path means what it meant where it was written; if nothing is there any more, as where a project was
+        moved as a whole, what it means here.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If these are no settings.
+        """
+        values = dict(values)
+        for name, path in values.pop("paths", {}).items():
+            if name not in PATHS or not isinstance(path, str) or not isinstance(values.get(name), str):
+                raise ValueError(f"paths must name files of {', '.join(PATHS)}, got {name!r}: {path!r}")
+            if os.path.exists(path) or not os.path.exists(values[name]):
+                values[name] = path
+        if "clip" in values and values["clip"] is None:
+            values["clip"] = math.inf
+        return cls(**values)
 
 
 assert RECIPES.keys() == PRESETS.keys()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import textwrap
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tinygpt.config import GPTConfig
 from tinygpt.durable import atomic_write
 from tinygpt.model import GPT
+from tinygpt.streams import bar, print_json, tell
 from tinygpt.study import checks, divergence, exercises, report, submissions
 from tinygpt.study.bugs import BUGS
 from tinygpt.study.explain import page
@@ -27,14 +27,14 @@ def check_gradients(options: argparse.Namespace) -> int:
     names = options.ops or ([] if options.model else sorted(every_op()))
     checked = [find_op(name) for name in names]
     findings: list[checks.Finding] = []
-    for op, samples in tqdm(checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
+    for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
         findings += checks.check_op(op, samples, torch=options.against == "torch")
     if options.model:
         findings += check_model()
     if options.sweep:
         report.draw_sweep(checked, options.sweep)
     if options.json:
-        print(json.dumps([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1))
+        print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
     else:
         print(report.table(findings))
         if options.sweep:
@@ -73,7 +73,7 @@ def diff(options: argparse.Namespace) -> int:
     allowed = options.tolerance or divergence.allowed_between(options.a, options.b)
     gaps = divergence.compare(a, b, allowed)
     if options.json:
-        print(json.dumps([{**gap._asdict(), "parted": gap.parted} for gap in gaps], indent=1))
+        print_json([{**gap._asdict(), "parted": gap.parted} for gap in gaps], indent=1)
         return int(gaps[-1].parted)
     width = max(len(gap.where) for gap in gaps)
     for number, gap in enumerate(gaps, 1):
@@ -100,7 +100,8 @@ def explain(options: argparse.Namespace) -> int:
     for section in page(op):
         print(section + "\n")
         if options.step:
-            input("Enter goes on ")
+            with contextlib.suppress(EOFError, RuntimeError):  # no input, or none any more: nobody to wait for
+                input("Enter goes on ")
     return 0
 
 
@@ -112,12 +113,15 @@ def exercise(options: argparse.Namespace) -> int:
         return 0
     if options.what == "check":
         results = submissions.grade_all([Path(file) for file in options.files] or [Path(".")], options.time_limit)
-        print(json.dumps(results, indent=1) if options.json else submissions.table(results))
+        if options.json:
+            print_json(results, indent=1)
+        else:
+            print(submissions.table(results))
         return 0 if all(map(submissions.passed, results)) else 1
     given = exercises.exercise(options.what)
     path = Path(options.files[0]) if options.files else Path(f"{given.name}_exercise.py")
     if path.exists():
         raise ValueError(f"exercise: {path} is there already, and would be lost; name another file")
     atomic_write(path, given.text)
-    print(f"{path}: write {given.asked}, then tinygpt exercise check {path}")
+    tell(f"{path}: write {given.asked}, then tinygpt exercise check {path}")
     return 0

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tinygpt import corpus
 from tinygpt.documents import Part, joined, size_of, stream_documents
 from tinygpt.durable import atomic_write
 from tinygpt.one_line import one_line
+from tinygpt.streams import Stream, bar, tell
 from tinygpt.token_file import write_token_parts
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.explain import explain, shown
@@ -31,7 +31,7 @@ def train(options: argparse.Namespace) -> int:
     tokenizer = Tokenizer.train((text for text, _ in parts), options.vocab_size, byte_order=options.byte_order,
                                 pattern=pattern, progress=not options.quiet)  # fmt: skip
     tokenizer.save_pretrained(options.out)
-    print(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
+    tell(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
     return 0
 
 
@@ -39,11 +39,11 @@ def encode(options: argparse.Namespace) -> int:
     """tinygpt tokenizer encode"""
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
     size = 2 if tokenizer.n_vocab <= 2**16 else 4
-    bar = tqdm(desc="encoding", total=size_of(options.text), unit="B", unit_scale=True, disable=options.quiet)
-    with bar:
-        parts = stream_documents(options.text, whole=tokenizer.pattern is not None, advance=bar.update)
+    shown_bar = bar(desc="encoding", total=size_of(options.text), unit="B", unit_scale=True, disable=options.quiet)
+    with shown_bar:
+        parts = stream_documents(options.text, whole=tokenizer.pattern is not None, advance=shown_bar.update)
         count = write_token_parts(options.out, _encoded(parts, tokenizer), size, tokenizer.fingerprint)
-    print(f"{options.out}: {count:,} tokens (uint{8 * size})")
+    tell(f"{options.out}: {count:,} tokens (uint{8 * size})")
     return 0
 
 
@@ -72,12 +72,10 @@ def decode(options: argparse.Namespace) -> int:
         raise ValueError(f"decode: needs one token file, or ids, got {' '.join(options.tokens)[:60]!r}")
     if options.out:
         atomic_write(options.out, data)
-        print(f"{options.out}: {len(data):,} bytes")
+        tell(f"{options.out}: {len(data):,} bytes")
         return 0
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)  # as bytes: a token may be part of a character, and line ends stay as they are
-    sys.stdout.buffer.write(b"" if data.endswith(b"\n") else b"\n")
-    sys.stdout.buffer.flush()
+    # As bytes: a token may be part of a character, and line ends stay as they are.
+    Stream(sys.stdout, required=True).write_bytes(data if data.endswith(b"\n") else data + b"\n")
     return 0
 
 
@@ -101,9 +99,9 @@ def info(options: argparse.Namespace) -> int:
 def fetch(options: argparse.Namespace) -> int:
     """tinygpt tokenizer fetch"""
     folder = fetch_published(options.name, options.base_url, progress=not options.quiet)
-    print(f"{folder}: {' and '.join(PUBLISHED[options.name])}; --tokenizer {options.name} now means these")
+    tell(f"{folder}: {' and '.join(PUBLISHED[options.name])}; --tokenizer {options.name} now means these")
     if Path(options.name).exists():
-        print(f"but here it means the folder {Path(options.name).resolve()}")
+        tell(f"but here it means the folder {Path(options.name).resolve()}")
     return 0
 
 

@@ -8,6 +8,8 @@ A run is a folder:
     last/             the newest one, and beside it what resuming needs
     owner.json        while it is trained: by whom; see `ownership.py`
 
+What only shows, a story, a bar, a picture or a line of the log, never stops a run, and comes after what is saved.
+
 Resuming is exact to the last bit. The batch of a step is a function of the seed and the step's number, dropout's seeds
 come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
 """
@@ -15,19 +17,16 @@ come from one generator whose state is saved, and so are AdamW's moments: there 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import math
 import textwrap
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygpt import checkpoint, runtime
+from tinygpt.completion import known_ids
 from tinygpt.corpus import sample_batch
 from tinygpt.dataset import Dataset, load_dataset
 from tinygpt.evaluate import Evaluation, evaluate
@@ -41,8 +40,13 @@ from tinygpt.one_line import one_line, shown
 from tinygpt.optim import AdamW, cosine_schedule
 from tinygpt.ownership import Ownership, own_run
 from tinygpt.run_log import MetricsLog, plot_losses
+from tinygpt.sealed import seal, unseal
 from tinygpt.settings import TrainingSettings
+from tinygpt.streams import bar, say, tell, to_json
 from tinygpt.training_state import require_training_state
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 STORY_TOKENS = 80
 
@@ -56,14 +60,16 @@ class Result(NamedTuple):
     step : int
         Steps done.
     first, final : Evaluation or None
-        Before the first step, and after the last, both over the whole validation text; None where this call did not
-        get there.
+        Before the first step, over the beginning of the validation text, and after the last, over all of it; None where
+        the run did not get there.
     best_loss : float
         The lowest validation loss, that of `best/`.
     story : str
-        What the final model tells.
+        What the final model tells; empty if it could not, or the run was interrupted.
     plot : Path or None
-        The picture of the losses, where matplotlib is installed.
+        The picture of the losses, if it could be drawn: with matplotlib.
+    new_steps : int
+        How many of the steps this call has done: 0 if nothing was left to do.
     """
 
     step: int
@@ -72,6 +78,7 @@ class Result(NamedTuple):
     best_loss: float
     story: str
     plot: Path | None
+    new_steps: int = 0
 
 
 def train(
@@ -82,6 +89,7 @@ def train(
     stop_after: int | None = None,
     progress: bool = True,
     owner: Ownership | None = None,
+    summary: Callable[[Result], object] = lambda result: None,
 ) -> Result:
     """
     Train a GPT-2 into the folder `run`.
@@ -92,13 +100,16 @@ def train(
     run : path
         Must not exist yet, unless `resume`.
     resume : bool
-        Go on where `run` stopped; `settings` must be its own (`load_settings` reads them).
+        Go on where `run` stopped; `settings` must be its own (`load_settings` reads them). Of a finished run, what was
+        not written is: its final validation, or the picture.
     stop_after : int, optional
         Stop, and save, when so many steps are done in all; the schedule stays that of `settings.steps`.
     progress : bool
         Show a bar and tell stories while training.
     owner : Ownership, optional
         What `own_run(run)` gave, if the caller owns the run already; otherwise the run is owned until this returns.
+    summary : callable
+        Called with the result once everything is saved, before its story, which may take long, is generated.
 
     Returns
     -------
@@ -132,7 +143,7 @@ def train(
             raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
         trainer = Trainer(settings, run, resume, progress, owner)
         with Interrupt() as interrupt, products_in(settings.precision):
-            return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt)
+            return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
 
 
 @contextlib.contextmanager
@@ -148,11 +159,13 @@ def load_settings(run: Path | str) -> TrainingSettings:
     """The settings of an existing run."""
     path = Path(run) / "settings.json"
     if not path.exists():
-        raise FileNotFoundError(f"train: {shown(run)} is not a run to resume: it has no settings.json; check --out")
+        raise FileNotFoundError(f"train: {shown(run)} is not a run to resume: it has no settings.json; check --out, or "
+                                "leave --resume out if the run was stopped as it began")  # fmt: skip
     values = read_object(path, "train", "restore it or start a new run")
+    values = unseal(values, f"train: {shown(path)}", "restore it from a copy")
     try:
-        return TrainingSettings(**values)
-    except (TypeError, ValueError) as error:
+        return TrainingSettings.from_json_values(values)
+    except (TypeError, ValueError, AttributeError) as error:
         reason = one_line(error).removeprefix("train: ")
         raise ValueError(f"train: {shown(path)} is damaged ({reason}); restore it or start a new run") from None
 
@@ -171,44 +184,66 @@ class Trainer:
         self.model.recompute = settings.recompute
         self.optimizer = AdamW(self.model.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2),
                                weight_decay=settings.weight_decay)  # fmt: skip
+        self._fingerprint = self.data.fingerprint  # once: of a large corpus it takes seconds
         self.step, self.best_loss, self._validation_loss = 0, math.inf, math.nan
+        self.first: Evaluation | None = None
+        self.final: Evaluation | None = None
+        self._logged = self._validated = -1  # the last steps that a log which is resumed may have
+        self._unlogged: list[str] = []
+        self._saved: tuple[int, int] | None = None  # what `last` holds: its step, and that of its last validation
         if last is not None:
             self._restore(last)
         run.mkdir(parents=True, exist_ok=True)
-        self._write_settings()
+        if not (run / "settings.json").exists():
+            self._write_settings()
 
     def _write_settings(self) -> None:
-        text = json.dumps(dataclasses.asdict(self.settings), indent=2) + "\n"
+        text = to_json(seal(self.settings.to_json_values()), indent=2) + "\n"
         checkpoint.atomic_write(self.run / "settings.json", text)
 
     def _hold(self) -> None:
         """Before anything is saved: the run must still be ours. If its folder was deleted, there is a new one."""
         if self.owner is not None and self.owner.hold():
             self._write_settings()
+            self._saved = None
 
-    def run_until(self, stop: int, interrupt: Interrupt) -> Result:
-        """Train, from wherever the run is, until `stop` steps are done or the user interrupts."""
-        if self.step >= stop:
-            raise ValueError(f"train: {self.run} has done {self.step} steps of {stop}: nothing is left to do; "
-                             "for more, start a new run with --init-from")  # fmt: skip
-        first = final = None
-        with MetricsLog(self.run / "metrics.jsonl", self.step) as log, self._bar() as bar:
-            self._announce()
-            if self.step == 0:
-                first = self._validate(log, bar)
+    def run_until(
+        self, stop: int, interrupt: Interrupt, summary: Callable[[Result], object] = lambda result: None
+    ) -> Result:
+        """Train, from wherever the run is, until `stop` steps are done or the user interrupts; then finish the run."""
+        start, steps = self.step, self.settings.steps
+        with (
+            MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
+            self._bar(start < stop) as shown,
+        ):
+            if start < stop:
+                self._announce()
+            if self._validated < 0:
+                self.first = self._validate(log, shown)
             while self.step < stop and not interrupt.requested:
-                bar.set_postfix_str(self._take_step(log))
-                bar.update()
-                if self.step % self.settings.eval_every == 0 and self.step < self.settings.steps:
-                    self._validate(log, bar)
-                    self._tell(textwrap.indent(self.story(), "    "))
-                    self._save()
-            if self.step == self.settings.steps:
-                final = self._validate(log, bar, everything=True)
-            self._save()
-        plot = self.run / "loss.png"
-        drawn = plot_losses(self.run / "metrics.jsonl", plot)
-        return Result(self.step, first, final, self.best_loss, self.story(), plot if drawn else None)
+                shown.set_postfix_str(self._take_step(log))
+                shown.update()
+                if self.step % self.settings.eval_every == 0 and self.step < steps:
+                    self._validate(log, shown)
+                    self._save(log)
+                    if self.progress:
+                        self._tell(textwrap.indent(self.story(interrupt), "    "))
+            self._save(log)
+            if self.step == steps and self.final is None and not interrupt.requested:
+                self.final = self._validate(log, shown, everything=True)
+                self._save(log)
+        result = Result(self.step, self.first, self.final, self.best_loss, "", self._draw(), self.step - start)
+        summary(result)
+        return result if interrupt.requested else result._replace(story=self.story(interrupt))
+
+    def _draw(self) -> Path | None:
+        """The picture of the losses. Whatever matplotlib may fail of, the run is saved."""
+        path = self.run / "loss.png"
+        try:
+            return path if plot_losses(self.run / "metrics.jsonl", path) else None
+        except Exception as error:
+            say(f"tinygpt: warning: {path} was not drawn: {_one_line(error)}; the run is saved, and --resume draws it")
+            return None
 
     def _take_step(self, log: MetricsLog) -> str:
         """One step; returns what the bar shows of it."""
@@ -237,16 +272,16 @@ class Trainer:
             f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
         )
 
-    def _validate(self, log: MetricsLog, bar: tqdm, everything: bool = False) -> Evaluation:
+    def _validate(self, log: MetricsLog, shown: tqdm, everything: bool = False) -> Evaluation:
         """Score the validation text (its beginning, if it is long), and keep the model if it is the best so far."""
         s = self.settings
         tokens = self.data.validation if everything else self.data.validation[: s.eval_tokens + 1]
-        bar.set_description("validating")
+        shown.set_description("validating")
         result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
-        bar.set_description("training")
+        shown.set_description("training")
         if not math.isfinite(result.loss):  # the weights of the last step: they are not worth a checkpoint
             raise FloatingPointError(self._diverged(result.loss))
-        self._validation_loss = result.loss
+        self._validation_loss, self._validated = result.loss, self.step
         log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
                   bits_per_byte=result.bits_per_byte)  # fmt: skip
         self._tell(f"step {self.step}: validation {result}")
@@ -258,23 +293,38 @@ class Trainer:
                     self.model.save_pretrained(folder, self.data.tokenizer)
         return result
 
-    def _save(self) -> None:
+    def _save(self, log: MetricsLog) -> None:
+        """Write `last`, unless it holds this state already."""
+        log.flush(to_disk=True)
         self._hold()
-        info = {
+        if self._saved == (self.step, self._validated):
+            return
+        info: dict[str, Any] = {
             "step": self.step,
-            "best_loss": self.best_loss,
-            "validation_loss": self._validation_loss,
-            "data": self.data.fingerprint,
+            "best_loss": _finite(self.best_loss),  # JSON has no infinity: null if there was no validation that is one
+            "validation_loss": _finite(self._validation_loss),
+            "validated": self._validated,
+            "first": _figures(self.first),
+            "final": _figures(self.final),
+            "data": self._fingerprint,
             "generator": self.model.generator.bit_generator.state,
         }
+        if log.waiting:
+            info["unlogged"] = log.waiting
+        info = seal(info)
         with checkpoint.swap_in(self.run / "last") as folder:
             self.model.save_pretrained(folder, self.data.tokenizer)
             state = self.optimizer.state_dict() | {"weights": self.model.flat_parameters}
             checkpoint.save_training_state(folder, state, info)
+        self._saved = (self.step, self._validated)
 
     def _restore(self, last: Path) -> None:
         tensors, info = checkpoint.load_training_state(last, require_training_state)
-        if info["data"] != self.data.fingerprint:
+        remedy = f"restore it from a copy, start a new run with --init-from {shown(self.run)}"
+        info = unseal(info, f"train: {shown(last / 'training_state.safetensors')}", remedy)
+        text = last / "training_state.json"  # the same for people; that it is damaged is worth knowing
+        unseal(read_object(text, "train", remedy, finite=False), f"train: {shown(text)}", remedy)
+        if info["data"] != self._fingerprint:
             raise ValueError(
                 f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
                 "now; restore the text, or start a new run with --init-from"
@@ -283,8 +333,15 @@ class Trainer:
             self.model.flat_parameters[:] = weights  # was made during a save; older runs have none
         self.optimizer.load_state_dict(tensors)
         self.model.generator.bit_generator.state = info["generator"]
-        self.step, self.best_loss = info["step"], info["best_loss"]
-        self._validation_loss = info["validation_loss"]
+        best_loss, validation_loss = info["best_loss"], info["validation_loss"]
+        self.best_loss = math.inf if best_loss is None else best_loss
+        self._validation_loss = math.nan if validation_loss is None else validation_loss
+        self.step = self._logged = info["step"]
+        # Older runs say nothing of the following; a finished one validates once more, for its figures.
+        self._validated = info.get("validated", self.step - (self.step == self.settings.steps))
+        self.first, self.final = _evaluation(info.get("first")), _evaluation(info.get("final"))
+        self._unlogged = info.get("unlogged", [])
+        self._saved = (self.step, self._validated)
 
     def _last_checkpoint(self) -> Path | None:
         """Where to go on from; None where the run was stopped before it saved anything."""
@@ -292,24 +349,40 @@ class Trainer:
             checkpoint.recover(self.run / name)
         return self.run / "last" if (self.run / "last").is_dir() else None
 
-    def story(self) -> str:
-        """What the model tells after an end-of-text token (or a line end, where there is none)."""
+    def story(self, interrupt: Interrupt | None = None) -> str:
+        """
+        What the model tells after an end-of-text token (or a line end, where there is none), up to an interrupt.
+
+        It only shows how the training goes: if the model cannot tell one, a line says so, and the story is empty.
+        """
+        try:
+            return self._story(interrupt)
+        except Exception as error:
+            say(f"tinygpt: warning: no story: {_one_line(error)}")
+            return ""
+
+    def _story(self, interrupt: Interrupt | None) -> str:
         tokenizer = self.data.tokenizer
         eot = tokenizer.eot_token
         prompt = [eot] if eot is not None else tokenizer.encode("\n")
         stop = () if eot is None else (eot,)
         length = STORY_TOKENS if eot is not None else 3 * STORY_TOKENS
-        ids = self.model.generate(prompt, max_tokens=length, temperature=0.7, top_k=50, seed=self.settings.seed,
-                                  stop_ids=stop)  # fmt: skip
-        return tokenizer.decode(list(ids)).strip()
+        allowed = known_ids(tokenizer, self.model.config.vocab_size)
+        ids = []
+        for id in self.model.generate(prompt, max_tokens=length, temperature=0.7, top_k=50, seed=self.settings.seed,
+                                      stop_ids=stop, allowed=allowed):  # fmt: skip
+            ids.append(id)
+            if interrupt is not None and interrupt.requested:
+                break
+        return tokenizer.decode(ids).strip()
 
-    def _bar(self) -> tqdm:
-        return tqdm(total=self.settings.steps, initial=self.step, unit="step", desc="training",
-                    disable=not self.progress, dynamic_ncols=True)  # fmt: skip
+    def _bar(self, needed: bool) -> tqdm:
+        return bar(total=self.settings.steps, initial=self.step, unit="step", desc="training",
+                   disable=not (self.progress and needed), dynamic_ncols=True)  # fmt: skip
 
     def _tell(self, line: str) -> None:
         if self.progress:
-            tqdm.write(line)
+            tell(line)
 
     def _announce(self) -> None:
         s, config = self.settings, self.model.config
@@ -317,16 +390,34 @@ class Trainer:
             f"{self.run}: {self.model.num_parameters():,} parameters ({config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} dimensions, context {s.context}, vocabulary {config.vocab_size:,}); "
             f"{len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on; "
-            f"{s.batch_size * s.grad_accumulation * s.context:,} tokens a step"
+            f"{s.batch_size * s.grad_accumulation * s.context:,} tokens per step"
         )
 
     def _diverged(self, loss: float) -> str:
-        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {self._saved()}; "
+        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {self._unharmed()}; "
                 f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
 
-    def _saved(self) -> str:
+    def _unharmed(self) -> str:
         return "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
 
     def _not_finite(self, loss: float, norm: float) -> str:
         return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "
-                f"{self._saved()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+                f"{self._unharmed()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+
+
+def _figures(result: Evaluation | None) -> dict[str, Any] | None:
+    return None if result is None else {**result._asdict(), "loss": _finite(result.loss)}
+
+
+def _evaluation(figures: dict[str, Any] | None) -> Evaluation | None:
+    if figures is None:
+        return None
+    return Evaluation(**{**figures, "loss": math.nan if figures["loss"] is None else figures["loss"]})
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _one_line(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__

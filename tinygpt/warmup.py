@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from tqdm import tqdm
 
 from tinygpt import runtime
+from tinygpt.streams import bar
 
 # Whatever an op's forward leads to, in the order in which a training step needs it.
 KERNELS = ("embedding", "add", "layernorm", "linear", "attention", "gelu", "gelu_linear", "dropout",
@@ -32,11 +32,11 @@ def warm_up(progress: bool = True) -> float:
         Seconds.
     """
     start = time.perf_counter()
-    with tqdm(total=len(KERNELS), desc="compiling", disable=not progress, leave=False) as bar:
+    with bar(total=len(KERNELS), desc="compiling", disable=not progress, leave=False) as shown:
         for name in KERNELS:
-            bar.set_postfix_str(name)
+            shown.set_postfix_str(name)
             _work_of(name)()
-            bar.update()
+            shown.update()
     return time.perf_counter() - start
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import SupportsIndex
 
+from tinygpt.streams import bar
 from tinygpt.tokenizer.reference import BYTE_ORDERS, without_surrogates
 from tinygpt.tokenizer.special_tokens import split_off
 from tinygpt.tokenizer.validation import check_special_tokens
 from tinygpt.tokenizer.words import CorpusWords
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 Learned = tuple[list[bytes], list[tuple[bytes, bytes]], dict[str, int]]
 
@@ -62,11 +60,11 @@ def _learn(
     vocab = [bytes([byte]) for byte in BYTE_ORDERS[byte_order]]
     merges: list[tuple[bytes, bytes]] = []
     room_left = room - len(vocab)
-    with _bar(desc="learning tokens", total=room_left, disable=not progress) as bar:
+    with bar(desc="learning tokens", total=room_left, disable=not progress) as shown:
         for learned in words.learn(byte_order, room_left):
             merges += learned
             vocab += [left + right for left, right in learned]
-            bar.update(len(learned))
+            shown.update(len(learned))
     return vocab, merges
 
 
@@ -74,11 +72,11 @@ def _count_words(
     text_or_iterator: str | Iterable[str], special_tokens: Sequence[str], pattern: str | None, progress: bool
 ) -> CorpusWords:
     words = CorpusWords(pattern)
-    with _bar(desc="counting words", unit=" characters", unit_scale=True, disable=not progress) as bar:
+    with bar(desc="counting words", unit=" characters", unit_scale=True, disable=not progress) as shown:
         for document in _documents(text_or_iterator):
             for part in split_off(without_surrogates(document), special_tokens)[::2]:
                 words.add(part)
-            bar.update(len(document))
+            shown.update(len(document))
     return words
 
 
@@ -91,9 +89,3 @@ def _documents(text_or_iterator: str | Iterable[str]) -> Iterator[str]:
         if not isinstance(document, str):
             raise TypeError(f"Tokenizer.train: document {number} must be a str, got {type(document).__name__}")
         yield document
-
-
-def _bar(**options: Any) -> tqdm:
-    from tqdm import tqdm  # late: whoever only encodes starts sooner without it
-
-    return tqdm(**options)
