@@ -277,10 +277,10 @@ def lines_of_code(path: Path) -> int:
     return len(code - docstrings)
 
 
-def test_the_core_stays_within_1700_lines_of_code():
+def test_the_core_stays_within_1800_lines_of_code():
     files = [path for pattern in CORE for path in PACKAGE.glob(pattern)]
     assert len(files) > 15
-    assert sum(map(lines_of_code, files)) <= 1700
+    assert sum(map(lines_of_code, files)) <= 1800
 
 
 def test_a_docstring_or_a_comment_is_not_a_line_of_code(tmp_path):

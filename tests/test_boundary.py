@@ -11,7 +11,7 @@ import pytest
 import tinygpt.functional as F
 from tinygpt import GPT, AdamW, GPTConfig, Tensor, apply, clip_grad_norm, implementation
 from tinygpt.decoding import Decoder
-from tinygpt.nn import Linear
+from tinygpt.nn import Linear, Module
 from tinygpt.ops.attention import ATTENTION
 from tinygpt.ops.cross_entropy import CROSS_ENTROPY
 from tinygpt.ops.dropout import DROPOUT
@@ -372,3 +372,116 @@ def test_flat_memory_still_receives_what_kernels_write():
     layer(Tensor(np.ones((7, 40), np.float32))).sum().backward()
     assert np.shares_memory(layer.weight.grad, layer.flat_gradients)
     np.testing.assert_array_equal(layer.weight.grad, np.full((40, 30), 7))
+
+
+def fresh(seed=3):
+    return GPT(CONFIG, seed=seed).eval()
+
+
+@pytest.mark.parametrize("columns", [1, 4, 40])
+def test_a_table_that_is_resized_under_a_decoder_is_refused_at_its_next_step(columns):
+    """The scratch memory of a step is as wide as the model was when the decoder was made."""
+    model = fresh()
+    decoder = Decoder(model)
+    decoder.read(0, [1, 2])
+    model.wte.weight.data = np.ones((13, columns), np.float32)
+    with pytest.raises(ValueError, match=r"Decoder: wte.weight must be float32 \(13, 8\), got"):
+        decoder.step([0], [3])
+
+
+def test_data_that_is_replaced_under_a_decoder_is_what_it_reads_next():
+    model = fresh()
+    decoder = Decoder(model)
+    for name in ("h.0.attn.c_attn.weight", "ln_f.weight", "wpe.weight", "wte.weight"):
+        parameter = dict(model.named_parameters())[name]
+        parameter.data = parameter.data * 0.5
+        decoder.read(0, [1, 2])
+        other = Decoder(model)
+        other.read(0, [1, 2])
+        np.testing.assert_array_equal(decoder.step([0], [3]), other.step([0], [3]), err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["lengths", "capacity"])
+def test_what_bounds_a_decoders_memory_cannot_be_replaced(name):
+    with pytest.raises(AttributeError, match=name):
+        setattr(Decoder(fresh()), name, 10**6)
+
+
+def test_a_tied_parameter_counts_once_in_the_norm_and_is_scaled_once():
+    class Tied(Module):
+        def __init__(self):
+            rng = np.random.default_rng(0)
+            self.a, self.b = Linear(4, 4, rng), Linear(4, 4, rng)
+            self.b.weight = self.a.weight
+
+    model = Tied()
+    model.a.weight.grad = np.ones((4, 4), np.float32)
+    assert clip_grad_norm([model.a.weight, model.b.weight], 1.0) == 4
+    np.testing.assert_allclose(np.linalg.norm(model.a.weight.grad), 1, rtol=1e-6)
+    assert model.num_parameters() == 16 + 4 + 4
+    assert set(model.state_dict()) == {"a.weight", "a.bias", "b.weight", "b.bias"}  # as PyTorch saves them
+    model.load_state_dict(model.state_dict())
+    model.flatten_parameters()
+    assert model.flat_parameters.size == 24 and model.b.weight is model.a.weight
+    AdamW(model.parameters()).step()
+
+
+def test_a_parameter_that_joins_a_group_later_leaves_the_others_their_moments():
+    a, b = (Tensor(np.ones(3, np.float32), requires_grad=True) for _ in range(2))
+    optimizer = AdamW([a], lr=0.1)
+    a.grad = np.ones(3, np.float32)
+    optimizer.step()
+    optimizer.param_groups[-1]["params"].append(b)
+    b.grad = np.ones(3, np.float32)
+    optimizer.step()
+    state = optimizer.state_dict()
+    assert (state["0.step"], state["1.step"]) == (2, 1)
+    np.testing.assert_allclose(state["0.m"], 0.1 + 0.9 * 0.1, rtol=1e-6)
+
+
+def test_a_gradient_that_is_set_by_hand_is_nobody_elses():
+    a, b = (Tensor(np.full(3, 2, np.float32), requires_grad=True) for _ in range(2))
+    given = np.ones(3, np.float32)
+    a.grad, b.grad = given, given
+    (a * 1.0).sum().backward()
+    assert a.grad.tolist() == [2, 2, 2] and b.grad.tolist() == given.tolist() == [1, 1, 1]
+    a.grad = b.data
+    (a * 1.0).sum().backward()
+    assert b.data.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("data", [[1.0], 1.0, None, "1", Tensor([1.0])], ids=lambda value: type(value).__name__)
+def test_data_that_is_no_array_is_refused_where_it_is_assigned(data):
+    p = Tensor(np.ones((1, 1), np.float32), requires_grad=True)
+    with pytest.raises(TypeError, match=f"Tensor.data: must be a NumPy array, got {type(data).__name__}"):
+        p.data = data
+    assert p.data.tolist() == [[1]]
+
+
+def test_a_matrix_computes_like_an_array():
+    """`*` is the matrix product for np.matrix: the gradient would be another one."""
+    p = Tensor(np.ones((2, 2), np.float32), requires_grad=True)
+    p.data = np.full((2, 2), 3, np.float32).view(np.matrix)
+    (p * p).sum().backward()
+    np.testing.assert_array_equal(p.grad, np.full((2, 2), 6))
+
+
+def test_a_mask_is_not_lost_without_a_word():
+    masked = np.ma.masked_array([1, 2], mask=[True, False])
+    with pytest.raises(TypeError, match="targets must be a plain array, got a masked one"):
+        F.cross_entropy(Tensor(np.zeros((2, 4), np.float32)), masked)
+    with pytest.raises(TypeError, match="Tensor: got a masked array"):
+        Tensor(np.ma.masked_array([1.0], mask=[True]))
+
+
+def test_the_ends_of_a_slice_are_remembered_as_they_were():
+    x, i = Tensor(np.arange(5.0), requires_grad=True), np.array(1)
+    y = x[i:].sum()
+    i[...] = 4
+    y.backward()
+    assert x.grad.tolist() == [0, 1, 1, 1, 1]
+
+
+def test_targets_of_different_lengths_are_told_as_that():
+    with pytest.raises(ValueError, match=r"GPT.loss: targets must be a rectangular array"):
+        fresh().loss([[1, 2], [3]], [[1, 2], [3]])

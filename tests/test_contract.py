@@ -231,3 +231,19 @@ print("done")
         command, environment = [sys.executable, "-c", program], {**os.environ, **setting}
         told = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=600)
         assert told.stdout.strip() == "done", told.stderr[-2000:]
+
+
+def test_a_backward_that_empties_what_was_saved_is_named_as_that():
+    def backward(dout, saved):
+        x = saved.pop()
+        return (2 * x * dout,)
+
+    op = Op("square", lambda x: (x * x, [x]), backward)
+    with pytest.raises(GradientCheckError, match=r"square.backward: writes into saved"):
+        gradcheck(lambda x: apply(op, x), [np.ones(3)])
+
+
+def test_a_backward_that_cannot_run_twice_is_named_as_that():
+    op = Op("square", lambda x: (x * x, iter([x])), lambda dout, saved: (2 * next(saved) * dout,))
+    with pytest.raises(GradientCheckError, match=r"square.backward: fails when it is called again .*StopIteration"):
+        gradcheck(lambda x: apply(op, x), [np.ones(3)])

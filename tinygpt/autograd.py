@@ -76,7 +76,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     """
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
     parents = tuple([tensor.node for tensor in tensors]) if recording.get() else (None,) * len(tensors)
-    arrays = [tensor.data for tensor in tensors]
+    arrays = [tensor._data for tensor in tensors]
     for array, tensor in zip(arrays, tensors, strict=True):
         if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
             raise ValueError(_replaced(op.name, tensor, tensor.node))
@@ -138,13 +138,24 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
     array([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "data", "node")
+    __slots__ = ("__weakref__", "_data", "node")
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, *, _node: Node | None = None) -> None:
-        self.data = data if _node is not None else _as_array(data, dtype)
+        self._data = data if _node is not None else _as_array(data, dtype)
         self.node = _node
         if requires_grad:
             self.requires_grad = True
+
+    @property
+    def data(self) -> np.ndarray:
+        return self._data
+
+    @data.setter
+    def data(self, array: np.ndarray) -> None:
+        if not isinstance(array, np.ndarray):
+            got = type(array).__name__
+            raise TypeError(f"Tensor.data: must be a NumPy array, got {got}; write np.array(..., np.float32)")
+        self._data = np.asarray(array)  # a subclass, such as np.matrix, would compute otherwise
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -197,8 +208,7 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         if value is not None:
             value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
-            if not value.flags.carray or np.may_share_memory(value, self.data):
-                value = copied(value)  # backward adds into it
+            value = copied(value)  # backward adds into it, and it may be somebody's weights
             if self.node.memory is not None:  # keep the parameter's gradient where the optimizer expects it
                 self.node.reclaim()
                 np.copyto(self.node.memory, value)
@@ -310,6 +320,8 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
     check_detached(data)
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
     array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
     if dtype is not None and array.dtype.kind in "fiub":
         array = array.astype(dtype, copy=False)

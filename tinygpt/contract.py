@@ -91,7 +91,13 @@ def run_twice(
     """
     first = run_once(who, run, given, error)
     kept, expected = _copies(first), _numbers(compared(first))
-    second = run_once(who, run, given, error)
+    try:
+        second = run_once(who, run, given, error)
+    except Exception as failure:
+        if isinstance(failure, type(error(""))):
+            raise
+        raise error(f"{who}: fails when it is called again with the same input ({type(failure).__name__}: {failure}); "
+                    "it must leave what it is given as it was") from failure  # fmt: skip
     if not _same_bits(_arrays_in(first), kept):
         raise error(_rewritten(who))
     if not _close(_numbers(compared(second)), expected):
@@ -170,7 +176,8 @@ def _copies(value: Any) -> list[np.ndarray]:
 
 
 def _same_bits(arrays: Any, copies: list[np.ndarray]) -> bool:
-    return all(array.tobytes() == copy.tobytes() for array, copy in zip(arrays, copies, strict=True))
+    now = list(arrays)
+    return len(now) == len(copies) and all(a.tobytes() == b.tobytes() for a, b in zip(now, copies, strict=True))
 
 
 def _numbers(value: Any) -> list[np.ndarray]:

@@ -57,7 +57,7 @@ def _rebuilt(kind: Any, data: np.ndarray, node: Node | None) -> Any:
 
 def _own_attributes(tensor: Any) -> dict[str, Any]:
     slots = {slot for base in type(tensor).__mro__ for slot in getattr(base, "__slots__", ())}
-    known = {"__weakref__", "__dict__", "data", "node"}
+    known = {"__weakref__", "__dict__", "_data", "node"}
     found = {slot: getattr(tensor, slot) for slot in slots - known if hasattr(tensor, slot)}
     return {**found, **getattr(tensor, "__dict__", {})}
 

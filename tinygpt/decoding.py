@@ -119,14 +119,38 @@ class Decoder:
         if sequences < 0 or capacity < 1:
             raise ValueError(f"Decoder: needs sequences >= 0 and capacity >= 1, got {sequences} and {capacity}")
         H, D = config.n_head, config.n_embd // config.n_head
-        self.model, self.capacity = model, capacity
-        self.lengths = np.zeros(sequences, np.int64)
+        self.model, self._capacity = model, capacity
+        self._lengths = np.zeros(sequences, np.int64)
         self._keys = np.empty((config.n_layer, sequences, H, D, capacity), dtype)
         self._values = np.empty((config.n_layer, sequences, H, capacity, D), dtype)
+        self._bind()
+        self._memory: dict[int, Any] = {}  # of a batch of so many
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How many tokens of each sequence are in the cache."""
+        return self._lengths
+
+    @property
+    def capacity(self) -> int:
+        """The longest text that fits."""
+        return self._capacity
+
+    def _bind(self) -> None:
+        """Look at the model's weights: the kernels check no index, so they must have the shapes that it says."""
+        model, config = self.model, self.model.config
+        self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
         self._layers = [_layer_of(model, i) for i in range(config.n_layer)]
         self._norm = _norm_of(model, "ln_f", model.ln_f)
-        self._table = _stored_of(model, "wte.weight", model.wte.weight, (config.vocab_size, config.n_embd), outputs=0)
-        self._memory: dict[int, Any] = {}  # of a batch of so many
+        shape = (config.vocab_size, config.n_embd)
+        self._table = _stored_of(model, "wte.weight", model.wte.weight, shape, outputs=0)
+        self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
+        self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
+
+    def _bind_again(self) -> None:
+        """Where the data of a parameter was replaced, read the new one from now on."""
+        if any(parameter.data is not array for parameter, array in self._bound):
+            self._bind()
 
     def read(self, sequence: int, tokens: Any) -> np.ndarray:
         """
@@ -137,6 +161,7 @@ class Decoder:
         TypeError, ValueError
             If `tokens` are no ids of the model's, none, or more than fit.
         """
+        self._bind_again()
         tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size)
         if tokens.ndim > 1 and len(tokens) != 1:
             raise ValueError(f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text each")
@@ -173,8 +198,9 @@ class Decoder:
         TypeError, ValueError
             If these are no such numbers, or a sequence is full.
         """
-        model, eps = self.model, self.model.config.layer_norm_epsilon
-        tokens = check_ids("Decoder.step: tokens", tokens, model.config.vocab_size).reshape(-1)
+        self._bind_again()
+        eps = self.model.config.layer_norm_epsilon
+        tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size).reshape(-1)
         sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
         lengths = self.lengths[sequences]
         if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):
@@ -183,7 +209,7 @@ class Decoder:
         if (lengths < 1).any() or (lengths >= self.capacity).any():
             raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
                              f"{lengths.tolist()}; read() begins one")  # fmt: skip
-        x = model.wte.weight.data[tokens] + model.wpe.weight.data[lengths]  # (B, C)
+        x = self._tokens[tokens] + self._positions[lengths]  # (B, C)
         for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
             x = self._layer(x, layer, keys, values, sequences, lengths, eps)
         self.lengths[sequences] += 1

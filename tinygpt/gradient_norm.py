@@ -76,7 +76,7 @@ def _listed(who: str, parameters: Any) -> list[Tensor]:
     if isinstance(parameters, (str, bytes, Mapping)) or not isinstance(parameters, Iterable):
         remedy = "write model.parameters()" if hasattr(parameters, "parameters") else "write [tensor], or dict.values()"
         raise TypeError(f"{who}: parameters must be a list of tensors, got {type(parameters).__name__}; {remedy}")
-    found = list(parameters)
+    found = list({id(parameter): parameter for parameter in parameters}.values())  # one that is tied counts once
     for parameter in found:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"{who}: parameters must be a list of tensors, got {type(parameter).__name__} among them")

@@ -77,6 +77,8 @@ def _own(value: Any) -> Any:
         return value.copy()
     if type(value) in (tuple, list):
         return type(value)(_own(item) for item in value)
+    if isinstance(value, slice):
+        return slice(_own(value.start), _own(value.stop), _own(value.step))
     return value
 
 

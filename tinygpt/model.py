@@ -31,7 +31,7 @@ from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.one_line import shown
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
-from tinygpt.ops.embedding import check_ids
+from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
 from tinygpt.parameter_shapes import require_model
@@ -199,7 +199,7 @@ class GPT(Module):
         >>> round(model.loss(tokens=[[1, 2, 3]], targets=[[2, 3, 4]]).item(), 1)  # ln 11 = 2.4
         2.4
         """
-        targets = np.asarray(targets)
+        targets = integers("GPT.loss: targets", targets)
         if targets.shape != np.shape(tokens):
             raise ValueError(f"GPT.loss: targets must have the tokens' shape {np.shape(tokens)}, got {targets.shape}")
         x = self.hidden(tokens)

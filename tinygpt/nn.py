@@ -99,12 +99,20 @@ class Module:
                 yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Every parameter with its path, depth first."""
+        """Every parameter with its path, depth first; one that is tied, in two places, comes once."""
+        seen: set[int] = set()
+        for name, parameter in self._paths(prefix):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def _paths(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Every path to a parameter."""
         for name, value in vars(self).items():
             if isinstance(value, Parameter) or (isinstance(value, Tensor) and value.requires_grad):
                 yield prefix + name, value
         for name, child in self.children():
-            yield from child.named_parameters(f"{prefix}{name}.")
+            yield from child._paths(f"{prefix}{name}.")
 
     def parameters(self) -> list[Tensor]:
         """Every parameter, in the order of `named_parameters`."""
@@ -134,7 +142,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The parameters' arrays by name (not copies: they change as training goes on)."""
-        return {name: parameter.data for name, parameter in self.named_parameters()}
+        return {name: parameter.data for name, parameter in self._paths()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """
@@ -154,7 +162,7 @@ class Module:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must map names to arrays, got {type(state).__name__}")
-        parameters = dict(self.named_parameters())
+        parameters = dict(self._paths())
         missing, unknown = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
         if missing or unknown:
             problems = [

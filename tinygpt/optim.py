@@ -234,7 +234,8 @@ class AdamW:
         return self._state[parameter]
 
     def _begin(self, parameters: list[Tensor]) -> None:
-        """Moments of zero, side by side in the parameters' order: one array for each dtype and moment."""
+        """Moments of zero for those that have none, side by side in their order: one array per dtype and moment."""
+        parameters = [parameter for parameter in parameters if parameter not in self._state]
         sizes: Counter[np.dtype] = Counter()
         for parameter in parameters:
             sizes[parameter.dtype] += parameter.size

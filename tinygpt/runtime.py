@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from operator import index
 from typing import Any
 
 from tinygpt.scope import Block, Setting
@@ -100,6 +101,8 @@ def checked_threads(who: str, count: Any) -> int:
     >>> checked_threads("--threads", 4)
     4
     """
+    if hasattr(count, "__index__") and not isinstance(count, bool):
+        count = index(count)  # NumPy's integers, too
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= max_threads():
         text = repr(count) if not isinstance(count, int) or abs(count) < 10**30 else "a number of many digits"
         raise ValueError(f"{who}: must be an integer of at least 1 and at most {max_threads()}, got {text}; one for "
