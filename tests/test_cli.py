@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -229,6 +230,39 @@ def test_the_prompt_comes_from_the_command_line_a_file_or_a_pipe(folder, small_m
     assert "empty.txt must hold a prompt" in run("generate", "model", "--file", "empty.txt").stderr
     both = run("generate", "model", "--file", "prompt.txt", "--prompt", "a")
     assert both.returncode == 2 and "not allowed with" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("raw", "prompt"),
+    [
+        (b"\xef\xbb\xbfthe hen", "the hen"),
+        (b"the\r\nhen\r\n\r\n", "the\nhen\n"),
+        (b"the\rhen\r", "the\nhen"),
+        (b"\xef\xbb\xbf \xc3\xa9", " é"),
+        (b"  ", "  "),
+    ],
+)
+def test_a_prompt_is_read_alike_from_wherever_it_comes(folder, small_model, monkeypatch, capsys, raw, prompt):
+    (folder / "prompt.txt").write_bytes(raw)
+    argument = os.fsdecode(raw.removesuffix(b"\r\n").removesuffix(b"\r"))  # what is not meant in a file's last line
+    answers = []
+    for source in (["--file", "prompt.txt"], [], ["--prompt", argument]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="latin-1"))
+        assert main(["generate", "model", *source, *OPTIONS, "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0]["prompt"] == prompt
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_prompt_that_is_not_utf8_is_an_error_that_names_where_it_came_from(folder, small_model, monkeypatch, capsys):
+    raw = b"caf\xe9"
+    (folder / "prompt.txt").write_bytes(raw)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="latin-1"))
+    argument = ["--prompt", os.fsdecode(raw)]
+    for source, name in ((["--file", "prompt.txt"], "prompt.txt"), ([], "standard input"), (argument, "--prompt")):
+        expected = f"generate: {name}: must be UTF-8 text, got byte 0xe9 at offset 3"
+        assert expected in refused(capsys, "generate", "model", *source)
+    assert "inspect: --prompt: must be UTF-8 text" in refused(capsys, "inspect", "model", *argument)
 
 
 def test_json_says_what_was_made_and_why_it_ends(folder, small_model):

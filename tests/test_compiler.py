@@ -1,10 +1,12 @@
-"""Compiled code on disk: never stale, announced once, and not needed."""
+"""Compiled code on disk: never stale, announced when it has to be made, and not needed."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinygpt import compiler
@@ -39,24 +41,124 @@ def test_an_edit_in_any_file_changes_the_folder(tmp_path, monkeypatch, cache):
     assert all(folder.is_dir() and folder.parent == cache for folder in folders)
 
 
-def test_a_first_compilation_is_announced_once(monkeypatch, capsys):
-    group = Compiler("group", [])
-    for _ in range(2):
-        group.announce("encoding", "compiling for encoding")
-    group.announce("training", "compiling for training")
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", "tinygpt: compiling for encoding\ntinygpt: compiling for training\n")
-    group.folder = None
-    group.announce("decoding", "compiling for decoding")
-    assert capsys.readouterr() == ("", "")
+def test_a_settings_of_numba_that_changes_code_changes_the_folder(monkeypatch):
+    names = {Compiler("group", [FOLDER]).folder_name, Compiler("group", [FOLDER], facts=("AMX", True)).folder_name}
+    for setting, value in (("BOUNDSCHECK", 1), ("OPT", 0), ("CPU_NAME", "generic")):
+        monkeypatch.setattr(compiler.numba.config, setting, value)
+        names.add(Compiler("group", [FOLDER]).folder_name)
+    assert len(names) == 5
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    for name, text in (("a.py", "one = 1\n"), ("sub/a.py", "two = 2\n"), ("sub/deep/b.py", "")):
+        (tmp_path / "package" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "package" / name).write_text(text, encoding="utf-8")
+    return tmp_path / "package"
+
+
+def test_files_of_subfolders_count_and_so_does_where_they_lie(package):
+    names = [Compiler("group", [package]).folder_name]
+    with (package / "sub/deep/b.py").open("a", encoding="utf-8") as file:
+        file.write("three = 3\n")
+    names.append(Compiler("group", [package]).folder_name)
+    first, second = (package / "a.py").read_bytes(), (package / "sub/a.py").read_bytes()
+    (package / "a.py").write_bytes(second)
+    (package / "sub/a.py").write_bytes(first)  # the same names and the same texts, exchanged
+    names.append(Compiler("group", [package]).folder_name)
+    (package / "sub/deep/b.py").rename(package / "sub/b.py")
+    names.append(Compiler("group", [package]).folder_name)
+    assert len(set(names)) == 4
+
+
+def test_a_line_that_moves_from_the_end_of_one_file_to_the_start_of_the_next_counts(package):
+    for name in ("a.py", "b.py"):
+        (package / name).write_bytes(b"")
+    (package / "a.py").write_bytes(b"b.py")
+    before = Compiler("group", [package]).folder_name
+    (package / "a.py").write_bytes(b"")
+    (package / "b.py").write_bytes(b"b.py")
+    assert Compiler("group", [package]).folder_name != before
+
+
+def test_the_same_package_elsewhere_has_the_same_folder(package, tmp_path):
+    shutil.copytree(package, tmp_path / "deeper" / "still" / "package")
+    names = {Compiler("group", [at]).folder_name for at in (package, tmp_path / "deeper" / "still" / "package")}
+    assert len(names) == 1
+
+
+def test_without_source_code_nothing_is_kept(tmp_path):
+    """A frozen application: no edit could be seen, and code of another version would run."""
+    (tmp_path / "empty").mkdir()
+    group = Compiler("group", [tmp_path / "empty"])
+    assert group.folder is None and "no source code" in group.reason
+    assert Compiler("group", [tmp_path / "no-file.py"]).folder is None
+
+
+def test_a_compilation_is_announced_once_and_what_is_kept_is_not(capsys):
+    def seen() -> list[str]:
+        group = Compiler("group", [])
+        for function in (double, triple):
+            compiled = group.kernel(function)
+            group.announce(f"compiling {function.__name__}")
+            assert compiled(4) == function(4)
+            assert compiled(4.5) == function(4.5)
+        return capsys.readouterr().err.splitlines()
+
+    assert seen() == ["tinygpt: compiling double", "tinygpt: compiling triple"]
+    assert seen() == []
+
+
+def test_a_notice_marks_nothing_as_done(capsys):
+    """Whoever stops a compilation is told the next time, too."""
+    group = Compiler("group", [], notice="compiling")
+    assert capsys.readouterr().err == ""
+    group.kernel(double)
+    assert not list(group.folder.iterdir())
+
+
+def double(x):
+    return 2 * x
+
+
+def triple(x):
+    return 3 * x
+
+
+class Broken:
+    """A stream on a full disk, or of a terminal that is gone."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def write(self, text: str) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("stream", [None, Broken(OSError(28, "No space left on device")), Broken(ValueError("closed"))])
+def test_a_notice_that_cannot_be_shown_stops_nothing(stream, monkeypatch):
+    group = Compiler("group", [], notice="compiling")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        assert group.kernel(double)(21) == 42
 
 
 def test_a_folder_that_is_read_only_is_not_used(monkeypatch):
     monkeypatch.setattr(compiler.os, "access", lambda path, mode: False)  # root may write anywhere: modes show nothing
-    assert Compiler("group", []).folder is None
+    group = Compiler("group", [])
+    assert group.folder is None and group.trouble().endswith("cannot be written")
 
 
 def test_where_no_folder_can_be_made_none_is_used(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert Compiler("group", []).folder is None
+    group = Compiler("group", [])
+    assert group.folder is None and "set XDG_CACHE_HOME to a folder that can be written" in group.trouble()
+    assert group.kernel(double)(np.float32(4)) == 8
+
+
+def test_a_version_of_numba_with_other_inner_parts_compiles_without_a_cache(monkeypatch):
+    monkeypatch.setattr(compiler, "KernelFolder", None)
+    group = Compiler("group", [])
+    assert group.folder is None and "inner parts of Numba" in group.trouble()
+    assert group.kernel(double)(4) == 8

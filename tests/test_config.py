@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -85,16 +86,16 @@ def test_a_rate_must_leave_something(name):
 
 
 @pytest.mark.parametrize("name", ["layer_norm_epsilon", "initializer_range"])
-@pytest.mark.parametrize("value", [0, -1e-5, math.nan])
+@pytest.mark.parametrize("value", [0, -1e-5, math.nan, math.inf])
 def test_a_scale_must_be_positive(name, value):
-    with pytest.raises(ValueError, match=f"GPTConfig: {name} must be positive, got {value}"):
+    with pytest.raises(ValueError, match=f"GPTConfig: {name} must be positive and finite, got {value}"):
         GPTConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", [*RATES, "layer_norm_epsilon", "initializer_range"])
-@pytest.mark.parametrize("value", ["0.1", None])
+@pytest.mark.parametrize("value", ["0.1", None, True, [0.1]])
 def test_a_rate_or_scale_must_be_a_number(name, value):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=re.escape(f"GPTConfig: {name} must be a number, got {value!r}")):
         GPTConfig(**{name: value})
 
 
@@ -114,13 +115,27 @@ def test_what_a_config_json_lacks_is_gpt2s_and_what_is_not_ours_is_ignored():
     assert config == GPTConfig(n_layer=3)
 
 
-def test_an_mlp_of_another_width_is_refused():
-    for fits in (None, 4 * 768):
-        assert GPTConfig.from_dict({"n_inner": fits}) == GPTConfig()
-    with pytest.raises(ValueError, match=r"n_inner must be null or 4 \* n_embd = 3072, got 2048"):
-        GPTConfig.from_dict({"n_inner": 2048})
+def test_an_mlp_may_have_any_width():
+    assert GPTConfig.from_dict({"n_inner": None}).inner == GPTConfig().inner == 4 * 768
+    assert GPTConfig.from_dict({"n_inner": 2048}).inner == 2048
+    for value in (0, -4):
+        with pytest.raises(ValueError, match=f"n_inner must be at least 1, got {value}"):
+            GPTConfig.from_dict({"n_inner": value})
+    with pytest.raises(TypeError, match=r"n_inner must be an integer, got 20\.0"):
+        GPTConfig.from_dict({"n_inner": 20.0})
     with pytest.raises(ValueError, match="n_layer must be at least 1, got 0"):
         GPTConfig.from_dict({"n_layer": 0})
+
+
+def test_sizes_have_the_names_of_other_models_too_which_count_first_as_in_transformers():
+    names = {"hidden_size": 48, "max_position_embeddings": 20, "num_attention_heads": 3, "num_hidden_layers": 5}
+    transformers = pytest.importorskip("transformers")
+    for given in (names, names | {"n_layer": 9, "n_head": 12}):
+        ours, theirs = GPTConfig.from_dict(given), transformers.GPT2Config.from_dict(given)
+        for name in ("n_embd", "n_positions", "n_head", "n_layer"):
+            assert getattr(ours, name) == getattr(theirs, name)
+    with pytest.raises(TypeError, match="GPTConfig: num_hidden_layers must be an integer, got '5'"):
+        GPTConfig.from_dict({"num_hidden_layers": "5"})
 
 
 def test_names_and_defaults_are_those_of_transformers():

@@ -63,6 +63,32 @@ def test_each_form_of_weights_scores_as_the_rounded_model(kind, n_embd):
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("n_inner", [1, 3, 37, 161, 400])
+def test_the_hidden_layer_may_have_any_width(kind, n_inner):
+    """Fewer features than heads, no multiple of the heads nor of a vector, more than four times the model's."""
+    model = random_model(kind=kind, n_inner=n_inner)
+    text, more = [1, 2, 3], [5, 130, 0]
+    for mode in ("kernels", "numpy"):
+        with implementation(mode):
+            decoder = Decoder(model, sequences=2)
+            decoder.read(0, text), decoder.read(1, text[:1])
+            for i in range(3):
+                scores = decoder.step([1, 0], [text[i], more[i]])[1]
+        expected = uncached(model, text + more)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_a_hidden_layer_of_another_width_than_the_configuration_never_reaches_the_kernel():
+    model = random_model(n_inner=20)
+    linear = model.h[1].mlp.c_proj
+    linear.weight.data = np.zeros((19, 40), np.float32)
+    with pytest.raises(
+        ValueError, match=r"Decoder: h\.1\.mlp\.c_proj\.weight must be float32 \(20, 40\), got .*19, 40"
+    ):
+        Decoder(model)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 def test_bits_depend_neither_on_the_threads_nor_on_the_neighbours(kind):
     model = random_model(kind=kind)
 

@@ -29,6 +29,16 @@ print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0
 CASES = {
     "parameters": ({"vocab_size": 20000, "n_positions": 256, "n_embd": 512, "n_layer": 8, "n_head": 8}, 2, 64),
     "activations": ({"vocab_size": 2048, "n_positions": 256, "n_embd": 256, "n_layer": 6, "n_head": 8}, 16, 256),
+    "narrow": (
+        {"vocab_size": 2048, "n_positions": 256, "n_embd": 256, "n_layer": 6, "n_head": 8, "n_inner": 100},
+        16,
+        256,
+    ),
+    "wide": (
+        {"vocab_size": 2048, "n_positions": 256, "n_embd": 256, "n_layer": 6, "n_head": 8, "n_inner": 3001},
+        16,
+        256,
+    ),
     "logits": ({"vocab_size": 50257, "n_positions": 256, "n_embd": 256, "n_layer": 2, "n_head": 4}, 4, 256),
 }
 

@@ -118,7 +118,7 @@ def test_given_a_run_its_best_checkpoint_opens(model, tmp_path):
         ({"n_layer": 1}, r"load_state_dict: .* unknown h\.1\..*\(12 in all\)"),
         ({"n_layer": 3}, r"load_state_dict: .* missing h\.2\..*\(12 in all\)"),
         ({"vocab_size": 12}, r"load_state_dict: wte\.weight must have shape \(12, 6\), got \(11, 6\)"),
-        ({"n_inner": 7}, r"n_inner must be null or 4 \* n_embd = 24, got 7"),
+        ({"n_inner": 7}, r"load_state_dict: h\.0\.mlp\.c_fc\.weight must have shape \(6, 7\), got \(6, 24\)"),
         ({"n_head": 4}, r"n_embd must be a multiple of n_head, got n_embd = 6, n_head = 4"),
     ],
     ids=str,

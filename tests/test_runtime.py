@@ -60,7 +60,11 @@ def default_implementation():
 
 @pytest.mark.parametrize(
     ("name", "calls"),
-    [("kernels", ["forward", "backward"]), ("numpy", []), ("check", ["forward", "backward"])],
+    [
+        ("kernels", ["forward", "backward"]),
+        ("numpy", []),
+        ("check", ["forward", "forward", "backward", "backward"]),  # twice: is the second result the first?
+    ],
 )
 def test_the_chosen_implementation_runs_and_gives_the_gradient(name, calls):
     seen, x = [], Tensor([1.0, 3.0], requires_grad=True)
@@ -88,7 +92,7 @@ def test_backward_belongs_to_the_forward_that_saved_for_it(before, after):
     with implementation(after):
         out.sum().backward()  # the other implementation could not read these saved arrays
     np.testing.assert_array_equal(x.grad, [2, 2])
-    assert seen == ([] if before == "numpy" else ["forward", "backward"])
+    assert list(dict.fromkeys(seen)) == ([] if before == "numpy" else ["forward", "backward"])
 
 
 def test_implementation_nests_and_returns_to_what_was_also_after_an_error():
@@ -229,3 +233,61 @@ def test_the_environment_switches_debugging_on(value, finds):
     )
     result = run_python(program, TINYGPT_DEBUG=value)
     assert ("RuntimeError: mul: an array saved" in result.stderr) == finds == bool(result.returncode)
+
+
+# threads
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**9, 10**40, runtime.max_threads() + 1, True, 2.0, "2", None])
+def test_numbers_of_threads_beyond_reason_are_refused_and_change_nothing(count):
+    before = runtime.num_threads()
+    with pytest.raises(ValueError, match=r"set_num_threads: must be an integer of at least 1 and at most \d+, got "):
+        runtime.set_num_threads(count)
+    assert runtime.num_threads() == before
+
+
+def test_the_bound_leaves_room_for_any_machine():
+    assert runtime.max_threads() >= max(64, 4 * os.cpu_count())
+    before = runtime.num_threads()
+    for count in (1, 4, runtime.max_threads()):
+        runtime.set_num_threads(count)
+        assert runtime.num_threads() == count
+    runtime.set_num_threads(before)
+
+
+COMPUTE = """
+import numpy as np, tinygpt.functional as F
+from tinygpt import Tensor
+print(F.gelu(Tensor(np.ones(9, np.float32))).shape)
+"""
+
+
+@pytest.mark.parametrize("value", ["100000", "abc", "-3", "0", "1e3", "9" * 5000])
+def test_a_variable_beyond_reason_is_one_error_before_any_thread_starts(value):
+    result = run_python(COMPUTE, NUMBA_NUM_THREADS=value)
+    assert result.returncode == 1 and result.stdout == ""
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: NUMBA_NUM_THREADS: must be an integer of at least 1 and at most ")
+    assert len(last) < 300
+
+
+@pytest.mark.parametrize("value", ["", " ", "1", " 3 ", "+2"])
+def test_a_variable_that_makes_sense_or_is_empty_is_taken(value):
+    result = run_python(COMPUTE, NUMBA_NUM_THREADS=value)
+    assert result.returncode == 0 and result.stdout == "(9,)\n"
+    assert all(line.startswith("tinygpt: compiling") for line in result.stderr.splitlines()), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [(["--threads", "100000"], None), (["--threads", "1" * 40], None), ([], "abc"), ([], "-3"), ([], "0")],
+)
+def test_a_command_refuses_them_in_one_line(arguments, variable, tmp_path):
+    environment = {**os.environ, **({"NUMBA_NUM_THREADS": variable} if variable else {})}
+    command = [sys.executable, "-m", "tinygpt", "train", "--out", str(tmp_path / "run"), *arguments]
+    home = Path(runtime.__file__).parents[1]
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    name = "NUMBA_NUM_THREADS" if variable else "--threads"
+    assert done.stderr.startswith(f"tinygpt: {name}: must be an integer of at least 1 and at most ")
+    assert not (tmp_path / "run").exists()

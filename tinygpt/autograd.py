@@ -6,8 +6,6 @@ The graph behind them, and the walk back through it, is in `graph.py`; the opera
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,21 +13,22 @@ import numpy as np
 
 from tinygpt import runtime
 from tinygpt.buffers import copied
+from tinygpt.copying import Copying
 from tinygpt.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.numpy_protocol import NumPyProtocol, check_detached
+from tinygpt.scope import Block, Setting
 from tinygpt.tensor_methods import TensorMethods
 from tinygpt.twin import rule_of
 
-
-class _Recording(threading.local):
-    enabled = True
+recording = Setting("recording", True)
 
 
-_recording = _Recording()
-
-
-class no_grad(contextlib.ContextDecorator):
+class no_grad(Block):
     """
     Record nothing inside the block, or inside the decorated function: results do not require gradients.
+
+    It holds for this thread, for the asyncio task, and in a generator while the generator runs: see `scope.py`.
+    Generator functions, coroutine functions and async generator functions may be decorated too.
 
     Examples
     --------
@@ -41,18 +40,7 @@ class no_grad(contextlib.ContextDecorator):
     """
 
     def __init__(self) -> None:
-        self._before: list[bool] = []
-
-    def __enter__(self) -> no_grad:
-        self._before.append(_recording.enabled)
-        _recording.enabled = False
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        _recording.enabled = self._before.pop()
-
-    def _recreate_cm(self) -> no_grad:
-        return no_grad()  # a decorated function may be running in several threads
+        super().__init__(recording, False)
 
 
 def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
@@ -87,7 +75,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     array([2., 6.], dtype=float32)
     """
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
-    parents = tuple(tensor.node if _recording.enabled else None for tensor in tensors)
+    parents = tuple([tensor.node for tensor in tensors]) if recording.get() else (None,) * len(tensors)
     arrays = [tensor.data for tensor in tensors]
     for array, tensor in zip(arrays, tensors, strict=True):
         if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
@@ -113,9 +101,11 @@ def _replaced(who: str, tensor: Tensor, node: Node) -> str:
     )
 
 
-class Tensor(TensorMethods):
+class Tensor(TensorMethods, NumPyProtocol, Copying):
     """
     A NumPy array that remembers how it was computed.
+
+    NumPy's functions keep its gradient, or refuse, or have none to lose; see `numpy_dispatch.py`.
 
     Parameters
     ----------
@@ -149,7 +139,6 @@ class Tensor(TensorMethods):
     """
 
     __slots__ = ("__weakref__", "data", "node")
-    __array_ufunc__ = None  # so that `array * tensor` asks the tensor
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, *, _node: Node | None = None) -> None:
         self.data = data if _node is not None else _as_array(data, dtype)
@@ -257,7 +246,7 @@ class Tensor(TensorMethods):
         return Tensor(self.data)
 
     def numpy(self) -> np.ndarray:
-        """The values as an array (shared, not copied)."""
+        """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
         return self.data
 
     def item(self) -> float | int | bool:
@@ -303,9 +292,6 @@ class Tensor(TensorMethods):
             )
         return self.node
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.data, dtype, copy=copy)
-
     def __len__(self) -> int:
         return len(self.data)
 
@@ -323,6 +309,7 @@ class Tensor(TensorMethods):
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
+    check_detached(data)
     array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
     if dtype is not None and array.dtype.kind in "fiub":
         array = array.astype(dtype, copy=False)

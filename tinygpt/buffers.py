@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import threading
 import weakref
 from collections import defaultdict
@@ -26,9 +27,9 @@ import numpy as np
 
 from tinygpt import runtime
 from tinygpt.guard import guarded
+from tinygpt.pages import new_pages
 
 _SMALLEST = 2**16  # bytes: below this NumPy's own memory is as good
-_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
 class Pool:
@@ -78,9 +79,7 @@ class Pool:
                 piece = free.pop()[0]
                 self.kept -= rounded
             else:
-                piece = mmap.mmap(-1, rounded)
-                if _HUGE_PAGES is not None:
-                    piece.madvise(_HUGE_PAGES)
+                piece = new_pages(rounded)
                 self.allocated += 1
             self.in_use += rounded
             self._clock += rounded
@@ -125,6 +124,8 @@ def _poisoned(array: np.ndarray) -> np.ndarray:
 
 pool = Pool()
 empty = pool.empty
+if hasattr(os, "register_at_fork"):  # a thread that is not in the child may have held the lock
+    os.register_at_fork(after_in_child=lambda: setattr(pool, "_lock", threading.RLock()))
 
 
 def copied(array: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 
 from tinygpt.durable import atomic_open, atomic_write, one_writer
 from tinygpt.hub import local_folder
+from tinygpt.hugging_face import ADAPTER, ARCHITECTURE, BUFFERS, PREFIX, check_architecture, state_of
 from tinygpt.serialization import load_training_state, read_json, save_training_state, write_tensors
 from tinygpt.swap import read_whole, recover, swap_in
 from tinygpt.weight_files import INDEX, WHOLE, read_weights
@@ -35,18 +36,8 @@ __all__ = ["find", "load_model", "load_tokenizer", "read_config", "resolve", "sa
 __all__ += ["load_training_state", "save_training_state"]
 __all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
 
-_PREFIX = "transformer."  # what GPT2LMHeadModel puts before the names of GPT2Model
-_HEAD = "lm_head.weight"
-_BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old versions of transformers saved
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
-# What our forward pass computes. A field that is missing means the same to transformers.
-_ARCHITECTURE = {
-    "activation_function": "gelu_new",
-    "add_cross_attention": False,
-    "scale_attn_by_inverse_layer_idx": False,
-    "scale_attn_weights": True,
-    "tie_word_embeddings": True,
-}
+_GPT2_VOCABULARY, _GPT2_END_OF_TEXT = 50257, 50256  # its size, and its <|endoftext|>
 
 
 def save_model(
@@ -64,8 +55,10 @@ def save_model(
         Where to write; created if missing. Each file appears whole, but only `swap_in` makes the folder do so. Of two
         that save there at once, the second waits for the first.
     config : dict
-        The fields of ``config.json``, under Hugging Face's names. `model_type`, the architecture and, with a
-        tokenizer, the ids that begin and end a text are filled in where missing.
+        The fields of ``config.json``, under Hugging Face's names. `model_type`, the architecture and the ids that
+        begin and end a text are filled in where missing: the tokenizer's, or null where there is none, because
+        transformers takes what is missing for 50256. GPT-2's own vocabulary has that token with or without a
+        tokenizer beside it.
     state : dict of str to array
         The weights, float32 or float64, under GPT-2's names (``wte.weight``), without a tied ``lm_head.weight``.
     tokenizer : Tokenizer or None
@@ -89,18 +82,20 @@ def save_model(
     ['config.json', 'model.safetensors']
     """
     directory = Path(directory)
-    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", **_ARCHITECTURE}
-    if tokenizer is not None:
-        fields |= {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
+    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", **ARCHITECTURE}
+    fields |= dict.fromkeys(("bos_token_id", "eos_token_id"), _end_of_text(config, tokenizer))
     fields |= config
-    _check_architecture("save_model", fields, "config")
+    check_architecture("save_model", fields, "config")
+    if fields["tie_word_embeddings"] is not True:
+        raise ValueError("save_model: tie_word_embeddings in config must be True, got False: not supported")
     if tokenizer is not None:
         _check_vocabulary("save_model", tokenizer, fields, directory)
+    _check_ends("save_model", fields)
     for name, array in state.items():
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"save_model: {name} must be float32 or float64, got {array.dtype}; convert it first")
     text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
-    tensors = {_PREFIX + name: array for name, array in state.items()}
+    tensors = {PREFIX + name: array for name, array in state.items()}
     with one_writer(directory):
         atomic_write(directory / "config.json", text)
         write_tensors(directory / "model.safetensors", tensors, {"format": "pt"})  # transformers demands this entry
@@ -122,8 +117,9 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     config : dict
         The fields of ``config.json``.
     state : dict of str to float32 array
-        The weights under GPT-2's names, ``transformer.`` taken off. Half precision is converted exactly, float64 is
-        rounded to the nearest float32. Mask buffers and an ``lm_head.weight`` equal to ``wte.weight`` are left out.
+        The weights under GPT-2's names, ``transformer.`` and the names of PyTorch's wrappers taken off. Half
+        precision is converted exactly, float64 is rounded to the nearest float32. Mask buffers and an
+        ``lm_head.weight`` equal to ``wte.weight`` are left out; where only the head is stored, it is ``wte.weight``.
 
     Raises
     ------
@@ -147,20 +143,31 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
 
 def _read_model(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     remedy = "give the folder of a GPT-2 checkpoint"
-    config = read_json("load_model", directory / "config.json", remedy)
-    _check_architecture("load_model", config, directory / "config.json")
-    state: dict[str, np.ndarray] = {}
-    for stored, array in read_weights("load_model", directory, remedy, _BUFFERS).items():
-        name = stored.removeprefix(_PREFIX)
-        if name in state:
-            raise ValueError(f"load_model: {directory} must hold {name} once, got it with and without {_PREFIX!r}")
-        state[name] = array
-    head = state.pop(_HEAD, None)
-    if head is not None and not np.array_equal(head, state.get("wte.weight", np.empty(0)), equal_nan=True):
+    if (directory / ADAPTER).exists():
         raise ValueError(
-            f"load_model: {_HEAD} in {directory} must equal wte.weight: a head of its own is not supported"
+            f"load_model: {directory} must hold a whole model, got an adapter ({ADAPTER}): not supported; merge it "
+            "into its model first (merge_and_unload) and save that"
         )
-    return config, state
+    config = read_json("load_model", directory / "config.json", remedy)
+    check_architecture("load_model", config, directory / "config.json")
+    return config, state_of("load_model", read_weights("load_model", directory, remedy, BUFFERS), config, directory)
+
+
+def _end_of_text(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> int | None:
+    """The id that begins and ends a text, None if that is not known."""
+    if tokenizer is not None:
+        return tokenizer.eot_token
+    return _GPT2_END_OF_TEXT if config.get("vocab_size") == _GPT2_VOCABULARY else None
+
+
+def _check_ends(who: str, fields: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the tokens that begin and end a text are None, or tokens of the model."""
+    for name in ("bos_token_id", "eos_token_id"):
+        ids = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        for id in ids:
+            if id is not None and not (type(id) is int and 0 <= id < fields.get("vocab_size", id + 1)):
+                raise ValueError(f"{who}: {name} in config must be a token below vocab_size = "
+                                 f"{fields.get('vocab_size')}, or None, got {id!r}")  # fmt: skip
 
 
 def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
@@ -250,7 +257,7 @@ def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Pat
         recover(run / name)
         if (run / name / "config.json").exists():
             return run / name
-    if (run / "config.json").exists():
+    if any((run / name).exists() for name in ("config.json", ADAPTER)):
         return run  # load_model says what it lacks
     found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
     raise FileNotFoundError(
@@ -276,16 +283,10 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return read_whole(directory, lambda folder: read_json("read_config", folder / "config.json", "check the name"))
 
 
-def _check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -> None:
-    if config.get("model_type") != "gpt2":
-        raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {config.get('model_type')!r}")
-    for field, required in _ARCHITECTURE.items():
-        if config.get(field, required) != required:
-            raise ValueError(f"{who}: {field} in {where} must be {required!r}, got {config[field]!r}: not supported")
-
-
 def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:
     size = config.get("vocab_size", tokenizer.n_vocab)
+    if type(size) is not int:
+        raise TypeError(f"{who}: vocab_size of {directory} must be an integer, got {size!r}")
     if tokenizer.n_vocab > size:  # fewer is fine: vocabularies are padded to round numbers
         raise ValueError(
             f"{who}: the tokenizer of {directory} must fit its model, got {tokenizer.n_vocab} ids for"

@@ -7,6 +7,7 @@ threads.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinygpt.arguments import add_command, add_quiet, add_threads, positive
+from tinygpt.ctrl_c import take_over
 from tinygpt.model_arguments import add_evaluate, add_generate, add_inspect
 from tinygpt.streams import run_command, say
 from tinygpt.study_arguments import add_diff, add_exercise, add_explain, add_gradcheck, add_museum
@@ -26,16 +28,24 @@ _WHICH = "folder with the tokenizer's files, or gpt2 once it is fetched"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    return run_command(lambda: _main(arguments))
+    """Run the command; returns its exit status. Without `arguments` the process is the command's, Ctrl-C included."""
+    return run_command(lambda: _interruptible(arguments))
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _interruptible(arguments: Sequence[str] | None) -> int:
+    try:
+        with take_over() if arguments is None else contextlib.nullcontext():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        say("tinygpt: interrupted")
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
-    if getattr(options, "threads", None):
-        set_thread_variables(options.threads)
     module, _, function = options.command.rpartition(".")
     try:
+        _check_threads(getattr(options, "threads", None))
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *details: say(f"tinygpt: warning: {message}")
             return getattr(importlib.import_module(f"tinygpt.{module or 'commands'}"), function)(options)
@@ -44,9 +54,16 @@ def _main(arguments: Sequence[str] | None) -> int:
             raise
         say(f"tinygpt: {error}")
         return 2
-    except KeyboardInterrupt:
-        say("tinygpt: interrupted")
-        return 130
+
+
+def _check_threads(threads: int | None) -> None:
+    """Refuse numbers beyond reason before anything is loaded; then hand on what was asked for."""
+    from tinygpt import runtime
+
+    if threads is None:
+        runtime.threads_from_environment()
+    else:
+        set_thread_variables(runtime.checked_threads("--threads", threads))
 
 
 def set_thread_variables(threads: int) -> None:
@@ -84,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "warmup", "machine_commands.warmup", "Compile everything now, so that no run has to wait."
     )
     add_quiet(warmup)
+    _add_cache(commands)
     return parser
 
 
@@ -138,6 +156,25 @@ def _add_train(commands) -> None:
 
 def _recipe(what: str, default: str = "the preset's") -> str:
     return f"{what} (default: {default})"
+
+
+def _add_cache(commands) -> None:
+    cache = add_command(
+        commands,
+        "cache",
+        "cache_commands.cache",
+        "Show what tinygpt keeps for later: compiled kernels and downloads; or remove it.",
+        "Nothing of it is needed: kernels are compiled again, downloads fetched again. It lies in\n"
+        "$XDG_CACHE_HOME/tinygpt or ~/.cache/tinygpt, kernels in $NUMBA_CACHE_DIR/tinygpt if that\n"
+        "variable is set. Relative paths are ignored.\n"
+        "\nexamples:\n"
+        "  tinygpt cache\n"
+        "  tinygpt cache --clear old        kernels of other versions and processors only\n",
+    )
+    cache.add_argument("--clear", nargs="?", const="kernels", choices=("old", "kernels", "downloads", "all"),
+                       metavar="WHAT", help="remove files that tinygpt made: old (kernels of other versions), kernels "
+                       "(the default), downloads, or all")  # fmt: skip
+    cache.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def _add_data(commands) -> None:

@@ -3,11 +3,13 @@ Numba, as tinygpt uses it: decorators whose compiled code is kept on disk and ne
 
 Numba's own cache looks at the file that holds a function, not at the files of the functions that it calls: after an
 edit there, it would run the old code without a word. So the code of each *group* of kernels is kept in a folder named
-by a hash of all files of the group, of Numba's version and of the processor's features. A changed file is a new folder.
+by a hash of all files of the group, of the versions of what compiles them, and of the processor's features. A changed
+file is a new folder. What is in the folder is verified before it is used: see `kernel_cache.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -15,12 +17,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tinygpt import runtime
+
+if not runtime.threads_from_environment():  # a number beyond reason is refused: Numba would start so many threads
+    os.environ.pop("NUMBA_NUM_THREADS", None)  # an empty text: Numba would warn
+
 import llvmlite.binding
 import numba
+import numpy as np
 from numba.core.registry import CPUDispatcher
 
-from tinygpt import runtime
 from tinygpt.guard import call_guarded
+from tinygpt.user_cache import distrust, kernel_root, make_folder
+
+try:
+    from tinygpt.kernel_cache import KernelCache, KernelFolder, supported
+except ImportError:  # a version of Numba that is built in another way
+    KernelCache = KernelFolder = supported = None  # type: ignore[assignment,misc]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -28,6 +41,10 @@ Function = TypeVar("Function", bound=Callable)
 # must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a
 # function is compiled once more as part of each that calls it, and the compiler's choice would be another there.
 FAST = {"contract"}
+
+# Numba's settings that change the code it makes.
+_SETTINGS = ("CPU_NAME", "CPU_FEATURES", "OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX",
+             "DISABLE_INTEL_SVML", "USING_SVML", "DEBUGINFO_DEFAULT")  # fmt: skip
 
 
 class _Guarded(CPUDispatcher):
@@ -46,17 +63,34 @@ class Compiler:
     name : str
         What the group's cache folder begins with.
     sources : iterable of Path
-        All files whose text the compiled code may depend on.
+        All files whose text the compiled code may depend on. A folder stands for all its Python files, those of its
+        subfolders included.
+    facts : object
+        What else the code depends on, such as constants that were computed when a file was imported: its `repr` counts.
+    notice : str
+        What to say when something has to be compiled; see `announce`.
 
     Attributes
     ----------
     folder : Path or None
-        Where compiled code is kept; None where nothing can be written (each process then compiles anew), or where
+        Where compiled code is kept; None where that is impossible (each process then compiles anew), or where
         ``NUMBA_DISABLE_JIT=1`` makes every kernel plain Python.
+    folder_name : str
+        The name that the folder has, or would have.
+    reason : str
+        Why `folder` is None; else empty.
     """
 
-    def __init__(self, name: str, sources: Iterable[Path]) -> None:
-        self.folder = None if numba.config.DISABLE_JIT else _cache_folder(name, [Path(__file__), *sources])
+    def __init__(self, name: str, sources: Iterable[Path], facts: object = "", notice: str = "") -> None:
+        self.folder: Path | None = None
+        self.folder_name = self.reason = ""
+        self._notice = notice
+        try:
+            self.folder_name = f"{name}-{_hash_of(sources, facts)}"
+            self.folder = self._usable_folder()
+        except OSError as error:
+            self.reason = str(error)
+        self._files = None if KernelFolder is None else KernelFolder(self.folder)
 
     def kernel(self, function: Function, **options: Any) -> Function:
         """
@@ -80,38 +114,80 @@ class Compiler:
         return numba.njit(inline="always", nogil=True, error_model="numpy", fastmath=FAST, _nrt=False)(function)
 
     def _compile(self, function: Function, **options: Any) -> Function:
-        # Numba reads the name of its cache folder while it decorates, so the name is ours only for that moment.
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(self.folder) if self.folder else before
-        try:
-            compiled = numba.njit(cache=self.folder is not None, nogil=True, error_model="numpy", **options)(function)
-            if runtime.GUARD and not numba.config.DISABLE_JIT:
-                compiled.__class__ = _Guarded
-            return compiled
-        finally:
-            numba.config.CACHE_DIR = before
+        compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        if self._files is not None and supported(compiled):
+            compiled._cache = KernelCache(function, self._files, self._say_notice)
+        if runtime.GUARD and not numba.config.DISABLE_JIT:
+            compiled.__class__ = _Guarded
+        return compiled
 
-    def announce(self, work: str, text: str) -> None:
-        """Say on stderr that a first compilation begins, for it takes seconds; nothing if `work` was done before."""
-        if self.folder is not None and not (self.folder / work).exists():
-            print(f"tinygpt: {text}", file=sys.stderr)
-            (self.folder / work).touch()
+    def announce(self, text: str) -> None:
+        """Say a notice on stderr as soon as something has to be compiled, for it takes seconds; else say nothing."""
+        self._notice = text
+
+    def _say_notice(self) -> None:
+        text, self._notice = self._notice, ""
+        if text and sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # a full disk, a closed stream
+                print(f"tinygpt: {text}", file=sys.stderr)
+
+    def trouble(self) -> str:
+        """Why compiled code is not kept, as far as is known now; empty where it is kept."""
+        return self.reason if self.folder is None or self._files is None else self._files.check()
+
+    def _usable_folder(self) -> Path | None:
+        if numba.config.DISABLE_JIT:
+            self.reason = "NUMBA_DISABLE_JIT is set: nothing is compiled"
+            return None
+        if KernelFolder is None:
+            self.reason = f"the inner parts of Numba {numba.__version__} are not those that tinygpt knows"
+            return None
+        folder = make_folder(kernel_root(numba.config.CACHE_DIR or "") / self.folder_name)
+        fault = distrust(folder) or ("" if os.access(folder, os.W_OK) else "cannot be written")
+        self.reason = f"{folder} {fault}" if fault else ""
+        return None if fault else folder
 
 
-def _cache_folder(name: str, sources: Iterable[Path]) -> Path | None:
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.binding.get_host_cpu_name()}".encode())
-    digest.update(f"{numba.config.CPU_NAME} {numba.config.CPU_FEATURES}".encode())
-    digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
-    for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    folder = cache_root() / f"{name}-{digest.hexdigest()[:16]}"
+def _hash_of(sources: Iterable[Path], facts: object) -> str:
+    """16 hexadecimal digits for all that compiled code depends on."""
+    digest = hashlib.sha256()
+    for item in (numba.__version__, llvmlite.__version__, np.__version__, sys.implementation.cache_tag, repr(facts),
+                 llvmlite.binding.get_host_cpu_name(), _host_features(),
+                 *(getattr(numba.config, name, None) for name in _SETTINGS)):  # fmt: skip
+        _add(digest, str(item).encode())
+    _add(digest, Path(__file__).read_bytes())
+    for name, path in sorted(_named(sources)):
+        _add(digest, name.encode())
+        _add(digest, path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _named(sources: Iterable[Path]) -> list[tuple[str, Path]]:
+    """
+    All files, each with a name that is the same wherever the package lies: its path from the folder that holds all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder holds no Python file, as in a frozen application: an edit could not be seen.
+    """
+    files: list[Path] = []
+    for source in map(Path, sources):
+        found = list(source.rglob("*.py")) if source.is_dir() else [source]
+        if not found:
+            raise FileNotFoundError(f"there is no source code in {source} to tell compiled code of another version by")
+        files += found
+    root = os.path.commonpath([file.parent for file in files]) if files else ""
+    return [(file.relative_to(root).as_posix(), file) for file in files]
+
+
+def _add(digest: Any, data: bytes) -> None:
+    """Add a length and so many bytes: where one item ends must count, too."""
+    digest.update(len(data).to_bytes(8, "little") + data)
+
+
+def _host_features() -> str:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
-
-
-def cache_root() -> Path:
-    """The folder of all cached kernels: NUMBA_CACHE_DIR, else XDG_CACHE_HOME, else ~/.cache, and `tinygpt` in it."""
-    return Path(numba.config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt"
+        return llvmlite.binding.get_host_cpu_features().flatten()
+    except RuntimeError:  # an operating system that does not tell
+        return "unknown"

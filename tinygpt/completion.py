@@ -7,7 +7,7 @@ characters are whole and it can no longer be the beginning of a stop text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygpt.generate import Token, generate_batch
 from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer.validation import list_of_texts
 
 
 @dataclass
@@ -43,7 +44,7 @@ def complete(
     tokenizer: Tokenizer,
     prompts: Sequence[str | None],
     *,
-    stop: Sequence[str] = (),
+    stop: str | Sequence[str] = (),
     max_tokens: int = 100,
     **options: Any,
 ) -> list[Completion]:
@@ -57,8 +58,8 @@ def complete(
         The model's.
     prompts : sequence of str or None
         None starts a new text.
-    stop : sequence of str
-        End before the first of any of these.
+    stop : str or sequence of str
+        End before this text, or before the first of any of these.
     max_tokens : int
         How many to generate at most, for each.
     **options
@@ -83,6 +84,10 @@ def complete(
     >>> [result.reason for result in complete(model, tokenizer, ["Good", "night"], max_tokens=3, seed=0)]
     ['length', 'length']
     """
+    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+        got = type(prompts).__name__
+        raise TypeError(f"complete: prompts must be a list of str or None, got {got}; write [prompt]")
+    prompts = list(prompts)
     results = [Completion(prompt or "") for prompt in prompts]
     for number, piece in _pieces(model, tokenizer, prompts, results, stop, max_tokens, options):
         results[number].text += piece
@@ -94,7 +99,7 @@ def stream(
     tokenizer: Tokenizer,
     prompt: str | None,
     *,
-    stop: Sequence[str] = (),
+    stop: str | Sequence[str] = (),
     max_tokens: int = 100,
     **options: Any,
 ) -> Iterator[str]:
@@ -116,6 +121,9 @@ def stream(
 def prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
     """The tokens of a prompt; for None, what stands before a text's first token."""
     if prompt is not None:
+        if not isinstance(prompt, str):
+            got = type(prompt).__name__
+            raise TypeError(f"generate: a prompt must be a str, or None for a new text, got {got}; decode ids first")
         if not prompt:
             raise ValueError("generate: the prompt must not be empty; leave it out to start a new text")
         return tokenizer.encode(prompt)
@@ -148,6 +156,7 @@ def known_ids(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray | None:
 
 
 def _pieces(model, tokenizer, prompts, results, stop, max_tokens, options) -> Iterator[tuple[int, str]]:
+    stop = [stop] if isinstance(stop, str) else list_of_texts("generate: stop", () if stop is None else stop)
     if any(not text for text in stop):
         raise ValueError("generate: a stop text must not be empty")
     finished: set[int] = set()

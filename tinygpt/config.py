@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 2048, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
@@ -14,6 +15,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt2-medium": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1024, "n_layer": 24, "n_head": 16},
     "gpt2-large": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1280, "n_layer": 36, "n_head": 20},
     "gpt2-xl": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1600, "n_layer": 48, "n_head": 25},
+}
+
+# Other names under which transformers reads the sizes: `attribute_map` of its GPT2Config.
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
 }
 
 
@@ -35,6 +44,8 @@ class GPTConfig:
     layer_norm_epsilon : float
     initializer_range : float
         Standard deviation of the initial weights.
+    n_inner : int, optional
+        I, the width of the MLP's hidden layer; None is 4 C, which is GPT-2's.
 
     Raises
     ------
@@ -47,6 +58,8 @@ class GPTConfig:
     12
     >>> GPTConfig.preset("gpt2", n_layer=2, dropout=0.0).attn_pdrop
     0.0
+    >>> GPTConfig(n_embd=8, n_head=2).inner, GPTConfig(n_embd=8, n_head=2, n_inner=20).inner
+    (32, 20)
     """
 
     vocab_size: int = 50257
@@ -59,10 +72,13 @@ class GPTConfig:
     resid_pdrop: float = 0.1
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
+    n_inner: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
             value = getattr(self, name)
+            if name == "n_inner" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"GPTConfig: {name} must be an integer, got {value!r}")
             if value < 1:
@@ -72,11 +88,22 @@ class GPTConfig:
                 f"GPTConfig: n_embd must be a multiple of n_head, got n_embd = {self.n_embd}, n_head = {self.n_head}"
             )
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= self._number(name) < 1:
                 raise ValueError(f"GPTConfig: {name} must be at least 0 and below 1, got {getattr(self, name)}")
         for name in ("layer_norm_epsilon", "initializer_range"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"GPTConfig: {name} must be positive, got {getattr(self, name)}")
+            if not 0 < self._number(name) < math.inf:
+                raise ValueError(f"GPTConfig: {name} must be positive and finite, got {getattr(self, name)}")
+
+    def _number(self, name: str) -> float:
+        value = getattr(self, name)
+        if isinstance(value, (str, bool)) or not isinstance(value, SupportsFloat):
+            raise TypeError(f"GPTConfig: {name} must be a number, got {value!r}")
+        return float(value)
+
+    @property
+    def inner(self) -> int:
+        """The width of the MLP's hidden layer: `n_inner`, or 4 C where that is None."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> GPTConfig:
@@ -105,13 +132,27 @@ class GPTConfig:
         """
         From the contents of a config.json; what it does not say is GPT-2's default, what it says besides is ignored.
 
+        Sizes may have the names that transformers gives them in all models, such as `hidden_size`; where both names are
+        there, that one counts, as in transformers. A number must be a number: text and null are refused, as there.
+        `n_ctx`, of files from before 2020, is ignored: `n_positions` says the same.
+
         Raises
         ------
         TypeError, ValueError
-            If a size or a rate is impossible, or the MLP is not four times as wide as the model.
+            If a size or a rate is impossible: names it as the file does.
+
+        Examples
+        --------
+        >>> GPTConfig.from_dict({"num_hidden_layers": 2, "n_ctx": 1024}).n_layer
+        2
         """
-        config = cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
-        inner = values.get("n_inner")
-        if inner not in (None, 4 * config.n_embd):
-            raise ValueError(f"config.json: n_inner must be null or 4 * n_embd = {4 * config.n_embd}, got {inner}")
-        return config
+        names = {field.name: field.name for field in dataclasses.fields(cls)}
+        names |= {name: alias for alias, name in ALIASES.items() if alias in values}
+        try:
+            return cls(**{name: values[source] for name, source in names.items() if source in values})
+        except (TypeError, ValueError) as error:
+            message = str(error)
+            for name, source in names.items():
+                if name != source:
+                    message = message.replace(f"{name} must", f"{source} must")
+            raise type(error)(message) from None

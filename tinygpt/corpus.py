@@ -23,6 +23,7 @@ from tinygpt.token_file import TokenFile as TokenFile
 from tinygpt.token_file import is_token_file as is_token_file
 from tinygpt.token_file import open_token_file as open_token_file
 from tinygpt.token_file import write_token_file as write_token_file
+from tinygpt.tokenizer.validation import list_of_texts
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
@@ -51,6 +52,21 @@ def decode_text(raw: bytes, name: str) -> str:
     >>> decode_text(b"\xef\xbb\xbfOnce\r\nupon", "tale.txt")
     'Once\nupon'
     """
+    text = plain_text(raw, name)
+    if not text.strip():
+        raise ValueError(f"{name}: must hold text, is empty; fill it or leave it out")
+    return text
+
+
+def plain_text(raw: bytes, name: str) -> str:
+    r"""
+    Do what `decode_text` does, for a text that may be blank.
+
+    Examples
+    --------
+    >>> plain_text(b"\r\n", "prompt.txt")
+    '\n'
+    """
     if b"\0" in raw:
         offset = raw.index(b"\0")
         raise ValueError(f"{name}: must be UTF-8 text, got a NUL byte at offset {offset}; save it as UTF-8 plain text")
@@ -59,10 +75,7 @@ def decode_text(raw: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         got = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
         raise ValueError(f"{name}: must be UTF-8 text, got {got}; save it as UTF-8") from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise ValueError(f"{name}: must hold text, is empty; fill it or leave it out")
-    return text
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def bundled_stories() -> list[str]:
@@ -168,7 +181,7 @@ def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
     >>> split_documents(["abcdefghijkl"])
     (['abcdefghij'], ['kl'])
     """
-    documents = list(documents)
+    documents = list_of_texts("split_documents: documents", documents)
     if len(documents) >= 10:
         cut = len(documents) - len(documents) // 10
         return documents[:cut], documents[cut:]
@@ -202,6 +215,7 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarr
     ndarray, shape (N,), uint16 or uint32
         The smaller type that holds every id of the tokenizer.
     """
+    documents = list_of_texts("encode_documents: documents", documents)
     if tokenizer.eot_token is None:
         return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=())
     eot = np.array([tokenizer.eot_token], np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32)
@@ -246,6 +260,9 @@ def sample_batch(
     _require_positive("sample_batch", batch_size=batch_size, context=context)
     if seed < 0 or step < 0:
         raise ValueError(f"sample_batch: seed and step must be >= 0, got seed = {seed}, step = {step}; choose others")
+    if np.ndim(tokens) != 1 or np.asarray(tokens).dtype.kind not in "iu":
+        got = f"{np.asarray(tokens).dtype} {np.shape(tokens)}"
+        raise TypeError(f"sample_batch: tokens must be integers of shape (N,), got {got}")
     if len(tokens) <= context:
         raise ValueError(
             f"sample_batch: needs more tokens than the context, got {len(tokens)} tokens, context = {context}; "

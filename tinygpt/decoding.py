@@ -66,7 +66,7 @@ def layer_step(x, layer, keys, values, sequences, lengths, eps):
         scores = q[:, None] @ keys[sequence, :, :, : n + 1] / x.dtype.type(np.sqrt(D))  # (H, 1, n + 1)
         heads[b] = (softmax_forward(scores)[0] @ values[sequence, :, : n + 1]).reshape(-1)  # (2)
     x = x + _project(heads, layer.attn_c_proj)  # (3)
-    hidden = gelu_forward(_project(layernorm_forward(x, *layer.ln_2, eps)[0], layer.c_fc))[0]  # (4) (B, 4C)
+    hidden = gelu_forward(_project(layernorm_forward(x, *layer.ln_2, eps)[0], layer.c_fc))[0]  # (4) (B, I)
     return x + _project(hidden, layer.mlp_c_proj)  # (5)
 
 
@@ -137,7 +137,10 @@ class Decoder:
         TypeError, ValueError
             If `tokens` are no ids of the model's, none, or more than fit.
         """
-        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size).reshape(-1)
+        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size)
+        if tokens.ndim > 1 and len(tokens) != 1:
+            raise ValueError(f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text each")
+        tokens = tokens.reshape(-1)
         check_ids("Decoder.read: sequence", sequence, len(self.lengths))
         T = len(tokens)
         if not 0 < T <= self.capacity:
@@ -194,7 +197,7 @@ class Decoder:
         expected = layer_step(x, layer, keys, values, sequences, lengths, eps) if checking else None
         B, C = x.shape
         if B not in self._memory:
-            self._memory[B] = kernel.scratch(B, C, keys.shape[1], self.capacity)
+            self._memory[B] = kernel.scratch(B, C, self.model.config.inner, keys.shape[1], self.capacity)
         kernel.layer_step(x, layer, keys, values, sequences, lengths, eps, self._memory[B])
         if checking:
             compare("Decoder.step", "layer", [x], [expected])
@@ -212,7 +215,7 @@ class Decoder:
 
 
 def _layer_of(model: Any, i: int) -> Layer:
-    block, C = model.h[i], model.config.n_embd
+    block, C, inner = model.h[i], model.config.n_embd, model.config.inner
 
     def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
         name = f"h.{i}.{name}"
@@ -224,8 +227,8 @@ def _layer_of(model: Any, i: int) -> Layer:
         c_attn=projection("attn.c_attn", block.attn.c_attn, C, 3 * C),
         attn_c_proj=projection("attn.c_proj", block.attn.c_proj, C, C),
         ln_2=_norm_of(model, f"h.{i}.ln_2", block.ln_2),
-        c_fc=projection("mlp.c_fc", block.mlp.c_fc, C, 4 * C),
-        mlp_c_proj=projection("mlp.c_proj", block.mlp.c_proj, 4 * C, C),
+        c_fc=projection("mlp.c_fc", block.mlp.c_fc, C, inner),
+        mlp_c_proj=projection("mlp.c_proj", block.mlp.c_proj, inner, C),
     )
 
 

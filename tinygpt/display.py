@@ -121,6 +121,6 @@ def tensor_html(tensor: Tensor) -> str:
     return f"<b>Tensor</b> {tensor.shape}, {tensor.dtype}{state}<pre>{html.escape(values)}</pre>"
 
 
-Module.__repr__ = module_repr  # type: ignore[method-assign]
+Module.__repr__ = module_repr  # type: ignore[method-assign,assignment]
 Module._repr_html_ = module_html  # type: ignore[attr-defined]
 Tensor._repr_html_ = tensor_html  # type: ignore[attr-defined]

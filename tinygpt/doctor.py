@@ -7,10 +7,12 @@ and reading an array that no cache holds. Other work on the machine shows in the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
@@ -18,10 +20,10 @@ import numba
 import numpy as np
 
 from tinygpt import runtime
-from tinygpt.compiler import cache_root
 from tinygpt.kernels import compiler, norm, threads
 from tinygpt.kernels.gemm import multiply
 from tinygpt.kernels.processor import BFLOAT16, FEATURES, TILES
+from tinygpt.user_cache import kernel_root
 
 _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
 _SIZE = 1536
@@ -52,7 +54,9 @@ def report() -> dict[str, Any]:
         "kernels": f"{compiler.folder or 'not kept'}, {_megabytes(compiler.folder):.0f} MB",
         **rates(),
     }
-    result["advice"] = advice(result, _layer(), compiler.folder is not None)
+    trouble = compiler.trouble()
+    result["cache"] = f"does not work: {trouble}" if trouble else f"works, in {kernel_root()}"
+    result["advice"] = advice(result, _layer(), not trouble)
     return result
 
 
@@ -86,7 +90,8 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     if found["threads"] > found["cores"]:
         lines.append(f"{found['threads']} threads share {found['cores']} cores: one for each is faster")
     if not kept:
-        lines.append(f"compiled kernels cannot be kept in {cache_root()}: make it writable, or set NUMBA_CACHE_DIR")
+        lines.append(f"compiled kernels cannot be kept{_where()}: make it writable, or set NUMBA_CACHE_DIR or "
+                     "XDG_CACHE_HOME to an absolute path")  # fmt: skip
     if found["bfloat16"].startswith("none"):
         lines.append("this processor has no bfloat16 instructions: --precision bfloat16 would change nothing")
     else:
@@ -103,6 +108,13 @@ def fastest_seconds(run: Callable[[], object]) -> float:
         run()
         taken.append(time.perf_counter() - start)
     return min(taken)
+
+
+def _where() -> str:
+    try:
+        return f" in {kernel_root()}"
+    except FileNotFoundError:
+        return ", for this user has no home"
 
 
 def _memory() -> str:
@@ -125,5 +137,9 @@ def _layer() -> str:
         return "none (NUMBA_DISABLE_JIT)"
 
 
-def _megabytes(folder: Any) -> float:
-    return 0.0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+def _megabytes(folder: Path | None) -> float:
+    total = 0
+    for file in folder.rglob("*") if folder is not None else ():
+        with contextlib.suppress(OSError):  # removed meanwhile
+            total += file.lstat().st_size
+    return total / 1e6

@@ -8,7 +8,7 @@ the newest half of it is read anew, as a text of its own, and goes on from there
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,15 +132,15 @@ def generate_batch(
     [0, 1, 0, 1]
     """
     context = model.config.n_positions
-    texts = [_checked(ids, model.config.vocab_size)[-context:] for ids in prompts]
-    if not isinstance(max_tokens, (int, np.integer)):
+    texts = [_checked(ids, model.config.vocab_size)[-context:] for ids in _listed(prompts)]
+    if not isinstance(max_tokens, (int, np.integer)) or isinstance(max_tokens, bool):
         raise TypeError(f"generate: max_tokens must be an integer, got {max_tokens!r}")
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)
     rng = np.random.default_rng(seed)
     rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
-    stop_ids = frozenset(stop_ids)
+    stop_ids = _stop_ids(stop_ids)
 
     def tokens() -> Iterator[tuple[int, Token]]:
         longest = max(map(len, texts), default=0) + max_tokens
@@ -162,8 +162,38 @@ def generate_batch(
     return tokens()
 
 
+def _listed(prompts: Any) -> list[Any]:
+    if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
+        got = type(prompts).__name__
+        raise TypeError(f"generate_batch: prompts must be a list of lists of ids, got {got}; write [[id, ...]]")
+    return list(prompts)
+
+
+def _stop_ids(ids: Any) -> frozenset[int]:
+    if not isinstance(ids, Iterable):
+        raise TypeError(
+            f"generate: stop_ids must be a list of ids, got {ids!r}, which is not iterable; write [{ids!r}]"
+        )
+    found = np.asarray([] if isinstance(ids, (str, bytes, Mapping)) else list(ids))
+    if isinstance(ids, (str, bytes, Mapping)) or (found.size and (found.ndim != 1 or found.dtype.kind not in "iu")):
+        raise TypeError(f"generate: stop_ids must be a list of ids, which are integers, got {ids!r}")
+    return frozenset(found.astype(np.int64).tolist())
+
+
 def _checked(ids: Any, vocab_size: int) -> list[int]:
-    ids = check_ids("generate: ids", ids, vocab_size).reshape(-1).tolist()
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"generate: ids must be integers, got a {type(ids).__name__}; write tokenizer.encode(text)")
+    if isinstance(ids, (list, tuple)) and len(ids) > 1 and any(isinstance(id, (list, tuple)) for id in ids):
+        raise TypeError(
+            "generate: ids must be a list of integers, got lists among them; use generate_batch for several"
+        )
+    array = check_ids("generate: ids", ids, vocab_size)
+    if array.ndim == 2 and len(array) == 1:
+        array = array[0]  # a batch of one
+    if array.ndim != 1:
+        remedy = "write [id]" if array.ndim == 0 else "use generate_batch for several texts"
+        raise TypeError(f"generate: ids must be a list of integers (T,), got shape {array.shape}; {remedy}")
+    ids = array.tolist()
     if not ids:
         raise ValueError("generate: the prompt must have at least one token, got none")
     return ids

@@ -7,7 +7,8 @@ Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
-    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    parameters = _listed("clip_grad_norm", parameters)
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
         for gradient in _gradients(parameters):
@@ -65,8 +66,21 @@ def grad_norm(parameters: Tensor | Iterable[Tensor]) -> float:
     >>> grad_norm([w])
     10.0
     """
-    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
+    parameters = _listed("grad_norm", parameters)
     return math.sqrt(sum(map(_squares, _gradients(parameters))))
+
+
+def _listed(who: str, parameters: Any) -> list[Tensor]:
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    if isinstance(parameters, (str, bytes, Mapping)) or not isinstance(parameters, Iterable):
+        remedy = "write model.parameters()" if hasattr(parameters, "parameters") else "write [tensor], or dict.values()"
+        raise TypeError(f"{who}: parameters must be a list of tensors, got {type(parameters).__name__}; {remedy}")
+    found = list(parameters)
+    for parameter in found:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"{who}: parameters must be a list of tensors, got {type(parameter).__name__} among them")
+    return found
 
 
 def _squares(gradient: np.ndarray) -> float:

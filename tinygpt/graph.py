@@ -221,12 +221,15 @@ def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[N
     if runtime.DEBUG and node.checksum != checksum(node.saved):
         raise RuntimeError(f"{name}: an array saved for backward was changed in place after the forward; copy it first")
     destinations = [None if parent is None else partial(frontier.slot, parent) for parent in node.parents]
+    before = checksum(cell.array) if runtime.DEBUG else 0
     gradients = node.backward(cell.array, node.saved, destinations)
+    if runtime.DEBUG:
+        _check_unchanged(node, cell.array, before)
     got = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
     if got != len(node.parents):
         raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
     # Saved arrays are pinned by a holder of their own: a backward may return one, and nobody may write into it.
-    holders = {_memory(array): Holders(1) for array in _arrays_in(node.saved)}
+    holders = {_memory(array): Holders(1) for array in arrays_in(node.saved)}
     holders[_memory(cell.array)] = cell.holders
     shares = []
     for index, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
@@ -238,12 +241,22 @@ def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[N
     return shares
 
 
-def _arrays_in(saved: Any) -> Iterator[np.ndarray]:
+def _check_unchanged(node: Node, dout: np.ndarray, before: int) -> None:
+    """Raise RuntimeError where a backward has written into what others hold too."""
+    for what, changed in (("dout", checksum(dout) != before), ("saved", checksum(node.saved) != node.checksum)):
+        if changed:
+            raise RuntimeError(
+                f"{node.name}.backward: writes into {what}, which others hold too; compute into a new array"
+            )
+
+
+def arrays_in(saved: Any) -> Iterator[np.ndarray]:
+    """The arrays in what a forward saved: an array, or tuples, lists and dicts of them."""
     if isinstance(saved, np.ndarray):
         yield saved
-    elif isinstance(saved, (tuple, list)):
-        for item in saved:
-            yield from _arrays_in(item)
+    elif isinstance(saved, (tuple, list, dict)):
+        for item in saved.values() if isinstance(saved, dict) else saved:
+            yield from arrays_in(item)
 
 
 def _memory(array: np.ndarray) -> int:
@@ -276,6 +289,6 @@ def checksum(saved: Any) -> int:
     """A number that changes when an array inside `saved` is edited in place."""
     if isinstance(saved, np.ndarray):
         return zlib.crc32(saved.tobytes())
-    if isinstance(saved, (tuple, list)):
-        return hash(tuple(checksum(item) for item in saved))
+    if isinstance(saved, (tuple, list, dict)):
+        return hash(tuple(checksum(item) for item in (saved.values() if isinstance(saved, dict) else saved)))
     return 0

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt import runtime
+from tinygpt.pages import new_pages
 
 _PAGE = mmap.PAGESIZE
 _NO_ACCESS = 0  # PROT_NONE of mprotect(2)
@@ -39,7 +40,7 @@ def guarded(size: int) -> np.ndarray:
     10
     """
     inside = max(1, math.ceil(size / _PAGE)) * _PAGE
-    piece = mmap.mmap(-1, inside + 2 * _PAGE)
+    piece = new_pages(inside + 2 * _PAGE)
     memory = np.frombuffer(piece, np.uint8)  # unmapped when it and all its views are gone
     memory[_PAGE:-_PAGE] = 255
     for page in (memory.ctypes.data, memory.ctypes.data + _PAGE + inside):

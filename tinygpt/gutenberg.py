@@ -21,6 +21,7 @@ from tinygpt.download import decode_book
 from tinygpt.download import default_cache_dir as default_cache_dir
 from tinygpt.download import download_books as download_books
 from tinygpt.durable import atomic_write
+from tinygpt.tokenizer.validation import list_of_texts
 
 # A marker takes the rest of its paragraph with it: long titles run on to a second line.
 START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b.*(?:\n.+)*", re.MULTILINE | re.IGNORECASE)
@@ -203,6 +204,7 @@ def write_corpus(path: str | os.PathLike[str], documents: Sequence[str]) -> None
     >>> path.read_text(encoding="utf-8")
     'A fox.\\n<|endoftext|>\\nA crow.\\n'
     """
+    documents = list_of_texts("write_corpus: documents", documents)
     if not documents:
         raise ValueError("write_corpus: needs at least one document, got none; name at least one book")
     for number, document in enumerate(documents, 1):

@@ -12,9 +12,12 @@ import os
 import re
 from pathlib import Path
 
+from tinygpt.user_cache import cache_root
+
 _OFFICIAL = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 _FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors", "vocab.json",
-          "merges.txt", "tokenizer.json", "tokenizer_config.json")  # fmt: skip
+          "merges.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
+          "adapter_config.json")  # fmt: skip
 
 
 def local_folder(name: str | os.PathLike[str]) -> Path:
@@ -55,10 +58,18 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
             f"from_pretrained: there is no folder {text}; if a model of the Hugging Face hub is meant: "
             'pip install "tinygpt[hub]"'
         ) from None
+    cache = _cache_folder()
     try:
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES)))
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES), cache_dir=cache))
     except Exception as error:  # of its own many kinds, and those of the library that speaks HTTP for it
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise OSError(
             f"from_pretrained: there is no folder {text}, and the Hugging Face hub does not give {repository}: {reason}"
         ) from error
+
+
+def _cache_folder() -> Path | None:
+    """Where the hub's client keeps models: where it is told, else beside our own cache, never in a relative path."""
+    if any(os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
+        return None
+    return cache_root().parent / "huggingface" / "hub"

@@ -70,7 +70,9 @@ def look_inside(model: Any, ids: Any, top: int = 5, allowed: np.ndarray | None =
     ((3, 2, 2, 2), (4, 2, 4))
     """
     config = model.config
-    ids = check_ids("look_inside: ids", ids, config.vocab_size).reshape(-1)
+    ids = check_ids("look_inside: ids", ids, config.vocab_size)
+    if ids.ndim != 1:
+        raise ValueError(f"look_inside: ids must have shape (T,), got {ids.shape}; look at one text at a time")
     if not 0 < len(ids) <= config.n_positions:
         raise ValueError(f"inspect: the prompt must have from 1 to n_positions = {config.n_positions} tokens, got "
                          f"{len(ids)}")  # fmt: skip

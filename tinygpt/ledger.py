@@ -1,18 +1,19 @@
 """
 The memory ledger: what a training run will need, by kind, before any of it is allocated.
 
-For a GPT-2 of L layers, C features, H heads and V tokens, on N = B T tokens a batch, in float32 (4 bytes a number):
+For a GPT-2 of L layers, C features, H heads, an MLP of I features (4 C in GPT-2) and V tokens, on N = B T tokens a
+batch, in float32 (4 bytes a number):
 
     parameters     P numbers; gradients as many, moments (AdamW's m and v) twice as many
-    activations    what a block keeps for backward, N C numbers each:
-                       the residual stream before attention and before the MLP       2
-                       both layer norms' outputs, which the next products read        2
-                       queries, keys, values; attention's output                      3 + 1
-                       the MLP's hidden layer before GELU                             4
-                   that is 12 N C a block, and 4 N numbers of the norms and N H of attention's log-sum-exp;
+    activations    what a block keeps for backward, N numbers for each feature:
+                       the residual stream before attention and before the MLP       2 C
+                       both layer norms' outputs, which the next products read        2 C
+                       queries, keys, values; attention's output                      3 C + C
+                       the MLP's hidden layer before GELU                             I
+                   that is N (8 C + I) a block, and 4 N numbers of the norms and N H of attention's log-sum-exp;
                    with --recompute, N C a block and all of it for one block
     workspace      the head: the scores of at most 512 tokens at a time (512 V numbers); the MLP's hidden layer and
-                   gradients on their way through a block (16 N C numbers at once); the packed panels of a product
+                   gradients on their way through a block (N (8 C + 2 I) numbers at once); packed panels of a product
     program        the interpreter, its libraries and the compiled kernels
 
 Pieces of memory come in eight sizes to a power of two, so each is up to an eighth larger than its array.
@@ -75,10 +76,10 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
     L, C, V, H = config.n_layer, config.n_embd, config.vocab_size, config.n_head
     N = batch_size * context
     parameters = number_of_parameters(config)
-    of_a_block = 12 * N * C + 4 * N + N * H
+    of_a_block = (8 * C + config.inner) * N + 4 * N + N * H
     kept = L * N * C + of_a_block if recompute else L * of_a_block
     activations = kept + 3 * N * C  # the embeddings' sum, the last norm's input and output
-    workspace = min(_HEAD_ROWS, N) * V + 16 * N * C
+    workspace = min(_HEAD_ROWS, N) * V + (8 * C + 2 * config.inner) * N
     return Ledger(
         parameters=FLOAT * parameters,
         gradients=FLOAT * parameters,
@@ -91,13 +92,13 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
 
 def number_of_parameters(config: GPTConfig) -> int:
     """
-    V C + T C embeddings, 12 C^2 + 13 C a block, 2 C of the last norm.
+    V C + T C embeddings, 4 C^2 + 2 C I + 9 C + I a block (12 C^2 + 13 C if I = 4 C), 2 C of the last norm.
 
     Examples
     --------
     >>> number_of_parameters(GPTConfig.preset("gpt2"))
     124439808
     """
-    C = config.n_embd
-    of_a_block = 12 * C * C + 13 * C
+    C, inner = config.n_embd, config.inner
+    of_a_block = 4 * C * C + 2 * C * inner + 9 * C + inner
     return (config.vocab_size + config.n_positions) * C + config.n_layer * of_a_block + 2 * C

@@ -17,7 +17,7 @@ def doctor(options: argparse.Namespace) -> int:
         print_json(found, indent=2)
         return 0
     for name in ("processor", "features", "bfloat16", "cores", "threads", "memory", "numpy", "numba", "waiting",
-                 "kernels"):  # fmt: skip
+                 "kernels", "cache"):  # fmt: skip
         print(f"{name:<12} {found[name]}")
     print(f"{'products':<12} {found['float32_gflops']:.0f} GFLOP/s float32, {found['bfloat16_gflops']:.0f} bfloat16")
     print(f"{'reading':<12} {found['read_gbytes']:.0f} GB/s")
@@ -29,5 +29,7 @@ def doctor(options: argparse.Namespace) -> int:
 def warmup(options: argparse.Namespace) -> int:
     """tinygpt warmup"""
     seconds = warm_up(progress=not options.quiet)
-    tell(f"every kernel is compiled ({seconds:.0f} s), in {compiler.folder or 'memory only: no folder to keep it in'}")
+    trouble = compiler.trouble()
+    where = f"memory only: {trouble}" if trouble else compiler.folder
+    tell(f"every kernel is compiled ({seconds:.0f} s), in {where}")
     return 0

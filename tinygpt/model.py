@@ -55,15 +55,15 @@ class CausalSelfAttention(Module):
 
 
 class MLP(Module):
-    """Four times wider, GELU, and back: what each token does on its own."""
+    """Wider (I features, in GPT-2 four times C), GELU, and back: what each token does on its own."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, weights, config.initializer_range, dtype)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd, weights, residual_std(config), dtype)
+        self.c_fc = Linear(config.n_embd, config.inner, weights, config.initializer_range, dtype)
+        self.c_proj = Linear(config.inner, config.n_embd, weights, residual_std(config), dtype)
         self.dropout = Dropout(config.resid_pdrop, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.c_fc(x)  # (B, T, 4C)
+        hidden = self.c_fc(x)  # (B, T, I)
         return self.dropout(gelu_linear(hidden, self.c_proj.weight, self.c_proj.bias))  # (B, T, C)
 
 

@@ -26,7 +26,9 @@ def add_generate(commands) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT",
                         help="text to continue (default: what comes through a pipe, else a new text)")  # fmt: skip
-    source.add_argument("--file", type=Path, metavar="FILE", help="a file with the text to continue")
+    source.add_argument(
+        "--file", type=Path, metavar="FILE", help="a file with the text to continue, without its last line end"
+    )
     add("--max-tokens", type=int, default=200, metavar="N", help="most tokens to make (default: 200)")
     add("--temperature", type=float, default=0.8, metavar="T",
         help="0: always the likeliest token; higher: more surprises (default: 0.8)")  # fmt: skip

@@ -47,21 +47,30 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def _prompt(options: argparse.Namespace) -> str | None:
-    """The text of --prompt or --file, else what comes through a pipe; None starts a new text."""
-    if options.prompt == "":
-        raise ValueError("generate: the prompt must not be empty; leave --prompt out to start a new text")
+    """
+    The text of --prompt or --file, else what comes through a pipe; None starts a new text.
+
+    All three are read alike: UTF-8, byte order mark off, every line end a newline. The line end at the end of a file or
+    of what comes through a pipe is that of its last line, and not a part of the prompt.
+    """
     if options.prompt is not None:
-        return options.prompt
+        return _prompt_argument("generate", options.prompt, "; leave --prompt out to start a new text")
     if options.file is not None:
-        text = options.file.read_text(encoding="utf-8")
-    elif sys.stdin is not None and not sys.stdin.isatty():
-        text = sys.stdin.read()
-    else:
+        text = corpus.plain_text(options.file.read_bytes(), f"generate: {options.file}").removesuffix("\n")
+        if not text:
+            raise ValueError(f"generate: {options.file} must hold a prompt, and is empty")
+        return text
+    if sys.stdin is None or sys.stdin.isatty():
         return None
-    text = text.removesuffix("\n")  # that of the file's last line is not meant
-    if not text and options.file is not None:
-        raise ValueError(f"generate: {options.file} must hold a prompt, and is empty")
-    return text or None
+    return corpus.plain_text(sys.stdin.buffer.read(), "generate: standard input").removesuffix("\n") or None
+
+
+def _prompt_argument(who: str, given: str, remedy: str = "") -> str:
+    """The text of --prompt: the bytes that the shell has passed, which Python keeps as surrogates, read as UTF-8."""
+    text = corpus.plain_text(given.encode("utf-8", "surrogateescape"), f"{who}: --prompt")
+    if not text:
+        raise ValueError(f"{who}: the prompt must not be empty{remedy}")
+    return text
 
 
 def _warn_of_length(model: GPT, tokenizer: Tokenizer, prompt: str | None) -> None:
@@ -116,9 +125,7 @@ def _figures(result: Evaluation) -> dict:
 def inspect(options: argparse.Namespace) -> int:
     """tinygpt inspect"""
     model, tokenizer = _open(options.model, options.tokenizer, "float32")
-    if not options.prompt:
-        raise ValueError("inspect: the prompt must not be empty")
-    ids = tokenizer.encode(options.prompt)
+    ids = tokenizer.encode(_prompt_argument("inspect", options.prompt))
     texts = [tokenizer.decode([id]) for id in ids]
     seen = inspection.look_inside(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
     tell(inspection.describe(seen, texts, tokenizer.decode))

@@ -13,7 +13,7 @@ treat all parameters alike has one array to go through.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+
+Self = TypeVar("Self", bound="Module")
 
 
 class Parameter(Tensor):
@@ -65,6 +67,23 @@ class Module:
 
     training = True
 
+    def __copy__(self) -> Module:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "flat_gradients"}
+        if "flat_parameters" in state:
+            state["flat_parameters"] = None  # built again from the parameters
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For `copy.deepcopy` and pickle: a copy's parameters lie side by side again, in an array of its own."""
+        vars(self).update(state)
+        if "flat_parameters" in state:
+            self.flatten_parameters()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.forward(*args, **kwargs)
 
@@ -95,14 +114,16 @@ class Module:
         """How many numbers are learned."""
         return sum(parameter.size for parameter in self.parameters())
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self: Self, mode: bool = True) -> Self:
         """Switch dropout on (or off). Returns the module."""
+        if not isinstance(mode, (bool, np.bool_)):
+            raise TypeError(f"Module.train: mode must be True or False, got {mode!r}")
         self.training = mode
         for _, child in self.children():
             child.train(mode)
         return self
 
-    def eval(self) -> Module:
+    def eval(self: Self) -> Self:
         """Switch dropout off. Returns the module."""
         return self.train(False)
 
@@ -131,6 +152,8 @@ class Module:
         TypeError
             If an array does not hold real numbers.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"load_state_dict: state must map names to arrays, got {type(state).__name__}")
         parameters = dict(self.named_parameters())
         missing, unknown = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
         if missing or unknown:

@@ -44,7 +44,8 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, 
 def _check_row(row: list[np.ndarray]) -> None:
     """Raise unless a parameter, its gradient and its moments still fit together, and the parameter can be written."""
     data, gradient, m, _ = row
-    if len({(array.shape, array.dtype) for array in row}) > 1:
+    shape, dtype = data.shape, data.dtype
+    if not (gradient.shape == m.shape == shape and gradient.dtype == m.dtype == dtype):
         found = ", ".join(f"{array.dtype} {array.shape}" for array in (data, gradient, m))
         raise ValueError(
             f"AdamW.step: a parameter, its gradient and its moments must have one shape and dtype, got {found}; "
@@ -105,12 +106,16 @@ class AdamW:
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.01) -> None:  # fmt: skip
-        params = list(params)
+        params = _listed(params)
         groups = params if params and isinstance(params[0], dict) else [{"params": params}]
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         self.param_groups: list[dict[str, Any]] = []
         for group in groups:
-            members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            if not isinstance(group, dict) or "params" not in group:
+                raise TypeError(
+                    f"AdamW: a group must be a dict with 'params', got {group!r}; do not mix groups and tensors"
+                )
+            members = [group["params"]] if isinstance(group["params"], Tensor) else _listed(group["params"])
             for p in members:
                 if not (isinstance(p, Tensor) and p.is_leaf and p.dtype.kind == "f"):
                     raise TypeError(f"AdamW: parameters must be leaf tensors of floats, got {p!r}")
@@ -123,6 +128,24 @@ class AdamW:
             self.param_groups += [options | {"params": p, "weight_decay": decay} for p, decay in parts if p]
         self._check_parameters()
         self._state: dict[Tensor, dict[str, Any]] = {}
+
+    def __copy__(self) -> AdamW:
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_state": [(parameter, dict(state)) for parameter, state in self._state.items()]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For `copy.deepcopy` and pickle: the moments lie side by side again, those of the copied parameters."""
+        vars(self).update(state)
+        self._state = {}
+        for parameter, copied in state["_state"]:
+            mine = self._state_of(parameter)
+            np.copyto(mine["m"], copied["m"])
+            np.copyto(mine["v"], copied["v"])
+            mine["step"] = copied["step"]
 
     def step(self, scale: float = 1.0) -> None:
         """
@@ -140,16 +163,18 @@ class AdamW:
             If the data of a parameter was replaced by a read-only array, or one of another shape or dtype. No
             parameter has changed then.
         """
-        for parameter in self._parameters():
-            if parameter.grad is not None:
-                _check_row(self._row_of(parameter))
-        for group in self.param_groups:
+        due = [
+            [(self._state_of(p), self._row_of(p)) for p in group["params"] if p.grad is not None]
+            for group in self.param_groups
+        ]
+        for parts in due:
+            for _, row in parts:
+                _check_row(row)
+        for group, parts in zip(self.param_groups, due, strict=True):
             rows: dict[tuple[int, np.dtype], list[list[np.ndarray]]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self._state_of(parameter)
-                    state["step"] += 1
-                    rows[state["step"], parameter.dtype].append(self._row_of(parameter))
+            for state, row in parts:
+                state["step"] += 1
+                rows[state["step"], row[0].dtype].append(row)
             for (step, _), arrays in rows.items():
                 _update(arrays, step, group["lr"], group["betas"], group["eps"], group["weight_decay"], scale)
 
@@ -228,6 +253,16 @@ class AdamW:
             seen.add(parameter)
         if not seen:
             raise ValueError("AdamW: needs at least one parameter, got none")
+
+
+def _listed(params: Any) -> list[Any]:
+    """The parameters as a list: what is iterable by accident, a tensor or a dict, is not meant."""
+    if isinstance(params, (Tensor, np.ndarray, Mapping, str, bytes)) or not isinstance(params, Iterable):
+        remedy = "write model.parameters()" if hasattr(params, "parameters") else "write [tensor], or dict.values()"
+        raise TypeError(
+            f"AdamW: parameters must be a list of tensors or of dicts, got {type(params).__name__}; {remedy}"
+        )
+    return list(params)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

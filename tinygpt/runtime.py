@@ -2,16 +2,18 @@
 The settings that every part of tinygpt reads: which implementation runs, on how many threads, how exact its products
 are, and whether to look for mistakes.
 
-Which implementation runs is a matter of each thread, so that one can race the kernels while another steps through the
-reference. The number of threads and the precision of products hold for the whole process.
+Which implementation runs is a matter of each thread and each asyncio task, so that one can race the kernels while
+another steps through the reference. The number of threads and the precision of products hold for the whole process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
+from typing import Any
+
+from tinygpt.scope import Block, Setting
 
 IMPLEMENTATIONS = ("kernels", "numpy", "check")
 PRECISIONS = ("highest", "high", "medium")
@@ -30,24 +32,22 @@ def _checked(name: str, who: str) -> str:
     return name
 
 
-class _Settings(threading.local):
-    def __init__(self) -> None:
-        self.implementation = _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
-
-
-_settings = _Settings()
-_process = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
+_implementation = Setting(
+    "implementation", _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
+)
+_process: dict[str, Any] = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
 
 
 def current_implementation() -> str:
-    """The implementation that this thread uses now: "kernels", "numpy" or "check"."""
-    return _settings.implementation
+    """The implementation that runs here and now: "kernels", "numpy" or "check"."""
+    return _implementation.get()
 
 
-@contextlib.contextmanager
-def implementation(name: str) -> Iterator[None]:
+class implementation(Block):
     """
-    Choose, for this thread and this block, which implementation of every op runs.
+    Choose, for this block or the decorated function, which implementation of every op runs.
+
+    It holds for this thread, for the asyncio task, and in a generator while the generator runs: see `scope.py`.
 
     Parameters
     ----------
@@ -71,12 +71,9 @@ def implementation(name: str) -> Iterator[None]:
     ...     print(current_implementation())
     numpy
     """
-    before = _settings.implementation
-    _settings.implementation = _checked(name, "implementation")
-    try:
-        yield
-    finally:
-        _settings.implementation = before
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_implementation, _checked(name, "implementation"))
 
 
 def available_cores() -> int:
@@ -84,14 +81,49 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def max_threads() -> int:
+    """The largest number of threads that is accepted: four for each core of the machine, and 64 anywhere."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
 def num_threads() -> int:
     """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one for each available core."""
-    return _process["threads"] or _threads_from_environment() or available_cores()
+    return _process["threads"] or threads_from_environment() or available_cores()
 
 
-def _threads_from_environment() -> int:
+def checked_threads(who: str, count: Any) -> int:
+    """
+    A number of threads; ValueError, in the name of `who`, unless it is an integer from 1 to `max_threads`.
+
+    Examples
+    --------
+    >>> checked_threads("--threads", 4)
+    4
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= max_threads():
+        text = repr(count) if not isinstance(count, int) or abs(count) < 10**30 else "a number of many digits"
+        raise ValueError(f"{who}: must be an integer of at least 1 and at most {max_threads()}, got {text}; one for "
+                         "each core is fastest")  # fmt: skip
+    return count
+
+
+def threads_from_environment() -> int:
+    """
+    What ``NUMBA_NUM_THREADS`` says; 0 where it says nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, or one that `checked_threads` refuses. Numba would start so many threads, or crash.
+    """
     given = os.environ.get("NUMBA_NUM_THREADS", "")
-    return int(given) if given.isdecimal() else 0
+    if not given.strip():
+        return 0
+    try:
+        count: Any = int(given)
+    except ValueError:
+        count = given[:40]
+    return checked_threads("NUMBA_NUM_THREADS", count)
 
 
 def set_num_threads(count: int) -> None:
@@ -101,13 +133,13 @@ def set_num_threads(count: int) -> None:
     Parameters
     ----------
     count : int
-        At least 1. More than one for each core does not help; where Numba has fewer threads than `count`
+        From 1 to `max_threads()`. More than one for each core does not help; where Numba has fewer threads than `count`
         (``NUMBA_NUM_THREADS``, else one for each core), all of them work.
 
     Raises
     ------
     ValueError
-        If `count` is not a positive integer.
+        If `count` is not such an integer.
 
     Examples
     --------
@@ -117,9 +149,7 @@ def set_num_threads(count: int) -> None:
     1
     >>> set_num_threads(before)
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"set_num_threads: must be an integer of at least 1, got {count!r}")
-    _process["threads"] = count
+    _process["threads"] = checked_threads("set_num_threads", count)
 
 
 def get_float32_matmul_precision() -> str:
@@ -179,3 +209,10 @@ def kernel_tolerance(float64: bool = False) -> float:
     if float64:
         return 1e-10
     return 2e-2 if _process["precision"] == "medium" else 1e-4
+
+
+def unit_of_rounding(float64: bool = False) -> float:
+    """By what share of itself a number may be rounded in the kernels, and as the precision of products has it."""
+    if float64:
+        return 2.0**-53
+    return 2.0**-9 if _process["precision"] == "medium" else 2.0**-24

@@ -274,7 +274,7 @@ def read_json(who: str, path: Path, remedy: str) -> dict[str, Any]:
 
 def _parse_object(who: str, path: Path, text: bytes | str) -> dict[str, Any]:
     try:
-        value = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))  # without a byte order mark
     except ValueError as error:  # bad UTF-8 or bad JSON
         raise ValueError(
             f"{who}: {path} must be JSON, and is truncated or corrupt ({error}); use another copy"

@@ -26,7 +26,7 @@ def check_gradients(options: argparse.Namespace) -> int:
     """tinygpt gradcheck"""
     names = options.ops or ([] if options.model else sorted(every_op()))
     checked = [find_op(name) for name in names]
-    findings = []
+    findings: list[checks.Finding] = []
     for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
         findings += checks.check_op(op, samples, torch=options.against == "torch")
     if options.model:

@@ -6,20 +6,27 @@ The weights of a model folder: one safetensors file, or several that an index li
 
 A shard is a file beside its index, under a plain name: an index from elsewhere cannot name a file of another folder.
 
+Where a model uses one array under two names, safetensors' `save_model` stores it once, and its metadata says
+{"the other name": "the name that is stored"}; such a tensor is read under both names.
+
 Source: https://huggingface.co/docs/safetensors, https://huggingface.co/docs/transformers/big_models
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 
 from tinygpt.serialization import read_json, read_tensors
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = ("F16", "BF16", "F32", "F64")
+_OTHER_FORMS = {"pytorch_model*.bin*": "pickled", "*.pt": "pickled", "*.ckpt*": "pickled", "*.h5": "of TensorFlow",
+                "*.msgpack": "of Flax", "*.gguf": "of llama.cpp"}  # fmt: skip
 
 
 def read_weights(who: str, directory: Path, remedy: str, ignore: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -58,10 +65,11 @@ def read_weights(who: str, directory: Path, remedy: str, ignore: tuple[str, ...]
     """
     if (directory / WHOLE).exists():
         tensors = read_tensors(who, directory / WHOLE, remedy, _DTYPES, ignore)
+        tensors |= _aliases(directory / WHOLE, tensors)
     elif (directory / INDEX).exists():
         tensors = _read_shards(who, directory, ignore)
     else:
-        _refuse_pickled(who, directory)
+        _refuse_other_forms(who, directory)
         tensors = read_tensors(who, directory / WHOLE, remedy)  # says what is missing
     return {name: _as_float32(who, array, f"{name} in {directory}") for name, array in tensors.items()}
 
@@ -88,13 +96,29 @@ def _read_shards(who: str, directory: Path, ignore: tuple[str, ...]) -> dict[str
     return tensors
 
 
-def _refuse_pickled(who: str, directory: Path) -> None:
+def _aliases(path: Path, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors that are stored under another name, by the name that they have in the model."""
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    return {name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors}
+
+
+def _refuse_other_forms(who: str, directory: Path) -> None:
     """Name the remedy if the weights are there in a form that we do not read."""
-    if (directory / "pytorch_model.bin").exists():
+    variants = sorted([*directory.glob("model.*.safetensors"), *directory.glob("model.safetensors.index.*.json")])
+    if variants:
+        remedy = "rename it" if variants[0].suffix == ".safetensors" else "save the model again without variant="
         raise ValueError(
-            f"{who}: {directory} must hold model.safetensors, got pytorch_model.bin, which is pickled and never"
-            " opened; save the model again with transformers, which writes safetensors"
+            f"{who}: {directory} must hold {WHOLE}, got {variants[0].name}, a variant that is never read by itself;"
+            f" {remedy}"
         )
+    for pattern, form in _OTHER_FORMS.items():
+        found = sorted(directory.glob(pattern))
+        if found:
+            raise ValueError(
+                f"{who}: {directory} must hold {WHOLE}, got {found[0].name}, which is {form} and never opened; save the"
+                " model again with transformers, which writes safetensors"
+            )
 
 
 def _as_float32(who: str, array: np.ndarray, shown: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tinygpt import implementation
 from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer.pattern import Pattern
 
 BYTES = [bytes([byte]) for byte in range(256)]
 # tiktoken 0.14, tiktoken_ext/openai_public.py
@@ -76,3 +77,40 @@ def test_the_pattern_is_part_of_the_fingerprint():
     prints = [plain.fingerprint, with_pattern(CL100K).fingerprint, with_pattern(r"(?s).").fingerprint]
     assert len(set(prints)) == 3
     assert Tokenizer(BYTES, [], {}).fingerprint.startswith("deb104419f02865e")
+
+
+# Unicode 16, whichever version the installed `regex` knows
+
+O200K = (  # tiktoken 0.14, tiktoken_ext/openai_public.py
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+ALL = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
+
+
+@pytest.mark.parametrize("chosen", [ALL[::97], pytest.param(ALL, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("pattern", [CL100K, O200K, r"\w+|\W+", r"([\p{S}\p{Mn}])|[\s\S]"])
+def test_every_character_is_cut_as_tiktoken_cuts_it(pattern, chosen):
+    """Each one before ":A" and after "a": a token for ":A" shows whether the piece ends between."""
+    tiktoken = pytest.importorskip("tiktoken")
+    ranks = {token: id for id, token in enumerate([*BYTES, b":A", b"a\xf0", b"a\xe0", b"a\xea"])}
+    theirs = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    merges = [(b":", b"A"), *[(b"a", bytes([byte])) for byte in b"\xf0\xe0\xea"]]
+    ours = Tokenizer({id: token for token, id in ranks.items()}, merges, {}, pattern)
+    for start in range(0, len(chosen), 1 << 15):
+        text = "\n".join(f"a{character}:A 1{character}" for character in chosen[start : start + (1 << 15)])
+        assert ours.encode(text) == theirs.encode(text)
+
+
+@pytest.mark.parametrize("category", ["Ll", "Mn", "Nd", "So", "Cn"])
+def test_every_character_has_the_category_that_hugging_faces_tokenizers_give_it(category):
+    tokenizers = pytest.importorskip("tokenizers")
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(rf"\p{{{category}}}+"), "isolated")
+    pieces = [piece for piece, _ in split.pre_tokenize_str("".join(ALL))]
+    assert Pattern(rf"\p{{{category}}}+|\P{{{category}}}+").split("".join(ALL)) == pieces
+
+
+def test_a_character_that_the_pattern_names_is_found_though_it_came_later():
+    assert Pattern("[\u0870-\u08ff]+|[a-z]+").split("a\u088fb\u0890") == ["a", "\u088f", "b", "\u0890"]
+    assert Pattern("[^\\x00-\\x7f]+|[a-z]+").split("a\u088f\u0870b") == ["a", "\u088f\u0870", "b"]

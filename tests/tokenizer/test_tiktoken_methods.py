@@ -68,6 +68,8 @@ def test_a_batch_is_no_text(name):
         getattr(TRAINED, name)(["the", 5])
     with pytest.raises(ValueError, match="num_threads must be at least 1, got 0"):
         getattr(TRAINED, name)(["the"], num_threads=0)
+    with pytest.raises(ValueError, match=r"num_threads must be at most \d+, got 1000000"):
+        getattr(TRAINED, name)(["the"], num_threads=1_000_000)
     assert getattr(TRAINED, name)([]) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -111,6 +112,33 @@ def test_whole_pieces_are_the_same_there(tokenizers, tmp_path):
 # From the library to us
 
 
+FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+CONTENTS = ["<a>", "<a><b>", "b>", "hen", "> <", "x y", "_y", "zé"]
+AROUND = [*CONTENTS, " ", "  ", "\n", "\u3000", "\x1c", "a", "the", "_", "1"]
+
+
+@given(
+    flags=st.lists(st.tuples(*[st.booleans()] * 4), min_size=len(CONTENTS), max_size=len(CONTENTS)),
+    chosen=st.sets(st.integers(0, len(CONTENTS) - 1), min_size=1),
+    text=st.lists(st.sampled_from(AROUND), max_size=12).map("".join),
+)
+def test_added_tokens_are_looked_for_as_the_library_does(tokenizers, tmp_path_factory, flags, chosen, text):
+    path = tmp_path_factory.mktemp("flags") / "tokenizer.json"
+    TRAINED.to_tokenizer_json(path)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    for number in sorted(chosen):
+        own = dict(zip(FLAGS, flags[number], strict=True))
+        theirs.add_tokens([tokenizers.AddedToken(CONTENTS[number], special=number % 2 == 0, **own)])
+    theirs.save(str(path))
+    ours = Tokenizer.from_tokenizer_json(path)
+    expected = theirs.encode(text, add_special_tokens=False).ids
+    assert ours.encode(text, allowed_special="all") == expected
+    again = copy.deepcopy(ours)
+    assert (again.fingerprint, again.encode(text, allowed_special="all")) == (ours.fingerprint, expected)
+    ours.save_pretrained(path.parent / "ours")
+    assert Tokenizer.from_pretrained(path.parent / "ours").encode(text, allowed_special="all") == expected
+
+
 @pytest.fixture(params=["strings", "pairs"])
 def trained_there(request, tokenizers, texts, tmp_path) -> tuple[Path, object]:
     """A tokenizer that the library trained and wrote, its merges in either form."""
@@ -187,10 +215,28 @@ def test_saving_leaves_no_file_that_says_otherwise(tmp_path):
         assert (tmp_path / "tokenizer.json").exists() == (tokenizer is ours)
 
 
-def test_the_pair_counts_before_the_single_file(tmp_path):
+def test_the_single_file_beside_the_pair_must_say_the_same(tmp_path):
+    """transformers reads the single file, its older slow classes the pair."""
     TRAINED.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    TRAINED.to_tokenizer_json(tmp_path / "tokenizer.json")
     assert Tokenizer.from_pretrained(tmp_path).fingerprint == TRAINED.fingerprint
+    other = Tokenizer.train(TEXT, 289, special_tokens=("<|user|>", END), progress=False)
+    fewer = Tokenizer(TRAINED.vocab, TRAINED.merges[:-1], TRAINED.special_tokens)
+    for tokenizer, message in (
+        (other, "contradicts"),
+        (fewer, "must be of the same tokenizer as vocab.json and merges.txt beside it"),
+        (with_(TRAINED, CL100K), "with another split pattern"),
+        (
+            with_(TRAINED, None, whole_pieces=True),
+            "must split as GPT-2 does where vocab.json and merges.txt",
+        ),
+    ):
+        tokenizer.to_tokenizer_json(tmp_path / "tokenizer.json")
+        with pytest.raises(ValueError, match=message):
+            Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="the pre_tokenizer must be"):
+        Tokenizer.from_pretrained(tmp_path)
 
 
 # What is not supported
@@ -222,7 +268,7 @@ def test_the_pair_counts_before_the_single_file(tmp_path):
         ("added_tokens.0", 5, "added_tokens must hold .*, got 5"),
         ("added_tokens.0.id", "5", "added_tokens must hold"),
         ("added_tokens.0.id", 5, "the added token '<.user.>' with id 5 contradicts another entry"),
-        ("added_tokens.0.lstrip", True, "lstrip of the added token '<.user.>' must be false, got true"),
+        ("added_tokens.0.lstrip", "yes", "lstrip of the added token '<.user.>' must be true or false, got 'yes'"),
         ("added_tokens.0.content", "he", "'he' is an ordinary token; it cannot be one of added_tokens as well"),
     ],
 )  # fmt: skip

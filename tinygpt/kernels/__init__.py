@@ -22,30 +22,41 @@ What to know before changing anything here
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is
 # awake between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000000")
 
-import numba
 import numpy as np
 
 from tinygpt import runtime
-from tinygpt.compiler import Compiler
+from tinygpt.compiler import Compiler, numba
+from tinygpt.kernels import processor
+from tinygpt.launch import launcher
 
 # Loops start in microseconds on OpenMP, in a tenth of a millisecond on Numba's own layer.
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
-compiler = Compiler("kernels", sorted(Path(__file__).parent.glob("*.py")))
+compiler = Compiler(
+    "kernels",
+    [Path(__file__).parent],
+    facts=processor.facts(),
+    notice="compiling kernels as they are needed, once: half a minute for a training step",
+)
+Function = TypeVar("Function", bound=Callable)
 ZERO, ALONG_K, ACROSS = np.int64(0), np.bool_(True), np.bool_(False)
 
-kernel, parallel, inlined = compiler.float_kernel, compiler.parallel_kernel, compiler.inlined
+kernel, inlined = compiler.float_kernel, compiler.inlined
+
+
+def parallel(function: Function) -> Function:
+    """Compile a function whose `prange` loops are shared among threads; see `launch.py` for when it may be called."""
+    return launcher(compiler.parallel_kernel(function))
 
 
 def threads(most: int | None = None) -> int:
@@ -54,16 +65,10 @@ def threads(most: int | None = None) -> int:
 
     Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
     """
-    _announce_once()
     count = most or min(runtime.num_threads(), numba.config.NUMBA_NUM_THREADS)
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
     return count
-
-
-@functools.cache
-def _announce_once() -> None:
-    compiler.announce("kernels", "compiling kernels as they are needed, once: half a minute for a training step")
 
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:

@@ -9,8 +9,9 @@ One token more for each sequence of a batch, a layer at a time: the twin of `lay
     head: logits = ln_f(x) @ wte^T            each thread computes its share of the vocabulary
 
 What takes time is reading the weights, once for all sequences, and memory is fast only from front to back. So each
-product is cut along its inputs into H parts, as many as there are heads: a part is some rows of the (I, O) weight, one
-after the other in memory. It gives a partial sum of all outputs,
+product is cut along its inputs into H parts, as many as there are heads: a part is some rows of the weight, one after
+the other in memory. C inputs are D for each part; the I of the hidden layer need not be a multiple of H. A part gives a
+partial sum of all outputs,
 
     partial[part, o] = sum over its rows i of x[i] w[i, o]
 
@@ -39,11 +40,12 @@ from tinygpt.kernels.vectors import widened
 _NEAR = 4096  # numbers of output that stay in the nearest cache while rows of a weight pass by
 
 
-def scratch(B: int, C: int, heads: int, positions: int) -> tuple[np.ndarray, ...]:
+def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.ndarray, ...]:
     """Memory for `layer_step`: one for all layers and tokens of a batch of B sequences."""
-    workers, D = threads(), C // heads
-    own = [(workers, B, C), (workers, B, C), (workers, B, 4 * D), (workers, positions)]
-    parts = [(heads, B, 3 * C), (heads, B, C), (heads, B, 4 * C)]
+    workers = threads()
+    widest = max(3 * C // heads, -(-inner // heads))  # a head's q, k and v, or the largest part of the hidden layer
+    own = [(workers, B, C), (workers, B, C), (workers, B, widest), (workers, positions)]
+    parts = [(heads, B, 3 * C), (heads, B, C), (heads, B, inner)]
     return tuple(buffers.empty(shape, np.float32) for shape in own + parts)
 
 
@@ -65,7 +67,7 @@ def head_step(x, norm, table, eps):
 def _layer(x, ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj, cache, sequences, lengths, eps, workers, memory):
     keys, values = cache
     state, normed, own, scores, qkv, added, hidden = memory
-    B, H, D = len(x), keys.shape[1], keys.shape[2]
+    B, H, D, inner = len(x), keys.shape[1], keys.shape[2], hidden.shape[2]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         _normalize(x, ln_1, eps, normed[worker])
@@ -90,12 +92,13 @@ def _layer(x, ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj, cache, sequence
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         for part in range(worker * H // workers, (worker + 1) * H // workers):
+            first, last = part * inner // H, (part + 1) * inner // H
             for b in range(B):
-                row = own[worker, b]
-                _add_up(hidden, b, part * 4 * D, c_fc, row)  # (4)
+                row = own[worker, b, : last - first]
+                _add_up(hidden, b, first, c_fc, row)  # (4)
                 for c in range(len(row)):
                     row[c] = row[c] * gate(row[c])  # (4)
-            _multiply_rows(own[worker], ZERO, 4 * D, mlp_c_proj[0], part * 4 * D, added[part])  # (5)
+            _multiply_rows(own[worker], ZERO, last - first, mlp_c_proj[0], first, added[part])  # (5)
     _add(state[0], added, mlp_c_proj, x)  # (5)
 
 

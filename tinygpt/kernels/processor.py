@@ -78,3 +78,8 @@ else:
 PAIRS = Format(rows=8, vectors=3, block=16, lines=8, unit=1)
 AMX = Format(rows=32, vectors=2, block=32, lines=16, unit=2)
 COLUMNS = FLOAT32.vectors * LANES
+
+
+def facts() -> tuple:
+    """What the code of kernels depends on besides its text: the same processor may give AMX to some processes only."""
+    return LANES, FUSED, TILES, BFLOAT16, FLOAT32, PAIRS, AMX

@@ -269,6 +269,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     >>> concatenate([Tensor([1.0]), Tensor([2.0, 3.0])])
     Tensor([1., 2., 3.], dtype=float32)
     """
+    _check_list("concatenate", tensors)
     if not len(tensors):
         raise ValueError("concatenate: needs at least one tensor, got none")
     return apply(CONCATENATE, *operands(*tensors), axis=axis)
@@ -283,7 +284,14 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     >>> stack([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])]).shape
     (2, 2)
     """
+    _check_list("stack", tensors)
     return concatenate([expand_dims(tensor, axis) for tensor in operands(*tensors)], axis)
+
+
+def _check_list(who: str, tensors: Any) -> None:
+    if isinstance(tensors, (Tensor, str)):
+        got = f"one of shape {tensors.shape}" if isinstance(tensors, Tensor) else repr(tensors)
+        raise TypeError(f"{who}: needs a list of tensors, got {got}; write {who}([a, b])")
 
 
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:

@@ -21,8 +21,10 @@ import numpy as np
 
 from tinygpt import runtime
 from tinygpt.autograd import Tensor, apply, no_grad
-from tinygpt.gradient_check import numeric_gradient
+from tinygpt.contract import Contract, watch
+from tinygpt.gradient_check import loss_magnitude, numeric_gradient
 from tinygpt.graph import Op
+from tinygpt.scope import Block
 from tinygpt.study import torch_twins
 from tinygpt.study.samples import Sample
 
@@ -106,27 +108,31 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
             problem = f"{type(error).__name__}: {error}".split("\n")[0]
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)
             break
-        for index, (error, place, step) in enumerate(results):
-            if index not in found or error > found[index].error:
+        for index, (gap, place, step) in enumerate(results):
+            if index not in found or gap > found[index].error:
                 where = f"sample {number}, {place}"
-                found[index] = Finding(op.name, names[index], implementation, error, where, step)
+                found[index] = Finding(op.name, names[index], implementation, gap, where, step)
     yield from (found[index] for index in sorted(found))
 
 
 def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     arrays = [np.array(array, np.float64) for array in sample.arrays]
     with runtime.implementation("numpy"):
-        gradients, weights = _gradients(op, arrays, sample.attrs)
+        with Block(watch, Contract(ValueError)):
+            gradients, weights = _gradients(op, arrays, sample.attrs)
+
+        def output() -> np.ndarray:
+            with no_grad():
+                return apply(op, *(Tensor(array) for array in arrays), **sample.attrs).data
 
         def loss() -> float:
-            with no_grad():
-                out = apply(op, *(Tensor(array) for array in arrays), **sample.attrs)
-            return float(np.sum(out.data * weights))
+            return float(np.sum(output() * weights))
 
+        floor = 1e-3 * loss_magnitude(output(), weights)
         results = []
         for array, gradient in zip(arrays, gradients, strict=True):
             numeric = numeric_gradient(loss, array, _STEP)
-            error, place = _farthest(gradient, numeric, floor=1e-3 * max(1.0, abs(loss())))
+            error, place = _farthest(gradient, numeric, floor)
             results.append((error, place, best_step(loss, array, gradient)))
     return results
 
@@ -136,7 +142,7 @@ def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tupl
         exact, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     precision = runtime.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
     with precision, runtime.implementation("kernels"):
-        arrays = [np.float32(array) for array in sample.arrays]
+        arrays = [np.asarray(array, np.float32) for array in sample.arrays]
         ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
     return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 
@@ -164,7 +170,7 @@ def _farthest(gradient: np.ndarray, expected: np.ndarray, floor: float) -> tuple
     gap = np.where(np.isnan(gap), np.inf, gap)
     if not gap.size:
         return 0.0, "no elements"
-    scale = max(np.max(np.abs(expected)), np.max(np.abs(gradient)), floor)
+    scale = max(np.max(np.abs(expected)), np.max(np.abs(gradient)), floor) or 1.0  # all are 0: no error, of any scale
     index = np.unravel_index(np.argmax(gap), gap.shape)
     place = "index " + str(tuple(map(int, index)))
     return (float(gap[index] / scale) if np.isfinite(scale) else np.inf), place

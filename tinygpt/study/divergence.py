@@ -66,7 +66,7 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
     implementation = runtime.implementation("kernels" if side in ("kernels", "bfloat16") else "numpy")
     with precision, implementation, _recording(ours) as results:
         ours.loss(tokens, targets).backward()
-        results += [Result(name, "gradient", [p.grad]) for name, p in ours.named_parameters()]
+        results += [Result(name, "gradient", [np.asarray(p.grad)]) for name, p in ours.named_parameters()]
     return results
 
 
@@ -127,11 +127,11 @@ def _recording(model: GPT) -> Iterator[list[Result]]:
         where = f"{inside[-1]}: {op.name}" if inside and inside[-1] else op.name
         return _recorded(rule_of(op, arrays, attrs), where, results)
 
-    nn.Module.__call__, autograd.rule_of = named_call, recorded
+    nn.Module.__call__, autograd.rule_of = named_call, recorded  # type: ignore[method-assign,assignment]
     try:
         yield results
     finally:
-        nn.Module.__call__, autograd.rule_of = call, original
+        nn.Module.__call__, autograd.rule_of = call, original  # type: ignore[method-assign]
 
 
 def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,8 @@ def worked_example(op: Op, sample: Sample | None = None) -> Iterator[str]:
     names = list(inspect.signature(op.forward).parameters)
     given = "\n".join(_shown(name, array) for name, array in zip(names, arrays, strict=False))
     yield f"an example: {op.name} of\n{given}" + "".join(f"\n    {k} = {v!r}" for k, v in sample.attrs.items())
-    out, saved = None, None
+    out: Any = None
+    saved: Any = None
 
     def forward() -> None:
         nonlocal out, saved

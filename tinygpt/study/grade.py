@@ -82,7 +82,7 @@ def _grade_operation(name: str, backward: Any, result: dict[str, Any]) -> None:
         "float32": _yes(all(np.asarray(gradient).dtype == np.float32 for gradient in gradients)),
         "shapes": _yes(all(np.shape(g) == a.shape for g, a in zip(gradients, arrays, strict=True))),
         "inputs unchanged": _yes(all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
-                                 and np.all(dout == 1)),
+                                 and bool(np.all(dout == 1))),
     }  # fmt: skip
     if right.kernel is not None:
         result["fast"] = round(100 * _seconds(right, name) / _seconds(op, name), 1)
@@ -112,12 +112,12 @@ def _grade_adamw(name: str, function: Any, result: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
     ours = [rng.standard_normal((4, 3)), np.zeros((4, 3)), np.zeros((4, 3))]
     theirs = [array.copy() for array in ours]
-    options = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    options: dict[str, Any] = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
     untouched = True
     for step in range(1, 6):
         gradient = rng.standard_normal((4, 3))
         given = gradient.copy()
-        adamw_update(ours[0], gradient, *ours[1:], step, **options)
+        adamw_update(ours[0], gradient, ours[1], ours[2], step, **options)
         function(theirs[0], given, *theirs[1:], step, **options)
         untouched &= bool(np.array_equal(given, gradient))
     for part, mine, other in zip(("parameter", "m", "v"), ours, theirs, strict=True):

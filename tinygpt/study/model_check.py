@@ -36,7 +36,7 @@ def check_model(config: GPTConfig = CONFIG, seed: int = 5) -> list[Finding]:
 
         findings = []
         for name, parameter in model.named_parameters():
-            errors = errors_by_step(loss, parameter.data, parameter.grad)
+            errors = errors_by_step(loss, parameter.data, np.asarray(parameter.grad))
             findings.append(
                 Finding("GPT", name, "reference", min(errors), "along a direction", STEPS[int(np.argmin(errors))])
             )

@@ -99,9 +99,9 @@ def source_with(bug: Bug) -> str:
 
 
 def _without_docstring(source: str) -> str:
-    body = ast.parse(source).body[0]
-    if ast.get_docstring(body) is None:
+    function = ast.parse(source).body[0]
+    if not isinstance(function, ast.FunctionDef) or ast.get_docstring(function) is None:
         return source
-    first = body.body[0]
+    first: Any = function.body[0]
     lines = source.splitlines(keepends=True)
     return "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])

@@ -74,4 +74,5 @@ def _sweep(op: Op, sample: Sample) -> list[list[float]]:
             with no_grad():
                 return float(np.sum(apply(op, *(Tensor(array) for array in arrays), **sample.attrs).data * weights))
 
-        return [errors_by_step(loss, array, tensor.grad) for array, tensor in zip(arrays, tensors, strict=True)]
+        pairs = zip(arrays, tensors, strict=True)
+        return [errors_by_step(loss, array, np.asarray(tensor.grad)) for array, tensor in pairs]

@@ -35,7 +35,7 @@ def grade_all(paths: Sequence[Path], seconds: float = 60) -> list[dict[str, Any]
 
 
 def _grade(file: Path, seconds: float) -> dict[str, Any]:
-    empty = {"file": str(file), "exercise": "", "right": {}, "general": {}, "fast": None}
+    empty: dict[str, Any] = {"file": str(file), "exercise": "", "right": {}, "general": {}, "fast": None}
     command = [sys.executable, "-m", "tinygpt.study.grade", str(file)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)

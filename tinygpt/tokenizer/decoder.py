@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set, Sized
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -41,9 +41,16 @@ class Decoder:
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of ids; raises what `Tokenizer.decode_bytes` says."""
-        if isinstance(ids, np.ndarray) and ids.ndim != 1:
-            raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
-        if not hasattr(ids, "__len__"):
+        if isinstance(ids, np.ndarray):
+            if ids.ndim != 1:
+                raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
+            if ids.dtype.kind not in "iu" and ids.size:
+                raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {ids.dtype}")
+        elif isinstance(ids, (str, bytes, bytearray, Mapping, Set)):
+            remedy = "; it is text already" if isinstance(ids, (str, bytes, bytearray)) else ", which has no order"
+            got = type(ids).__name__
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}{remedy}")
+        if not isinstance(ids, Sized):
             ids = self._listed(ids)
         if self.n_vocab > _TABLE or (len(ids) < _WORTH_A_CALL and not must_check()):
             return self.decode_by_reference(ids)

@@ -99,7 +99,9 @@ def _lines(text: str, tokenizer: Tokenizer) -> Iterator[str]:
     ids = {token: id for id, token in tokenizer.vocab.items()}
     merges = {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(tokenizer.merges)}
     found: list[tuple[bytes, list[int]]] = []
-    for number, part in enumerate(split_off(without_surrogates(text), tokenizer.special_tokens)):
+    for number, part in enumerate(
+        split_off(without_surrogates(text), tokenizer.special_tokens, tokenizer.special_flags)
+    ):
         if number % 2:
             found.append((part.encode("utf-8"), [tokenizer.special_tokens[part]]))
             continue

@@ -34,7 +34,7 @@ from tinygpt.owner_file import (
     remove_owner_file,
 )
 from tinygpt.tokenizer.published import PUBLISHED, PublishedFile
-from tinygpt.user_cache import cache_folder
+from tinygpt.user_cache import cache_folder, make_folder
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
@@ -85,7 +85,7 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     folder = cache_folder("tokenizers") / name
     if all(_is_whole(folder / file_name, published) for file_name, published in PUBLISHED[name].items()):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _alone_in(folder, progress):
         for file_name, published in PUBLISHED[name].items():
             path = folder / file_name

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinygpt.durable import one_writer
 from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
+from tinygpt.tokenizer.added_tokens import check_config, read_added_tokens
+from tinygpt.tokenizer.special_tokens import Flags
 from tinygpt.tokenizer.tokenizer_config import save_config
 
 if TYPE_CHECKING:
@@ -20,9 +22,14 @@ class FileMethods:
 
     vocab: Mapping[int, bytes]
     merges: Sequence[tuple[bytes, bytes]]
-    special_tokens: Mapping[str, int]
+    special_tokens: dict[str, int]
     pattern: str | None
     whole_pieces: bool
+    special_flags: Mapping[str, Flags]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *parts: Any, **options: Any) -> None: ...
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """
@@ -41,13 +48,13 @@ class FileMethods:
         pair, single = ("vocab.json", "merges.txt"), "tokenizer.json"
         with one_writer(folder):
             if self.pattern is None and not self.whole_pieces:
-                formats.save(folder, self.vocab, self.merges, self.special_tokens)
+                formats.save(folder, self.vocab, self.merges, self.special_tokens, self.special_flags)
                 outdated: tuple[str, ...] = (single,)
             else:
                 self.to_tokenizer_json(folder / single)
-                save_config(folder, self.special_tokens, "PreTrainedTokenizerFast")
+                save_config(folder, self.special_tokens, "PreTrainedTokenizerFast", self.special_flags)
                 outdated = (*pair, "encoder.json", "vocab.bpe")
-            for name in outdated:
+            for name in (*outdated, "added_tokens.json", "special_tokens_map.json"):
                 (folder / name).unlink(missing_ok=True)
 
     @classmethod
@@ -56,9 +63,10 @@ class FileMethods:
         Read a tokenizer from a folder with the files of GPT-2 in either form, or with a `tokenizer.json`.
 
         ``"gpt2"`` without such a folder is the one that ``tinygpt tokenizer fetch gpt2`` has put in the user's cache.
-        The first that is there counts: `vocab.json` and `merges.txt`; OpenAI's `encoder.json` and `vocab.bpe`;
-        `tokenizer.json`. In the first two, special are the tokens that `tokenizer_config.json` lists, or else the
-        entries that are not bytes and that no merge makes.
+        That is `vocab.json` and `merges.txt`, OpenAI's `encoder.json` and `vocab.bpe`, or `tokenizer.json`; where the
+        last is beside one of the others, it must say the same. Special are the tokens that these files and
+        `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json` name. In the first two forms, where
+        nothing lists all of them, so are the entries that are not bytes and that no merge makes.
 
         Raises
         ------
@@ -74,10 +82,7 @@ class FileMethods:
         ...     Tokenizer.from_pretrained(directory).encode("then")
         [257, 77]
         """
-        folder = published.resolve(directory)
-        if (folder / "tokenizer.json").exists() and not formats.is_there(folder):
-            return cls.from_tokenizer_json(folder / "tokenizer.json")
-        return cls(*formats.load(folder))
+        return cls(*_contents(published.resolve(directory)))
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
@@ -113,7 +118,8 @@ class FileMethods:
         ValueError
             If a special token reads like an ordinary one in the file, or the pattern cannot be written in its dialect.
         """
-        tokenizer_json.save(path, self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces)
+        tokenizer_json.save(path, self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces,
+                            self.special_flags)  # fmt: skip
 
     @classmethod
     def from_tiktoken(
@@ -165,3 +171,23 @@ class FileMethods:
             If tiktoken would merge otherwise: it goes by the ids alone.
         """
         rank_files.save(path, self.vocab, self.merges, self.whole_pieces)
+
+
+def _contents(folder: Path) -> formats.Contents:
+    """What the files of a folder say together."""
+    single, pair = folder / "tokenizer.json", formats.is_there(folder)
+    if not single.exists():
+        check_config(folder, pair=pair, pattern=False)
+        return formats.load(folder)
+    contents = tokenizer_json.load(single)
+    check_config(folder, pair=False, pattern=contents.pattern is not None)
+    if not pair:
+        ids = formats.written_ids(contents.vocab, contents.special_tokens)
+        added = read_added_tokens(folder, ids, formats.with_flags(contents))
+        return contents._replace(special_tokens=added.ids, special_flags=added.flags)
+    if contents.pattern is not None or contents.whole_pieces:
+        raise ValueError(
+            f"{single}: must split as GPT-2 does where vocab.json and merges.txt are beside it, and does not; "
+            "transformers reads it before them: remove what is outdated"
+        )
+    return formats.load(folder, contents)

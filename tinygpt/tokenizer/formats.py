@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygpt.durable import atomic_write
+from tinygpt.tokenizer.added_tokens import CONFIG_NAME, read_added_tokens
 from tinygpt.tokenizer.reading import read_json, read_text
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS
-from tinygpt.tokenizer.tokenizer_config import CONFIG_NAME, read_special_tokens, save_config
+from tinygpt.tokenizer.special_tokens import Flags
+from tinygpt.tokenizer.tokenizer_config import save_config
 
 _FILE_NAMES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
@@ -44,6 +46,7 @@ class Contents(NamedTuple):
     special_tokens: dict[str, int]
     pattern: str | None = None
     whole_pieces: bool = False
+    special_flags: Mapping[str, Flags] | None = None
 
 
 def written(token: bytes) -> str:
@@ -63,6 +66,7 @@ def save(
     vocab: Mapping[int, bytes],
     merges: Sequence[tuple[bytes, bytes]],
     special_tokens: Mapping[str, int],
+    special_flags: Mapping[str, Flags] | None = None,
 ) -> None:
     """
     Write `vocab.json`, `merges.txt` and `tokenizer_config.json`; the same tokenizer gives the same bytes.
@@ -71,7 +75,7 @@ def save(
     ----------
     directory : path
         Created if it does not exist. Files of these names in it are replaced, one by one.
-    vocab, merges, special_tokens
+    vocab, merges, special_tokens, special_flags
         As `Tokenizer` takes them.
 
     Raises
@@ -85,7 +89,7 @@ def save(
     atomic_write(folder / "vocab.json", json.dumps(in_order, ensure_ascii=False, indent=0) + "\n")
     lines = [f"{written(left)} {written(right)}\n" for left, right in merges]
     atomic_write(folder / "merges.txt", "#version: 0.2\n" + "".join(lines))
-    save_config(folder, special_tokens, "GPT2Tokenizer")
+    save_config(folder, special_tokens, "GPT2Tokenizer", special_flags)
 
 
 def written_ids(vocab: Mapping[int, bytes], special_tokens: Mapping[str, int]) -> dict[str, int]:
@@ -100,12 +104,18 @@ def written_ids(vocab: Mapping[int, bytes], special_tokens: Mapping[str, int]) -
     return dict(sorted((ids | dict(special_tokens)).items(), key=lambda entry: entry[1]))
 
 
-def load(directory: str | os.PathLike[str]) -> Contents:
+def load(directory: str | os.PathLike[str], beside: Contents | None = None) -> Contents:
     """
     Read a tokenizer from `vocab.json` and `merges.txt`, or from OpenAI's `encoder.json` and `vocab.bpe`.
 
-    Special are the tokens that `added_tokens_decoder` of `tokenizer_config.json` lists. Where there is no such list,
-    they are the entries that are not bytes and that no merge makes.
+    Special are the tokens that the files which `added_tokens.py` names list. Where none of them lists all, the entries
+    that are not bytes and that no merge makes are special, too.
+
+    Parameters
+    ----------
+    directory : path
+    beside : Contents, optional
+        What the folder's `tokenizer.json` says; it must say the same.
 
     Raises
     ------
@@ -120,9 +130,9 @@ def load(directory: str | os.PathLike[str]) -> Contents:
     ids = read_json(vocab_path)
     check_ids(vocab_path, ids)
     merges = _read_merges(merges_path, ids)
-    listed = read_special_tokens(folder / CONFIG_NAME, ids)
+    added = read_added_tokens(folder, ids, None if beside is None else with_flags(beside))
     ordinary = {*BYTE_CHARACTERS.values(), *chain.from_iterable(merges), *map("".join, merges)}
-    special_tokens = dict(listed or {})
+    special_tokens = dict(added.ids)
     if both := ordinary & special_tokens.keys():
         raise ValueError(f"{folder / CONFIG_NAME}: {min(both)!r} is an ordinary token; it cannot be special as well")
     for token in sorted(ids.keys() - ordinary - special_tokens.keys(), key=ids.__getitem__):
@@ -132,7 +142,7 @@ def load(directory: str | os.PathLike[str]) -> Contents:
                 f"{merges_path}: must make {token!r}, id {id} in {vocab_path.name}, and does not; the file is cut off "
                 f"or of another vocabulary: copy it again, or list the token in {CONFIG_NAME} if it is special"
             )
-        if listed is None:
+        if not added.complete:
             special_tokens[token] = id
         elif not _is_plain(token):
             raise ValueError(
@@ -141,7 +151,19 @@ def load(directory: str | os.PathLike[str]) -> Contents:
     tokens = [token for token in ids if token not in special_tokens]
     in_bytes = dict(zip(tokens, _all_bytes(tokens), strict=True))
     vocab = {ids[token]: value for token, value in in_bytes.items()}
-    return Contents(vocab, [(in_bytes[left], in_bytes[right]) for left, right in merges], special_tokens)
+    pairs = [(in_bytes[left], in_bytes[right]) for left, right in merges]
+    if beside is not None and (beside.vocab != vocab or beside.merges != pairs):
+        raise ValueError(
+            f"{folder / 'tokenizer.json'}: must be of the same tokenizer as {vocab_path.name} and {merges_path.name} "
+            "beside it, and is not; transformers reads it before them: remove what is outdated"
+        )
+    return Contents(vocab, pairs, special_tokens, special_flags=added.flags)
+
+
+def with_flags(contents: Contents) -> dict[str, tuple[int, Flags]]:
+    """The special tokens of a `tokenizer.json`, as `read_added_tokens` takes them."""
+    flags = contents.special_flags or {}
+    return {text: (id, flags.get(text, Flags())) for text, id in contents.special_tokens.items()}
 
 
 def is_there(folder: Path) -> bool:

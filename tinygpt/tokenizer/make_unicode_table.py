@@ -1,5 +1,5 @@
 """
-Make `unicode_table.py`: which characters are letters, numbers and white space in Unicode 16.
+Make `unicode_table.py`: which characters are letters, numbers and white space in Unicode 16, and which are none yet.
 
 GPT-2's split pattern speaks of letters and numbers, and every Unicode version adds some. Token ids must not depend on
 which version an installed package happens to know, so the project carries its own table. It is made once, by hand:
@@ -21,10 +21,11 @@ CODE_POINTS = 0x110000
 CONTROLS_THAT_ARE_SPACE = "\t\n\v\f\r\x85"  # the members of White_Space that are not of category Z (PropList.txt)
 
 HEADER = '''"""
-The letters, numbers and white space of Unicode {version}, as ranges of code points in hexadecimal.
+The letters, numbers and white space of Unicode {version}, as ranges of code points in hexadecimal, and what it leaves
+unassigned.
 
-Made by make_unicode_table.py: do not edit. Source: the Unicode Character Database, general categories L and N, and the
-property White_Space. This is the version that tiktoken 0.14 and Hugging Face tokenizers 0.23 know.
+Made by make_unicode_table.py: do not edit. Source: the Unicode Character Database, general categories L, N and Cn, and
+the property White_Space. This is the version that tiktoken 0.14 and Hugging Face tokenizers 0.23 know.
 """
 
 UNICODE_VERSION = "{version}"
@@ -64,6 +65,7 @@ def table_source(category: Callable[[str], str], version: str) -> str:
         "LETTERS": ranges(lambda code: category(chr(code))[0] == "L"),
         "NUMBERS": ranges(lambda code: category(chr(code))[0] == "N"),
         "SPACES": ranges(lambda code: category(chr(code))[0] == "Z" or chr(code) in CONTROLS_THAT_ARE_SPACE),
+        "UNASSIGNED": ranges(lambda code: category(chr(code)) == "Cn"),
     }
     parts = [HEADER.format(version=version)]
     for name, found in tables.items():

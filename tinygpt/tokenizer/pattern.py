@@ -1,12 +1,15 @@
 """
 Patterns of one's own: how other tokenizers cut a text into pieces, by any regular expression of the package `regex`.
 
-Letters and numbers are then those of the Unicode version that `regex` knows, since a pattern may ask for anything.
+Letters, numbers and all other properties are those of Unicode 16, whichever version the installed `regex` knows: the
+ids are then those of tiktoken 0.14 and Hugging Face's tokenizers 0.23; see `unicode_16.py`.
 """
 
 from __future__ import annotations
 
 import regex
+
+from tinygpt.tokenizer.unicode_16 import as_unicode_16
 
 # Published patterns by the names that commands know them by. GPT-2's has code of its own: None is its name inside.
 # Source: OpenAI's tiktoken, tiktoken_ext/openai_public.py.
@@ -41,8 +44,9 @@ class Pattern:
 
     def split(self, text: str) -> list[str]:
         """Cut a text into pieces; raises ValueError if a character is in none."""
-        if self._pattern.groups:  # findall would give the groups
-            pieces = [match[0] for match in self._pattern.finditer(text)]
+        seen = as_unicode_16(text)
+        if self._pattern.groups or seen is not text:  # findall would give the groups, or the stand-ins
+            pieces = [text[slice(*match.span())] for match in self._pattern.finditer(seen)]
         else:
             pieces = self._pattern.findall(text)
         if sum(map(len, pieces)) != len(text):
@@ -51,7 +55,7 @@ class Pattern:
 
     def _left_out(self, text: str) -> str:
         end = 0
-        for match in self._pattern.finditer(text):
+        for match in self._pattern.finditer(as_unicode_16(text)):
             if match.start() > end:
                 break
             end = match.end()

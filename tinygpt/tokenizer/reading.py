@@ -8,9 +8,13 @@ from typing import Any
 
 
 def read_text(path: Path) -> str:
-    """Read UTF-8 with any kind of line ends, or raise FileNotFoundError or ValueError, naming the file."""
+    """
+    Read UTF-8 with any kind of line ends, with or without a byte order mark.
+
+    Raises FileNotFoundError or ValueError, naming the file.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(
             f"from_pretrained: {path} is missing; the vocabulary and the merges go together"

@@ -11,6 +11,7 @@ import sys
 from itertools import zip_longest
 from typing import Any
 
+from tinygpt.launch import kernels_may_run
 from tinygpt.runtime import current_implementation
 
 # In characters or tokens, all that one tokenizer has seen. The reference does about five a microsecond.
@@ -36,10 +37,11 @@ class Switch:
         """Whether kernels shall do the next `size` characters or tokens; `ready` says that their tables exist."""
         implementation = current_implementation()
         if implementation != "kernels":
-            return implementation == "check"
+            return implementation == "check" and kernels_may_run(parallel=False)
         self._seen += size  # two threads at once may lose a count, which only delays the switch
         imported = "tinygpt.tokenizer.kernels" in sys.modules
-        return ready or self._seen >= (_WORTH_TABLES if imported else _WORTH_IMPORTING)
+        worth = ready or self._seen >= (_WORTH_TABLES if imported else _WORTH_IMPORTING)
+        return worth and kernels_may_run(parallel=False)
 
 
 def must_check() -> bool:

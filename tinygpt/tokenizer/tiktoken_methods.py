@@ -6,14 +6,16 @@ Their names, arguments and rules are those of tiktoken 0.14, so that its users f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from operator import index
 from typing import TypeVar
 
 import numpy as np
 
+from tinygpt.runtime import max_threads
 from tinygpt.tokenizer.special_tokens import Names
 
 _Item = TypeVar("_Item")
@@ -67,11 +69,11 @@ class TiktokenMethods:
         >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_batch([[104, 105], []])
         ['hi', '']
         """
-        return _each("decode_batch", partial(self.decode, errors=errors), batch, num_threads)
+        return _each("decode_batch", partial(self.decode, errors=errors), _rows("decode_batch", batch), num_threads)
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]] | np.ndarray, *, num_threads: int = 8) -> list[bytes]:
         """Do what `decode_bytes` does with each sequence of ids, or each row of an array (N, T), in several threads."""
-        return _each("decode_bytes_batch", self.decode_bytes, batch, num_threads)
+        return _each("decode_bytes_batch", self.decode_bytes, _rows("decode_bytes_batch", batch), num_threads)
 
     def encode_iterable(
         self, lines: Iterable[str], *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
@@ -170,14 +172,32 @@ class TiktokenMethods:
 
 
 def _texts(who: str, texts: Sequence[str]) -> Sequence[str]:
-    if isinstance(texts, (str, bytes)):
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
         raise TypeError(f"Tokenizer.{who}: needs a sequence of str, got {type(texts).__name__}; write [text]")
     return texts
+
+
+def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
+    """The sequences of ids of a batch; one sequence is no batch."""
+    if isinstance(batch, np.ndarray):
+        flat = batch.ndim == 1 and batch.size > 0 and batch.dtype != object
+    else:
+        if isinstance(batch, (str, bytes, Mapping)) or not isinstance(batch, Iterable):
+            got = type(batch).__name__
+            raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got {got}; write [ids]")
+        batch = list(batch)
+        flat = any(isinstance(row, (int, np.integer)) for row in batch)
+    if flat:
+        raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got a flat one; write [ids]")
+    return batch
 
 
 def _each(who: str, function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int) -> list[_Result]:
     """Apply a function to all items, in order; the first error is raised, and what was not begun is left."""
     if num_threads < 1:
         raise ValueError(f"Tokenizer.{who}: num_threads must be at least 1, got {num_threads}")
+    if num_threads > max_threads():
+        raise ValueError(f"Tokenizer.{who}: num_threads must be at most {max_threads()}, got {num_threads}")
+    settings = copy_context()  # the implementation that the caller has chosen holds in the threads too
     with ThreadPoolExecutor(num_threads) as threads:
-        return list(threads.map(function, items))
+        return list(threads.map(lambda item: settings.copy().run(function, item), items))

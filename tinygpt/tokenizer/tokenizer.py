@@ -20,7 +20,14 @@ from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.file_methods import FileMethods
 from tinygpt.tokenizer.reference import without_surrogates
-from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Names, allowed_names, split_off
+from tinygpt.tokenizer.special_tokens import (
+    END_OF_TEXT,
+    Flags,
+    Names,
+    allowed_names,
+    flags_that_matter,
+    split_off,
+)
 from tinygpt.tokenizer.stream import StreamDecoder
 from tinygpt.tokenizer.tiktoken_methods import TiktokenMethods
 from tinygpt.tokenizer.training import train
@@ -41,9 +48,11 @@ class Tokenizer(TiktokenMethods, FileMethods):
         Their ids, all different from the ordinary ones.
     pattern : str, optional
         How a text is cut into pieces: a regular expression of the package `regex` whose matches cover all of a text.
-        None is GPT-2's pattern, by the letters and numbers of Unicode 16; others go by those of `regex`.
+        None is GPT-2's pattern. Either goes by Unicode 16, as tiktoken and Hugging Face do; see `pattern.py`.
     whole_pieces : bool
         Whether a piece that is a token is that token, whatever the merges would make of it.
+    special_flags : mapping of str to Flags, optional
+        How special tokens are looked for, where it is not as GPT-2's are; see `special_tokens.py`.
 
     All are attributes, too; do not change them, since the tokenizer has built its tables from them.
 
@@ -68,12 +77,19 @@ class Tokenizer(TiktokenMethods, FileMethods):
         special_tokens: Mapping[str, int],
         pattern: str | None = None,
         whole_pieces: bool = False,
+        special_flags: Mapping[str, Flags] | None = None,
     ) -> None:
         self.vocab = dict(vocab) if isinstance(vocab, Mapping) else dict(enumerate(vocab))
         self.merges = merges_in_pairs(merges)
+        if not isinstance(special_tokens, Mapping):
+            got = type(special_tokens).__name__
+            raise TypeError(f"Tokenizer: special_tokens must map str to int, got {got}; write {{'<|endoftext|>': id}}")
         self.special_tokens = dict(special_tokens)
         self.pattern, self.whole_pieces = pattern, whole_pieces
         check_special_tokens(self.special_tokens, self.vocab)
+        if unknown := (special_flags or {}).keys() - self.special_tokens.keys():
+            raise ValueError(f"Tokenizer: special_flags must be of special tokens, got {min(unknown)!r}, which is none")
+        self.special_flags = flags_that_matter(self.special_tokens, special_flags or {})
         self._ids = check_vocabulary(self.vocab, self.merges)
         self._tokens = self.vocab | {id: text.encode("utf-8") for text, id in self.special_tokens.items()}
         self._decoder = Decoder(self._tokens)
@@ -84,7 +100,14 @@ class Tokenizer(TiktokenMethods, FileMethods):
 
     def __reduce__(self) -> tuple:
         """Be copied and pickled by what the tokenizer is made of: its tables are built again, its memory is empty."""
-        return type(self), (self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces)
+        return type(self), (
+            self.vocab,
+            self.merges,
+            self.special_tokens,
+            self.pattern,
+            self.whole_pieces,
+            self.special_flags,
+        )
 
     @classmethod
     def train(
@@ -156,6 +179,8 @@ class Tokenizer(TiktokenMethods, FileMethods):
         ]
         if self.pattern is not None or self.whole_pieces:
             contents.append([self.pattern, self.whole_pieces])
+        if self.special_flags:
+            contents.append(sorted(self.special_flags.items()))
         return hashlib.sha256(json.dumps(contents).encode("ascii")).hexdigest()
 
     def encode(
@@ -217,7 +242,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         if not isinstance(text, str):
             raise TypeError(f"Tokenizer.encode: text must be a str, got {type(text).__name__}; decode bytes first")
         text = without_surrogates(text)
-        parts = split_off(text, allowed_names(text, self.special_tokens, allowed, disallowed))
+        parts = split_off(text, allowed_names(text, self.special_tokens, allowed, disallowed), self.special_flags)
         return parts[::2], [self.special_tokens[name] for name in parts[1::2]]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:

@@ -9,20 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinygpt.durable import atomic_write
-from tinygpt.tokenizer.reading import read_json
-from tinygpt.tokenizer.special_tokens import END_OF_TEXT
-
-CONFIG_NAME = "tokenizer_config.json"
+from tinygpt.tokenizer.added_tokens import CONFIG_NAME
+from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Flags
 
 
-def save_config(folder: Path, special_tokens: Mapping[str, int], tokenizer_class: str) -> None:
+def save_config(
+    folder: Path,
+    special_tokens: Mapping[str, int],
+    tokenizer_class: str,
+    special_flags: Mapping[str, Flags] | None = None,
+) -> None:
     """Write `tokenizer_config.json`, by which Hugging Face's classes know the special tokens."""
     end_of_text = END_OF_TEXT if END_OF_TEXT in special_tokens else None  # None keeps readers from adding one
-    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     in_order = sorted(special_tokens.items(), key=lambda entry: entry[1])
+    listed = {str(id): {"content": text, **written_flags(text, special_flags)} for text, id in in_order}
     config = {
         "add_prefix_space": False,
-        "added_tokens_decoder": {str(id): {"content": text, **flags} for text, id in in_order},
+        "added_tokens_decoder": listed,
         "bos_token": end_of_text,
         "clean_up_tokenization_spaces": False,
         "eos_token": end_of_text,
@@ -33,25 +36,13 @@ def save_config(folder: Path, special_tokens: Mapping[str, int], tokenizer_class
     atomic_write(folder / CONFIG_NAME, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_special_tokens(path: Path, ids: Mapping[str, int]) -> dict[str, int] | None:
-    """Return what `added_tokens_decoder` lists, None if there is no such list."""
-    if not path.exists():
-        return None
-    listed = read_json(path).get("added_tokens_decoder")
-    if listed is None:
-        return None
-    tokens = {id: token for token, id in ids.items()}
-    special_tokens = {}
-    for number, entry in listed.items() if isinstance(listed, dict) else [("", listed)]:
-        text = entry.get("content") if isinstance(entry, dict) else None
-        if not (number.isdecimal() and isinstance(text, str) and text):
-            raise ValueError(
-                f'{path}: added_tokens_decoder must hold {{"id": {{"content": text}}}}, got {number!r}: {entry!r}'
-            )
-        id = int(number)
-        if ids.get(text, id) != id or tokens.get(id, text) != text or text in special_tokens:
-            raise ValueError(
-                f"{path}: special token {text!r} with id {id} contradicts the vocabulary; use files of one tokenizer"
-            )
-        special_tokens[text] = id
-    return special_tokens
+def written_flags(text: str, special_flags: Mapping[str, Flags] | None) -> dict[str, bool]:
+    """
+    The flags of a special token as the files write them.
+
+    Examples
+    --------
+    >>> written_flags("<pad>", {})
+    {'lstrip': False, 'normalized': False, 'rstrip': False, 'single_word': False, 'special': True}
+    """
+    return dict(sorted(((special_flags or {}).get(text, Flags())._asdict() | {"special": True}).items()))

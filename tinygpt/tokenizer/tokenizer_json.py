@@ -1,7 +1,7 @@
 r"""
 `tokenizer.json`, the one file in which Hugging Face's tokenizers keep everything, as far as it is byte-level BPE.
 
-    added_tokens      here special tokens, whether the file calls them special or not
+    added_tokens      here special tokens, whether the file calls them special or not, with their flags
     pre_tokenizer     ByteLevel with its own pattern (GPT-2's), or Split by a pattern and ByteLevel without its own
     model             BPE: the vocabulary with the added tokens in it, and the merges as "a b" or as ["a", "b"]
     normalizer        must be null: here, a text is encoded as it is
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygpt.durable import atomic_write
+from tinygpt.tokenizer.added_tokens import check_id, read_flags
 from tinygpt.tokenizer.formats import (
     CHARACTER_BYTES,
     Contents,
@@ -31,11 +32,12 @@ from tinygpt.tokenizer.formats import (
 )
 from tinygpt.tokenizer.onig_dialect import from_onig, to_onig
 from tinygpt.tokenizer.reading import read_json
+from tinygpt.tokenizer.special_tokens import Flags
+from tinygpt.tokenizer.tokenizer_config import written_flags
 
 # Fields of the model that change ids, with the values that do not.
 _INERT = {"dropout": (None, 0), "continuing_subword_prefix": (None, ""), "end_of_word_suffix": (None, ""),
           "byte_fallback": (None, False)}  # fmt: skip
-_ADDED_FLAGS = ("single_word", "lstrip", "rstrip")
 
 
 def load(path: str | os.PathLike[str]) -> Contents:
@@ -69,13 +71,13 @@ def load(path: str | os.PathLike[str]) -> Contents:
         )
     check_ids(path, ids)
     merges = _read_merges(path, listed, ids)
-    special_tokens = _read_added_tokens(path, found.get("added_tokens") or [], ids, merges)
+    special_tokens, flags = _read_added_tokens(path, found.get("added_tokens") or [], ids, merges)
     for token, id in ids.items():
         if token not in special_tokens and not CHARACTER_BYTES.keys() >= set(token):
             raise ValueError(f"{path}: {token!r} (id {id}) is neither bytes nor one of added_tokens")
     vocab = {id: token_bytes(token) for token, id in ids.items() if token not in special_tokens}
     in_bytes = [(token_bytes(left), token_bytes(right)) for left, right in merges]
-    return Contents(vocab, in_bytes, special_tokens, pattern, bool(model.get("ignore_merges")))
+    return Contents(vocab, in_bytes, special_tokens, pattern, bool(model.get("ignore_merges")), flags)
 
 
 def _unsupported(path: Path, what: str, got: Any, required: str) -> ValueError:
@@ -145,22 +147,24 @@ def _read_merges(path: Path, listed: Sequence[Any], ids: Mapping[str, int]) -> l
 
 def _read_added_tokens(
     path: Path, listed: Any, ids: Mapping[str, int], merges: Sequence[tuple[str, str]]
-) -> dict[str, int]:
+) -> tuple[dict[str, int], dict[str, Flags]]:
     tokens = {id: token for token, id in ids.items()}
     ordinary = set(CHARACTER_BYTES).union(*merges, (left + right for left, right in merges))
     special_tokens: dict[str, int] = {}
+    flags: dict[str, Flags] = {}
+    highest = -1
     for entry in listed if isinstance(listed, list) else [listed]:
         text, id = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
         if not (isinstance(text, str) and text and type(id) is int):
             raise ValueError(f'{path}: added_tokens must hold {{"id": number, "content": text, ...}}, got {entry!r}')
-        if flags := [name for name in _ADDED_FLAGS if entry.get(name)]:
-            raise ValueError(f"{path}: {flags[0]} of the added token {text!r} must be false, got true")
         if text in ordinary:
             raise ValueError(f"{path}: {text!r} is an ordinary token; it cannot be one of added_tokens as well")
         if ids.get(text, id) != id or tokens.setdefault(id, text) != text or text in special_tokens:
             raise ValueError(f"{path}: the added token {text!r} with id {id} contradicts another entry")
-        special_tokens[text] = id
-    return special_tokens
+        check_id(path, text, id, ids, highest)
+        special_tokens[text], flags[text] = id, read_flags(path, text, entry)
+        highest = max(highest, id)
+    return special_tokens, flags
 
 
 def save(
@@ -170,6 +174,7 @@ def save(
     special_tokens: Mapping[str, int],
     pattern: str | None,
     whole_pieces: bool,
+    special_flags: Mapping[str, Flags] | None = None,
 ) -> None:
     """
     Write a `tokenizer.json`; the same tokenizer gives the same bytes.
@@ -185,7 +190,6 @@ def save(
         split = {"type": "Split", "pattern": {"Regex": to_onig(pattern)}, "behavior": "Removed", "invert": True,
                  "python_regex": pattern}  # fmt: skip
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, byte_level]}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     in_order = sorted(special_tokens.items(), key=lambda entry: entry[1])
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": whole_pieces,
@@ -195,7 +199,7 @@ def save(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id, "content": text, **flags} for text, id in in_order],
+        "added_tokens": [{"id": id, "content": text, **written_flags(text, special_flags)} for text, id in in_order],
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,

@@ -1,8 +1,33 @@
-"""What a vocabulary, its merges and its special tokens must be for a tokenizer to work."""
+"""What a vocabulary, its merges and its special tokens must be for a tokenizer to work, and what a list of texts is."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def list_of_texts(who: str, texts: Any) -> list[str]:
+    """
+    Return the texts as a list, or raise TypeError: a str is a sequence of str too, but never the one that is meant.
+
+    Examples
+    --------
+    >>> list_of_texts("split_documents: documents", ("a", "b"))
+    ['a', 'b']
+    >>> list_of_texts("split_documents: documents", "ab")
+    Traceback (most recent call last):
+    ...
+    TypeError: split_documents: documents must be a list of str, got a str; write [text]
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"{who} must be a list of str, got a str; write [text]")
+    if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
+        raise TypeError(f"{who} must be a list of str, got {type(texts).__name__}")
+    found = list(texts)
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise TypeError(f"{who} must be a list of str, got {type(text).__name__} at place {number}")
+    return found
 
 
 def check_special_tokens(special_tokens: Mapping[str, int], taken: Container[int]) -> None:
@@ -31,7 +56,7 @@ def merges_in_pairs(merges: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, 
     for number, merge in enumerate(merges):
         if not isinstance(merge, (tuple, list)) or len(merge) != 2 or {*map(type, merge)} != {bytes}:
             raise TypeError(f"Tokenizer: a merge must be two tokens, (bytes, bytes); merge {number} is {merge!r}")
-    return list(map(tuple, merges))
+    return [(left, right) for left, right in merges]
 
 
 def check_vocabulary(vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:

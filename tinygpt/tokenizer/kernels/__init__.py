@@ -26,10 +26,10 @@ from pathlib import Path
 
 from tinygpt.compiler import Compiler
 
-compiler = Compiler("tokenizer", sorted(Path(__file__).parent.glob("*.py")))
+compiler = Compiler("tokenizer", [Path(__file__).parent])
 kernel, inlined = compiler.kernel, compiler.inlined
 
 
 def announce(work: str) -> None:
-    """Say on stderr that a first compilation begins, for it takes seconds; say nothing if the result is on disk."""
-    compiler.announce(work, f"compiling the tokenizer's kernels for {work}, once; this takes some seconds")
+    """Say on stderr when a compilation begins, for it takes seconds; say nothing where the result is on disk."""
+    compiler.announce(f"compiling the tokenizer's kernels for {work}, once; this takes some seconds")

@@ -1,0 +1,193 @@
+"""
+When kernels may run: after a fork, and when several threads launch parallel loops at once.
+
+A fork copies one thread. The threads that parallel loops run on are not in the child, and a lock that another thread
+held stays locked there for ever: GNU OpenMP ends such a child at its first parallel loop, other layers can hang. So
+
+    the parent had started its threads          the child launches no parallel loop: operations run on the NumPy
+                                                reference; kernels without parallel loops, the tokenizer's, still run
+    another thread was compiling, or importing  the child uses no kernel at all
+    it uses GNU OpenMP otherwise, as PyTorch    parallel loops run on Numba's own threads, whose start takes longer
+    else                                        the child is like any process
+
+A child says once that it computes more slowly. Processes of `multiprocessing.get_context("spawn")` are not concerned.
+
+Numba's own threading layer, `workqueue`, which runs where there is neither OpenMP nor TBB, ends a process of which two
+threads launch parallel loops at once. There, launches take turns.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_REMEDY = "processes of multiprocessing.get_context('spawn') use kernels"
+
+_free = False  # nothing stands against launching: the layer is known, takes many threads, and this is no such child
+_turns = threading.RLock()  # a signal handler may launch, too, while this thread compiles under it
+_lost = ""  # in a forked child: "parallel" where it must launch no parallel loop, "all" where it must use no kernel
+_told = False
+_forking = threading.local()
+
+
+def kernels_may_run(parallel: bool = True) -> bool:
+    """
+    Whether this process may use kernels; False in some forked children, where the reference runs.
+
+    Parameters
+    ----------
+    parallel : bool
+        Whether they hold parallel loops.
+
+    Warns
+    -----
+    RuntimeWarning
+        The first time that the answer is no.
+
+    Examples
+    --------
+    >>> kernels_may_run()
+    True
+    """
+    if not _lost or (_lost == "parallel" and not parallel):
+        return True
+    global _told
+    if not _told:
+        _told = True
+        warnings.warn(
+            f"tinygpt: this process was forked from one that had used kernels, so it uses the NumPy reference, which "
+            f"is slower; {_REMEDY}",
+            RuntimeWarning,
+            stacklevel=_outside(),
+        )
+    return False
+
+
+def _outside() -> int:
+    """How far up the caller of this package is, for a warning that points at the user's line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tinygpt."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def launcher(compiled: Any) -> Any:
+    """
+    A kernel with parallel loops, to be called as before, that is launched only when it may be.
+
+    Parameters
+    ----------
+    compiled : Numba's dispatcher, or the function itself where nothing is compiled
+    """
+    if not hasattr(compiled, "py_func"):
+        return compiled
+
+    @functools.wraps(compiled.py_func)
+    def launch(*arguments: Any) -> Any:
+        if _free:
+            return compiled(*arguments)
+        return _launch_with_care(compiled, arguments)
+
+    launch.py_func = compiled.py_func  # type: ignore[attr-defined]  # as Numba's own have it
+    return launch
+
+
+def _launch_with_care(compiled: Callable, arguments: tuple) -> Any:
+    global _free
+    if _lost:
+        raise RuntimeError(
+            "kernels: must not run in a process that was forked from one that had used kernels, for their threads are "
+            f"not in it. Compute in this process from the start, loss and backward, or elsewhere: {_REMEDY}"
+        )
+    if _layer() != "workqueue":
+        _free = True
+        return compiled(*arguments)
+    with _turns:
+        return compiled(*arguments)
+
+
+def _layer() -> str:
+    """The layer that parallel loops run on; starts its threads where they are not started."""
+    import numba
+
+    numba.get_num_threads()
+    return numba.threading_layer()
+
+
+def _numba_locks() -> Iterable[Any]:
+    """The locks of Numba and LLVM under which a function is compiled, and threads are started, once imported."""
+    for module, path in (
+        ("numba.core.compiler_lock", "global_compiler_lock._lock"),
+        ("numba.np.ufunc.parallel", "_backend_init_thread_lock"),
+        ("llvmlite.binding.ffi", "lib._lock._lock"),
+    ):
+        found: Any = sys.modules.get(module)
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if hasattr(found, "acquire") and hasattr(found, "release"):
+            yield found
+
+
+def _others_import() -> bool:
+    """Whether another thread imports something: in the child, a module that it began can never be imported."""
+    own = set()
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            own.add(frame.f_globals.get("__name__"))
+        frame = frame.f_back  # type: ignore[assignment]
+    return any(
+        name not in own and getattr(getattr(module, "__spec__", None), "_initializing", False)
+        for name, module in list(sys.modules.items())
+    )
+
+
+def _uses_gnu_openmp() -> bool:
+    """Whether GNU's OpenMP is loaded, whose parallel loops hang in the child of a process that has run one."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return b"/libgomp" in file.read()
+    except OSError:
+        return False  # not Linux; LLVM's OpenMP survives a fork
+
+
+def _avoid_openmp() -> None:
+    os.environ["NUMBA_THREADING_LAYER"] = "workqueue"
+    config = sys.modules.get("numba.core.config")
+    if config is not None:
+        config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
+
+
+def _before_fork() -> None:
+    locks = list(_numba_locks())
+    _forking.held = [lock for lock in locks if lock.acquire(blocking=False)]
+    _forking.quiet = len(_forking.held) == len(locks)
+
+
+def _after_fork() -> None:
+    for lock in getattr(_forking, "held", ()):
+        lock.release()
+    _forking.held = []
+
+
+def _after_fork_in_child() -> None:
+    global _free, _lost, _turns
+    _after_fork()
+    _turns = threading.RLock()
+    parallel = sys.modules.get("numba.np.ufunc.parallel")
+    if not getattr(_forking, "quiet", False) or _others_import():
+        _lost = "all"
+    elif not _lost and parallel is not None and getattr(parallel, "_is_initialized", True):
+        _lost = "parallel"
+    elif not _lost and _uses_gnu_openmp():
+        _avoid_openmp()
+    _free = _free and not _lost
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

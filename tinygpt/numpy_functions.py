@@ -1,0 +1,304 @@
+"""
+NumPy's functions and ufuncs that are operations of ours, or made of them: `DIFFERENTIABLE` and `UFUNCS`.
+
+Each takes NumPy's arguments, in NumPy's order and by NumPy's names, and refuses those that it cannot honour.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+from tinygpt.ops import basic, elementwise, reductions, shapes
+
+_NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
+DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {}
+
+
+def _mapped(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as what `np.name` means for tensors; arguments that it does not have must be left out."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            if hasattr(np, name):  # permute_dims for one is younger than the oldest NumPy
+                DIFFERENTIABLE[getattr(np, name)] = functools.partial(_call, name, function)
+        return function
+
+    return register
+
+
+def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call ours with the arguments of NumPy's: required ones by their place, options by name."""
+    known, required = inspect.signature(function).parameters, list(args)
+    try:
+        signature = inspect.signature(getattr(np, name))
+    except ValueError:  # written in C
+        if len(args) > len(known):
+            raise TypeError(f"np.{name}: {len(args)} arguments cannot be honoured where a tensor requires a gradient; "
+                            "pass x.detach()") from None  # fmt: skip
+    else:
+        given = signature.bind(*args, **kwargs).arguments
+        required = [value for key, value in given.items() if signature.parameters[key].default is inspect._empty]
+        kwargs = {key: value for key, value in given.items() if signature.parameters[key].default is not inspect._empty}
+    _refuse(name, {key: value for key, value in kwargs.items() if key not in known})
+    return function(*required, **{k: value for k, value in kwargs.items() if k in known and value is not _NO_VALUE})
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def _numpy_order(order: Any) -> None:
+    if order not in (None, "C", "K", "A"):
+        raise TypeError(f"np.reshape: order must be 'C' where a tensor requires a gradient, got {order!r}")
+
+
+# joining and taking apart
+
+
+@_mapped("concatenate")
+def _concatenate(arrays: Any, axis: int | None = 0) -> Tensor:
+    tensors = list(arrays)
+    if axis is None:
+        tensors, axis = [_ravel(_tensor(tensor)) for tensor in tensors], 0
+    return shapes.concatenate(tensors, axis)
+
+
+@_mapped("stack")
+def _stack(arrays: Any, axis: int = 0) -> Tensor:
+    return shapes.stack(list(arrays), axis)
+
+
+@_mapped("vstack")
+def _vstack(tup: Any) -> Tensor:
+    return shapes.concatenate([_at_least_2d(tensor) for tensor in map(_tensor, tup)], 0)
+
+
+@_mapped("hstack")
+def _hstack(tup: Any) -> Tensor:
+    tensors = [tensor if tensor.ndim else tensor.reshape(1) for tensor in map(_tensor, tup)]
+    return shapes.concatenate(tensors, 0 if tensors and tensors[0].ndim == 1 else 1)
+
+
+def _at_least_2d(tensor: Tensor) -> Tensor:
+    return tensor if tensor.ndim > 1 else tensor.reshape(1, -1)
+
+
+@_mapped("split", "array_split")
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    ary = _tensor(ary)
+    places = np.arange(ary.shape[axis])
+    split = np.split if np.ndim(indices_or_sections) or not len(places) % indices_or_sections else np.array_split
+    before = (slice(None),) * (axis % ary.ndim)
+    return [ary[(*before, slice(part[0], part[-1] + 1) if len(part) else slice(0, 0))]
+            for part in split(places, indices_or_sections)]  # fmt: skip
+
+
+@_mapped("take")
+def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
+    if mode != "raise":
+        raise TypeError(f"np.take: mode must be 'raise' where a tensor requires a gradient, got {mode!r}")
+    indices = np.asarray(indices)
+    if axis is None:
+        return _ravel(_tensor(a))[indices]
+    return _tensor(a)[(*(slice(None),) * (axis % a.ndim), indices)]
+
+
+@_mapped("where")
+def _where(condition: Any, x: Any, y: Any) -> Tensor:
+    return elementwise.where(condition, x, y)
+
+
+# other shapes
+
+
+@_mapped("reshape")
+def _reshape(a: Any, shape: Any = None, order: str = "C", newshape: Any = None, copy: Any = None) -> Tensor:
+    _numpy_order(order)
+    shape = newshape if shape is None else shape
+    return shapes.reshape(_tensor(a), *((shape,) if np.ndim(shape) == 0 else shape))
+
+
+@_mapped("ravel")
+def _ravel(a: Any, order: str = "C") -> Tensor:
+    _numpy_order(order)
+    return shapes.reshape(_tensor(a), -1)
+
+
+@_mapped("transpose", "permute_dims")
+def _transpose(a: Any, axes: Any = None) -> Tensor:
+    return shapes.transpose(_tensor(a), *(() if axes is None else axes))
+
+
+@_mapped("matrix_transpose")
+def _matrix_transpose(x: Any) -> Tensor:
+    return shapes.swapaxes(_tensor(x), -1, -2)
+
+
+@_mapped("moveaxis")
+def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
+    a = _tensor(a)
+    sources, places = ([int(axis) for axis in np.atleast_1d(axes)] for axes in (source, destination))
+    np.moveaxis(a.data, sources, places)  # raises what is to be raised
+    moved = {axis % a.ndim for axis in sources}
+    order = [axis for axis in range(a.ndim) if axis not in moved]
+    for place, axis in sorted((place % a.ndim, axis % a.ndim) for place, axis in zip(places, sources, strict=True)):
+        order.insert(place, axis)
+    return shapes.transpose(a, *order)
+
+
+@_mapped("swapaxes")
+def _swapaxes(a: Any, axis1: int, axis2: int) -> Tensor:
+    return shapes.swapaxes(_tensor(a), axis1, axis2)
+
+
+@_mapped("expand_dims")
+def _expand_dims(a: Any, axis: Any) -> Tensor:
+    return shapes.expand_dims(_tensor(a), axis)
+
+
+@_mapped("squeeze")
+def _squeeze(a: Any, axis: Any = None) -> Tensor:
+    return shapes.squeeze(_tensor(a), axis)
+
+
+@_mapped("broadcast_to")
+def _broadcast_to(array: Any, shape: Any) -> Tensor:
+    return shapes.broadcast_to(_tensor(array), (shape,) if np.ndim(shape) == 0 else shape)
+
+
+# reductions and products
+
+
+@_mapped("sum")
+def _sum(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    return reductions.sum(_tensor(a), axis, keepdims)
+
+
+@_mapped("mean")
+def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    return reductions.mean(_tensor(a), axis, keepdims)
+
+
+@_mapped("var")
+def _var(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    return reductions.var(_tensor(a), axis, ddof, keepdims)
+
+
+@_mapped("std")
+def _std(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    return elementwise.sqrt(reductions.var(_tensor(a), axis, ddof, keepdims))
+
+
+@_mapped("max", "amax")
+def _max(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    return reductions.max(_tensor(a), axis, keepdims)
+
+
+@_mapped("min", "amin")
+def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    return reductions.min(_tensor(a), axis, keepdims)
+
+
+@_mapped("dot")
+def _dot(a: Any, b: Any) -> Tensor:
+    a, b = _tensor(a), _tensor(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return basic.mul(a, b)
+    if b.ndim > 2:
+        raise TypeError(f"np.dot: has no gradient here for shapes {a.shape} and {b.shape}; write matmul")
+    return basic.matmul(a, b)
+
+
+@_mapped("inner")
+def _inner(a: Any, b: Any) -> Tensor:
+    a, b = _tensor(a), _tensor(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return basic.mul(a, b)
+    if b.ndim > 2:
+        raise TypeError(f"np.inner: has no gradient here for shapes {a.shape} and {b.shape}; write matmul")
+    return basic.matmul(a, b.T)
+
+
+@_mapped("outer")
+def _outer(a: Any, b: Any) -> Tensor:
+    return basic.mul(_ravel(a).reshape(-1, 1), _ravel(b))
+
+
+# ufuncs, besides the operators
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def rule(x: Any, **kwargs: Any) -> Tensor:
+        _refuse(function.__name__, kwargs)
+        return function(_tensor(x))
+
+    return rule
+
+
+def _binary(function: Callable[[Any, Any], Tensor]) -> Callable[..., Any]:
+    def rule(a: Any, b: Any, **kwargs: Any) -> Tensor:
+        _refuse(function.__name__, kwargs)
+        return function(a, b)
+
+    return rule
+
+
+def _reduction(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    def rule(
+        a: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kwargs: Any
+    ) -> Tensor:
+        _refuse(function.__name__, {**kwargs, "dtype": dtype, "out": out})
+        return function(_tensor(a), axis, keepdims)
+
+    return rule
+
+
+def _refuse(name: str, options: dict[str, Any]) -> None:
+    for key, value in options.items():
+        if value is not None and value is not _NO_VALUE and not (key == "where" and value is True):
+            raise TypeError(f"np.{name}: {key}= cannot be honoured where a tensor requires a gradient; leave it out, "
+                            "or pass x.detach()")  # fmt: skip
+
+
+def square(x: Tensor) -> Tensor:
+    """x * x."""
+    return basic.mul(x, x)
+
+
+def reciprocal(x: Tensor) -> Tensor:
+    """1 / x."""
+    return basic.div(1.0, x)
+
+
+def positive(x: Tensor) -> Tensor:
+    """+x."""
+    return basic.mul(x, 1.0)
+
+
+UFUNCS: dict[Any, Callable[..., Any]] = {
+    (np.exp, "__call__"): _unary(elementwise.exp),
+    (np.log, "__call__"): _unary(elementwise.log),
+    (np.sqrt, "__call__"): _unary(elementwise.sqrt),
+    (np.tanh, "__call__"): _unary(elementwise.tanh),
+    (np.square, "__call__"): _unary(square),
+    (np.reciprocal, "__call__"): _unary(reciprocal),
+    (np.positive, "__call__"): _unary(positive),
+    (np.negative, "__call__"): _unary(basic.neg),
+    (np.power, "__call__"): _binary(basic.pow),
+    (np.maximum, "__call__"): _binary(elementwise.maximum),
+    (np.minimum, "__call__"): _binary(elementwise.minimum),
+    (np.add, "__call__"): _binary(basic.add),
+    (np.subtract, "__call__"): _binary(basic.sub),
+    (np.multiply, "__call__"): _binary(basic.mul),
+    (np.divide, "__call__"): _binary(basic.div),
+    (np.matmul, "__call__"): _binary(basic.matmul),
+    (np.add, "reduce"): _reduction(reductions.sum),
+    (np.maximum, "reduce"): _reduction(reductions.max),
+    (np.minimum, "reduce"): _reduction(reductions.min),
+}
