@@ -13,7 +13,15 @@ import pytest
 
 from tinygpt.download import decode_book, default_cache_dir, download_books
 
-BOOK = b"Once upon a time.\r\n" * 50
+START, END = (f"*** {side} OF THE PROJECT GUTENBERG EBOOK X ***".encode() for side in ("START", "END"))
+
+
+def whole(text: bytes) -> bytes:
+    """A text with the lines around it by which a whole book is known."""
+    return START + b"\r\n\r\n" + text + b"\r\n\r\n" + END + b"\r\n"
+
+
+BOOK = whole(b"Once upon a time.\r\n" * 50)
 
 
 def answer(body=BOOK, status=200, kind="text/plain", length=None, slow=0.0, slow_body=0.0, **headers):
@@ -91,10 +99,11 @@ def fetch(server, tmp_path):
 
 def test_books_arrive_as_files_in_the_order_asked_for(server, fetch):
     for number in (7, 5, 6):
-        server.book(number, answer(f"\ufeffBook {number}\r\nfée\r\n".encode()))
+        server.book(number, answer("\ufeff".encode() + whole(f"Book {number}\r\nfée".encode())))
     paths = fetch(7, 5, 7, 6)
     assert paths == [fetch.cache / f"pg{number}.txt" for number in (7, 5, 6)]
-    assert [path.read_bytes() for path in paths] == [f"Book {number}\nfée\n".encode() for number in (7, 5, 6)]
+    expected = [whole(f"Book {number}\nfée".encode()).replace(b"\r", b"") for number in (7, 5, 6)]
+    assert [path.read_bytes() for path in paths] == expected
     assert all(agent.startswith("tinygpt") for _, _, agent in server.requests)
 
 
@@ -110,8 +119,8 @@ def test_each_book_is_fetched_once(server, fetch):
 @pytest.mark.parametrize("found_at", [0, 1, 2])
 def test_older_addresses_are_tried_in_turn(server, fetch, found_at):
     addresses = ["/cache/epub/77/pg77.txt", "/files/77/77-0.txt", "/files/77/77.txt"]
-    server.pages[addresses[found_at]] = [answer(b"found")]
-    assert fetch(77)[0].read_text(encoding="utf-8") == "found"
+    server.pages[addresses[found_at]] = [answer(whole(b"found"))]
+    assert "found" in fetch(77)[0].read_text(encoding="utf-8").split("\n")
     assert [path for path, _, _ in server.requests] == addresses[: found_at + 1]
 
 
@@ -211,8 +220,8 @@ def test_a_web_page_is_not_a_book(server, fetch, page):
     ],
 )
 def test_old_books_in_other_encodings_are_stored_as_utf_8(server, fetch, body, kind, text):
-    server.book(8, answer(body, kind=kind))
-    assert fetch(8)[0].read_bytes().decode("utf-8").split("\n")[-1] == text
+    server.book(8, answer(whole(body), kind=kind))
+    assert text in fetch(8)[0].read_bytes().decode("utf-8").split("\n")
 
 
 @pytest.mark.parametrize("declared", [b"", b"Character set encoding: ASCII\n", b"Character set encoding: nonsense\n"])
@@ -274,3 +283,45 @@ def test_books_go_to_the_cache_folder_unless_told_otherwise(server, monkeypatch,
     server.book(1, answer())
     [path] = download_books(iter([1]), base_url=server.url + "/", delay=0, progress=False)
     assert path == tmp_path / "tinygpt" / "gutenberg" / "pg1.txt" and path.is_file()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error": "log in"}', b"<!-- portal --><html>", BOOK[:600], whole(b"A fox.")[len(START) :], END + b"\n" + START,
+     b"a" * 4000],
+    ids=["json", "comment", "half", "no start", "wrong order", "anything"],
+)  # fmt: skip
+def test_what_is_no_whole_book_is_not_kept(server, fetch, body):
+    server.book(8, answer(body))
+    with pytest.raises(
+        ValueError, match=r"book 8 must have the lines '\*\*\* START OF' and .*nothing is kept"
+    ) as caught:
+        fetch(8)
+    assert "\n" not in str(caught.value) and list(fetch.cache.iterdir()) == []
+    server.book(8, answer())
+    assert fetch(8)[0].read_bytes() == BOOK.replace(b"\r", b"")
+
+
+@pytest.mark.parametrize("kept", [b'{"error": "log in"}', BOOK[:600], b"", b"\xff\xfe\x00"])
+def test_a_wrong_book_that_is_in_the_cache_already_is_fetched_again(server, fetch, kept):
+    fetch.cache.mkdir()
+    (fetch.cache / "pg8.txt").write_bytes(kept)
+    server.book(8, answer())
+    assert fetch(8)[0].read_bytes() == BOOK.replace(b"\r", b"")
+    fetch(8)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("charset", ["base64", "zip", "idna", "punycode", "undefined", "x" * 3000, "utf-8\x00", "hex"])
+def test_a_charset_that_is_no_encoding_of_text_is_passed_over(server, fetch, charset):
+    server.book(8, answer(whole("fée".encode()), kind=f"text/plain; charset={charset}"))
+    assert "fée" in fetch(8)[0].read_text(encoding="utf-8")
+
+
+def test_a_server_that_leads_elsewhere_is_named_and_nothing_is_kept(server, fetch):
+    server.book(8, answer(b"", 302, Location="http://localhost:9/pg8.txt"))
+    with pytest.raises(
+        ConnectionError, match=r"book 8: .*pg8\.txt redirects to 'http://localhost:9/pg8\.txt'; .*nothing is kept"
+    ):
+        fetch(8)
+    assert len(server.requests) == 1 and list(fetch.cache.iterdir()) == []

@@ -255,3 +255,17 @@ def test_a_corpus_that_would_not_be_read_back_is_not_written(tmp_path, documents
     with pytest.raises(ValueError, match=f"write_corpus: {message}"):
         write_corpus(tmp_path / "c.txt", documents)
     assert (tmp_path / "c.txt").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "middle",
+    ["\n" * 300_000, "End of Project Gutenberg\n" * 20_000 + "x\n\nThe end", "Produced by x\n\n" * 60_000,
+     "\n \n" * 100_000,
+     " " * 300_000 + "End of"],
+    ids=["blank lines", "closings", "credits", "spaces", "line"],
+)  # fmt: skip
+def test_odd_books_take_no_more_time_than_others(middle):
+    """Each of these took hours: quadratic or worse. The test ends, or the run of tests does not."""
+    marks = [f"*** {side} OF THE PROJECT GUTENBERG EBOOK X ***\n" for side in ("START", "END")]
+    assert "A fox." in clean_book(f"{marks[0]}\nA fox.\n{middle}\nA crow.\n\n{marks[1]}".encode())
+    assert clean_book(f"{marks[0]}\n{middle}\nA fox.\n\n{marks[1]}".encode()).endswith("A fox.\n")

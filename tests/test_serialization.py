@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from tinygpt.serialization import load_training_state, read_json, read_tensors, save_training_state, write_tensors
+from tinygpt.input_file import open_input
+from tinygpt.serialization import (
+    load_training_state,
+    read_arrays,
+    read_header,
+    read_json,
+    read_tensors,
+    save_training_state,
+    write_tensors,
+)
 
 DTYPES = ["float64", "float32", "float16", "bool"]
 DTYPES += [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
@@ -175,3 +185,54 @@ def test_a_missing_training_state_says_where_one_is(tmp_path, missing):
     (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError, match=rf"load_training_state: .*{missing} .*the `last` folder of a run"):
         load_training_state(tmp_path)
+
+
+CHANGES = [0, 1, -1, 2**31, 2**63, 2**64, "F32", "F16", "BF16", "I64", "F8_E4M3", "", None, True, 1.5, [], [1], [0, 24]]
+CHANGES += [[24, 0], [0], [3, 1], [2, 2], [0, 2**62], {}, {"a": 1}, [-1, -3], [3, 0], [[3]]]
+
+
+def test_what_the_library_refuses_is_refused_and_what_both_read_is_equal(tmp_path, rng):
+    path, both = tmp_path / "a.safetensors", 0
+    tensors = {"a": np.arange(3.0), "b": np.arange(4, dtype=np.float32).reshape(2, 2), "c": np.zeros((0, 3), np.int8)}
+    write_tensors(path, tensors, {"format": "pt"})
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    for _ in range(1500):
+        header = json.loads(data[8 : 8 + length])
+        for _ in range(rng.integers(1, 3)):
+            entry = header.get(str(rng.choice(["a", "b", "c", "__metadata__"])))
+            if isinstance(entry, dict):
+                entry[str(rng.choice(["dtype", "shape", "data_offsets", "x"]))] = CHANGES[rng.integers(len(CHANGES))]
+        head = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(head)) + head + data[8 + length :])
+        try:
+            expected = safetensors.numpy.load_file(path)
+        except Exception:  # of its own kinds
+            expected = None
+        try:
+            got = read_tensors("test", path, "none")
+        except ValueError as error:
+            assert str(error).isprintable() and "a.safetensors must be " in str(error)
+            continue
+        assert expected is not None
+        assert_same(got, expected)
+        both += 1
+    assert both > 20
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, {"a": np.zeros(10**6)})
+    with open_input(path) as file:
+        entries = read_header("test", path, file).entries
+        os.truncate(path, 5000)
+        with pytest.raises(ValueError, match="a is cut short"):
+            dict(read_arrays("test", path, file, entries))
+
+
+def test_a_header_without_end_is_not_read(tmp_path):
+    with (tmp_path / "a.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 1 << 30) + b"{")
+        file.truncate(1 << 31)
+    with pytest.raises(ValueError, match="within the file and at most 16,777,216 bytes, got 1,073,741,824"):
+        read_tensors("test", tmp_path / "a.safetensors", "none")

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 
+from tinygpt import token_file
 from tinygpt.token_file import is_token_file, open_token_file, write_token_file
 
 FINGERPRINT = hashlib.sha256(b"a tokenizer").hexdigest()
@@ -128,7 +129,7 @@ def test_a_file_that_contradicts_itself_is_refused(path, raw, message):
 
 
 def test_a_missing_file_is_named(path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*corpus\.bin; make it with: tinygpt tokenizer encode"):
+    with pytest.raises(FileNotFoundError, match=r"corpus\.bin must be a file, and is not there; make it with: tinygpt"):
         open_token_file(path)
 
 
@@ -146,3 +147,24 @@ def test_a_token_file_is_told_from_text_folders_and_nothing(path, tmp_path):
     (tmp_path / "tale.txt").write_text("TGTOKEN", encoding="utf-8")
     found = [is_token_file(place) for place in (path, str(path), tmp_path / "tale.txt", tmp_path, tmp_path / "gone")]
     assert found == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("place", [0, 4_999, 9_999])
+@pytest.mark.parametrize("wrong", [300, 301, 65_535, 280])  # just beyond, beyond, far beyond, a hole
+def test_a_token_that_no_id_stands_for_is_found_with_its_place(path, dtype, place, wrong, monkeypatch):
+    monkeypatch.setattr(token_file, "_BLOCK", 1_000)
+    known = {*range(260), 299}
+    tokens = np.arange(10_000).astype(dtype) % 260
+    tokens[5] = 299
+    write_token_file(path, tokens, "ab" * 32)
+    assert len(open_token_file(path, known=known).tokens) == 10_000
+    tokens[place] = wrong
+    write_token_file(path, tokens, "ab" * 32)
+    for table in (1 << 24, 0):
+        monkeypatch.setattr(token_file, "_TABLE", table)
+        with pytest.raises(
+            ValueError, match=f"token {place:,} must be an id of the tokenizer, .*, got {wrong:,}; the file"
+        ):
+            open_token_file(path, known=known)
+    assert len(open_token_file(path).tokens) == 10_000  # unless it is not asked for

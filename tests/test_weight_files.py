@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,64 @@ def test_a_hostile_file_is_an_error_and_no_more(tmp_path, header):
     (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
     with pytest.raises(ValueError, match=r"test: .*model\.safetensors must be"):
         read_weights("test", tmp_path, "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("target", ["relative", "absolute", "through a folder"])
+def test_a_shard_that_is_a_link_to_another_folder_is_not_opened(tmp_path, monkeypatch, target):
+    folder, other = tmp_path / "model", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    write_tensors(other / FIRST, {"a": TENSORS["a"]})
+    write_shards(folder, {}, {"weight_map": {"a": FIRST}})
+    if target == "through a folder":
+        (folder / "link").symlink_to(other)
+        (folder / FIRST).symlink_to(f"link/{FIRST}")
+    else:
+        (folder / FIRST).symlink_to(f"../other/{FIRST}" if target == "relative" else other / FIRST)
+    opened, before = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *more: opened.append(os.path.realpath(path)) or before(path, *more))
+    with pytest.raises(ValueError, match=f"must be a file beside it, got {FIRST}, a link to another folder"):
+        read_weights("test", folder, "none")
+    assert os.path.realpath(other / FIRST) not in opened
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_the_cache_of_the_hub_which_is_made_of_links_is_read(tmp_path):
+    blobs, snapshot = tmp_path / "models--x" / "blobs", tmp_path / "models--x" / "snapshots" / "0123"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    write_tensors(blobs / "aaaa", {"a": TENSORS["a"]})
+    write_shards(snapshot, {}, {"weight_map": {"a": FIRST}})
+    (snapshot / FIRST).symlink_to("../../blobs/aaaa")
+    assert read_weights("test", snapshot, "none")["a"].tolist() == [0, 1, 2]
+    (tmp_path / "mine").symlink_to(snapshot)
+    assert read_weights("test", tmp_path / "mine", "none")["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shard", ["a\nb.safetensors", "\x1b[2J", "\u2028", "x" * 5000])
+def test_a_shards_name_is_one_line_of_an_error(tmp_path, shard):
+    write_shards(tmp_path, {}, {"weight_map": {"a": shard}})
+    with pytest.raises((ValueError, OSError)) as caught:
+        read_weights("test", tmp_path, "none")
+    assert str(caught.value).isprintable()
+
+
+def test_an_array_that_is_stored_under_one_of_two_names_is_given_under_both(tmp_path):
+    write_tensors(tmp_path / "model.safetensors", {"head": TENSORS["a"]}, {"table": "head", "format": "pt"})
+    read = read_weights("test", tmp_path, "none")
+    assert sorted(read) == ["head", "table"] and read["table"].tolist() == [0, 1, 2]
+
+
+def test_what_the_caller_refuses_by_its_shapes_is_not_read(tmp_path, monkeypatch):
+    write_shards(tmp_path, {"a": FIRST, "b": SECOND})
+    seen = []
+    monkeypatch.setattr(np, "empty", lambda *shape: pytest.fail("an array was read"))
+
+    def check(shapes):
+        seen.append(dict(shapes))
+        raise ValueError("too large")
+
+    with pytest.raises(ValueError, match="too large"):
+        read_weights("test", tmp_path, "none", check=check)
+    assert seen == [{"a": (3,), "b": (2, 2)}]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,10 +24,12 @@ import numpy as np
 
 from tinygpt.durable import atomic_open, atomic_write, one_writer
 from tinygpt.hub import local_folder
-from tinygpt.hugging_face import ADAPTER, ARCHITECTURE, BUFFERS, PREFIX, check_architecture, state_of
+from tinygpt.hugging_face import ADAPTER, ARCHITECTURE, BUFFERS, PREFIX, check_architecture, names_in_gpt2, state_of
+from tinygpt.one_line import brief, shown
+from tinygpt.parameter_shapes import shapes_of_gpt2
 from tinygpt.serialization import load_training_state, read_json, save_training_state, write_tensors
 from tinygpt.swap import read_whole, recover, swap_in
-from tinygpt.weight_files import INDEX, WHOLE, read_weights
+from tinygpt.weight_files import INDEX, WHOLE, Shapes, read_weights
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
@@ -103,7 +105,9 @@ def save_model(
             tokenizer.save_pretrained(directory)
 
 
-def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_model(
+    directory: str | os.PathLike[str], check: Callable[[dict[str, Any], Shapes], object] = lambda config, shapes: None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     Read the configuration and the weights of a GPT-2 folder, ours or one saved by transformers.
 
@@ -111,6 +115,9 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     ----------
     directory : path
         The checkpoint folder. A swap that was cut short there is completed first.
+    check : callable
+        Called with the configuration and the shapes of the weights, under GPT-2's names, before any weight is read:
+        raises if they do not belong together.
 
     Returns
     -------
@@ -138,19 +145,27 @@ def load_model(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     >>> config["vocab_size"], state["wte.weight"].shape
     (4, (4, 2))
     """
-    return read_whole(directory, _read_model)
+    return read_whole(directory, lambda folder: _read_model(folder, check))
 
 
-def _read_model(directory: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read_model(
+    directory: Path, check: Callable[[dict[str, Any], Shapes], object]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     remedy = "give the folder of a GPT-2 checkpoint"
     if (directory / ADAPTER).exists():
         raise ValueError(
-            f"load_model: {directory} must hold a whole model, got an adapter ({ADAPTER}): not supported; merge it "
-            "into its model first (merge_and_unload) and save that"
+            f"load_model: {shown(directory)} must hold a whole model, got an adapter ({ADAPTER}): not supported; merge "
+            "it into its model first (merge_and_unload) and save that"
         )
     config = read_json("load_model", directory / "config.json", remedy)
     check_architecture("load_model", config, directory / "config.json")
-    return config, state_of("load_model", read_weights("load_model", directory, remedy, BUFFERS), config, directory)
+
+    def check_header(shapes: Shapes) -> None:
+        names_in_gpt2("load_model", shapes, config, directory)
+        check(config, shapes_of_gpt2(shapes))
+
+    weights = read_weights("load_model", directory, remedy, BUFFERS, check_header)
+    return config, state_of("load_model", weights, config, directory)
 
 
 def _end_of_text(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> int | None:
@@ -167,7 +182,7 @@ def _check_ends(who: str, fields: Mapping[str, Any]) -> None:
         for id in ids:
             if id is not None and not (type(id) is int and 0 <= id < fields.get("vocab_size", id + 1)):
                 raise ValueError(f"{who}: {name} in config must be a token below vocab_size = "
-                                 f"{fields.get('vocab_size')}, or None, got {id!r}")  # fmt: skip
+                                 f"{fields.get('vocab_size')}, or None, got {brief(id)}")  # fmt: skip
 
 
 def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
@@ -205,7 +220,9 @@ def _read_tokenizer(directory: Path) -> Tokenizer | None:
     from tinygpt.tokenizer import Tokenizer  # here, because weights alone can do without its import
 
     if not directory.is_dir():
-        raise FileNotFoundError(f"load_tokenizer: {directory} must be a folder, and is not there; check the name")
+        raise FileNotFoundError(
+            f"load_tokenizer: {shown(directory)} must be a folder, and is not there; check the name"
+        )
     if not any((directory / name).exists() for name in _TOKENIZER_FILES):
         return None
     tokenizer = Tokenizer.from_pretrained(directory)
@@ -261,7 +278,7 @@ def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Pat
         return run  # load_model says what it lacks
     found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
     raise FileNotFoundError(
-        f"resolve: {run} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
+        f"resolve: {shown(run)} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
         " check the name, or train the run first"
     )
 
@@ -286,9 +303,9 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:
     size = config.get("vocab_size", tokenizer.n_vocab)
     if type(size) is not int:
-        raise TypeError(f"{who}: vocab_size of {directory} must be an integer, got {size!r}")
+        raise TypeError(f"{who}: vocab_size of {shown(directory)} must be an integer, got {brief(size)}")
     if tokenizer.n_vocab > size:  # fewer is fine: vocabularies are padded to round numbers
         raise ValueError(
-            f"{who}: the tokenizer of {directory} must fit its model, got {tokenizer.n_vocab} ids for"
+            f"{who}: the tokenizer of {shown(directory)} must fit its model, got {tokenizer.n_vocab} ids for"
             f" vocab_size = {size}; they do not belong together"
         )

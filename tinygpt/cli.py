@@ -17,12 +17,13 @@ from pathlib import Path
 from tinygpt.arguments import add_command, add_quiet, add_threads, positive
 from tinygpt.ctrl_c import take_over
 from tinygpt.model_arguments import add_evaluate, add_generate, add_inspect
+from tinygpt.one_line import one_line
 from tinygpt.streams import run_command, say
 from tinygpt.study_arguments import add_diff, add_exercise, add_explain, add_gradcheck, add_museum
 
 PRESETS = ("tiny", "shakespeare-char", "bedtime", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 # A user's mistake (or a machine's: a full disk, no network) is one line and exit status 2; anything else is our bug.
-MISTAKES = (ValueError, TypeError, OSError, FloatingPointError)
+MISTAKES = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 
 _WHICH = "folder with the tokenizer's files, or gpt2 once it is fetched"
 
@@ -47,12 +48,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         _check_threads(getattr(options, "threads", None))
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *details: say(f"tinygpt: warning: {message}")
+            warnings.showwarning = lambda message, *details: say(f"tinygpt: warning: {one_line(message)}")
             return getattr(importlib.import_module(f"tinygpt.{module or 'commands'}"), function)(options)
     except MISTAKES as error:
         if os.environ.get("TINYGPT_TRACEBACK"):
             raise
-        say(f"tinygpt: {error}")
+        say(f"tinygpt: {one_line(error) or 'no memory is left'}")
         return 2
 
 

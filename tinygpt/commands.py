@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import importlib.util
 from pathlib import Path
 
 from tinygpt import checkpoint, gutenberg
 from tinygpt.config import GPTConfig
 from tinygpt.initial_model import initial_config
-from tinygpt.ledger import number_of_parameters, predict
+from tinygpt.ledger import Ledger, number_of_parameters, predict
+from tinygpt.memory_limit import require_memory
+from tinygpt.one_line import one_line
 from tinygpt.ownership import own_run
 from tinygpt.settings import TrainingSettings
 from tinygpt.streams import tell
@@ -31,9 +34,15 @@ def train(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as owning:
         owner = owning.enter_context(own_run(run, create=False)) if options.resume else None
         settings = settings_of(options, run)
-        result = train_model(settings, run, resume=options.resume, stop_after=options.stop_after,
-                             progress=not options.quiet, owner=owner,
-                             summary=lambda result: _tell_figures(result, settings, run))  # fmt: skip
+        _require_memory(settings)
+        try:
+            result = train_model(settings, run, resume=options.resume, stop_after=options.stop_after,
+                                 progress=not options.quiet, owner=owner,
+                                 summary=lambda result: _tell_figures(result, settings, run))  # fmt: skip
+        except (MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise
+            raise MemoryError(_out_of_memory(settings, error)) from error
     if result.final is not None:
         if result.story:
             tell(f"story: {result.story}")
@@ -76,14 +85,41 @@ def settings_of(options: argparse.Namespace, run: Path) -> TrainingSettings:
 
 def memory_of(settings: TrainingSettings) -> str:
     """What `tinygpt train --dry-run` says."""
+    config, ledger = _ledger_of(settings)
+    what = f"{number_of_parameters(config):,} parameters, batches of {settings.batch_size} x {settings.context} tokens"
+    return f"{what}; at the peak\n{ledger}"
+
+
+def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     if settings.init_from is not None:
         config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(settings.init_from)))
     else:
         n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
         config = initial_config(settings, n_vocab)
-    ledger = predict(config, settings.batch_size, settings.context, settings.recompute)
-    what = f"{number_of_parameters(config):,} parameters, batches of {settings.batch_size} x {settings.context} tokens"
-    return f"{what}; at the peak\n{ledger}"
+    return config, predict(config, settings.batch_size, settings.context, settings.recompute)
+
+
+def _require_memory(settings: TrainingSettings) -> None:
+    """Now, and not after minutes in which the memory that there is has been filled."""
+    with contextlib.suppress(ValueError, TypeError, OSError):  # what is wrong with the settings, training says
+        ledger = _ledger_of(settings)[1]
+        needed = ledger.parameters + ledger.gradients + ledger.moments + ledger.program  # all of which is written to
+        require_memory(needed, _out_of_memory(settings))
+
+
+def _out_of_memory(settings: TrainingSettings, error: object = "") -> str:
+    """What the run needed, and what would need less."""
+    try:
+        needed = f"this run needs about {_ledger_of(settings)[1].total / 1e9:,.1f} GB at its peak"
+    except (ValueError, TypeError, OSError, MemoryError):
+        needed = "this run needs more than there is"
+    reason = f" ({one_line(error)})" if str(error) else ""
+    less = "a smaller --preset, --batch-size or --context"
+    return (
+        f"train: there is not enough memory: {needed}{reason}; what was saved is unharmed; --dry-run shows what "
+        f"needs it; "
+        f"for less, use {less if settings.recompute else f'--recompute, or {less}'}"
+    )
 
 
 def data_gutenberg(options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
+from tinygpt.one_line import brief
+
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 2048, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
     "shakespeare-char": {"vocab_size": 256, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4, "dropout": 0},
@@ -80,7 +82,7 @@ class GPTConfig:
             if name == "n_inner" and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"GPTConfig: {name} must be an integer, got {value!r}")
+                raise TypeError(f"GPTConfig: {name} must be an integer, got {brief(value)}")
             if value < 1:
                 raise ValueError(f"GPTConfig: {name} must be at least 1, got {value}")
         if self.n_embd % self.n_head:
@@ -97,7 +99,7 @@ class GPTConfig:
     def _number(self, name: str) -> float:
         value = getattr(self, name)
         if isinstance(value, (str, bool)) or not isinstance(value, SupportsFloat):
-            raise TypeError(f"GPTConfig: {name} must be a number, got {value!r}")
+            raise TypeError(f"GPTConfig: {name} must be a number, got {brief(value)}")
         return float(value)
 
     @property

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinygpt.input_file import read_bytes, require_ordinary
+from tinygpt.one_line import shown
 from tinygpt.token_file import TokenFile as TokenFile
 from tinygpt.token_file import is_token_file as is_token_file
 from tinygpt.token_file import open_token_file as open_token_file
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
 
 SEPARATOR = "<|endoftext|>"
+LARGEST_TEXT = 1 << 32  # bytes that are read into memory at once; `tinygpt tokenizer encode` has no limit
 SEPARATOR_LINE = re.compile(rf"^{re.escape(SEPARATOR)}$\n?", re.MULTILINE)
 
 
@@ -136,23 +139,30 @@ def read_documents(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _documents_of(file: Path) -> list[str]:
-    text = decode_text(file.read_bytes(), str(file))
+    text = decode_text(read_bytes(file, LARGEST_TEXT, "read_documents", what="a text"), shown(file))
     documents = [document for document in SEPARATOR_LINE.split(text) if document.strip()]
     if not documents:
-        raise ValueError(f"{file}: must hold text, holds only {SEPARATOR} lines; fill it or leave it out")
+        raise ValueError(f"{shown(file)}: must hold text, holds only {SEPARATOR} lines; fill it or leave it out")
     return documents
 
 
 def text_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The file itself, or the ``.txt`` files of a folder in the order of their names; FileNotFoundError if none."""
+    """
+    The file itself, or the ``.txt`` files of a folder in the order of their names.
+
+    Raises FileNotFoundError if there is none, ValueError if it is a pipe or a device: a text is read more than once.
+    """
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.glob("*.txt") if file.is_file())
         if not files:
-            raise FileNotFoundError(f"read_documents: no .txt file in folder {path}; put your texts there")
+            raise FileNotFoundError(f"read_documents: no .txt file in folder {shown(path)}; put your texts there")
         return files
     if not path.exists():
-        raise FileNotFoundError(f"read_documents: no file or folder {path}; give a .txt file or a folder of them")
+        raise FileNotFoundError(
+            f"read_documents: no file or folder {shown(path)}; give a .txt file or a folder of them"
+        )
+    require_ordinary(path, "read_documents", "give a .txt file or a folder of them")
     return [path]
 
 

@@ -108,6 +108,6 @@ def _train_tokenizer(documents: list[str], settings: TrainingSettings, progress:
 def _from_token_file(path: str, tokenizer: Tokenizer | None) -> tuple[np.ndarray, np.ndarray, Tokenizer]:
     if tokenizer is None:
         raise ValueError(f"train: {Path(path).name} holds tokens: name the tokenizer that made them with --tokenizer")
-    tokens = open_token_file(path, tokenizer.fingerprint).tokens
+    tokens = open_token_file(path, tokenizer.fingerprint, tokenizer.ids).tokens
     cut = int(len(tokens) * 0.9)
     return tokens[:cut], tokens[cut:], tokenizer

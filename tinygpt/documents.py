@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinygpt.corpus import SEPARATOR, SEPARATOR_LINE, text_files
+from tinygpt.input_file import open_input
+from tinygpt.one_line import shown
 from tinygpt.tokenizer.reference import last_cut
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -86,7 +88,7 @@ def stream_documents(
                 yield Part(held[:cut], False)
                 held, begun = held[cut:], True
         if not found:
-            raise ValueError(f"{file}: must hold text, holds only white space and {SEPARATOR} lines; fill it or "
+            raise ValueError(f"{shown(file)}: must hold text, holds only white space and {SEPARATOR} lines; fill it or "
                              "leave it out")  # fmt: skip
 
 
@@ -111,18 +113,19 @@ def _characters(file: Path, block: int, advance: Callable[[int], object]) -> Ite
     """The text of a file, byte order mark off, every line end a "\\n"; or an error that names the byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     read, held, first = 0, "", True
-    with file.open("rb") as stream:
+    with open_input(file, "stream_documents") as stream:
         while True:
             raw = stream.read(block)
             if b"\0" in raw:
-                raise ValueError(f"{file}: must be UTF-8 text, got a NUL byte at offset {read + raw.index(0)}; "
+                raise ValueError(f"{shown(file)}: must be UTF-8 text, got a NUL byte at offset {read + raw.index(0)}; "
                                  "save it as UTF-8 plain text")  # fmt: skip
             waiting = len(decoder.getstate()[0])
             try:
                 text = held + decoder.decode(raw, final=not raw)
             except UnicodeDecodeError as error:
                 place = read - waiting + error.start
-                raise ValueError(f"{file}: must be UTF-8 text, got byte 0x{error.object[error.start]:02x} at offset "
+                raise ValueError(f"{shown(file)}: must be UTF-8 text, got byte "
+                                 f"0x{error.object[error.start]:02x} at offset "
                                  f"{place}; save it as UTF-8") from None  # fmt: skip
             read += len(raw)
             advance(len(raw))

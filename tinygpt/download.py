@@ -2,7 +2,9 @@
 Books of Project Gutenberg, fetched by number: politely, once, and whole or not at all.
 
 Every answer is checked before it is kept: its length against the one announced (a cut answer is asked for again), its
-kind (a web page is not a book), its encoding (old books are Latin-1; the cache holds UTF-8).
+encoding (old books are Latin-1; the cache holds UTF-8), and that the lines are there between which Project Gutenberg
+puts a book: a web page has none, and half a book lacks the second. What is in the cache is checked again when it is
+used.
 
 Source: addresses as gutenberg.org and its mirrors lay them out; two seconds between requests is what
 https://www.gutenberg.org/policy/robot_access.html asks for.
@@ -15,22 +17,28 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from http.client import HTTPException, IncompleteRead
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from tinygpt.corpus import decode_text
 from tinygpt.durable import atomic_write
+from tinygpt.http_client import AnswerRefused, BrokeOff, StatusError, Unreachable, detail_of, get, require_address
+from tinygpt.input_file import MEGABYTE, read_bytes
+from tinygpt.one_line import brief
 from tinygpt.user_cache import cache_folder
 
 BASE_URL = "https://www.gutenberg.org"
 ADDRESSES = ("cache/epub/{n}/pg{n}.txt", "files/{n}/{n}-0.txt", "files/{n}/{n}.txt")  # newest form first
 USER_AGENT = "tinygpt (a GPT-2 for learning; fetches single books by number)"
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+LARGEST_BOOK = 32 * MEGABYTE  # the largest texts have some 10 MB
+
+# A marker takes the rest of its paragraph with it: long titles run on to a second line.
+START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b.*(?:\n.+)*", re.MULTILINE | re.IGNORECASE)
+END = re.compile(r"^\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b", re.MULTILINE | re.IGNORECASE)
+# Encodings of text, as servers and books name them: Python's other codecs are no encodings, or take quadratic time.
+_ENCODING = re.compile(r"(?:utf|us|ascii|iso|latin|l\d|windows|cp|mac|koi|big|gb|euc|shift|sjis|johab|tis)[\w-]{0,20}")
 
 
 def default_cache_dir() -> Path:
@@ -71,7 +79,8 @@ def download_books(
     retries : int
         How many more attempts follow if the server is busy (429, 5xx), silent, or breaks off.
     timeout : float
-        Seconds without a byte after which an attempt is given up.
+        Seconds without a byte, or with hardly any, after which an attempt is given up. A whole book may take twenty
+        times as long.
     progress : bool
         Show a bar.
 
@@ -87,7 +96,8 @@ def download_books(
     ConnectionError, TimeoutError
         If there is no network, or the server refuses, breaks off or stays silent.
     ValueError
-        If a number, the address, a setting or an answer makes no sense: a web page, or an unknown encoding.
+        If a number, the address, a setting or an answer makes no sense: a web page, half a book, or an unknown
+        encoding.
 
     Examples
     --------
@@ -98,9 +108,7 @@ def download_books(
     for number in numbers:
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"gutenberg: a book's number must be an integer >= 1, got {number!r}; e.g. 2591 is Grimm")
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.hostname or re.search(r"\s", base_url):
-        raise ValueError(f"gutenberg: the base address must begin with http(s)://, got {base_url!r}; e.g. {BASE_URL}")
+    require_address("gutenberg", base_url, BASE_URL)
     if delay < 0 or retries < 0 or timeout <= 0:
         got = f"delay = {delay}, retries = {retries}, timeout = {timeout}"
         raise ValueError(f"gutenberg: needs delay >= 0, retries >= 0 and timeout > 0, got {got}; leave them out")
@@ -111,10 +119,42 @@ def download_books(
     with tqdm(desc="Project Gutenberg", total=len(numbers), unit="book", disable=not progress) as bar:
         for number, path in zip(numbers, paths, strict=True):
             bar.set_postfix_str(str(number))
-            if not path.exists():
+            if not _is_kept(path):
                 atomic_write(path, server.book(number))
             bar.update()
     return paths
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether the cache has a whole book: what an older version kept, or a disk damaged, is fetched again."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        return is_whole(read_bytes(path, 2 * LARGEST_BOOK, "gutenberg").decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def is_whole(text: str) -> bool:
+    r"""
+    Tell whether a text has the line that begins a book of Project Gutenberg, and, after it, the one that ends it.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> start, end = (f"*** {side} OF THE PROJECT GUTENBERG EBOOK X ***" for side in ("START", "END"))
+    >>> is_whole(f"{start}\nA fox.\n\n{end}\n"), is_whole(f"{start}\nA fo")
+    (True, False)
+    """
+    start = START.search(text)
+    return start is not None and END.search(text, start.end()) is not None
 
 
 @dataclass
@@ -132,13 +172,7 @@ class _Server:
             url = f"{self.base_url}/{address.format(n=number)}"
             answer = self._get(url, number)
             if answer is not None:
-                body, charset = answer
-                if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml)", body, re.IGNORECASE):
-                    raise ValueError(
-                        f"gutenberg: book {number} must be plain text, got a web page from {url}; "
-                        "open it in a browser to see what it says, or use a mirror"
-                    )
-                return decode_book(body, f"gutenberg: book {number}", charset)
+                return _book_in(*answer, url, number)
         raise FileNotFoundError(
             f"gutenberg: no plain text of book {number} at {self.base_url}; look its number up on {BASE_URL}/ebooks/"
         )
@@ -146,33 +180,30 @@ class _Server:
     def _get(self, url: str, number: int) -> tuple[bytes, str | None] | None:
         """Body and declared charset, or None where there is no such page."""
         who = f"gutenberg: book {number}"
-        request = Request(url, headers={"User-Agent": USER_AGENT})
         for attempt in range(self.retries + 1):
             self._wait()
             error: OSError
             try:
-                with urlopen(request, timeout=self.timeout) as response:
-                    return response.read(), response.headers.get_content_charset()
-            except HTTPError as answer:
-                answer.close()
+                with get(url, timeout=self.timeout, limit=LARGEST_BOOK, headers={"User-Agent": USER_AGENT}) as answer:
+                    return b"".join(answer.blocks()), answer.headers.get_content_charset()
+            except StatusError as answer:
                 if answer.code == 404:
                     return None
                 if answer.code != 429 and answer.code < 500:
                     raise ConnectionError(f"{who}: {url} answered {answer.code}; try a mirror") from None
                 error = ConnectionError(f"{who}: {url} answered {answer.code}; try again later, or a mirror")
-                asked = answer.headers.get("Retry-After", "")  # a date is also allowed, and passed over
-                self._postpone(int(asked) if asked.isdecimal() else 0)
-            except IncompleteRead as cut:
-                error = ConnectionError(f"{who}: broke off after {len(cut.partial)} bytes; try again, or a mirror")
-            except (OSError, HTTPException) as failure:
-                reason = getattr(failure, "reason", failure)
-                if isinstance(reason, TimeoutError):
-                    error = TimeoutError(f"{who}: no answer from {url} in {self.timeout:g} s; try again, or a mirror")
-                elif isinstance(failure, URLError):
-                    text = f"{who}: cannot reach {self.base_url} ({reason}); check the network and the address"
-                    raise ConnectionError(text) from None
-                else:
-                    error = ConnectionError(f"{who}: {url} broke off ({reason}); try again, or a mirror")
+                self._postpone(answer.retry_after)
+            except AnswerRefused as refusal:
+                raise ConnectionError(f"{who}: {url} {refusal}; nothing is kept: try a mirror") from None
+            except Unreachable as failure:
+                text = f"{who}: cannot reach {self.base_url} ({failure}); check the network and the address"
+                raise ConnectionError(text) from None
+            except TimeoutError as failure:
+                slow = f"in {self.timeout:g} s{detail_of(failure)}"
+                error = TimeoutError(f"{who}: no answer from {url} {slow}; try again, or a mirror")
+            except BrokeOff as cut:
+                after = f"broke off after {cut.received} bytes" if cut.received else f"{url} broke off ({cut})"
+                error = ConnectionError(f"{who}: {after}; try again, or a mirror")
             self._postpone(self.delay * 2 ** (attempt + 1))
         raise error
 
@@ -182,6 +213,22 @@ class _Server:
 
     def _postpone(self, seconds: float) -> None:
         self._free_at = max(self._free_at, time.monotonic() + min(seconds, LONGEST_WAIT))
+
+
+def _book_in(body: bytes, charset: str | None, url: str, number: int) -> str:
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml)", body, re.IGNORECASE):
+        raise ValueError(
+            f"gutenberg: book {number} must be plain text, got a web page from {url}; "
+            "open it in a browser to see what it says, or use a mirror"
+        )
+    text = decode_book(body, f"gutenberg: book {number}", charset)
+    if not is_whole(text):
+        raise ValueError(
+            f"gutenberg: book {number} must have the lines '*** START OF' and '*** END OF THE PROJECT GUTENBERG "
+            f"EBOOK', "
+            f"got {len(body):,} bytes from {url} that begin {brief(text[:60])}; nothing is kept: try again, or a mirror"
+        )
+    return text
 
 
 def decode_book(body: bytes, name: str, charset: str | None = None) -> str:
@@ -214,7 +261,7 @@ def decode_book(body: bytes, name: str, charset: str | None = None) -> str:
     text = _decode(body, "utf-8")
     declared = re.search(rb"Character set encoding: *([\w-]+)", body)
     for encoding in (charset, declared and declared[1].decode("ascii", "replace")):
-        if text is None and encoding:
+        if text is None and encoding and _ENCODING.fullmatch(encoding.lower()):
             # Windows' signs sit where Latin-1 has control characters that no book contains, as every browser assumes.
             latin = encoding.lower() in ("iso-8859-1", "latin-1", "latin1", "iso-latin-1")
             text = (_decode(body, "cp1252") if latin else None) or _decode(body, encoding)
@@ -224,5 +271,5 @@ def decode_book(body: bytes, name: str, charset: str | None = None) -> str:
 def _decode(body: bytes, encoding: str) -> str | None:
     try:
         return body.decode(encoding)
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         return None

@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from tinygpt.locks import PARTIAL, fcntl, lock_file, lock_folder, one_writer
 
-__all__ = ["atomic_open", "atomic_write", "create_temporary", "explain_full_disk", "lock_folder"]
+__all__ = ["atomic_open", "atomic_write", "create_temporary", "explain_full_disk", "explain_write", "lock_folder"]
 __all__ += ["one_writer", "remove_leftovers", "sync_folder"]
 
 LEFTOVER_AGE = 24 * 3600.0  # seconds after which a temporary file counts as a leftover where there are no locks
@@ -70,7 +70,12 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if target.exists() and not target.is_file():
         raise FileExistsError(f"atomic_open: {path} must be an ordinary file, got a folder or a device; choose a name")
     remove_leftovers(target.parent, _stem(target))
-    descriptor, temporary = create_temporary(target)
+    what_failed, what_is_safe = f"atomic_open: cannot write {path}", "any file of that name is unchanged"
+    try:
+        descriptor, temporary = create_temporary(target)
+    except OSError as error:
+        explain_write(error, what_failed, what_is_safe)
+        raise
     writer = os.getpid()
     try:
         with open(descriptor, "wb") as file:
@@ -86,7 +91,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         if os.getpid() == writer:
             temporary.unlink(missing_ok=True)
-        explain_full_disk(error, f"atomic_open: cannot write {path}", "any file of that name is unchanged")
+        explain_write(error, what_failed, what_is_safe)
         raise
 
 
@@ -281,6 +286,45 @@ def explain_full_disk(error: BaseException, what_failed: str, what_is_safe: str)
     OSError: cannot write a.txt: No space left on device; nothing is lost; free space and try again
     """
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        clear = OSError(f"{what_failed}: {os.strerror(error.errno or 0)}; {what_is_safe}; free space and try again")
-        clear.errno = error.errno
-        raise clear from error
+        explain_write(error, what_failed, what_is_safe)
+
+
+def explain_write(error: BaseException, what_failed: str, what_is_safe: str) -> None:
+    """
+    If an error means a full disk, a failing one, or a missing permission, raise it again in words; return otherwise.
+
+    Parameters
+    ----------
+    error : BaseException
+        What went wrong.
+    what_failed, what_is_safe : str
+        The first two parts of the message.
+
+    Raises
+    ------
+    OSError
+        With the `errno` of `error`, if that is one of a full disk, an exceeded quota or limit, a disk that fails, a
+        file system that cannot be written to, or a permission that is missing.
+
+    Examples
+    --------
+    >>> explain_write(OSError(errno.EIO, "failed"), "cannot write a.txt", "nothing is lost")
+    Traceback (most recent call last):
+    OSError: cannot write a.txt: Input/output error; nothing is lost; check the disk, or write to another
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return
+    if error.errno in _DISK_FULL:
+        remedy = "free space and try again"
+    elif error.strerror is None:  # in words already
+        return
+    elif error.errno == errno.EIO:
+        remedy = "check the disk, or write to another"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "make it writable, or choose another place"
+    else:
+        return
+    kind = PermissionError if error.errno in (errno.EACCES, errno.EPERM) else OSError
+    clear = kind(f"{what_failed}: {os.strerror(error.errno)}; {what_is_safe}; {remedy}")
+    clear.errno = error.errno
+    raise clear from error

@@ -17,20 +17,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinygpt.corpus import SEPARATOR, SEPARATOR_LINE
-from tinygpt.download import decode_book
+from tinygpt.download import END, LARGEST_BOOK, START, decode_book
 from tinygpt.download import default_cache_dir as default_cache_dir
 from tinygpt.download import download_books as download_books
 from tinygpt.durable import atomic_write
+from tinygpt.input_file import read_bytes
+from tinygpt.one_line import shown
 from tinygpt.tokenizer.validation import list_of_texts
 
-# A marker takes the rest of its paragraph with it: long titles run on to a second line.
-START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b.*(?:\n.+)*", re.MULTILINE | re.IGNORECASE)
-END = re.compile(r"^\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b", re.MULTILINE | re.IGNORECASE)
 CREDIT = re.compile(
     r"\s*(?:This e-?(?:book|text) was )?(?:Produced|E-?text prepared|Transcribed) (?:by|from)\b.*(?:\n.+)*",
     re.IGNORECASE,
 )
-CLOSING = re.compile(r"\n\s*End of (?:the |this )?Project Gutenberg.*(?:\n.+)*\s*\Z", re.IGNORECASE)
+CLOSING = re.compile(r"^[^\S\n]*End of (?:the |this )?Project Gutenberg", re.IGNORECASE | re.MULTILINE)
 PICTURE = re.compile(r"^ *\[Illustration[^\]]{0,500}\](?:\n\n?|\Z)", re.MULTILINE | re.IGNORECASE)
 
 # Headings of what is in a book beside its stories.
@@ -60,9 +59,9 @@ def read_book(path: str | os.PathLike[str]) -> str:
         If there is no such file; as `clean_book`, with the file named.
     """
     try:
-        return clean_book(Path(path).read_bytes())
+        return clean_book(read_bytes(Path(path), 2 * LARGEST_BOOK, "read_book", what="a book"))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{shown(path)}: {error}") from None
 
 
 def clean_book(raw: bytes) -> str:
@@ -102,13 +101,21 @@ def clean_book(raw: bytes) -> str:
             f"clean_book: must have a line '{line} OF THE PROJECT GUTENBERG EBOOK', got none; "
             "download the book again, or take off the licence by hand and use the text with --data"
         )
-    text = CLOSING.sub("", text[start.end() : end.start()])
-    while credit := CREDIT.match(text):
-        text = text[credit.end() :]
+    text, begin = _without_closing(text[start.end() : end.start()]), 0
+    while credit := CREDIT.match(text, begin):
+        begin = credit.end()
+    text = text[begin:]
     text = PICTURE.sub("", text).strip("\n")
     if not text.strip():
         raise ValueError("clean_book: must have text between its START and END lines, got none; choose another book")
     return text + "\n"
+
+
+def _without_closing(text: str) -> str:
+    """Take off the last paragraph from where it says that the book ends."""
+    end = len(text.rstrip())
+    closing = CLOSING.search(text, text.rfind("\n\n", 0, end) + 1, end)
+    return text[: closing.start()] if closing else text
 
 
 def split_stories(text: str) -> list[str]:

@@ -15,11 +15,13 @@ Source: GPT2Config, GPT2LMHeadModel and `activations.py` of transformers 5.24.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tinygpt.one_line import brief, shown
 
 PREFIX = "transformer."
 BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old versions of transformers saved
@@ -61,17 +63,21 @@ def check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -
     ValueError: example: activation_function in config.json must be 'gelu_new', got 'relu': not supported
     """
     if config.get("model_type") != "gpt2":
-        raise ValueError(f"{who}: model_type in {where} must be one of: gpt2; got {config.get('model_type')!r}")
+        raise ValueError(
+            f"{who}: model_type in {shown(where)} must be one of: gpt2; got {brief(config.get('model_type'))}"
+        )
     for field, required in ARCHITECTURE.items():
         got = config.get(field, required)
         if got == required or (field == "activation_function" and got in _SAME_AS_GELU_NEW):
             continue
         if field == "tie_word_embeddings" and got is False:
             continue
-        raise ValueError(f"{who}: {field} in {where} must be {required!r}, got {got!r}: not supported")
+        raise ValueError(f"{who}: {field} in {shown(where)} must be {required!r}, got {brief(got)}: not supported")
     for field in _MUST_BE_EMPTY:
         if config.get(field):
-            raise ValueError(f"{who}: {field} in {where} must be null, got {str(config[field])[:80]!r}: not supported")
+            raise ValueError(
+                f"{who}: {field} in {shown(where)} must be null, got {brief(config[field])}: not supported"
+            )
 
 
 def state_of(
@@ -107,28 +113,52 @@ def state_of(
     >>> list(state_of("example", tensors, {}, "folder"))
     ['wte.weight']
     """
-    state: dict[str, np.ndarray] = {}
-    stored_as: dict[str, str] = {}
-    for stored, array in tensors.items():
-        name = plain_name(stored)
-        if name in state:
-            raise ValueError(f"{who}: {where} must hold {name} once, got {stored_as[name]!r} and {stored!r}")
-        _refuse_other_parts(who, name, stored, where)
-        state[name], stored_as[name] = array, stored
-    tied = config.get("tie_word_embeddings", True)
+    state = {name: tensors[stored] for name, stored in names_in_gpt2(who, tensors, config, where).items()}
     head = state.pop(_HEAD, None)
     if head is None:
-        if not tied:
-            raise ValueError(
-                f"{who}: {where} must hold {_HEAD}, since tie_word_embeddings is false in its config.json, and does "
-                "not; if the head is the table of embeddings, set tie_word_embeddings to true"
-            )
         return state
-    if tied and _TABLE not in state:
+    if config.get("tie_word_embeddings", True) and _TABLE not in state:
         state[_TABLE] = head
     if not np.array_equal(head, state.get(_TABLE, np.empty(0)), equal_nan=True):
-        raise ValueError(f"{who}: {_HEAD} in {where} must equal {_TABLE}: a head of its own is not supported")
+        raise ValueError(f"{who}: {_HEAD} in {shown(where)} must equal {_TABLE}: a head of its own is not supported")
     return state
+
+
+def names_in_gpt2(
+    who: str, stored_names: Iterable[str], config: Mapping[str, Any], where: str | Path
+) -> dict[str, str]:
+    """
+    GPT-2's names of a folder's tensors, and the name under which each is stored. Only names are needed for that.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is there twice, belongs to another architecture, or a head that must be there is not.
+
+    Examples
+    --------
+    >>> names_in_gpt2("example", ["transformer.wte.weight"], {}, "folder")
+    {'wte.weight': 'transformer.wte.weight'}
+    """
+    names: dict[str, str] = {}
+    for stored in stored_names:
+        name = plain_name(stored)
+        if name in names:
+            raise ValueError(
+                f"{who}: {shown(where)} must hold {_short(name)} once, got {brief(names[name])} and {brief(stored)}"
+            )
+        _refuse_other_parts(who, name, stored, where)
+        names[name] = stored
+    if _HEAD not in names and not config.get("tie_word_embeddings", True):
+        raise ValueError(
+            f"{who}: {shown(where)} must hold {_HEAD}, since tie_word_embeddings is false in its config.json, and does "
+            "not; if the head is the table of embeddings, set tie_word_embeddings to true"
+        )
+    return names
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 and name.isprintable() else brief(name)
 
 
 def plain_name(stored: str) -> str:
@@ -148,13 +178,16 @@ def _refuse_other_parts(who: str, name: str, stored: str, where: str | Path) -> 
     kind = _OTHER_HEADS.get(name.split(".")[0])
     if kind is not None:
         raise ValueError(
-            f"{who}: {where} must hold a language model, got {stored}, {kind}: not supported; to use the rest, save "
+            f"{who}: {shown(where)} must hold a language model, got {_short(stored)}, {kind}: not supported; to use "
+            "the rest, save "
             "model.transformer alone"
         )
     if ".crossattention." in name or ".ln_cross_attn." in name:
-        raise ValueError(f"{who}: {where} must be a decoder alone, got {stored}: cross-attention is not supported")
+        raise ValueError(
+            f"{who}: {shown(where)} must be a decoder alone, got {_short(stored)}: cross-attention is not supported"
+        )
     if ".lora_" in name or name.startswith("base_model."):
         raise ValueError(
-            f"{who}: {where} must hold the weights of a whole model, got {stored}, of an adapter (PEFT): not "
-            "supported; merge it into its model first (merge_and_unload) and save that"
+            f"{who}: {shown(where)} must hold the weights of a whole model, got {_short(stored)}, of an adapter "
+            "(PEFT): not supported; merge it into its model first (merge_and_unload) and save that"
         )

@@ -26,12 +26,15 @@ from tinygpt import checkpoint, generate
 from tinygpt.autograd import Tensor
 from tinygpt.config import GPTConfig
 from tinygpt.decoding import Decoder
+from tinygpt.memory_limit import require_memory
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from tinygpt.one_line import shown
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.parameter_shapes import require_model
 from tinygpt.quantization import Stored, round_weights
 from tinygpt.recompute import recompute
 
@@ -246,10 +249,24 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        config, state = checkpoint.load_model(checkpoint.find(directory))
-        model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
-        model.load_state_dict(state)
-        round_weights(model, weights)
+        folder, numbers = checkpoint.find(directory), 0
+
+        def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
+            nonlocal numbers
+            numbers = require_model("GPT.from_pretrained", folder, values, shapes)
+            require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
+
+        try:
+            config, state = checkpoint.load_model(folder, check)
+            model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
+            model.load_state_dict(state)
+            round_weights(model, weights)
+        except MemoryError as error:
+            raise MemoryError(
+                f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "
+                f"while they are read: there is not enough memory: {error or 'MemoryError'}; close other programs, or "
+                "use a smaller model"
+            ) from error
         return model
 
     def _check_tokens(self, tokens: Any) -> np.ndarray:

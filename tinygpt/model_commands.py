@@ -90,7 +90,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """tinygpt evaluate"""
     model, tokenizer = _open(options.model, options.tokenizer, "float32")
     if corpus.is_token_file(options.data):
-        tokens: np.ndarray = corpus.open_token_file(options.data, tokenizer.fingerprint).tokens
+        tokens: np.ndarray = corpus.open_token_file(options.data, tokenizer.fingerprint, tokenizer.ids).tokens
     else:
         tokens = corpus.encode_documents(corpus.read_documents(options.data), tokenizer)
     if len(tokens) < 2:

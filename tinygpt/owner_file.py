@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygpt.durable import create_temporary
+from tinygpt.json_file import parse
 from tinygpt.locks import OWNER_FILE, PARTIAL
 from tinygpt.process_identity import Process, is_alive, this_process
 
@@ -131,8 +132,8 @@ def parse_owner(data: bytes) -> Owner | None:
     True
     """
     try:
-        values: Any = json.loads(data)
-    except (ValueError, RecursionError):
+        values: Any = parse(data, OWNER_FILE)
+    except ValueError:
         return None
     if not isinstance(values, dict) or any(type(values.get(name)) is not kind for name, kind in _KINDS.items()):
         return None

@@ -78,7 +78,10 @@ def store(weight: np.ndarray, kind: str, outputs: int = 1) -> Stored:
         return Stored(numbers)
     largest = np.maximum(weight.max(axis=1 - outputs), -weight.min(axis=1 - outputs))
     if not np.isfinite(largest).all():
-        raise ValueError("int8: the weights must be finite, got NaN or infinity; the weights are damaged")
+        raise ValueError(
+            "int8: the weights must be finite, got NaN or infinity: training of this model diverged, or its file is "
+            "damaged; train again with a lower --lr, or use another checkpoint"
+        )
     scale = np.where(largest > 0, largest / np.float32(127), np.float32(1))
     numbers = np.empty(weight.shape, np.int8)
     for rows in _blocks(weight):

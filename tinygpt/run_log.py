@@ -7,10 +7,10 @@ Neither stops the training. Lines that cannot be written, because the disk is fu
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 
 from tinygpt.checkpoint import atomic_open, atomic_write
+from tinygpt.input_file import open_input
+from tinygpt.json_file import parse
+from tinygpt.one_line import brief, shown
 from tinygpt.streams import say, to_json
+
+_LONGEST_LINE = 1 << 16  # bytes
+_REMEDY = "the checkpoints are as they were: delete the line, or the file"
 
 
 class MetricsLog:
@@ -47,12 +53,14 @@ class MetricsLog:
 
     def __init__(self, path: Path, after_step: int, validated: int | None = None, waiting: Sequence[str] = ()) -> None:
         validated = after_step if validated is None else validated
-        lines = read_metrics(path) if path.exists() else []
-        kept = [line for line in lines if line["step"] <= (validated if "validation_loss" in line else after_step)]
-        text = "".join([to_json(line) + "\n" for line in kept])
-        text += "".join([line for line in waiting if line not in text])  # they may have been written after all
-        if not path.exists() or path.read_bytes() != text.encode("ascii"):
-            atomic_write(path, text)
+        kept = b"".join([
+            text + b"\n" for line, text in (_records(path) if os.path.lexists(path) else ())
+            if line["step"] <= (validated if "validation_loss" in line else after_step)
+        ])  # fmt: skip
+        lines = (line.encode("ascii") for line in waiting)
+        kept += b"".join([line for line in lines if line not in kept])  # they may have been written after all
+        if not path.exists() or path.read_bytes() != kept:
+            atomic_write(path, kept)
         self._path, self.waiting, self._told = path, list[str](), False
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self._size = os.fstat(self._file.fileno()).st_size
@@ -96,17 +104,61 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, up to one that a kill or a copy cut short, or that is none of ours."""
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            break
-        lines.append(line)
-    return lines
+    """
+    The lines of a metrics file, but for a last one that a kill or a copy cut short.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no ordinary file, or a line is damaged: names the line.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "metrics.jsonl"
+    ...     _ = path.write_text('{"step": 1, "loss": 2.0}\\n{"step": 2, "lo')
+    ...     read_metrics(path)
+    [{'step': 1, 'loss': 2.0}]
+    """
+    return [line for line, _ in _records(path)]
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each line of a metrics file, as what it says and as it is."""
+    with open_input(path, "train") as file:
+        for number in itertools.count(1):
+            text = file.readline(_LONGEST_LINE + 1)
+            if not text.endswith(b"\n") and len(text) <= _LONGEST_LINE:
+                return  # the end, or a line that was cut short
+            text = text.rstrip(b"\r\n")
+            where = f"{shown(path)}, line {number},"
+            if not text:
+                continue
+            if not text.strip(b"\0"):  # what some file systems leave of a write that a power cut ended
+                return
+            if len(text) > _LONGEST_LINE:
+                raise ValueError(f"{where} is damaged: more than {_LONGEST_LINE:,} bytes; {_REMEDY}")
+            try:
+                line = parse(text, "it", finite=False)
+            except ValueError as error:
+                raise ValueError(
+                    f"{where} is damaged: {str(error).removesuffix('; use another copy')}; {_REMEDY}"
+                ) from None
+            if not isinstance(line, dict) or not _is_record(line):
+                raise ValueError(f"{where} is damaged: it must be a record of a step, got {brief(line)}; {_REMEDY}")
+            yield line, text
+
+
+def _is_record(line: dict[str, Any]) -> bool:
+    step, figures = line.get("step"), [line.get(name, 0.0) for name in ("loss", "validation_loss")]
+    return type(step) is int and 0 <= step < 1 << 53 and all(map(_is_figure, figures))
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
 
 
 def plot_losses(metrics: Path, picture: Path) -> bool:
@@ -142,10 +194,12 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
     if validation:
         axes.plot(*np.array(validation).T, color="tab:orange", marker="o", markersize=4, label="validation")
         lowest = min(validation, key=lambda point: point[1])
-        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf
+        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
         axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
                       textcoords="offset points", color="tab:orange")  # fmt: skip
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=picture.resolve().parent.name)
+    axes.set(
+        xlabel="step", ylabel="loss (nats per token)", title=os.path.basename(os.path.dirname(os.path.abspath(picture)))
+    )
     axes.grid(alpha=0.3)
     if train or validation:
         axes.legend()

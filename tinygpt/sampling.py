@@ -46,7 +46,10 @@ def sample(
     """
     logits = np.asarray(logits)
     if not np.isfinite(logits).all():
-        raise ValueError("sample: the scores must be finite, got NaN or infinity; the weights are damaged")
+        raise ValueError(
+            "sample: the scores must be finite, got NaN or infinity: training of this model diverged, or its file is "
+            "damaged; train again with a lower --lr, or use another checkpoint"
+        )
     if temperature == 0:
         return int(np.argmax(logits))
     limited = top_k is not None and top_k < len(logits)

@@ -3,31 +3,66 @@ Arrays to safetensors files, settings to JSON files, and back, with every bit ke
 
 Nothing is pickled: opening a file never runs code that came with it.
 
-Source: the safetensors format, https://github.com/huggingface/safetensors#format. Its library reads the files here.
-Writing takes the few lines of `write_tensors` instead: the library's `save_file` leaves files that only their owner
-may read, and reports a full disk as text that is no OSError; its `save` needs all bytes in memory once more.
+    bytes 0-7      N, the length of the header, uint64, little-endian
+    bytes 8-7+N    the header, JSON: {name: {"dtype": "F32", "shape": [V, C], "data_offsets": [start, end]}, ...},
+                   and perhaps {"__metadata__": {name: text, ...}}
+    the rest       the arrays, without a gap between them, in the order of their offsets
+
+The header says what the file must hold to the last byte, so it is checked as a whole before any array is read.
+
+Source: the safetensors format, https://github.com/huggingface/safetensors#format. Tests hold what is here to its
+library. We do without it: it maps the file into memory, so that a file that shrinks meanwhile ends the process, and
+the arrays are there twice; its `save_file` leaves files that only their owner may read, and reports a full disk as
+text that is no OSError.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from io import BufferedReader
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from tinygpt import bfloat16
 from tinygpt.durable import atomic_open, atomic_write, one_writer
+from tinygpt.input_file import MEGABYTE, open_input
+from tinygpt.json_file import parse_object, read_object
+from tinygpt.one_line import brief, shown
 from tinygpt.swap import read_whole
 
 _NAMES = {  # safetensors' name of a dtype, by NumPy's
     **{"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"},
     **{f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+_DTYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in _NAMES.items()}
+_DTYPES["BF16"] = np.dtype("<u2")  # NumPy lacks it: its bits
+_SIZES = {name: dtype.itemsize for name, dtype in _DTYPES.items()}  # bytes of an element
+_SIZES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}  # which are known, so that they are refused by name
+_LONGEST_HEADER = 16 * MEGABYTE  # GPT-2 XL's has 60 kB
+_MOST_AXES = 32  # NumPy allows 32 or, since 2.0, 64
+
+
+class Entry(NamedTuple):
+    """What the header of a safetensors file says of one array; `start` and `end` are bytes of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Header(NamedTuple):
+    """What a safetensors file holds, and the words in it."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
 
 
 def save_training_state(
@@ -71,7 +106,9 @@ def save_training_state(
         atomic_write(directory / "training_state.json", text)
 
 
-def load_training_state(directory: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_training_state(
+    directory: str | os.PathLike[str], check: Callable[[dict[str, Any], str], object] = lambda info, where: None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     Read what `save_training_state` wrote.
 
@@ -79,6 +116,8 @@ def load_training_state(directory: str | os.PathLike[str]) -> tuple[dict[str, np
     ----------
     directory : path
         The checkpoint folder. A swap that was cut short there is completed first.
+    check : callable
+        Called with `info`, as each of the two files has it, and the file's name, before an array is read.
 
     Returns
     -------
@@ -102,17 +141,24 @@ def load_training_state(directory: str | os.PathLike[str]) -> tuple[dict[str, np
     ...     load_training_state(folder)
     ({'m': array([1., 1.], dtype=float16)}, {'best': inf})
     """
-    return read_whole(directory, _read_training_state)
+    return read_whole(directory, lambda folder: _read_training_state(folder, check))
 
 
-def _read_training_state(directory: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    remedy = "training resumes from the `last` folder of a run"
-    info = read_json("load_training_state", directory / "training_state.json", remedy)
-    path = directory / "training_state.safetensors"
-    tensors = read_tensors("load_training_state", path, remedy)
-    with safe_open(path, framework="numpy") as file:
-        inside = (file.metadata() or {}).get("info")  # older files have none
-    return tensors, info if inside is None else _parse_object("load_training_state", path, inside)
+def _read_training_state(
+    directory: Path, check: Callable[[dict[str, Any], str], object]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    who, remedy = "load_training_state", "training resumes from the `last` folder of a run"
+    text, path = directory / "training_state.json", directory / "training_state.safetensors"
+    info = read_object(text, who, remedy, finite=False)
+    check(info, shown(text))
+    with open_input(path, who, remedy) as file:
+        header = read_header(who, path, file)
+        if "info" in header.metadata:  # older files have none
+            info = parse_object(header.metadata["info"], f"{who}: {shown(path)}", finite=False)
+            check(info, shown(path))
+        require_dtypes(who, path, header.entries, tuple(_NAMES.values()))
+        tensors = dict(read_arrays(who, path, file, header.entries))
+    return dict(sorted(tensors.items())), info
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -203,82 +249,160 @@ def read_tensors(
     {'a': array([[1, 0],
            [0, 1]], dtype=int8)}
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{who}: {path} must be a file, and is not there; {remedy}")
-    tensors = {}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in sorted(file.keys()):
-                if name.endswith(ignore):
-                    continue
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in dtypes:
-                    raise ValueError(f"{who}: {name} in {path} must be one of {', '.join(dtypes)}, got {dtype}")
-                tensors[name] = _bfloat16(path, name) if dtype == "BF16" else file.get_tensor(name)
-    except SafetensorError as error:
-        size = path.stat().st_size
-        raise ValueError(
-            f"{who}: {path} must be a whole safetensors file, got {size} bytes that are truncated or corrupt ({error});"
-            " use another copy or another checkpoint"
-        ) from error
-    return tensors
+    with open_input(path, who, remedy) as file:
+        entries = read_header(who, path, file).entries
+        chosen = {name: entry for name, entry in sorted(entries.items()) if not name.endswith(ignore)}
+        require_dtypes(who, path, chosen, dtypes)
+        read = dict(read_arrays(who, path, file, chosen))
+    return {name: read[name] for name in chosen}
 
 
-def _bfloat16(path: Path, name: str) -> np.ndarray:
-    """A tensor of bfloat16 as float32, from a file whose header safetensors has found right."""
-    with path.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        entry = json.loads(file.read(size))[name]
-        start, end = entry["data_offsets"]
-        file.seek(8 + size + start)
-        return bfloat16.widened(np.frombuffer(file.read(end - start), "<u2")).reshape(entry["shape"])
+def require_dtypes(who: str, path: Path, entries: Mapping[str, Entry], dtypes: Collection[str]) -> None:
+    """Raise ValueError unless all arrays are of one of these dtypes, under safetensors' names."""
+    for name, entry in entries.items():
+        if entry.dtype not in dtypes:
+            allowed = ", ".join(dtypes)
+            raise ValueError(f"{who}: {_name(name)} in {shown(path)} must be one of {allowed}, got {entry.dtype}")
 
 
-def read_json(who: str, path: Path, remedy: str) -> dict[str, Any]:
+def read_arrays(
+    who: str, path: Path, file: BufferedReader, entries: Mapping[str, Entry]
+) -> Iterator[tuple[str, np.ndarray]]:
     """
-    Read a file that holds one JSON object.
+    Give out arrays of a file, one after the other in the order of the file, each in memory of its own.
 
     Parameters
     ----------
     who : str
         The function that errors name.
     path : path
-        The file.
-    remedy : str
-        What to do if it is not there.
+    file : binary file
+        Open for reading.
+    entries : dict of str to Entry
+        Which arrays, as `read_header` has found them right.
 
-    Returns
-    -------
-    dict
-        The object.
+    Yields
+    ------
+    name : str
+    array : ndarray
+        That of "BF16", which NumPy lacks, is float32.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
-        If it is not UTF-8, not JSON, or another JSON value than an object.
+        If the file has become shorter.
+    MemoryError
+        If an array does not fit into memory.
+    """
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].start):
+        try:
+            array = np.empty(entry.shape, _DTYPES[entry.dtype])
+        except MemoryError:
+            size = f"{entry.end - entry.start:,} bytes"
+            raise MemoryError(f"{who}: {_name(name)} in {shown(path)} takes {size}: no memory is left") from None
+        file.seek(entry.start)
+        if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+            raise _damaged(who, path, file, f"{_name(name)} is cut short")
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        yield name, bfloat16.widened(native) if entry.dtype == "BF16" else native
+
+
+def read_header(who: str, path: Path, file: BufferedReader) -> Header:
+    """
+    Read the header of a safetensors file and compare it with the file: every byte must belong to one array.
+
+    Parameters
+    ----------
+    who : str
+        The function that errors name.
+    path : path
+    file : binary file
+        Open for reading, at its start.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    ValueError
+        If it is truncated or corrupt, or longer than 16 MiB.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     atomic_write(Path(folder) / "config.json", '{"n_layer": 12}')
-    ...     read_json("example", Path(folder) / "config.json", remedy="look elsewhere")
-    {'n_layer': 12}
+    ...     path = Path(folder) / "a.safetensors"
+    ...     write_tensors(path, {"a": np.eye(2, dtype=np.int8)})
+    ...     with open_input(path) as file:
+    ...         read_header("example", path, file).entries
+    {'a': Entry(dtype='I8', shape=(2, 2), start=64, end=68)}
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{who}: {path} must be a file, and is not there; {remedy}")
-    return _parse_object(who, path, path.read_bytes())
-
-
-def _parse_object(who: str, path: Path, text: bytes | str) -> dict[str, Any]:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+        limit = f" and at most {_LONGEST_HEADER:,} bytes" if length <= size - 8 else ""
+        raise _damaged(who, path, file, f"the header must be within the file{limit}, got {length:,} bytes")
+    text = file.read(length)
     try:
-        value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))  # without a byte order mark
-    except ValueError as error:  # bad UTF-8 or bad JSON
-        raise ValueError(
-            f"{who}: {path} must be JSON, and is truncated or corrupt ({error}); use another copy"
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{who}: {path} must hold a JSON object, got a {type(value).__name__}; use another copy")
-    return value
+        found = parse_object(text, "the header")
+        metadata = found.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError(f"__metadata__ must map names to text, got {brief(metadata)}")
+        entries = {name: _entry(name, value, 8 + length) for name, value in found.items()}
+        _require_no_gaps(entries, 8 + length, size)
+    except ValueError as error:
+        raise _damaged(who, path, file, str(error).removesuffix("; use another copy")) from None
+    return Header(entries, metadata)
+
+
+def _entry(name: str, value: Any, data: int) -> Entry:
+    """One entry of the header, once it agrees with itself; `data` is where the arrays begin."""
+    fields = value if isinstance(value, dict) else {}
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
+    dtype = fields.get("dtype")
+    if len(fields) != 3 or not _is_sizes(shape) or not _is_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"{_name(name)} must have dtype, shape and data_offsets, got {brief(value)}")
+    if not isinstance(dtype, str) or dtype not in _SIZES:
+        raise ValueError(f"{_name(name)} must have a known dtype, got {brief(dtype)}")
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"{_name(name)} must have at most {_MOST_AXES} axes, got {len(shape)}")
+    count = math.prod(shape)
+    # NumPy makes no array of size 0 either whose other axes would be too large.
+    if count * 8 >= 1 << 62 or math.prod(size or 1 for size in shape) * 8 >= 1 << 62:
+        raise ValueError(f"{_name(name)} must have a possible shape, got {brief(shape)}")
+    if offsets[1] - offsets[0] != count * _SIZES[dtype]:
+        raise ValueError(f"{_name(name)} of {dtype} and shape {brief(shape)} cannot take bytes {brief(offsets)}")
+    return Entry(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and 0 <= size < 1 << 60 for size in value)
+
+
+def _require_no_gaps(entries: Mapping[str, Entry], data: int, size: int) -> None:
+    places = sorted((entry.start, entry.end) for entry in entries.values())
+    for (_, end), (start, _) in pairwise([(data, data), *places, (size, size)]):
+        if end != start:
+            trouble = "a gap between arrays" if end < start else "arrays that overlap, or end behind the file"
+            raise ValueError(f"the header must give each byte to one array, got {trouble} at byte {min(end, start):,}")
+
+
+def _damaged(who: str, path: Path, file: BufferedReader, reason: str) -> ValueError:
+    size = os.fstat(file.fileno()).st_size
+    return ValueError(
+        f"{who}: {shown(path)} must be a whole safetensors file, got {size} bytes that are truncated or corrupt "
+        f"({reason}); use another copy or another checkpoint"
+    )
+
+
+def _name(name: str) -> str:
+    """The name of an array in an error."""
+    return name if len(name) <= 80 and name.isprintable() else brief(name)
+
+
+def read_json(who: str, path: Path, remedy: str, limit: int = MEGABYTE) -> dict[str, Any]:
+    """As `json_file.read_object`, for the files of a checkpoint."""
+    return read_object(path, who, remedy, limit)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import os
 from typing import Any
 
 from tinygpt.config import PRESETS, GPTConfig
+from tinygpt.one_line import brief
 
 # Decay, clip and second beta of the large models are GPT-3's (Brown et al. 2020, arXiv:2005.14165, appendix B), and its
 # learning rates are halved (6e-4 for 125M to 2e-4 for 1.3B, table 2.1), since a laptop's batches are far smaller.
@@ -39,6 +41,21 @@ RECIPES: dict[str, dict[str, Any]] = {
 # A model that knows its language needs few steps and small ones: the learning rate is a sixth of that of training, and
 # 200 steps of 1,024 tokens see a book of 200,000 once: with GPT-2 at full size 200 times 2.6 s in bfloat16, two cores.
 FINE_TUNING = {"steps": 200, "batch_size": 4, "context": 256, "lr": 5e-5, "warmup": 20, "beta2": 0.95, "eval_every": 25}
+
+_MOST = 1 << 40  # of anything that is counted
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (numbers.Integral, "an integer"),
+    "float": (numbers.Real, "a number"),
+    "str": (str, "text"),
+    "str | None": ((str, os.PathLike, type(None)), "text or None"),
+    "bool": (bool, "True or False"),
+}
+
+
+def _require_kind(name: str, annotation: str, value: Any) -> None:
+    kind, required = _KINDS[annotation]
+    if not isinstance(value, kind) or (isinstance(value, bool) and annotation != "bool"):
+        raise TypeError(f"train: {name} must be {required}, got {brief(value)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +98,7 @@ class TrainingSettings:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If one of them is impossible.
     """
 
@@ -109,16 +126,19 @@ class TrainingSettings:
     recompute: bool = False
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _require_kind(field.name, str(field.type), getattr(self, field.name))
         positive = ("vocab_size", "steps", "batch_size", "context", "grad_accumulation", "eval_every", "eval_tokens")
         for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"train: {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "min_lr", "weight_decay"):
-            if math.isinf(getattr(self, name)):
-                raise ValueError(f"train: {name} must be finite, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) < _MOST:
+                limit = "at least 1" if getattr(self, name) < 1 else f"below {_MOST:,}"
+                raise ValueError(f"train: {name} must be {limit}, got {brief(getattr(self, name))}")
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"train: {name} must be positive, got {getattr(self, name)}")
+        for name in ("lr", "min_lr", "weight_decay"):
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"train: {name} must be finite, got {getattr(self, name)}")
         for name in ("warmup", "min_lr", "weight_decay", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train: {name} must be at least 0, got {getattr(self, name)}")
@@ -190,6 +210,7 @@ class TrainingSettings:
         True
         """
         values = dataclasses.asdict(self)
+        values |= {name: os.fspath(values[name]) for name in PATHS if values[name] is not None}
         if math.isinf(self.clip):
             values["clip"] = None
         paths = {name: os.path.abspath(values[name]) for name in PATHS if values[name] and os.path.exists(values[name])}

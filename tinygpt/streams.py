@@ -70,7 +70,7 @@ class Stream:
     """
 
     def __init__(self, stream: Any, required: bool = False) -> None:
-        self.stream = stream.stream if isinstance(stream, Stream) else stream
+        self.stream: Any = stream.stream if isinstance(stream, Stream) else stream
         self.required = required
         self._pending = False  # whether text that is required may still be held back
 

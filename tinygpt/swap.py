@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tinygpt.durable import explain_full_disk, sync_folder
+from tinygpt.durable import explain_write, sync_folder
 from tinygpt.locks import OWNER_FILE, PARTIAL, FolderLock, lock_folder
 from tinygpt.owner_file import create_owner_file, describe_owner, may_be_owned
 
@@ -106,7 +106,7 @@ def swap_in(directory: str | os.PathLike[str]) -> Iterator[Path]:
         except BaseException as error:
             if fresh is not None and os.getpid() == writer:
                 shutil.rmtree(fresh, ignore_errors=True)
-            explain_full_disk(error, f"swap_in: cannot save {directory}", "what was there before is still whole")
+            explain_write(error, f"swap_in: cannot save {directory}", "what was there before is still whole")
             raise
 
 

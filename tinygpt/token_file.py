@@ -17,17 +17,21 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tinygpt.durable import atomic_open
+from tinygpt.input_file import open_input
+from tinygpt.one_line import shown
 
 HEADER = struct.Struct("<8sIIQ32s")
 MAGIC = b"TGTOKENS"
 VERSION = 1
+_BLOCK = 1 << 22  # tokens
+_TABLE = 1 << 24  # ids; more are looked up one by one
 TOKEN_TYPES: dict[int, np.dtype] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
@@ -141,19 +145,24 @@ def is_token_file(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None) -> TokenFile:
+def open_token_file(
+    path: str | os.PathLike[str], fingerprint: str | None = None, known: Collection[int] | None = None
+) -> TokenFile:
     """
-    Map a token file into memory; no token is read before it is used.
+    Map a token file into memory; no token is read before it is used, unless `known` is given.
 
     Parameters
     ----------
     path : path of a file that `write_token_file` wrote
     fingerprint : str, optional
         ``tokenizer.fingerprint`` of the tokenizer that the ids must have come from.
+    known : collection of int, optional
+        ``tokenizer.ids``: read all tokens once, and require that each is one of these. A flipped bit is found now, not
+        after hours of training.
 
     Returns
     -------
@@ -164,7 +173,8 @@ def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a token file, is cut short or too long, or came from another tokenizer.
+        If the file is not a token file, is cut short or too long, came from another tokenizer, or has an id that is
+        none.
 
     Examples
     --------
@@ -178,33 +188,57 @@ def open_token_file(path: str | os.PathLike[str], fingerprint: str | None = None
     dtype, count, digest = _read_header(path)
     if fingerprint is not None and digest != _digest(fingerprint):
         raise ValueError(
-            f"{path}: came from tokenizer {digest.hex()[:12]}, but this run uses {fingerprint[:12]}; "
+            f"{shown(path)}: came from tokenizer {digest.hex()[:12]}, but this run uses {fingerprint[:12]}; "
             "use the tokenizer that made the file, or encode the text again"
         )
-    return TokenFile(np.memmap(path, dtype, "r", HEADER.size, (count,)), digest.hex())
+    tokens = np.memmap(path, dtype, "r", HEADER.size, (count,))
+    if known is not None:
+        _require_known(path, tokens, np.unique(np.fromiter(known, np.int64)))
+    return TokenFile(tokens, digest.hex())
+
+
+def _require_known(path: Path, tokens: np.ndarray, known: np.ndarray) -> None:
+    """`known` are sorted; if they have no holes, the largest token tells."""
+    limit = int(known[-1]) + 1 if len(known) else 0
+    table = None
+    if len(known) < limit <= _TABLE:
+        table = np.zeros(limit, bool)
+        table[known] = True
+    for start in range(0, len(tokens), _BLOCK):  # in pieces: the file may be larger than memory
+        block = tokens[start : start + _BLOCK]
+        wrong = block >= limit if int(block.max()) >= limit else np.zeros(0, bool)
+        if not wrong.any() and len(known) < limit:
+            wrong = ~(np.isin(block, known) if table is None else table[block])
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            raise ValueError(
+                f"{shown(path)}: token {start + place:,} must be an id of the tokenizer, all of which are below "
+                f"{limit:,}, got {int(block[place]):,}; the file is damaged: make it again with: tinygpt "
+                f"tokenizer encode"
+            )
 
 
 def _read_header(path: Path) -> tuple[np.dtype, int, bytes]:
     """Type and number of the tokens, and the digest of their tokenizer, once they agree with the file's length."""
-    if not path.exists():
-        raise FileNotFoundError(f"open_token_file: no file {path}; make it with: tinygpt tokenizer encode")
-    with path.open("rb") as file:
+    with open_input(path, "open_token_file", "make it with: tinygpt tokenizer encode") as file:
         raw = file.read(HEADER.size)
         length = os.fstat(file.fileno()).st_size
     remedy = "make it again with: tinygpt tokenizer encode"
     if raw[: len(MAGIC)] != MAGIC:
-        raise ValueError(f"{path}: must be a token file, got a file that begins with {raw[: len(MAGIC)]!r}; {remedy}")
+        raise ValueError(
+            f"{shown(path)}: must be a token file, got a file that begins with {raw[: len(MAGIC)]!r}; {remedy}"
+        )
     if len(raw) < HEADER.size:
-        raise ValueError(f"{path}: is cut short: a header takes {HEADER.size} bytes, got {len(raw)}; {remedy}")
+        raise ValueError(f"{shown(path)}: is cut short: a header takes {HEADER.size} bytes, got {len(raw)}; {remedy}")
     _, version, size, count, digest = HEADER.unpack(raw)
     if version != VERSION:
-        raise ValueError(f"{path}: this tinygpt reads version {VERSION} of token files, got {version}; {remedy}")
+        raise ValueError(f"{shown(path)}: this tinygpt reads version {VERSION} of token files, got {version}; {remedy}")
     if size not in TOKEN_TYPES:
-        raise ValueError(f"{path}: a token must take 2 or 4 bytes, got {size}; {remedy}")
+        raise ValueError(f"{shown(path)}: a token must take 2 or 4 bytes, got {size}; {remedy}")
     if not count:
-        raise ValueError(f"{path}: must hold tokens, got none; {remedy}")
+        raise ValueError(f"{shown(path)}: must hold tokens, got none; {remedy}")
     expected = HEADER.size + count * size
     if length != expected:
         trouble = "is cut short" if length < expected else "has bytes after its end"
-        raise ValueError(f"{path}: {trouble}: {count} tokens make {expected} bytes, got {length}; {remedy}")
+        raise ValueError(f"{shown(path)}: {trouble}: {count} tokens make {expected} bytes, got {length}; {remedy}")
     return TOKEN_TYPES[size], count, digest

@@ -12,6 +12,7 @@ import numpy as np
 from tinygpt import corpus
 from tinygpt.documents import Part, joined, size_of, stream_documents
 from tinygpt.durable import atomic_write
+from tinygpt.one_line import one_line
 from tinygpt.streams import Stream, bar, tell
 from tinygpt.token_file import write_token_parts
 from tinygpt.tokenizer import Tokenizer
@@ -64,7 +65,7 @@ def decode(options: argparse.Namespace) -> int:
     if all(given.isdecimal() for given in options.tokens):
         data = tokenizer.decode_bytes([int(given) for given in options.tokens])
     elif len(options.tokens) == 1:
-        tokens = corpus.open_token_file(options.tokens[0], tokenizer.fingerprint).tokens
+        tokens = corpus.open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.ids).tokens
         blocks = range(0, len(tokens), _BLOCK)
         data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
     else:
@@ -82,13 +83,13 @@ def info(options: argparse.Namespace) -> int:
     """tinygpt tokenizer info"""
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
     longest = max(tokenizer.vocab.values(), key=len)
-    special = ", ".join(f"{text} {id}" for text, id in tokenizer.special_tokens.items()) or "none"
+    special = ", ".join(f"{one_line(text)} {id}" for text, id in tokenizer.special_tokens.items()) or "none"
     lengths = sum(len(token) for token in tokenizer.vocab.values()) / len(tokenizer.vocab)
     print(f"tokens          {len(tokenizer.vocab) + len(tokenizer.special_tokens):,}, ids below {tokenizer.n_vocab:,}")
     print(f"merges          {len(tokenizer.merges):,}")
     print(f"special tokens  {special}")
     print(f"token length    {lengths:.2f} bytes on average, the longest {len(longest)}: {shown(longest)}")
-    print(f"split pattern   {tokenizer.pattern or 'that of GPT-2'}")
+    print(f"split pattern   {one_line(tokenizer.pattern or 'that of GPT-2')}")
     if tokenizer.whole_pieces:
         print("whole pieces    a piece that is a token is that token, whatever the merges say")
     print(f"fingerprint     {tokenizer.fingerprint}")

@@ -17,7 +17,6 @@ come from one generator whose state is saved, and so are AdamW's moments: there 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import textwrap
 import time
@@ -25,6 +24,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from tinygpt import checkpoint, runtime
 from tinygpt.completion import known_ids
@@ -34,15 +35,17 @@ from tinygpt.evaluate import Evaluation, evaluate
 from tinygpt.gradient_norm import grad_norm
 from tinygpt.initial_model import initial_model
 from tinygpt.interrupt import Interrupt
+from tinygpt.json_file import read_object
 from tinygpt.kernels.processor import BFLOAT16
 from tinygpt.model import GPT
+from tinygpt.one_line import one_line, shown
 from tinygpt.optim import AdamW, cosine_schedule
 from tinygpt.ownership import Ownership, own_run
 from tinygpt.run_log import MetricsLog, plot_losses
 from tinygpt.sealed import seal, unseal
-from tinygpt.serialization import read_json
 from tinygpt.settings import TrainingSettings
 from tinygpt.streams import bar, say, tell, to_json
+from tinygpt.training_state import require_training_state
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -158,16 +161,15 @@ def load_settings(run: Path | str) -> TrainingSettings:
     """The settings of an existing run."""
     path = Path(run) / "settings.json"
     if not path.exists():
-        raise FileNotFoundError(f"train: {run} is not a run to resume: it has no settings.json; check --out, or leave "
-                                "--resume out if the run was stopped as it began")  # fmt: skip
+        raise FileNotFoundError(f"train: {shown(run)} is not a run to resume: it has no settings.json; check --out, or "
+                                "leave --resume out if the run was stopped as it began")  # fmt: skip
+    values = read_object(path, "train", "restore it or start a new run")
+    values = unseal(values, f"train: {shown(path)}", "restore it from a copy")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise TypeError(f"it must hold a JSON object, got a {type(values).__name__}")
-        values = unseal(values, f"train: {path}", "restore it from a copy")
         return TrainingSettings.from_json_values(values)
-    except (TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"train: {path} is damaged ({error}); restore it or start a new run") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = one_line(error).removeprefix("train: ")
+        raise ValueError(f"train: {shown(path)} is damaged ({reason}); restore it or start a new run") from None
 
 
 class Trainer:
@@ -214,23 +216,24 @@ class Trainer:
         start, steps = self.step, self.settings.steps
         with (
             MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
-            self._bar(start < stop) as shown,
+            self._bar(start < stop) as shown_bar,
         ):
             if start < stop:
                 self._announce()
             if self._validated < 0:
-                self.first = self._validate(log, shown)
+                self.first = self._validate(log, shown_bar)
             while self.step < stop and not interrupt.requested:
-                shown.set_postfix_str(self._take_step(log))
-                shown.update()
+                shown_bar.set_postfix_str(self._take_step(log))
+                shown_bar.update()
                 if self.step % self.settings.eval_every == 0 and self.step < steps:
-                    self._validate(log, shown)
+                    self._validate(log, shown_bar)
                     self._save(log)
                     if self.progress:
                         self._tell(textwrap.indent(self.story(interrupt), "    "))
-            self._save(log)
+            if self.step < steps or np.isfinite(self.model.flat_parameters).all():  # else the validation says so
+                self._save(log)
             if self.step == steps and self.final is None and not interrupt.requested:
-                self.final = self._validate(log, shown, everything=True)
+                self.final = self._validate(log, shown_bar, everything=True)
                 self._save(log)
         result = Result(self.step, self.first, self.final, self.best_loss, "", self._draw(), self.step - start)
         summary(result)
@@ -242,7 +245,8 @@ class Trainer:
         try:
             return path if plot_losses(self.run / "metrics.jsonl", path) else None
         except Exception as error:
-            say(f"tinygpt: warning: {path} was not drawn: {_one_line(error)}; the run is saved, and --resume draws it")
+            reason = one_line(error) or type(error).__name__
+            say(f"tinygpt: warning: {path} was not drawn: {reason}; the run is saved, and --resume draws it")
             return None
 
     def _take_step(self, log: MetricsLog) -> str:
@@ -272,13 +276,15 @@ class Trainer:
             f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
         )
 
-    def _validate(self, log: MetricsLog, shown: tqdm, everything: bool = False) -> Evaluation:
+    def _validate(self, log: MetricsLog, shown_bar: tqdm, everything: bool = False) -> Evaluation:
         """Score the validation text (its beginning, if it is long), and keep the model if it is the best so far."""
         s = self.settings
         tokens = self.data.validation if everything else self.data.validation[: s.eval_tokens + 1]
-        shown.set_description("validating")
+        shown_bar.set_description("validating")
         result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
-        shown.set_description("training")
+        shown_bar.set_description("training")
+        if not math.isfinite(result.loss):  # the weights of the last step: they are not worth a checkpoint
+            raise FloatingPointError(self._diverged(result.loss))
         self._validation_loss, self._validated = result.loss, self.step
         log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
                   bits_per_byte=result.bits_per_byte)  # fmt: skip
@@ -317,11 +323,13 @@ class Trainer:
         self._saved = (self.step, self._validated)
 
     def _restore(self, last: Path) -> None:
-        tensors, info = checkpoint.load_training_state(last)
         remedy = f"restore it from a copy, start a new run with --init-from {self.run}"
-        info = unseal(info, f"train: {last / 'training_state.safetensors'}", remedy)
-        text = last / "training_state.json"  # the same for people; that it is damaged is worth knowing
-        unseal(read_json("train", text, remedy), f"train: {text}", remedy)
+
+        def check(info: dict[str, Any], where: str) -> None:
+            unseal(info, where, remedy)
+            require_training_state(info, where)
+
+        tensors, info = checkpoint.load_training_state(last, check)
         if info["data"] != self._fingerprint:
             raise ValueError(
                 f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
@@ -356,7 +364,7 @@ class Trainer:
         try:
             return self._story(interrupt)
         except Exception as error:
-            say(f"tinygpt: warning: no story: {_one_line(error)}")
+            say(f"tinygpt: warning: no story: {one_line(error) or type(error).__name__}")
             return ""
 
     def _story(self, interrupt: Interrupt | None) -> str:
@@ -391,10 +399,16 @@ class Trainer:
             f"{s.batch_size * s.grad_accumulation * s.context:,} tokens per step"
         )
 
+    def _diverged(self, loss: float) -> str:
+        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; "
+                f"{self._what_is_saved()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+
+    def _what_is_saved(self) -> str:
+        return "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
+
     def _not_finite(self, loss: float, norm: float) -> str:
-        saved = "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
-        return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}; {saved}; "
-                f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+        return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "
+                f"{self._what_is_saved()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
 
 
 def _figures(result: Evaluation | None) -> dict[str, Any] | None:
@@ -409,7 +423,3 @@ def _evaluation(figures: dict[str, Any] | None) -> Evaluation | None:
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -222,7 +222,7 @@ def test_line_ends_do_not_matter(tmp_path):
 
 
 def test_a_missing_file_and_a_missing_byte(tmp_path):
-    with pytest.raises(FileNotFoundError, match="must be a rank file, and is not there"):
+    with pytest.raises(FileNotFoundError, match="must be a file, and is not there; it must be a rank file"):
         Tokenizer.from_tiktoken(tmp_path / "none")
     (tmp_path / "r").write_bytes(b"\n".join(WHOLE[:7] + WHOLE[8:]))
     with pytest.raises(ValueError, match=r"all 256 single bytes, b'\\x07' is missing"):

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tinygpt.study.samples import SAMPLES, every_op
+from tinygpt.study.samples import SAMPLES, every_op, page_of
 
 OPERATIONS = (
     "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "tanh", "relu", "maximum", "where",
@@ -66,10 +66,9 @@ def exercise(name: str) -> Exercise:
     if name == "bpe_merge":
         return Exercise(name, "merge", _BPE)
     op = every_op()[name]
-    module = sys.modules[op.forward.__module__]
     names = list(inspect.signature(op.forward).parameters)
     return Exercise(name, f"{name}_backward", _OPERATION.format(
-        name=name, introduction=_introduction(module.__doc__ or "", name), imports=_imports(op.forward),
+        name=name, introduction=_introduction(page_of(op), name), imports=_imports(op.forward),
         forward=textwrap.dedent(inspect.getsource(op.forward)).rstrip(), gradients=_gradients(names, name),
     ))  # fmt: skip
 
@@ -78,7 +77,7 @@ def _introduction(docstring: str, name: str) -> str:
     """The first paragraph and the glossary of an operation's file; nothing of what comes after, the derivation."""
     if "Throughout this file" not in docstring:
         return f"The operation {name}, of which the forward is below."
-    return inspect.cleandoc(docstring)[: inspect.cleandoc(docstring).index("\n\nForward")]
+    return docstring[: docstring.index("\n\nForward")]
 
 
 def _imports(function: Callable) -> str:

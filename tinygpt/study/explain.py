@@ -21,7 +21,7 @@ import numpy as np
 from tinygpt.graph import Op
 from tinygpt.study.checks import BOUNDS, check_op
 from tinygpt.study.measure import speed
-from tinygpt.study.samples import SAMPLES, Sample
+from tinygpt.study.samples import SAMPLES, Sample, page_of
 
 WIDTH = 110
 _ARRAYS = (np.ndarray, np.generic)
@@ -46,8 +46,7 @@ def page(op: Op) -> Iterator[str]:
     >>> next(page(GELU)).splitlines()[0].startswith("GELU")
     True
     """
-    module = sys.modules[op.forward.__module__]
-    yield inspect.cleandoc(module.__doc__ or "")
+    yield page_of(op)
     for direction in ("forward", "backward"):
         yield side_by_side(op, direction)
     yield from worked_example(op)

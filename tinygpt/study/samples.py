@@ -6,8 +6,11 @@ Most arrays are square, so that shapes cannot give away a transposed or wrongly 
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import pkgutil
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,9 +38,25 @@ def every_op() -> dict[str, Op]:
     ops: dict[str, Op] = {}
     for module_info in pkgutil.iter_modules(tinygpt.ops.__path__, "tinygpt.ops."):
         for value in vars(importlib.import_module(module_info.name)).values():
-            if isinstance(value, Op):
-                assert ops.setdefault(value.name, value) is value, f"two ops are called {value.name}"
+            if isinstance(value, Op) and ops.setdefault(value.name, value) is not value:
+                raise AssertionError(f"two ops are called {value.name}")  # raised: `python -O` leaves asserts out
     return ops
+
+
+def page_of(op: Op) -> str:
+    """
+    The first docstring of an operation's file, read from its source: `python -OO` keeps none in memory.
+
+    Examples
+    --------
+    >>> page_of(every_op()["gelu"]).splitlines()[0].startswith("GELU")
+    True
+    """
+    module = sys.modules[op.forward.__module__]
+    try:
+        return ast.get_docstring(ast.parse(inspect.getsource(module))) or ""
+    except (OSError, TypeError):  # an operation that was typed in has no file
+        return inspect.cleandoc(module.__doc__ or "")
 
 
 rng = np.random.default_rng(20)

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinygpt.tokenizer.reading import read_json
+from tinygpt.one_line import brief, one_line, shown
+from tinygpt.tokenizer.reading import read_json, require_sizes
 from tinygpt.tokenizer.special_tokens import Flags
 
 CONFIG_NAME = "tokenizer_config.json"
@@ -72,22 +73,24 @@ def check_config(folder: Path, pair: bool, pattern: bool) -> None:
     config = read_json(path) if path.exists() else {}
     if config.get("add_prefix_space"):
         raise ValueError(
-            f"{path}: add_prefix_space must be false, as GPT-2's own is, got {config['add_prefix_space']!r}: what is "
-            "decoded would not be what was encoded; set it to false in the file, and put the space before the text "
-            "yourself"
+            f"{shown(path)}: add_prefix_space must be false, as GPT-2's own is, got "
+            f"{brief(config['add_prefix_space'])}: what is decoded would not be what was encoded; set it to false in "
+            "the file, and put the space before the text yourself"
         )
     if config.get("split_special_tokens"):
-        raise ValueError(f"{path}: split_special_tokens must be false, got {config['split_special_tokens']!r}; here "
-                         "the caller of encode says what special tokens are text")  # fmt: skip
+        raise ValueError(
+            f"{shown(path)}: split_special_tokens must be false, got {brief(config['split_special_tokens'])}; here the "
+            "caller of encode says what special tokens are text"
+        )
     kind = config.get("tokenizer_class")
     if pair and kind not in (None, *_GPT2_CLASSES):
         raise ValueError(
-            f"{path}: tokenizer_class must be {_GPT2_CLASSES[0]} where there is no tokenizer.json, got {kind!r}, which "
-            "may split a text otherwise; save the tokenizer with a tokenizer.json"
+            f"{shown(path)}: tokenizer_class must be {_GPT2_CLASSES[0]} where there is no tokenizer.json, got "
+            f"{brief(kind)}, which may split a text otherwise; save the tokenizer with a tokenizer.json"
         )
     if pattern and kind in _GPT2_CLASSES:
         raise ValueError(
-            f"{path}: tokenizer_class must not be {kind!r}, got it beside a tokenizer.json with another split "
+            f"{shown(path)}: tokenizer_class must not be {kind!r}, got it beside a tokenizer.json with another split "
             "pattern than GPT-2's, so that versions of transformers make different ids; write PreTrainedTokenizerFast"
         )
 
@@ -124,6 +127,7 @@ def read_added_tokens(folder: Path, ids: Mapping[str, int], listed: Mapping[str,
         _demand_listed(config_path, [*numbered, *named], decoder)
     for entry in named:
         highest = _add(found, entry._replace(id=found.ids.get(entry.text)), ids, highest)
+    require_sizes(config_path, ids, found.ids)
     return found
 
 
@@ -144,8 +148,8 @@ def check_id(path: Path, text: str, id: int, ids: Mapping[str, int], highest: in
     expected = next_id(text, ids, highest)
     if id != expected:
         raise ValueError(
-            f"{path}: special token {text!r} with id {id} contradicts the vocabulary, by which Hugging Face's "
-            f"tokenizers give it {expected}; use files of one tokenizer"
+            f"{shown(path)}: special token {brief(text)} with id {brief(id)} contradicts the vocabulary, by which "
+            f"Hugging Face's tokenizers give it {expected}; use files of one tokenizer"
         )
 
 
@@ -158,13 +162,13 @@ def _add(found: AddedTokens, entry: _Entry, ids: Mapping[str, int], highest: int
         found.ids[text] = id
     elif entry.id not in (None, found.ids[text]):
         raise ValueError(
-            f"{entry.path}: special token {text!r} with id {entry.id} contradicts another file of the folder, where it "
-            f"has {found.ids[text]}; use files of one tokenizer"
+            f"{shown(entry.path)}: special token {brief(text)} with id {brief(entry.id)} contradicts another file of "
+            f"the folder, where it has {found.ids[text]}; use files of one tokenizer"
         )
     if flags is not None and flags[:3] != found.flags.setdefault(text, flags)[:3]:  # all but `normalized`
         raise ValueError(
-            f"{entry.path}: lstrip, rstrip and single_word of {text!r} contradict another file of the folder; use "
-            "files of one tokenizer"
+            f"{shown(entry.path)}: lstrip, rstrip and single_word of {brief(text)} contradict another file of the "
+            "folder; use files of one tokenizer"
         )
     return max(highest, found.ids[text])
 
@@ -175,8 +179,8 @@ def _demand_listed(path: Path, entries: list[_Entry], decoder: Mapping[str, Any]
     for entry in entries:
         if entry.path != path and entry.text not in known:
             raise ValueError(
-                f"{entry.path}: the added token {entry.text!r} is not in added_tokens_decoder of {path.name}, so that "
-                "versions of transformers make different ids; save the tokenizer again"
+                f"{shown(entry.path)}: the added token {brief(entry.text)} is not in added_tokens_decoder of "
+                f"{path.name}, so that versions of transformers make different ids; save the tokenizer again"
             )
 
 
@@ -185,9 +189,10 @@ def _from_decoder(path: Path, decoder: Any) -> Iterator[_Entry]:
         return
     for number, entry in decoder.items() if isinstance(decoder, dict) else [("", decoder)]:
         text = entry.get("content") if isinstance(entry, dict) else None
-        if not (number.isdecimal() and isinstance(text, str) and text):
+        if not (number.isdecimal() and len(number) < 20 and isinstance(text, str) and text):
             raise ValueError(
-                f'{path}: added_tokens_decoder must hold {{"id": {{"content": text}}}}, got {number!r}: {entry!r}'
+                f'{shown(path)}: added_tokens_decoder must hold {{"id": {{"content": text}}}}, got '
+                f"{brief(number)}: {brief(entry)}"
             )
         yield _Entry(text, int(number), read_flags(path, text, entry), path)
 
@@ -195,7 +200,7 @@ def _from_decoder(path: Path, decoder: Any) -> Iterator[_Entry]:
 def _from_old_list(path: Path) -> Iterator[_Entry]:
     for text, id in (read_json(path) if path.exists() else {}).items():
         if not text or type(id) is not int or id < 0:
-            raise ValueError(f'{path}: must hold {{"token": id}}, got {text!r}: {id!r}')
+            raise ValueError(f'{shown(path)}: must hold {{"token": id}}, got {brief(text)}: {brief(id)}')
         yield _Entry(text, id, None, path)
 
 
@@ -207,7 +212,7 @@ def _from_roles(path: Path, fields: Mapping[str, Any] | None = None) -> Iterator
         if role in _LISTS_OF_NAMES:
             values = list(value.values()) if isinstance(value, dict) else value or []
             if not isinstance(values, list):
-                raise ValueError(f"{path}: {role} must be a list of tokens, got {value!r}")
+                raise ValueError(f"{shown(path)}: {one_line(role)[:80]} must be a list of tokens, got {brief(value)}")
         elif role.endswith("_token") and (isinstance(value, str) or (isinstance(value, dict) and "content" in value)):
             values = [value]
         else:
@@ -215,7 +220,7 @@ def _from_roles(path: Path, fields: Mapping[str, Any] | None = None) -> Iterator
         for token in values:
             text = token.get("content") if isinstance(token, dict) else token
             if not isinstance(text, str):
-                raise ValueError(f"{path}: {role} must name tokens, got {token!r}")
+                raise ValueError(f"{shown(path)}: {one_line(role)[:80]} must name tokens, got {brief(token)}")
             if text:
                 yield _Entry(text, None, read_flags(path, text, token) if isinstance(token, dict) else None, path)
 
@@ -226,5 +231,7 @@ def read_flags(path: Path, text: str, entry: Mapping[str, Any]) -> Flags:
     values["normalized"] = entry.get("normalized", not entry.get("special", False))
     for name, value in values.items():
         if not isinstance(value, bool):
-            raise ValueError(f"{path}: {name} of the added token {text!r} must be true or false, got {value!r}")
+            raise ValueError(
+                f"{shown(path)}: {name} of the added token {brief(text)} must be true or false, got {brief(value)}"
+            )
     return Flags(**values)

@@ -11,20 +11,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from tinygpt.durable import explain_full_disk, sync_folder
+from tinygpt.http_client import (
+    Answer,
+    AnswerRefused,
+    BrokeOff,
+    StatusError,
+    Unreachable,
+    detail_of,
+    get,
+    require_address,
+)
+from tinygpt.input_file import open_input
 from tinygpt.locks import OWNER_FILE, FolderLock
 from tinygpt.owner_file import (
     create_owner_file,
@@ -40,6 +46,7 @@ BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
 USER_AGENT = "tinygpt (a GPT-2 for learning; fetches its vocabulary)"
 _BLOCK = 1 << 16  # bytes
+_TOO_LONG = 1 << 20  # bytes by which an answer may be too long, so that its sum tells what it is
 
 
 def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0, progress: bool = True) -> Path:
@@ -53,7 +60,8 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
         Where the files are, for whoever keeps a copy nearer; else what ``TINYGPT_TOKENIZER_URL`` says; else OpenAI's
         own address.
     timeout : float
-        Seconds without a byte after which the download is given up.
+        Seconds without a byte, or with hardly any, after which the download is given up. A whole file may take twenty
+        times as long.
     progress : bool
         Show a bar.
 
@@ -79,9 +87,7 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     if name not in PUBLISHED:
         raise ValueError(f"fetch: the name must be one of {', '.join(PUBLISHED)}, got {name!r}")
     base_url = base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.hostname or re.search(r"\s", base_url):
-        raise ValueError(f"fetch: the base address must begin with http(s)://, got {base_url!r}; e.g. {BASE_URL}")
+    require_address("fetch", base_url, BASE_URL)
     folder = cache_folder("tokenizers") / name
     if all(_is_whole(folder / file_name, published) for file_name, published in PUBLISHED[name].items()):
         return folder
@@ -127,8 +133,17 @@ def _is_whole(path: Path, published: PublishedFile) -> bool:
     return path.is_file() and _sha256(path) == published.sha256
 
 
+def _is_wrong(path: Path, published: PublishedFile) -> bool:
+    """Whether a file is not there, or not the published one."""
+    return not path.is_file() or path.stat().st_size != published.size or _sha256(path) != published.sha256
+
+
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open_input(path, "fetch") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass
@@ -146,9 +161,9 @@ class _Download:
         there = partial.stat().st_size if partial.is_file() else 0
         if there < self.published.size:
             self._continue(partial, there)
-        if there and self._is_wrong(partial):  # what was there before may have been something else
+        if there and _is_wrong(partial, self.published):  # what was there before may have been something else
             self._continue(partial, 0)
-        if self._is_wrong(partial):
+        if _is_wrong(partial, self.published):
             size, found = partial.stat().st_size, _sha256(partial)
             partial.unlink()
             raise ValueError(
@@ -158,20 +173,14 @@ class _Download:
         os.replace(partial, self.path)
         sync_folder(self.path.parent)
 
-    def _is_wrong(self, partial: Path) -> bool:
-        return partial.stat().st_size != self.published.size or _sha256(partial) != self.published.sha256
-
     def _continue(self, partial: Path, there: int) -> None:
         """Append what is missing, or all of it where the server cannot send a part."""
         headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={there}-"} if there else {})
         try:
-            with urlopen(Request(self.url, headers=headers), timeout=self.timeout) as response:
-                goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-                    f"bytes {there}-"
-                )
-                self._write(response, partial, there if goes_on else 0)
-        except HTTPError as answer:
-            answer.close()
+            with get(self.url, timeout=self.timeout, limit=self.published.size + _TOO_LONG, headers=headers) as answer:
+                goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+                self._write(answer, partial, there if goes_on else 0)
+        except StatusError as answer:
             if answer.code == 416 and there:  # there is nothing after what we have: it cannot be the right file
                 self._continue(partial, 0)
             elif answer.code == 404:
@@ -180,31 +189,34 @@ class _Download:
                 raise ConnectionError(
                     f"fetch: {self.url} answered {answer.code}; try again later, or another --base-url"
                 ) from None
-        except (OSError, HTTPException) as failure:
-            explain_full_disk(failure, f"fetch: cannot write {partial}", "what was there before is unchanged")
+        except (AnswerRefused, BrokeOff, TimeoutError, Unreachable) as failure:
             raise self._in_words(failure, partial) from None
+        except OSError as failure:
+            explain_full_disk(failure, f"fetch: cannot write {partial}", "what was there before is unchanged")
+            raise
 
-    def _write(self, response: HTTPResponse, partial: Path, start: int) -> None:
+    def _write(self, answer: Answer, partial: Path, start: int) -> None:
         bar = tqdm(desc=self.path.name, total=self.published.size, initial=start, unit="B", unit_scale=True,
                    disable=not self.progress)  # fmt: skip
         size = start
         with bar, open(partial, "ab" if start else "wb") as file:
-            while size <= self.published.size and (block := response.read(_BLOCK)):
-                size += file.write(block)
-                bar.update(len(block))
-            file.flush()
-            os.fsync(file.fileno())
-        if size < self.published.size and response.length:
-            raise ConnectionError("the answer ended early")
+            try:
+                while size <= self.published.size and (block := answer.read(_BLOCK)):
+                    size += file.write(block)
+                    bar.update(len(block))
+            finally:
+                file.flush()
+                os.fsync(file.fileno())
 
-    def _in_words(self, failure: Exception, partial: Path) -> OSError:
-        reason = getattr(failure, "reason", failure)
+    def _in_words(self, failure: OSError, partial: Path) -> OSError:
         size = partial.stat().st_size if partial.is_file() else 0
         kept = (
             f"the {size} bytes that came are kept: try again to go on" if size else "try again, or another --base-url"
         )
-        if isinstance(reason, TimeoutError):
-            return TimeoutError(f"fetch: no answer from {self.url} in {self.timeout:g} s; {kept}")
-        if isinstance(failure, URLError):
-            return ConnectionError(f"fetch: cannot reach {self.url} ({reason}); check the network and --base-url")
-        return ConnectionError(f"fetch: {self.url} broke off ({reason}); {kept}")
+        if isinstance(failure, TimeoutError):
+            return TimeoutError(f"fetch: no answer from {self.url} in {self.timeout:g} s{detail_of(failure)}; {kept}")
+        if isinstance(failure, Unreachable):
+            return ConnectionError(f"fetch: cannot reach {self.url} ({failure}); check the network and --base-url")
+        if isinstance(failure, AnswerRefused):
+            return ConnectionError(f"fetch: {self.url} {failure}; try again later, or another --base-url")
+        return ConnectionError(f"fetch: {self.url} broke off ({failure}); {kept}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygpt.durable import one_writer
+from tinygpt.one_line import shown
 from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
 from tinygpt.tokenizer.added_tokens import check_config, read_added_tokens
 from tinygpt.tokenizer.special_tokens import Flags
@@ -187,7 +188,7 @@ def _contents(folder: Path) -> formats.Contents:
         return contents._replace(special_tokens=added.ids, special_flags=added.flags)
     if contents.pattern is not None or contents.whole_pieces:
         raise ValueError(
-            f"{single}: must split as GPT-2 does where vocab.json and merges.txt are beside it, and does not; "
+            f"{shown(single)}: must split as GPT-2 does where vocab.json and merges.txt are beside it, and does not; "
             "transformers reads it before them: remove what is outdated"
         )
     return formats.load(folder, contents)

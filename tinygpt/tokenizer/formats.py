@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygpt.durable import atomic_write
+from tinygpt.one_line import brief, shown
 from tinygpt.tokenizer.added_tokens import CONFIG_NAME, read_added_tokens
-from tinygpt.tokenizer.reading import read_json, read_text
+from tinygpt.tokenizer.reading import read_json, read_text, require_sizes
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS
 from tinygpt.tokenizer.special_tokens import Flags
 from tinygpt.tokenizer.tokenizer_config import save_config
@@ -134,28 +135,34 @@ def load(directory: str | os.PathLike[str], beside: Contents | None = None) -> C
     ordinary = {*BYTE_CHARACTERS.values(), *chain.from_iterable(merges), *map("".join, merges)}
     special_tokens = dict(added.ids)
     if both := ordinary & special_tokens.keys():
-        raise ValueError(f"{folder / CONFIG_NAME}: {min(both)!r} is an ordinary token; it cannot be special as well")
+        raise ValueError(
+            f"{shown(folder / CONFIG_NAME)}: {brief(min(both))} is an ordinary token; it cannot be special as well"
+        )
+    lengths = {*map(len, ordinary)}
     for token in sorted(ids.keys() - ordinary - special_tokens.keys(), key=ids.__getitem__):
-        id = ids[token]
-        if any(token[:cut] in ordinary and token[cut:] in ordinary for cut in range(1, len(token))):
+        id, cuts = ids[token], [cut for cut in lengths if len(token) - cut in lengths]
+        if any(token[:cut] in ordinary and token[cut:] in ordinary for cut in cuts):
             raise ValueError(
-                f"{merges_path}: must make {token!r}, id {id} in {vocab_path.name}, and does not; the file is cut off "
+                f"{shown(merges_path)}: must make {brief(token)}, id {id} in {vocab_path.name}, and does not; "
+                f"the file is cut off "
                 f"or of another vocabulary: copy it again, or list the token in {CONFIG_NAME} if it is special"
             )
         if not added.complete:
             special_tokens[token] = id
         elif not _is_plain(token):
             raise ValueError(
-                f"{vocab_path}: {token!r} (id {id}) is neither bytes nor special; list it in {CONFIG_NAME} if it is"
+                f"{shown(vocab_path)}: {brief(token)} (id {id}) is neither bytes nor special; list it in "
+                f"{CONFIG_NAME} if it is"
             )
+    require_sizes(folder / CONFIG_NAME if added.complete else vocab_path, ids, special_tokens)
     tokens = [token for token in ids if token not in special_tokens]
     in_bytes = dict(zip(tokens, _all_bytes(tokens), strict=True))
     vocab = {ids[token]: value for token, value in in_bytes.items()}
     pairs = [(in_bytes[left], in_bytes[right]) for left, right in merges]
     if beside is not None and (beside.vocab != vocab or beside.merges != pairs):
         raise ValueError(
-            f"{folder / 'tokenizer.json'}: must be of the same tokenizer as {vocab_path.name} and {merges_path.name} "
-            "beside it, and is not; transformers reads it before them: remove what is outdated"
+            f"{shown(folder / 'tokenizer.json')}: must be of the same tokenizer as {vocab_path.name} and "
+            f"{merges_path.name} beside it, and is not; transformers reads it before them: remove what is outdated"
         )
     return Contents(vocab, pairs, special_tokens, special_flags=added.flags)
 
@@ -176,7 +183,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
         if (folder / vocab_name).exists() or (folder / merges_name).exists():
             return folder / vocab_name, folder / merges_name
     raise FileNotFoundError(
-        f"from_pretrained: {folder} must hold vocab.json and merges.txt, or encoder.json and vocab.bpe, or "
+        f"from_pretrained: {shown(folder)} must hold vocab.json and merges.txt, or encoder.json and vocab.bpe, or "
         "tokenizer.json; "
         "name a folder that save_pretrained has written, or one with GPT-2's two files"
     )
@@ -204,18 +211,23 @@ def _all_bytes(tokens: Sequence[str]) -> Iterator[bytes]:
 
 def check_ids(path: Path, ids: Mapping[str, Any]) -> None:
     """Raise ValueError unless these are the ids of different tokens, all bytes among them."""
+    require_sizes(path, ids)
     tokens: dict[int, str] = {}
     for token, id in ids.items():
         if type(id) is not int or id < 0:
-            raise ValueError(f"{path}: the id of {token!r} must be a non-negative integer, got {id!r}")
+            raise ValueError(f"{shown(path)}: the id of {brief(token)} must be a non-negative integer, got {brief(id)}")
+        if id >= 1 << 32:
+            raise ValueError(f"{shown(path)}: the id of {brief(token)} must be below 2**32, got {brief(id)}")
         if id in tokens:
-            raise ValueError(f"{path}: ids must be unique, {tokens[id]!r} and {token!r} both have id {id}")
+            raise ValueError(
+                f"{shown(path)}: ids must be unique, {brief(tokens[id])} and {brief(token)} both have id {id}"
+            )
         if not token:
-            raise ValueError(f"{path}: a token must not be empty, the one with id {id} is")
+            raise ValueError(f"{shown(path)}: a token must not be empty, the one with id {id} is")
         tokens[id] = token
     for byte, character in BYTE_CHARACTERS.items():
         if character not in ids:
-            raise ValueError(f"{path}: must hold all 256 bytes, {character!r} (byte {byte}) is missing")
+            raise ValueError(f"{shown(path)}: must hold all 256 bytes, {character!r} (byte {byte}) is missing")
 
 
 def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -223,23 +235,24 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     if lines[-1] == "":
         lines.pop()
     first = 1 if lines and lines[0].startswith("#version") else 0  # other lines that begin with # are merges
-    pairs = [tuple(line.split(" ")) for line in lines[first:]]
+    pairs: list[Any] = [tuple(line.split(" ")) for line in lines[first:]]
     known = ids.keys() if CHARACTER_BYTES.keys() >= set("".join(ids)) else set(filter(_is_plain, ids))
     named = chain(chain.from_iterable(pairs), map("".join, pairs))
     if {*map(len, pairs)} <= {2} and len({*pairs}) == len(pairs) and all(map(known.__contains__, named)):
         return pairs  # all is right: the rest looks for what is not
     line_of: dict[tuple[str, ...], int] = {}
     for number, pair in enumerate(pairs, start=first + 1):
-        where = f"{path}, line {number}"
+        where = f"{shown(path)}, line {number}"
         if len(pair) != 2 or not all(pair):
             raise ValueError(
-                f"{where}: needs two tokens with a space between, got {lines[number - 1]!r}; the file may be cut off"
+                f"{where}: needs two tokens with a space between, got {brief(lines[number - 1])}; the file may "
+                f"be cut off"
             )
-        check_merge(where, *pair, ids)
+        check_merge(where, pair[0], pair[1], ids)
         if pair in line_of:
             raise ValueError(f"{where}: must be a new merge, got that of line {line_of[pair]} again")
         line_of[pair] = number
-    raise AssertionError(f"{path}: the merges are right one by one, but not all together")
+    raise AssertionError(f"{shown(path)}: the merges are right one by one, but not all together")
 
 
 def _is_plain(token: str) -> bool:
@@ -251,6 +264,6 @@ def check_merge(where: str, left: str, right: str, ids: Mapping[str, int]) -> No
     """Raise ValueError unless both tokens and the one they make are in the vocabulary and stand for bytes."""
     for token in (left, right, left + right):
         if token not in ids:
-            raise ValueError(f"{where}: names {token!r}, which is not in the vocabulary; the two must be one pair")
+            raise ValueError(f"{where}: names {brief(token)}, which is not in the vocabulary; the two must be one pair")
         if not _is_plain(token):
-            raise ValueError(f"{where}: {token!r} must be written in the 256 characters that stand for bytes")
+            raise ValueError(f"{where}: {brief(token)} must be written in the 256 characters that stand for bytes")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import regex
 
+from tinygpt.one_line import brief
+
 # One element of a pattern: a class in brackets, an escape, the start of a group, a quantifier, any other character.
 _ELEMENT = regex.compile(
     r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\\[pPx]\{[^}]*\}|\\."
@@ -67,8 +69,9 @@ def _translate(pattern: str, signs: dict[str, str], before: str, after: str) -> 
             written[-1] = before + written[-1] + element[:-1] + after
         elif counted or (element.startswith("(?") and element not in _GROUPS):
             raise ValueError(
-                f"the split pattern must do without {element!r}, which means something else in tokenizer.json than "
-                f"here; write it otherwise, for example (?>X{{1,3}}) for X{{1,3}}+; got {pattern!r}"
+                f"the split pattern must do without {brief(element)}, which means something else in "
+                f"tokenizer.json than "
+                f"here; write it otherwise, for example (?>X{{1,3}}) for X{{1,3}}+; got {brief(pattern)}"
             )
         else:
             written.append(signs.get(element, element))

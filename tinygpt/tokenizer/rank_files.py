@@ -26,10 +26,17 @@ import base64
 import binascii
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 from itertools import pairwise
-from pathlib import Path
 
 from tinygpt.durable import atomic_write
+from tinygpt.input_file import MEGABYTE, read_bytes
+from tinygpt.one_line import brief, shown
+from tinygpt.tokenizer.reading import MOST_TOKENS
+
+LARGEST_FILE = 8 * MEGABYTE  # o200k_base, the largest in use, has 3.6 MB
+LONGEST_LINE = 4096  # bytes
+_SHORT = 32  # bytes; longer tokens are merged by a heap
 
 
 def read_ranks(path: str | os.PathLike[str]) -> dict[bytes, int]:
@@ -45,14 +52,19 @@ def read_ranks(path: str | os.PathLike[str]) -> dict[bytes, int]:
     """
     ranks: dict[bytes, int] = {}
     lines_of: dict[int, int] = {}
-    for number, line in enumerate(_read_bytes(Path(path)).split(b"\n"), start=1):
+    data = read_bytes(path, LARGEST_FILE, "from_tiktoken", "it must be a rank file", "a rank file")
+    if data.count(b" ") > MOST_TOKENS:
+        raise ValueError(f"{shown(path)}: must hold at most {MOST_TOKENS:,} tokens; use another copy")
+    for number, line in enumerate(data.split(b"\n"), start=1):
         line = line.removesuffix(b"\r")
         if not line:
             continue
-        where = f"{path}, line {number}"
+        where = f"{shown(path)}, line {number}"
         token, rank = _read_line(where, line)
         if token in ranks:
-            raise ValueError(f"{where}: must hold a new token, got {token!r} of line {lines_of[ranks[token]]} again")
+            raise ValueError(
+                f"{where}: must hold a new token, got {brief(token)} of line {lines_of[ranks[token]]} again"
+            )
         if rank in lines_of:
             raise ValueError(
                 f"{where}: must have a rank of its own, got {rank}, that of line {lines_of[rank]}; "
@@ -63,23 +75,16 @@ def read_ranks(path: str | os.PathLike[str]) -> dict[bytes, int]:
     for byte in range(256):
         if bytes([byte]) not in ranks:
             raise ValueError(
-                f"{path}: must hold all 256 single bytes, {bytes([byte])!r} is missing; the file may be cut off"
+                f"{shown(path)}: must hold all 256 single bytes, {bytes([byte])!r} is missing; the file may be cut off"
             )
     return ranks
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"from_tiktoken: {path} must be a rank file, and is not there; check the name"
-        ) from None
-
-
 def _read_line(where: str, line: bytes) -> tuple[bytes, int]:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"{where}: must have at most {LONGEST_LINE:,} bytes, got {len(line):,}; use another copy")
     written, _, rank = line.partition(b" ")
-    got = repr(line[:60].decode("utf-8", "replace"))
+    got = brief(line[:60].decode("utf-8", "replace"))
     if not rank.isdigit() or int(rank) >= 1 << 32:
         raise ValueError(
             f"{where}: needs base64, a space and a rank from 0 to 2**32 - 1, got {got}; the file may be cut off"
@@ -118,6 +123,8 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[tuple[bytes, bytes]], bo
 
 def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
     """Merge the bytes of a token by rank: the two parts before the last step, or None if it does not get there."""
+    if len(token) > _SHORT:
+        return _last_pair_of_long(token, ranks)
     never = 1 << 32
     parts = [bytes([byte]) for byte in token]
     found = [ranks.get(left + right, never) for left, right in pairwise(parts)]
@@ -133,6 +140,42 @@ def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] 
         if i < len(found):
             found[i] = ranks.get(parts[i] + parts[i + 1], never)
     return parts[0], parts[1]
+
+
+def _last_pair_of_long(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
+    """Do the same in n log n steps, not n squared: a heap holds the pairs; a pair that has changed is skipped."""
+    n = len(token)
+    end_of, before = (
+        list(range(1, n + 1)),
+        list(range(-1, n - 1)),
+    )  # of the part that begins here; and its left neighbour
+    is_part = [True] * n
+    heap: list[tuple[int, int, int]] = []
+
+    def consider(start: int) -> None:
+        """The pair whose left part begins at `start`."""
+        if start >= 0 and end_of[start] < n:
+            end = end_of[end_of[start]]
+            rank = ranks.get(token[start:end])
+            if rank is not None:
+                heappush(heap, (rank, start, end))
+
+    for start in range(n - 1):
+        consider(start)
+    parts = n
+    while parts > 2:
+        if not heap:
+            return None
+        _, start, end = heappop(heap)
+        middle = end_of[start]
+        if not is_part[start] or middle >= n or end_of[middle] != end:
+            continue
+        is_part[middle], end_of[start], parts = False, end, parts - 1
+        if end < n:
+            before[end] = start
+        consider(before[start])
+        consider(start)
+    return token[: end_of[0]], token[end_of[0] :]
 
 
 def save(

@@ -1,10 +1,24 @@
-"""Text and JSON files of tokenizers, read so that what is wrong with them is said."""
+"""
+Text and JSON files of tokenizers, read within limits, so that what is wrong with them is said.
+
+The limits are several times what the largest vocabularies in use need (tokens: a million; bytes of one token: 512).
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from tinygpt.input_file import MEGABYTE, read_bytes
+from tinygpt.json_file import read_object
+from tinygpt.one_line import shown
+
+LARGEST_FILE = 64 * MEGABYTE
+MOST_TOKENS = 1 << 20
+MOST_SPECIAL_TOKENS = 1 << 14  # each text is searched for all of them
+LONGEST_TOKEN = 4096  # characters of a token as a file writes it
+_MISSING = "the vocabulary and the merges go together"
 
 
 def read_text(path: Path) -> str:
@@ -13,34 +27,38 @@ def read_text(path: Path) -> str:
 
     Raises FileNotFoundError or ValueError, naming the file.
     """
+    data = read_bytes(path, LARGEST_FILE, "from_pretrained", _MISSING, "a text")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"from_pretrained: {path} is missing; the vocabulary and the merges go together"
-        ) from None
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be UTF-8 text, byte {error.start} is not; copy the file again") from None
+        raise ValueError(f"{shown(path)}: must be UTF-8 text, byte {error.start} is not; copy the file again") from None
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, or raise ValueError if the file is damaged or a name is there twice."""
+    return read_object(path, "", _MISSING, LARGEST_FILE)
 
-    def without_repeats(entries: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(entries)
-        if len(found) < len(entries):
-            keys = [key for key, _ in entries]
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"{path}: must hold each name once, {repeated!r} is there twice")
-        return found
 
-    try:
-        found = json.loads(read_text(path), object_pairs_hook=without_repeats)
-    except json.JSONDecodeError as error:
+def require_sizes(path: Path, ids: Mapping[str, Any], special_tokens: Collection[str] = ()) -> None:
+    """
+    Raise ValueError if there are more tokens, or a longer one, than any vocabulary has.
+
+    Examples
+    --------
+    >>> require_sizes(Path("vocab.json"), {"a" * 5000: 0})
+    Traceback (most recent call last):
+    ValueError: vocab.json: a token must have at most 4,096 characters, got one of 5,000; use another copy
+    """
+    for what, count, most in (
+        ("tokens", len(ids), MOST_TOKENS),
+        ("special tokens", len(special_tokens), MOST_SPECIAL_TOKENS),
+    ):
+        if count > most:
+            raise ValueError(f"{shown(path)}: must hold at most {most:,} {what}, got {count:,}; use another copy")
+    longest = max(map(len, [*ids, *special_tokens]), default=0)
+    if longest > LONGEST_TOKEN:
         raise ValueError(
-            f"{path}, line {error.lineno}: must be JSON, got {error.msg} at column {error.colno}; "
-            "the file is damaged or cut off: copy it again"
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: must hold a JSON object, got {type(found).__name__}")
-    return found
+            f"{shown(path)}: a token must have at most {LONGEST_TOKEN:,} characters, got one of {longest:,}; "
+            "use another copy"
+        )

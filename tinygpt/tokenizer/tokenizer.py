@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -163,6 +163,11 @@ class Tokenizer(TiktokenMethods, FileMethods):
     def n_vocab(self) -> int:
         """The number of ids that a model must provide for: the highest id, special tokens included, plus one."""
         return self._decoder.n_vocab
+
+    @property
+    def ids(self) -> Collection[int]:
+        """All ids that stand for something, special tokens included; there may be holes between them."""
+        return self._tokens.keys()
 
     @property
     def eot_token(self) -> int | None:

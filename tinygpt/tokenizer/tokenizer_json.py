@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tinygpt.durable import atomic_write
+from tinygpt.input_file import require_ordinary
+from tinygpt.one_line import brief, shown
 from tinygpt.tokenizer.added_tokens import check_id, read_flags
 from tinygpt.tokenizer.formats import (
     CHARACTER_BYTES,
@@ -31,7 +33,8 @@ from tinygpt.tokenizer.formats import (
     written_ids,
 )
 from tinygpt.tokenizer.onig_dialect import from_onig, to_onig
-from tinygpt.tokenizer.reading import read_json
+from tinygpt.tokenizer.pattern import Pattern, covering, require_size
+from tinygpt.tokenizer.reading import read_json, require_sizes
 from tinygpt.tokenizer.special_tokens import Flags
 from tinygpt.tokenizer.tokenizer_config import written_flags
 
@@ -52,8 +55,7 @@ def load(path: str | os.PathLike[str]) -> Contents:
         If it is damaged, or holds something that this kind of tokenizer does not do: names it.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"from_tokenizer_json: {path} must be a file, and is not there; check the name")
+    require_ordinary(path, "from_tokenizer_json")
     found = read_json(path)
     if found.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
         raise _unsupported(path, "normalizer", found["normalizer"], "null")
@@ -63,18 +65,21 @@ def load(path: str | os.PathLike[str]) -> Contents:
         raise _unsupported(path, "model", model, "BPE")
     for name, inert in _INERT.items():
         if model.get(name) not in inert:
-            raise ValueError(f"{path}: the model's {name} must be {json.dumps(inert[0])}, got {model[name]!r}")
+            raise ValueError(
+                f"{shown(path)}: the model's {name} must be {json.dumps(inert[0])}, got {brief(model[name])}"
+            )
     ids, listed = model.get("vocab"), model.get("merges")
     if not isinstance(ids, dict) or not isinstance(listed, list):
         raise ValueError(
-            f"{path}: the model must hold an object vocab and a list merges; the file may be of another kind"
+            f"{shown(path)}: the model must hold an object vocab and a list merges; the file may be of another kind"
         )
     check_ids(path, ids)
     merges = _read_merges(path, listed, ids)
     special_tokens, flags = _read_added_tokens(path, found.get("added_tokens") or [], ids, merges)
+    require_sizes(path, ids, special_tokens)
     for token, id in ids.items():
         if token not in special_tokens and not CHARACTER_BYTES.keys() >= set(token):
-            raise ValueError(f"{path}: {token!r} (id {id}) is neither bytes nor one of added_tokens")
+            raise ValueError(f"{shown(path)}: {brief(token)} (id {id}) is neither bytes nor one of added_tokens")
     vocab = {id: token_bytes(token) for token, id in ids.items() if token not in special_tokens}
     in_bytes = [(token_bytes(left), token_bytes(right)) for left, right in merges]
     return Contents(vocab, in_bytes, special_tokens, pattern, bool(model.get("ignore_merges")), flags)
@@ -83,7 +88,8 @@ def load(path: str | os.PathLike[str]) -> Contents:
 def _unsupported(path: Path, what: str, got: Any, required: str) -> ValueError:
     kind = got.get("type", got) if isinstance(got, dict) else got
     return ValueError(
-        f"{path}: the {what} must be {required}, got {kind!r}; only byte-level BPE as GPT-2, tiktoken and Llama 3 have "
+        f"{shown(path)}: the {what} must be {required}, got {brief(kind)}; only byte-level BPE as GPT-2, "
+        f"tiktoken and Llama 3 have "
         "it can be read"
     )
 
@@ -91,6 +97,7 @@ def _unsupported(path: Path, what: str, got: Any, required: str) -> ValueError:
 def _read_pattern(path: Path, found: Any) -> str | None:
     """Return the split pattern, None for GPT-2's."""
     steps = found.get("pretokenizers") if isinstance(found, dict) and found.get("type") == "Sequence" else [found]
+    steps = steps if isinstance(steps, list) else [steps]
     steps = [step if isinstance(step, dict) else {"type": step} for step in steps or [None]]
     required = "ByteLevel, or Split and ByteLevel"
     for step in steps:
@@ -98,16 +105,17 @@ def _read_pattern(path: Path, found: Any) -> str | None:
             raise _unsupported(path, "pre_tokenizer", step, required)
     *splits, last = steps
     if last["type"] != "ByteLevel" or [step["type"] for step in splits] not in ([], ["Split"]):
-        raise _unsupported(path, "pre_tokenizer", " and ".join(step["type"] for step in steps), required)
+        raise _unsupported(path, "pre_tokenizer", " and ".join([step["type"] for step in steps[:9]]), required)
     if last.get("add_prefix_space", True):
         raise ValueError(
-            f"{path}: add_prefix_space of ByteLevel must be false, as GPT-2's own is, got true: what is decoded would "
+            f"{shown(path)}: add_prefix_space of ByteLevel must be false, as GPT-2's own is, got true: what is "
+            f"decoded would "
             "not be what was encoded; set it to false in the file, and put the space before the text yourself"
         )
     own_pattern = last.get("use_regex", True)
     if own_pattern == bool(splits):
         wanted = "false after Split" if splits else "true where there is no Split"
-        raise ValueError(f"{path}: use_regex of ByteLevel must be {wanted}, got {json.dumps(own_pattern)}")
+        raise ValueError(f"{shown(path)}: use_regex of ByteLevel must be {wanted}, got {json.dumps(own_pattern)}")
     return _read_split(path, splits[0]) if splits else None
 
 
@@ -117,26 +125,32 @@ def _read_split(path: Path, step: dict[str, Any]) -> str:
     way = (step.get("behavior"), step.get("invert", False))
     if not isinstance(text, str) or way not in (("Isolated", False), ("Removed", True)):
         raise ValueError(
-            f"{path}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got {step!r}"
+            f"{shown(path)}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got "
+            f"{brief(step)}"
         )
     ours = step.get("python_regex")  # what we wrote it from; trusted only if it still says the same
     try:
-        if isinstance(ours, str) and way[0] == "Removed" and to_onig(ours) == text:
-            return ours
-        text = from_onig(text)
+        require_size(text)
+        if isinstance(ours, str) and way[0] == "Removed" and len(ours) <= len(text) and to_onig(ours) == text:
+            text = ours
+        else:
+            text = from_onig(text)
+            if way[0] == "Isolated":
+                # It keeps what no match covers: a piece of its own for each run of characters where no match begins.
+                text = covering(text)
+        Pattern(text)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    # Isolated keeps what no match covers: a piece of its own for each run of characters where no match begins.
-    return text if way[0] == "Removed" else rf"{text}|(?:(?!{text})[\s\S])+"
+        raise ValueError(f"{shown(path)}: {error}") from None
+    return text
 
 
 def _read_merges(path: Path, listed: Sequence[Any], ids: Mapping[str, int]) -> list[tuple[str, str]]:
     merges: dict[tuple[str, str], int] = {}
     for number, entry in enumerate(listed):
-        where = f"{path}, merge {number}"
+        where = f"{shown(path)}, merge {number}"
         pair = entry.split(" ") if isinstance(entry, str) else entry
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(token, str) and token for token in pair)):
-            raise ValueError(f'{where}: must be "a b" or ["a", "b"], got {entry!r}')
+            raise ValueError(f'{where}: must be "a b" or ["a", "b"], got {brief(entry)}')
         left, right = pair
         check_merge(where, left, right, ids)
         if (left, right) in merges:
@@ -156,11 +170,17 @@ def _read_added_tokens(
     for entry in listed if isinstance(listed, list) else [listed]:
         text, id = (entry.get("content"), entry.get("id")) if isinstance(entry, dict) else (None, None)
         if not (isinstance(text, str) and text and type(id) is int):
-            raise ValueError(f'{path}: added_tokens must hold {{"id": number, "content": text, ...}}, got {entry!r}')
+            raise ValueError(
+                f'{shown(path)}: added_tokens must hold {{"id": number, "content": text, ...}}, got {brief(entry)}'
+            )
         if text in ordinary:
-            raise ValueError(f"{path}: {text!r} is an ordinary token; it cannot be one of added_tokens as well")
+            raise ValueError(
+                f"{shown(path)}: {brief(text)} is an ordinary token; it cannot be one of added_tokens as well"
+            )
         if ids.get(text, id) != id or tokens.setdefault(id, text) != text or text in special_tokens:
-            raise ValueError(f"{path}: the added token {text!r} with id {id} contradicts another entry")
+            raise ValueError(
+                f"{shown(path)}: the added token {brief(text)} with id {brief(id)} contradicts another entry"
+            )
         check_id(path, text, id, ids, highest)
         special_tokens[text], flags[text] = id, read_flags(path, text, entry)
         highest = max(highest, id)
