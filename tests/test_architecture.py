@@ -57,10 +57,10 @@ RUNS = {
     "interrupt",
     "ownership",
     "run_log",
+    "training_state",
     "completion",
     "sealed",
     "streams",
-    "training_state",
     *MODEL,
     *TEXT,
 }

@@ -134,7 +134,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(text, t
     s, calls = settings(text, dropout=0.1), []
     train(s, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patched:
-        if moment in ("first save", "last save"):
+        if moment.endswith(" save"):
             save, number = Trainer._save, {"first save": 1, "last save": 4}[moment]
 
             def save_and_die(self, log):
@@ -272,6 +272,24 @@ def test_a_flipped_bit_of_the_runs_json_is_found_or_changes_nothing(text, tmp_pa
     path.write_bytes(good[:digit] + b"4" + good[digit + 1 :])
     with pytest.raises(ValueError, match=f"{os.path.basename(name)} is damaged: its checksum"):
         train(load_settings(run), run, resume=True, progress=False)
+
+
+def test_weights_that_diverge_in_the_last_step_do_not_replace_the_last_checkpoint(text, tmp_path, monkeypatch):
+    run, step = tmp_path / "run", tinygpt.train.AdamW.step
+    train(settings(text), run, progress=False, stop_after=4)
+    before = files_of(run / "last")
+
+    def diverge(self, **options):
+        step(self, **options)
+        calls.append(1)
+        if len(calls) == 2:
+            self.param_groups[0]["params"][0].data[:] = np.nan
+
+    calls: list[int] = []
+    monkeypatch.setattr(tinygpt.train.AdamW, "step", diverge)
+    with pytest.raises(FloatingPointError, match="the last checkpoint is unharmed"):
+        train(settings(text), run, resume=True, progress=False)
+    assert files_of(run / "last") == before
 
 
 def test_what_a_run_writes_is_json_even_if_its_numbers_are_not_finite(text, tmp_path, monkeypatch):

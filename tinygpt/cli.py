@@ -30,13 +30,9 @@ _WHICH = "folder with the tokenizer's files, or gpt2 once it is fetched"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. Without `arguments` the process is the command's, Ctrl-C included."""
-    return run_command(lambda: _interruptible(arguments))
-
-
-def _interruptible(arguments: Sequence[str] | None) -> int:
     try:
         with take_over() if arguments is None else contextlib.nullcontext():
-            return _run(arguments)
+            return run_command(lambda: _run(arguments))
     except KeyboardInterrupt:
         say("tinygpt: interrupted")
         return 130
@@ -55,6 +51,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         say(f"tinygpt: {one_line(error) or 'no memory is left'}")
         return 2
+    except KeyboardInterrupt:
+        say("tinygpt: interrupted")
+        return 130
 
 
 def _check_threads(threads: int | None) -> None:

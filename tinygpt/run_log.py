@@ -57,7 +57,7 @@ class MetricsLog:
             text + b"\n" for line, text in (_records(path) if os.path.lexists(path) else ())
             if line["step"] <= (validated if "validation_loss" in line else after_step)
         ])  # fmt: skip
-        lines = (line.encode("ascii") for line in waiting)
+        lines = [line.encode("ascii") for line in waiting]
         kept += b"".join([line for line in lines if line not in kept])  # they may have been written after all
         if not path.exists() or path.read_bytes() != kept:
             atomic_write(path, kept)
@@ -197,9 +197,8 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
         perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
         axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
                       textcoords="offset points", color="tab:orange")  # fmt: skip
-    axes.set(
-        xlabel="step", ylabel="loss (nats per token)", title=os.path.basename(os.path.dirname(os.path.abspath(picture)))
-    )
+    run = os.path.basename(os.path.dirname(os.path.abspath(picture)))
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run)
     axes.grid(alpha=0.3)
     if train or validation:
         axes.legend()

@@ -216,24 +216,24 @@ class Trainer:
         start, steps = self.step, self.settings.steps
         with (
             MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
-            self._bar(start < stop) as shown_bar,
+            self._bar(start < stop) as shown,
         ):
             if start < stop:
                 self._announce()
             if self._validated < 0:
-                self.first = self._validate(log, shown_bar)
+                self.first = self._validate(log, shown)
             while self.step < stop and not interrupt.requested:
-                shown_bar.set_postfix_str(self._take_step(log))
-                shown_bar.update()
+                shown.set_postfix_str(self._take_step(log))
+                shown.update()
                 if self.step % self.settings.eval_every == 0 and self.step < steps:
-                    self._validate(log, shown_bar)
+                    self._validate(log, shown)
                     self._save(log)
                     if self.progress:
                         self._tell(textwrap.indent(self.story(interrupt), "    "))
             if self.step < steps or np.isfinite(self.model.flat_parameters).all():  # else the validation says so
                 self._save(log)
             if self.step == steps and self.final is None and not interrupt.requested:
-                self.final = self._validate(log, shown_bar, everything=True)
+                self.final = self._validate(log, shown, everything=True)
                 self._save(log)
         result = Result(self.step, self.first, self.final, self.best_loss, "", self._draw(), self.step - start)
         summary(result)
@@ -245,8 +245,7 @@ class Trainer:
         try:
             return path if plot_losses(self.run / "metrics.jsonl", path) else None
         except Exception as error:
-            reason = one_line(error) or type(error).__name__
-            say(f"tinygpt: warning: {path} was not drawn: {reason}; the run is saved, and --resume draws it")
+            say(f"tinygpt: warning: {path} was not drawn: {_one_line(error)}; the run is saved, and --resume draws it")
             return None
 
     def _take_step(self, log: MetricsLog) -> str:
@@ -276,13 +275,13 @@ class Trainer:
             f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
         )
 
-    def _validate(self, log: MetricsLog, shown_bar: tqdm, everything: bool = False) -> Evaluation:
+    def _validate(self, log: MetricsLog, shown: tqdm, everything: bool = False) -> Evaluation:
         """Score the validation text (its beginning, if it is long), and keep the model if it is the best so far."""
         s = self.settings
         tokens = self.data.validation if everything else self.data.validation[: s.eval_tokens + 1]
-        shown_bar.set_description("validating")
+        shown.set_description("validating")
         result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
-        shown_bar.set_description("training")
+        shown.set_description("training")
         if not math.isfinite(result.loss):  # the weights of the last step: they are not worth a checkpoint
             raise FloatingPointError(self._diverged(result.loss))
         self._validation_loss, self._validated = result.loss, self.step
@@ -323,13 +322,11 @@ class Trainer:
         self._saved = (self.step, self._validated)
 
     def _restore(self, last: Path) -> None:
-        remedy = f"restore it from a copy, start a new run with --init-from {self.run}"
-
-        def check(info: dict[str, Any], where: str) -> None:
-            unseal(info, where, remedy)
-            require_training_state(info, where)
-
-        tensors, info = checkpoint.load_training_state(last, check)
+        tensors, info = checkpoint.load_training_state(last, require_training_state)
+        remedy = f"restore it from a copy, start a new run with --init-from {shown(self.run)}"
+        info = unseal(info, f"train: {shown(last / 'training_state.safetensors')}", remedy)
+        text = last / "training_state.json"  # the same for people; that it is damaged is worth knowing
+        unseal(read_object(text, "train", remedy, finite=False), f"train: {shown(text)}", remedy)
         if info["data"] != self._fingerprint:
             raise ValueError(
                 f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
@@ -364,7 +361,7 @@ class Trainer:
         try:
             return self._story(interrupt)
         except Exception as error:
-            say(f"tinygpt: warning: no story: {one_line(error) or type(error).__name__}")
+            say(f"tinygpt: warning: no story: {_one_line(error)}")
             return ""
 
     def _story(self, interrupt: Interrupt | None) -> str:
@@ -400,15 +397,15 @@ class Trainer:
         )
 
     def _diverged(self, loss: float) -> str:
-        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; "
-                f"{self._what_is_saved()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {self._unharmed()}; "
+                f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
 
-    def _what_is_saved(self) -> str:
+    def _unharmed(self) -> str:
         return "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
 
     def _not_finite(self, loss: float, norm: float) -> str:
         return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "
-                f"{self._what_is_saved()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+                f"{self._unharmed()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
 
 
 def _figures(result: Evaluation | None) -> dict[str, Any] | None:
@@ -423,3 +420,7 @@ def _evaluation(figures: dict[str, Any] | None) -> Evaluation | None:
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
+
+
+def _one_line(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__

@@ -39,8 +39,8 @@ def require_training_state(info: Mapping[str, Any], where: str) -> None:
     if type(step) is not int or not 0 <= step < 1 << 53:
         raise _damaged(where, "step must be an integer of at least 0", step)
     for name in ("best_loss", "validation_loss"):
-        loss: Any = info.get(name)
-        if loss is None and name in info:  # of a loss that is not finite
+        loss: Any = info.get(name, "nothing")
+        if loss is None:  # not finite, and JSON has no other word for it
             continue
         if type(loss) not in (int, float) or loss < 0 or (name == "best_loss" and math.isnan(loss)):
             raise _damaged(where, f"{name} must be a number of at least 0", loss)
