@@ -165,7 +165,7 @@ MAY_IMPORT = {
     },
     "machine_commands": {"doctor", "kernels", "streams", "warmup"},
     "cache_contents": {"user_cache"},
-    "cache_commands": {"cache_contents", "kernels", "tokenizer", "user_cache"},
+    "cache_commands": {"cache_contents", "kernels", "streams", "tokenizer", "user_cache"},
     "ctrl_c": {"streams"},
     "commands": RUNS | {"gutenberg", "ledger"},
     "model_commands": RUNS | {"completion", "inspection", "sampling"},

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_a_command_that_only_prints_ends_silently_when_its_reader_goes_away(mode
         monkeypatch.setattr(sys, "stdout", STREAMS[kind]())
         assert status_of(arguments) == status, kind
         said = capsys.readouterr().err
-        assert "tinygpt:" not in said and "Traceback" not in said
+        assert not re.search(r"Traceback|rror|ipe\b|written", said)  # first compilations are announced
     monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
     assert status_of(arguments) == 2
     line = capsys.readouterr().err.splitlines()[-1]
@@ -130,10 +131,11 @@ def test_the_reader_of_a_real_pipe_goes_away(model):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process.stdout.read(1)
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert not re.search(rb"Traceback|rror|ipe\b", process.stderr.read())  # first compilations are announced
         assert process.wait(timeout=120) == 141
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_device(folder):
     def shell(command: str) -> subprocess.CompletedProcess:

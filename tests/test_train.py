@@ -274,18 +274,37 @@ def test_a_flipped_bit_of_the_runs_json_is_found_or_changes_nothing(text, tmp_pa
         train(load_settings(run), run, resume=True, progress=False)
 
 
-def test_what_a_run_writes_is_json_even_if_its_losses_are_not_finite(text, tmp_path, monkeypatch):
+def test_weights_that_diverge_in_the_last_step_do_not_replace_the_last_checkpoint(text, tmp_path, monkeypatch):
+    run, step = tmp_path / "run", tinygpt.train.AdamW.step
+    train(settings(text), run, progress=False, stop_after=4)
+    before = files_of(run / "last")
+
+    def diverge(self, **options):
+        step(self, **options)
+        calls.append(1)
+        if len(calls) == 2:
+            self.param_groups[0]["params"][0].data[:] = np.nan
+
+    calls: list[int] = []
+    monkeypatch.setattr(tinygpt.train.AdamW, "step", diverge)
+    with pytest.raises(FloatingPointError, match="the last checkpoint is unharmed"):
+        train(settings(text), run, resume=True, progress=False)
+    assert files_of(run / "last") == before
+
+
+def test_what_a_run_writes_is_json_even_if_its_numbers_are_not_finite(text, tmp_path, monkeypatch):
     real, run = tinygpt.train.evaluate, tmp_path / "run"
-    monkeypatch.setattr("tinygpt.train.evaluate", lambda *a, **b: real(*a, **b)._replace(loss=math.nan))
-    result = train(settings(text, clip=math.inf), run, progress=False, stop_after=4)
-    assert math.isinf(result.best_loss)
+    monkeypatch.setattr("tinygpt.train.evaluate", lambda *a, **b: real(*a, **b)._replace(loss=1e4, text_bytes=0))
+    train(settings(text, clip=math.inf), run, progress=False, stop_after=4)
     texts = [path.read_text() for path in (run / "settings.json", run / "last/training_state.json")]
-    for text_of in (*texts, *(run / "metrics.jsonl").read_text().splitlines()):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    for text_of in (*texts, *lines):
         json.loads(text_of, parse_constant=lambda name: pytest.fail(name))
-    assert load_settings(run).clip == math.inf
+    assert json.loads(lines[0])["perplexity"] is json.loads(lines[0])["bits_per_byte"] is None
     monkeypatch.undo()
+    assert load_settings(run).clip == math.inf
     again = train(load_settings(run), run, resume=True, progress=False)
-    assert math.isnan(again.first.loss) and again.best_loss == again.final.loss
+    assert again.first.loss == 1e4 and again.best_loss == again.final.loss
 
 
 class Flaky:

@@ -21,8 +21,8 @@ INFO = {"step": 2, "best_loss": 3.5, "validation_loss": float("nan"), "data": "a
     ("field", "value"),
     [
         *[("step", value) for value in (None, 1.0, "2", -1, True, [], 2**60, float("inf"))],
-        *[("best_loss", value) for value in (None, "3", float("nan"), -1.0, [])],
-        *[("validation_loss", value) for value in (None, "3", {})],
+        *[("best_loss", value) for value in (True, "3", float("nan"), -1.0, [])],
+        *[("validation_loss", value) for value in (True, "3", {})],
         *[("data", value) for value in (None, 7, [])],
         *[
             ("generator", value)
@@ -45,13 +45,20 @@ def test_a_damaged_training_state_names_file_and_field(tmp_path, field, value):
             load_training_state(tmp_path, require_training_state)
 
 
+def test_a_loss_that_was_not_finite_is_null(tmp_path):
+    save_training_state(tmp_path, {"m": np.zeros(2)}, INFO | {"best_loss": None, "validation_loss": None})
+    assert load_training_state(tmp_path, require_training_state)[1]["best_loss"] is None
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": null}\n')
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None}]
+
+
 def test_a_sound_training_state_is_taken_as_it_is(tmp_path):
     save_training_state(tmp_path, {"m": np.zeros(2)}, INFO)
     assert load_training_state(tmp_path, require_training_state)[1]["generator"] == GENERATOR
 
 
 NO_RECORDS = ["{}", "1", "null", "[]", '"x"', "x", '{"step": 1.0}', '{"step": -1}', '{"step": true}']
-NO_RECORDS += ['{"step": 1, "loss": "x"}', '{"step": 1, "step": 2}', '{"step": 1, "loss": null}']
+NO_RECORDS += ['{"step": 1, "loss": "x"}', '{"step": 1, "step": 2}', '{"step": 1, "loss": [null]}']
 NO_RECORDS += ["[" * 50_000, '{"step": ' + "1" * 5000 + "}", "x" * 70_000]
 
 

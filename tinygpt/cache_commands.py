@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from tinygpt import cache_contents
+from tinygpt.streams import print_json, tell, to_json
 from tinygpt.user_cache import cache_root, kernel_root
 
 
@@ -23,8 +23,9 @@ def cache(options: argparse.Namespace) -> int:
     trouble = next((text for group in groups if (text := group.trouble())), "")
     if options.json:
         shown = [entry._asdict() | {"path": str(entry.path)} for entry in entries]
-        print(json.dumps({"folder": str(root), "kernel_folder": str(kernels), "trouble": trouble, "contents": shown},
-                         indent=2))  # fmt: skip
+        print_json(
+            {"folder": str(root), "kernel_folder": str(kernels), "trouble": trouble, "contents": shown}, indent=2
+        )
         return 0
     print(f"folder {root}" + ("" if kernels == root else f"; of kernels {kernels}"))
     for entry in entries:
@@ -38,9 +39,9 @@ def cache(options: argparse.Namespace) -> int:
 def _clear(entries: list[cache_contents.Entry], as_json: bool) -> int:
     removed = cache_contents.clear(entries)
     if as_json:
-        print(json.dumps(removed._asdict() | {"left": [str(path) for path in removed.left]}, indent=2))
+        tell(to_json(removed._asdict() | {"left": [str(path) for path in removed.left]}, indent=2))
         return 0
-    print(f"removed {removed.files} files, {removed.bytes / 1e6:.1f} MB")
+    tell(f"removed {removed.files} files, {removed.bytes / 1e6:.1f} MB")
     for path in removed.left:
-        print(f"left {path}: tinygpt did not make it, or may not remove it")
+        tell(f"left {path}: tinygpt did not make it, or may not remove it")
     return 0

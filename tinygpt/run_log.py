@@ -53,12 +53,14 @@ class MetricsLog:
 
     def __init__(self, path: Path, after_step: int, validated: int | None = None, waiting: Sequence[str] = ()) -> None:
         validated = after_step if validated is None else validated
-        lines = read_metrics(path) if os.path.lexists(path) else []
-        kept = [line for line in lines if line["step"] <= (validated if "validation_loss" in line else after_step)]
-        text = "".join([to_json(line) + "\n" for line in kept])
-        text += "".join([line for line in waiting if line not in text])  # they may have been written after all
-        if not path.exists() or path.read_bytes() != text.encode("ascii"):
-            atomic_write(path, text)
+        kept = b"".join([
+            text + b"\n" for line, text in (_records(path) if os.path.lexists(path) else ())
+            if line["step"] <= (validated if "validation_loss" in line else after_step)
+        ])  # fmt: skip
+        lines = [line.encode("ascii") for line in waiting]
+        kept += b"".join([line for line in lines if line not in kept])  # they may have been written after all
+        if not path.exists() or path.read_bytes() != kept:
+            atomic_write(path, kept)
         self._path, self.waiting, self._told = path, list[str](), False
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self._size = os.fstat(self._file.fileno()).st_size

@@ -210,6 +210,7 @@ class TrainingSettings:
         True
         """
         values = dataclasses.asdict(self)
+        values |= {name: os.fspath(values[name]) for name in PATHS if values[name] is not None}
         if math.isinf(self.clip):
             values["clip"] = None
         paths = {name: os.path.abspath(values[name]) for name in PATHS if values[name] and os.path.exists(values[name])}

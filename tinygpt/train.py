@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from tinygpt import checkpoint, runtime
 from tinygpt.completion import known_ids
 from tinygpt.corpus import sample_batch
@@ -228,7 +230,8 @@ class Trainer:
                     self._save(log)
                     if self.progress:
                         self._tell(textwrap.indent(self.story(interrupt), "    "))
-            self._save(log)
+            if self.step < steps or np.isfinite(self.model.flat_parameters).all():  # else the validation says so
+                self._save(log)
             if self.step == steps and self.final is None and not interrupt.requested:
                 self.final = self._validate(log, shown, everything=True)
                 self._save(log)
