@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -72,3 +73,63 @@ def test_a_sparse_file_of_a_terabyte_is_refused_by_its_header(tmp_path: Path):
         file.truncate(8 + len(header) + size)
     with pytest.raises(ValueError, match=r"wte\.weight of shape \(17, 12\), as config.json says"):
         GPT.from_pretrained(tmp_path)
+
+
+# What a Hugging Face folder may say otherwise, known from the header alone
+
+
+def rewritten(folder: Path, rename, more=(), **fields):
+    """The folder of a model, its tensors under other names, other fields in its config.json (None: no such field)."""
+    GPT(CONFIG).save_pretrained(folder)
+    tensors = read_tensors("test", folder / "model.safetensors", "none")
+    tensors = {rename(name.removeprefix("transformer.")): array for name, array in tensors.items()}
+    write_tensors(folder / "model.safetensors", tensors | {name: np.zeros((17, 12), np.float32) for name in more})
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("rename", "more", "fields", "named"),
+    [
+        (str, ["score.weight"], {}, r"must hold a language model, got score\.weight, the head of a classifier"),
+        ("module.transformer.{}".format, ["module.v_head.summary.weight"], {}, r"the head that estimates values"),
+        (str, ["h.0.crossattention.q_attn.weight"], {}, "cross-attention is not supported"),
+        ("base_model.model.transformer.{}".format, [], {}, r"of an adapter \(PEFT\)"),
+        (str, ["_orig_mod.wte.weight"], {}, r"must hold wte\.weight once, got .*'_orig_mod\.wte\.weight'"),
+        (str, [], {"tie_word_embeddings": False}, r"must hold lm_head\.weight, since tie_word_embeddings is false"),
+        ("decoder.{}".format, [], {}, r"must have wte\.weight of .*, got none but decoder\."),
+        (str, ["h.0.attn.rotary.weight"], {}, r"got 1 more: h\.0\.attn\.rotary\.weight"),
+        (str, [], {"n_inner": 40}, r"h\.0\.mlp\.c_fc\.weight of shape \(12, 40\), .* got shape \(12, 48\)"),
+        (str, [], {"n_embd": None, "hidden_size": 16}, r"wte\.weight of shape \(17, 16\)"),
+        (str, [], {"num_hidden_layers": 10**12}, r"h\.3\.ln_1\.weight of shape \(12,\), .* got none"),
+        (
+            str,
+            [],
+            {"num_attention_heads": "2"},
+            r"config\.json: GPTConfig: num_attention_heads must be an integer, got",
+        ),
+        (str, [], {"n_positions": "9" * 10**6}, r"n_positions must be an integer, got '999"),
+    ],
+)
+def test_a_folder_of_another_kind_is_refused_by_name_before_weights_are_read(
+    tmp_path, monkeypatch, rename, more, fields, named
+):
+    rewritten(tmp_path, rename, more, **fields)
+    monkeypatch.setattr(np, "empty", lambda *arguments, **options: pytest.fail("weights were read"))
+    with pytest.raises((ValueError, TypeError), match=named) as caught:
+        GPT.from_pretrained(tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 700
+
+
+def test_another_inner_width_other_names_of_sizes_and_the_head_alone_are_read(tmp_path):
+    model = GPT(dataclasses.replace(CONFIG, n_inner=20))
+    model.save_pretrained(tmp_path)
+    tensors = read_tensors("test", tmp_path / "model.safetensors", "none")
+    head = tensors.pop("transformer.wte.weight")
+    write_tensors(tmp_path / "model.safetensors", tensors | {"_orig_mod.lm_head.weight": head})
+    values = json.loads((tmp_path / "config.json").read_text())
+    values |= {"hidden_size": values.pop("n_embd"), "num_hidden_layers": values.pop("n_layer")}
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(values).encode())
+    for name, array in GPT.from_pretrained(tmp_path).state_dict().items():
+        np.testing.assert_array_equal(array, model.state_dict()[name])

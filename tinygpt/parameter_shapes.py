@@ -8,7 +8,8 @@ costs nothing then: the first that is not there ends the comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tinygpt.config import GPTConfig
 from tinygpt.hugging_face import plain_name
 from tinygpt.one_line import brief, one_line, shown
 
+_OF_GPT2 = re.compile(r"(?:wte|wpe|ln_f|h\.\d+)\.")
 _HEAD, _TABLE = "lm_head.weight", "wte.weight"
 
 
@@ -105,7 +107,7 @@ def require_shapes(who: str, where: str, config: GPTConfig, found: Mapping[str, 
     count = 0
     for name, shape in parameter_shapes(config):
         if found.get(name) != shape:
-            got = f"shape {brief(found[name])}" if name in found else "none"
+            got = f"shape {brief(found[name])}" if name in found else "none" + _instead(found)
             raise ValueError(
                 f"{who}: the weights in {where} must have {name} of shape {brief(shape)}, as config.json says, "
                 f"got {got}; use files of one model"
@@ -119,3 +121,9 @@ def require_shapes(who: str, where: str, config: GPTConfig, found: Mapping[str, 
             f"{who}: the weights in {where} must be those of GPT-2 as config.json says, got {len(more)} more: {names}; "
             "use files of one model"
         )
+
+
+def _instead(found: Iterable[str]) -> str:
+    """What is there under a name that GPT-2 has not: that of another program, perhaps."""
+    other = next((name for name in found if not _OF_GPT2.match(name)), None)
+    return "" if other is None else f" but {one_line(other)[:80]}"

@@ -81,6 +81,59 @@ def test_a_device_as_a_rank_file_or_a_tokenizer_json_is_refused(tmp_path):
         Tokenizer.from_tiktoken("/dev/zero")
 
 
+# Added tokens
+
+
+def listed(saved, entries):
+    """The folder with these tokens in added_tokens.json."""
+    (saved / "tokenizer_config.json").unlink()
+    (saved / "added_tokens.json").write_text(json.dumps(entries), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({"<a>": 10**30}, r"added_tokens\.json: special token '<a>' with id 1000+\.?.* contradicts the vocabulary"),
+        ({"<a\n\x1b[2J" + "b" * 10**6 + ">": 9999}, r"special token '<a\\n\\x1b.* contradicts the vocabulary"),
+        ({"<a>": ["\n" * 10**5]}, r"""added_tokens\.json: must hold {"token": id}, got '<a>': \['"""),
+        (
+            {f"<{id}>": id for id in range(273, 20_273)},
+            r"added_tokens\.json: must hold at most 16,384 special tokens, got 20,000",
+        ),
+        ({"<" + "b" * 5000 + ">": 273}, "a token must have at most 4,096 characters, got one of 5,002"),
+    ],
+)
+def test_an_added_token_beyond_a_limit_is_refused_in_one_line(saved, entries, expected):
+    count = len(json.loads((saved / "vocab.json").read_text(encoding="utf-8")))
+    entries = {text: id + count - 273 if type(id) is int and id < 30_000 else id for text, id in entries.items()}
+    listed(saved, entries)
+    refused(saved, expected)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1" * 25, "-1", "1e3"])
+def test_an_id_of_added_tokens_decoder_that_is_no_small_number_is_refused(saved, number):
+    change(
+        saved / "tokenizer_config.json",
+        lambda values: values["added_tokens_decoder"].update({number: {"content": "<a>"}}),
+    )
+    refused(saved, r'tokenizer_config\.json: added_tokens_decoder must hold {"id"')
+
+
+@pytest.mark.parametrize("field", ["split_special_tokens", "add_prefix_space"])
+@pytest.mark.parametrize("value", [True, "\n" * 10**5])
+def test_a_field_that_would_change_ids_is_refused_in_one_line(saved, field, value):
+    change(saved / "tokenizer_config.json", lambda values: values.update({field: value}))
+    refused(saved, rf"tokenizer_config\.json: {field} must be false")
+
+
+def test_long_names_some_to_be_looked_for_later_are_no_trouble(saved):
+    ids = json.loads((saved / "vocab.json").read_text(encoding="utf-8"))
+    names = ["<" + "ab" * 2000 + f"{i}>" for i in range(200)]  # the parts of one alone would take 16 GB
+    entries = {str(len(ids) + i): {"content": name, "normalized": i % 2 == 0} for i, name in enumerate(names)}
+    change(saved / "tokenizer_config.json", lambda values: values["added_tokens_decoder"].update(entries))
+    assert Tokenizer.from_pretrained(saved).special_flags.keys() == set(names[::2])
+
+
 # Rank files
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer.special_tokens import Flags, split_off
 
 BYTES = [bytes([byte]) for byte in range(256)]
 END = "<|endoftext|>"
@@ -56,3 +57,9 @@ def test_pitfall_6_special_tokens_are_split_off_before_the_pattern(gpt2):
 def test_a_name_in_place_of_a_set_of_names_is_refused(raw_bytes, argument):
     with pytest.raises(TypeError, match=f"{argument} must be 'all' or a set"):
         raw_bytes.encode("the", **{argument: END})
+
+
+def test_white_space_before_and_after_is_read_once_however_long_the_text():
+    flags = {"<a>": Flags(lstrip=True, rstrip=True)}
+    assert split_off("hen <a> " * 50_000, ["<a>"], flags) == ["hen", "<a>"] * 50_000 + [""]  # took ten minutes
+    assert split_off(" hen" * 50_000 + " <a>" * 3, ["<a>"], flags) == [" hen" * 50_000, "<a>", "", "<a>", "", "<a>", ""]

@@ -127,7 +127,8 @@ def read_added_tokens(folder: Path, ids: Mapping[str, int], listed: Mapping[str,
         _demand_listed(config_path, [*numbered, *named], decoder)
     for entry in named:
         highest = _add(found, entry._replace(id=found.ids.get(entry.text)), ids, highest)
-    require_sizes(config_path, ids, found.ids)
+    if entries := [*numbered, *named]:
+        require_sizes(entries[-1].path, ids, found.ids)
     return found
 
 

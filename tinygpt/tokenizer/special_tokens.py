@@ -22,9 +22,10 @@ import regex
 
 END_OF_TEXT = "<|endoftext|>"
 Names = Literal["all"] | Collection[str]
-_SPACE_AT_END = regex.compile(r"\p{White_Space}+\Z")
+_SPACE_BEFORE = regex.compile(r"(?r)\p{White_Space}*")  # matched from right to left: the text before is not read
 _SPACE = regex.compile(r"\p{White_Space}*")
 _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
+_MOST_PARTS = 20_000_000  # a thousand names of 27 characters each
 
 
 class Flags(NamedTuple):
@@ -78,10 +79,9 @@ def _cut(text: str, names: Collection[str], flags: Mapping[str, Flags]) -> list[
         if own.single_word and (_WORD.match(before) or _WORD.match(after)):
             continue
         if own.lstrip:
-            space = _SPACE_AT_END.search(text, 0, start)
-            start = max(space.start() if space else start, done)
+            start = _SPACE_BEFORE.match(text, done, start).start() if done < start else done
         if own.rstrip:
-            end = _SPACE.match(text, end).end()
+            end = _SPACE.match(text, max(end, done)).end()  # up to `done`, all is space
         if start < end:  # else all of it belongs to the one before, which strips
             parts += [text[done:start], match[0]]
         done = end
@@ -118,6 +118,8 @@ def _can_meet(first: Collection[str], later: Collection[str]) -> bool:
 
     if not first or not later:
         return False
+    if sum(len(name) ** 3 for name in (*first, *later)) > _MOST_PARTS:
+        return True  # perhaps: the parts of so many names, or of such long ones, would take too much memory
     first_prefixes, first_suffixes, first_parts = ends(first)
     later_prefixes, later_suffixes, later_parts = ends(later)
     return not (
