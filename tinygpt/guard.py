@@ -27,7 +27,7 @@ _NO_ACCESS = 0  # PROT_NONE of mprotect(2)
 
 def guarded(size: int) -> np.ndarray:
     """
-    Bytes between two protected pages, touching the one that TINYGPT_GUARD names; all of them 255, NaN as a float.
+    Bytes between two protected pages, touching the one that TINYGPT_GUARD names; those of its page are 255, NaN.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def guarded(size: int) -> np.ndarray:
     inside = max(1, math.ceil(size / _PAGE)) * _PAGE
     piece = new_pages(inside + 2 * _PAGE)
     memory = np.frombuffer(piece, np.uint8)  # unmapped when it and all its views are gone
-    memory[_PAGE:-_PAGE] = 255
+    memory[_PAGE : 2 * _PAGE] = memory[-2 * _PAGE : -_PAGE] = 255  # what is left of the first or last page, too
     for page in (memory.ctypes.data, memory.ctypes.data + _PAGE + inside):
         if _protect()(page, _PAGE, _NO_ACCESS):
             raise OSError(ctypes.get_errno(), "guarded: mprotect failed")
