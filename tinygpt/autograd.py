@@ -6,6 +6,7 @@ The graph behind them, and the walk back through it, is in `graph.py`; the opera
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -316,11 +317,17 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         return f"Tensor({np.array2string(self.data, separator=', ', prefix='Tensor(')}, dtype={self.dtype}{made_by})"
 
 
+def is_masked(data: Any) -> bool:
+    """Whether this is one of NumPy's masked arrays. Asked without importing them: nobody has one who has not."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(data, masked.MaskedArray)
+
+
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
     check_detached(data)
-    if isinstance(data, np.ma.MaskedArray):
+    if is_masked(data):
         raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
     array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
     if dtype is not None and array.dtype.kind in "fiub":

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.autograd import Op, Tensor, apply, is_masked
 
 
 def embedding_forward(weight, ids):
@@ -60,7 +60,7 @@ def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
 
 def integers(who: str, ids: Any) -> np.ndarray:
     """A copy of `ids`, of whichever integer type they have, or an error that says what is wrong with them."""
-    if isinstance(ids, np.ma.MaskedArray):
+    if is_masked(ids):
         raise TypeError(f"{who} must be a plain array, got a masked one, whose mask would be lost; write .filled(...)")
     try:
         ids = np.array(ids.data if isinstance(ids, Tensor) else ids, order="C")
