@@ -87,14 +87,14 @@ def test_scores_that_are_no_numbers_speak_of_training_that_diverged():
             sample(np.array([0.0, value]), np.random.default_rng(0))
 
 
-def test_a_run_whose_last_step_diverged_says_so_and_keeps_no_such_weights(tmp_path, capsys):
+def test_a_run_whose_last_step_diverged_says_so(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("The hen said good night to the moon. " * 60)
     sizes = {"steps": 1, "warmup": 0, "batch-size": 1, "context": 8, "vocab-size": 257, "eval-tokens": 16, "lr": 1e30}
     options = [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
     paths = ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "run")]
     line = one_line_of(capsys, "train", "--quiet", *paths, *options)
-    assert "diverged" in line and "lower --lr (it is 1e+30)" in line and "nothing was saved yet" in line
-    assert not (tmp_path / "run" / "last").exists()
+    assert "diverged" in line and "lower --lr (it is 1e+30)" in line
+    assert "the checkpoint `last` holds the weights of this step" in line  # finite ones: they were saved before
     for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from tinygpt.train import Trainer, load_settings, train
 SMALL = {"steps": 12, "batch_size": 1, "context": 8, "eval_every": 4, "vocab_size": 270, "eval_tokens": 40}
 ENDLESS = SMALL | {"steps": 100_000, "eval_every": 2}
 STARTS = int(os.environ.get("TINYGPT_STARTS", "6"))
+
+NO_LOG = SimpleNamespace(flush=lambda to_disk: None, waiting=[])  # of metrics, which are not asked about here
 
 
 @pytest.fixture
@@ -216,7 +219,7 @@ def test_a_run_is_owned_before_its_tokenizer_is_trained_and_until_its_story_is_t
 
     load, story = module.load_dataset, Trainer.story
     monkeypatch.setattr(module, "load_dataset", lambda *given: (second(), load(*given))[1])
-    monkeypatch.setattr(Trainer, "story", lambda trainer: (second(), story(trainer))[1])
+    monkeypatch.setattr(Trainer, "story", lambda trainer, interrupt: (second(), story(trainer, interrupt))[1])
     train(settings(text), tmp_path / "run", progress=False)
     assert seen[0] == ["owner.json"]
     assert {"owner.json", "loss.png", "last", "best"} <= set(seen[-1])
@@ -270,13 +273,13 @@ def test_a_run_whose_folder_is_deleted_saves_into_a_new_one_but_never_into_anoth
     with own_run(run) as owner:
         trainer = Trainer(settings(text), run, False, False, owner)
         run.rename(tmp_path / "moved")
-        trainer._save()
+        trainer._save(NO_LOG)
         assert sorted(os.listdir(run)) == ["last", "owner.json", "settings.json"]
         run.rename(tmp_path / "moved again")
         run.mkdir()
         (run / "thesis.txt").write_text("years of work")
         with pytest.raises(FileExistsError, match="another folder has its name now"):
-            trainer._save()
+            trainer._save(NO_LOG)
     assert os.listdir(run) == ["thesis.txt"]
     with own_run(tmp_path / "moved again"):
         pass
@@ -289,12 +292,12 @@ def test_a_run_that_another_took_over_is_not_written_any_more(text, tmp_path):
         trainer = Trainer(settings(text), run, False, False, owner)
         mine = json.loads((run / "owner.json").read_text(encoding="utf-8"))
         (run / "owner.json").unlink()
-        trainer._save()  # nobody came: the file is written again
+        trainer._save(NO_LOG)  # nobody came: the file is written again
         assert json.loads((run / "owner.json").read_text(encoding="utf-8"))["pid"] == mine["pid"]
         saved = files = (run / "last" / "training_state.json").read_bytes()
         (run / "owner.json").write_text(json.dumps(mine | {"host": "quantum-7", "token": "f" * 32}), encoding="utf-8")
         with pytest.raises(BlockingIOError, match="quantum-7"):
-            trainer._save()
+            trainer._save(NO_LOG)
         files = (run / "last" / "training_state.json").read_bytes()
         assert files == saved
     assert "quantum-7" in (run / "owner.json").read_text(encoding="utf-8")

@@ -397,7 +397,9 @@ class Trainer:
         )
 
     def _diverged(self, loss: float) -> str:
-        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {self._unharmed()}; "
+        stored = self._saved is not None and self._saved[0] == self.step  # before the final validation
+        state = "the checkpoint `last` holds the weights of this step" if stored else self._unharmed()
+        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {state}; "
                 f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
 
     def _unharmed(self) -> str:
