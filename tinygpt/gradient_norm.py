@@ -48,9 +48,6 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
         for gradient in _gradients(parameters):
-            if not gradient.flags.writeable:
-                raise ValueError(f"clip_grad_norm: a gradient of shape {gradient.shape} must be writable, got a "
-                                 "read-only array; write p.grad = p.grad.copy()")  # fmt: skip
             _scale(gradient, max_norm / norm)
     return norm
 

@@ -2,7 +2,7 @@
 The memory ledger: what a training run will need, by kind, before any of it is allocated.
 
 For a GPT-2 of L layers, C features, H heads, an MLP of I features (4 C in GPT-2) and V tokens, on N = B T tokens a
-batch, in float32 (4 bytes a number):
+batch, in float32 (4 bytes per number):
 
     parameters     P numbers; gradients as many, moments (AdamW's m and v) twice as many
     activations    what a block keeps for backward, N numbers for each feature:

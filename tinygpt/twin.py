@@ -191,8 +191,8 @@ def _watched(name: str, rule: Rule, error: Callable[[str], Exception]) -> Rule:
 
 def _both(op: Op, kernel: Rule) -> Rule:
     """
-    Kernel and reference side by side, each with its own `saved`; an error where they part, or where one of them breaks
-    the contract (see `contract.py`).
+    Kernel and reference side by side, each with its own `saved`; an error where they differ, or where one of them
+    breaks the contract (see `contract.py`).
     """
     reference, kernel = watched(op, ValueError), _watched(op.name, kernel, ValueError)
 
@@ -207,7 +207,7 @@ def _both(op: Op, kernel: Rule) -> Rule:
         kept = [i for i, slot in enumerate(destinations) if slot is not None]
 
         def by_kernel() -> list[Any]:
-            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # who reads garbage shall be seen
+            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that reading garbage shows
             slots = [None if slot is None else partial(Slot, memory[i], add=False)
                      for i, slot in enumerate(destinations)]  # fmt: skip
             written = kernel.backward(dout, kernel_saved, slots)
