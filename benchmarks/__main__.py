@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 def _machine() -> str:
     import llvmlite.binding
 
-    from tinygpt.runtime import available_cores
+    from tinygpt.runtime.settings import available_cores
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "torch"))
     cpu = llvmlite.binding.get_host_cpu_name()

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.sides import Given
 from tinygpt.kernels import adamw
-from tinygpt.optim import adamw_update
+from tinygpt.optim.adamw import adamw_update
 
 CASES = {"7 M parameters": {"size": 7_077_888}, "40 M parameters": {"size": 40_000_000}}
 TOLERANCE = 1e-5

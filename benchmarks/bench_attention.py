@@ -28,9 +28,9 @@ def torch(given):
     """From the packed qkv to the merged heads, as a model has it."""
     import torch
 
-    from tinygpt import runtime
+    from tinygpt.runtime import settings
 
-    dtype = torch.bfloat16 if runtime.get_float32_matmul_precision() == "medium" else torch.float32
+    dtype = torch.bfloat16 if settings.get_float32_matmul_precision() == "medium" else torch.float32
     n_head = given.attrs["n_head"]
 
     def attention(qkv):

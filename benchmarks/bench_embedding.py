@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.sides import Given
-from tinygpt.buffers import Slot
 from tinygpt.kernels import embedding as kernel
 from tinygpt.ops.embedding import embedding_backward, embedding_forward
+from tinygpt.runtime.memory import Slot
 
 CASES = {f"N={rows}, V=50257": {"rows": rows, "table": (50257, 768)} for rows in (256, 1024)}
 TOLERANCE = 1e-6

@@ -17,9 +17,9 @@ def torch(given):
     """gelu, addmm and autograd; autocast where products are bfloat16."""
     import torch
 
-    from tinygpt import runtime
+    from tinygpt.runtime import settings
 
-    bfloat16 = runtime.get_float32_matmul_precision() == "medium"
+    bfloat16 = settings.get_float32_matmul_precision() == "medium"
 
     def mlp(x, weight, bias):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):

@@ -45,7 +45,7 @@ def prepare(side: str, tiny: bool) -> list[int]:
 
 
 def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
-    from tinygpt.generate import Rereader, generate_batch
+    from tinygpt.generation.generate import Rereader, generate_batch
 
     options = {"temperature": 0.8, "top_k": 50, "seed": 1}
 

@@ -30,10 +30,10 @@ def torch(given):
     """addmm, and its three products backward, without autograd's bookkeeping; bfloat16 as autocast has it."""
     import torch
 
-    from tinygpt import runtime
+    from tinygpt.runtime import settings
 
     x, weight, bias, dout = (torch.from_numpy(array) for array in (*given.arrays, given.dout))
-    if runtime.get_float32_matmul_precision() != "medium":
+    if settings.get_float32_matmul_precision() != "medium":
         out, dx, dweight, dbias = (torch.empty_like(tensor) for tensor in (dout, x, weight, bias))
 
         def run():

@@ -25,9 +25,9 @@ def torch(given):
     """A product, cross_entropy and autograd; autocast where products are bfloat16."""
     import torch
 
-    from tinygpt import runtime
+    from tinygpt.runtime import settings
 
-    targets, bfloat16 = torch.from_numpy(given.attrs["targets"]), runtime.get_float32_matmul_precision() == "medium"
+    targets, bfloat16 = torch.from_numpy(given.attrs["targets"]), settings.get_float32_matmul_precision() == "medium"
 
     def loss(x, weight):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):

@@ -63,10 +63,11 @@ def _model(sizes: dict[str, int]):
 
 
 def _our_step(sizes, tokens, targets, bfloat16, compiled):
-    from tinygpt import AdamW, runtime
-    from tinygpt.gradient_norm import grad_norm
+    from tinygpt import AdamW
+    from tinygpt.optim.gradient_norm import grad_norm
+    from tinygpt.runtime import settings
 
-    runtime.set_float32_matmul_precision("medium" if bfloat16 else "highest")
+    settings.set_float32_matmul_precision("medium" if bfloat16 else "highest")
     model = _model(sizes)
     optimizer = AdamW(model.parameters(), betas=(0.9, 0.95), **OPTIONS)
 

@@ -14,13 +14,14 @@ import numba
 import numpy as np
 from numba import prange
 
-from tinygpt import runtime
-from tinygpt.kernels import norm, parallel, threads
+from tinygpt.kernels import norm
 from tinygpt.kernels.add import forward as add
-from tinygpt.kernels.gemm import factors
-from tinygpt.kernels.panels import multiply_packed, packed_elements, panel_sizes
-from tinygpt.kernels.processor import LANES
-from tinygpt.kernels.tile import AMX_LAYOUT, OVERWRITE, begin_tiles, end_tiles
+from tinygpt.kernels.jit import parallel, threads
+from tinygpt.kernels.matmul.gemm import factors
+from tinygpt.kernels.matmul.microkernel import AMX_LAYOUT, OVERWRITE, begin_tiles, end_tiles
+from tinygpt.kernels.matmul.panels import multiply_packed, packed_elements, panel_sizes
+from tinygpt.kernels.simd.cpu import LANES
+from tinygpt.runtime import settings
 
 DEPTH, ROWS, TURNS = 384, 64, 400
 
@@ -40,9 +41,9 @@ def measure(rounds: int = 7) -> dict[str, float]:
     """GFLOP/s of products in float32 and as "medium" computes them, and GB/s."""
     rates = {"bandwidth": max(_best(_reading, rounds), _best(_adding, rounds)) / 1e9}
     for precision in ("highest", "medium"):
-        runtime.set_float32_matmul_precision(precision)
+        settings.set_float32_matmul_precision(precision)
         rates[precision] = _best(_multiplying, rounds) / 1e9
-    runtime.set_float32_matmul_precision("highest")
+    settings.set_float32_matmul_precision("highest")
     return rates
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.buffers import Loan, Slot
+from tinygpt.runtime.memory import Loan, Slot
 
 Run = Callable[[], list[np.ndarray]]
 

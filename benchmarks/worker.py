@@ -92,9 +92,9 @@ _prepared: dict[str, Any] = {}
 def prepare(side: str, name: str, case: str, precision: str, result: str) -> None:
     """Make the inputs of a case, run it once, and save what came out as an .npz file."""
     from benchmarks import sides
-    from tinygpt import runtime
+    from tinygpt.runtime import settings
 
-    runtime.set_float32_matmul_precision(precision)
+    settings.set_float32_matmul_precision(precision)
     module = importlib.import_module(f"benchmarks.bench_{name}")
     given = module.given(module.CASES[case], np.random.default_rng(11))
     run = getattr(sides, side.replace("tinygpt", "ours"))(module, given)

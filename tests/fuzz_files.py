@@ -45,11 +45,11 @@ def make_bases(folder: Path) -> None:
     import numpy as np
 
     from tinygpt import GPT, GPTConfig, Tokenizer
-    from tinygpt.serialization import write_tensors
-    from tinygpt.settings import TrainingSettings
-    from tinygpt.token_file import write_token_file
+    from tinygpt.files.safetensors_file import write_tensors
+    from tinygpt.text.token_file import write_token_file
     from tinygpt.tokenizer.pattern import PATTERNS
-    from tinygpt.train import train
+    from tinygpt.training.settings import TrainingSettings
+    from tinygpt.training.train import train
 
     tokenizer = Tokenizer.train(TEXT, 270, progress=False)
     model = GPT(GPTConfig(vocab_size=272, n_positions=8, n_embd=8, n_layer=2, n_head=2))
@@ -368,7 +368,7 @@ def command(rng: Rng, kind: str, folder: Path) -> list[str]:
 
 def run(arguments: list[str], folder: Path) -> int:
     from tinygpt import Tokenizer
-    from tinygpt.cli import MISTAKES, main
+    from tinygpt.cli.main import MISTAKES, main
 
     if arguments != ["ranks"]:
         return main(arguments)
@@ -441,14 +441,14 @@ def child(kind: str, start: int, stop: int, seed: int, bases: Path) -> None:
     opened: list[str] = []
     sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
     tell = os.fdopen(os.dup(1), "w")
-    import tinygpt.commands  # what any command imports: not memory of the first case
-    import tinygpt.model_commands
-    import tinygpt.tokenizer_commands
-    import tinygpt.train
+    import tinygpt.cli.commands  # what any command imports: not memory of the first case
+    import tinygpt.cli.model_commands
+    import tinygpt.cli.tokenizer_commands
+    import tinygpt.training.train
 
     sys.modules["matplotlib.backends.backend_agg"] = None  # type: ignore[assignment]  # pictures take most of the time
-    tinygpt.train.STORY_TOKENS = 4
-    assert tinygpt.commands and tinygpt.model_commands and tinygpt.tokenizer_commands
+    tinygpt.training.train.STORY_TOKENS = 4
+    assert tinygpt.cli.commands and tinygpt.cli.model_commands and tinygpt.cli.tokenizer_commands
     for number in range(start, stop):
         print(json.dumps([number]), file=tell, flush=True)
         print(json.dumps([number, *one_case(kind, number, seed, bases, opened)]), file=tell, flush=True)

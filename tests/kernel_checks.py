@@ -19,22 +19,23 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt import Op, runtime
-from tinygpt.buffers import Loan, Slot
+from tinygpt import Op
+from tinygpt.runtime import settings
+from tinygpt.runtime.memory import Loan, Slot
 
 
 @contextlib.contextmanager
 def using_threads(count: int) -> Iterator[None]:
     """Kernels inside use `count` threads."""
-    before = runtime.num_threads()
-    runtime.set_num_threads(count)
+    before = settings.num_threads()
+    settings.set_num_threads(count)
     try:
         yield
     finally:
-        runtime.set_num_threads(before)
+        settings.set_num_threads(before)
 
 
-precision = runtime.float32_matmul_precision  # products inside are computed as it says
+precision = settings.float32_matmul_precision  # products inside are computed as it says
 
 
 def run_kernel(op: Op, arrays, attrs=None, dout=None, into=None) -> tuple[np.ndarray, list[np.ndarray | None]]:

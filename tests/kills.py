@@ -34,10 +34,11 @@ from typing import Any
 
 import matplotlib.figure  # noqa: F401 (now, so that a run, which is a fork of this process, need not)
 
-import tinygpt.commands  # noqa: F401
-from tinygpt import GPT, GPTConfig, Tokenizer, train
-from tinygpt.cli import main
-from tinygpt.durable import atomic_write
+import tinygpt.cli.commands  # noqa: F401
+from tinygpt import GPT, GPTConfig, Tokenizer
+from tinygpt.cli.main import main
+from tinygpt.files.atomic import atomic_write
+from tinygpt.training import train
 
 TEXT = "\n".join(f"The hen counts {n} eggs, and then {n + 1}." for n in range(120))
 OPTIONS = ["--steps", "4", "--eval-every", "2", "--batch-size", "2", "--context", "16", "--vocab-size", "270",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import durable, locks
-from tinygpt.owner_file import OWNER_FILE
+from tinygpt.files import atomic, locks
+from tinygpt.files.owner_file import OWNER_FILE
 
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, which tells start times")
@@ -27,13 +27,13 @@ WITHOUT_LOCKS = {
         fcntl.flock = flock
     """,
     "no locks": """
-        import tinygpt.durable, tinygpt.locks
-        tinygpt.durable.fcntl = tinygpt.locks.fcntl = None
+        import tinygpt.files.atomic, tinygpt.files.locks
+        tinygpt.files.atomic.fcntl = tinygpt.files.locks.fcntl = None
     """,
 }
 OWNER = """
 import os, signal, sys, time
-from tinygpt.ownership import own_run
+from tinygpt.files.ownership import own_run
 with own_run(sys.argv[1]):
     print("owns", flush=True)
     sys.stdin.read()
@@ -53,7 +53,7 @@ def kind_of_locks(request, monkeypatch):
         monkeypatch.setattr(locks.fcntl, "flock", flock)
     elif request.param == "no locks":
         monkeypatch.setattr(locks, "fcntl", None)
-        monkeypatch.setattr(durable, "fcntl", None)
+        monkeypatch.setattr(atomic, "fcntl", None)
     return textwrap.dedent(WITHOUT_LOCKS[request.param])
 
 

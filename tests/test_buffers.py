@@ -9,7 +9,7 @@ import pytest
 
 import tinygpt.functional as F
 from tinygpt import Op, Tensor, apply
-from tinygpt.buffers import GradientCell, Holders, Slot
+from tinygpt.runtime.memory import GradientCell, Holders, Slot
 
 
 def address(array: np.ndarray) -> int:

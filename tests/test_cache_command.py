@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from tinygpt.cli import main
-from tinygpt.kernels import compiler
+from tinygpt.cli.main import main
+from tinygpt.kernels.jit import compiler
 
 OLD = "kernels-0123456789abcdef"
 MADE = {

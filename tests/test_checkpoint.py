@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tinygpt.checkpoint import (
+from tinygpt.gpt2.checkpoint import (
     load_model,
     load_tokenizer,
     load_training_state,
@@ -248,7 +248,7 @@ SAVE_FOREVER = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from tinygpt.checkpoint import save_model, save_training_state, swap_in
+from tinygpt.gpt2.checkpoint import save_model, save_training_state, swap_in
 
 class Words:
     eot_token = None

@@ -15,9 +15,10 @@ import time
 import numpy as np
 import pytest
 
-from tinygpt import GPT, GPTConfig, Tokenizer, checkpoint
-from tinygpt.cli import PRESETS, main
-from tinygpt.config import PRESETS as CONFIGURATIONS
+from tinygpt import GPT, GPTConfig, Tokenizer
+from tinygpt.cli.main import PRESETS, main
+from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.config import PRESETS as CONFIGURATIONS
 
 SMALL = ["--steps", "4", "--batch-size", "2", "--context", "16", "--eval-every", "2", "--vocab-size", "300"]
 
@@ -177,12 +178,12 @@ def test_help_names_every_command_and_every_preset():
 
 
 def test_help_does_not_wait_for_numpy():
-    code = "import sys, tinygpt.cli; tinygpt.cli.build_parser(); print('numpy' in sys.modules)"
+    code = "import sys, tinygpt.cli.main as cli; cli.build_parser(); print('numpy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
 def test_threads_are_set_before_numpy_starts_them(folder):
-    code = ("import os, sys; from tinygpt.cli import main; main(sys.argv[1:]); "
+    code = ("import os, sys; from tinygpt.cli.main import main; main(sys.argv[1:]); "
             "print({os.environ[n] for n in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')})")  # fmt: skip
     command = [sys.executable, "-c", code, "evaluate", "nowhere", "--data", "hens.txt", "--threads", "3"]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "{'3'}\n"

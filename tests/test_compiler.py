@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygpt import compiler
-from tinygpt.compiler import Compiler
+from tinygpt.kernels import compiler
+from tinygpt.kernels.compiler import Compiler
 
-FOLDER = Path(compiler.__file__).parent / "tokenizer" / "kernels"
+FOLDER = Path(compiler.__file__).parents[1] / "tokenizer" / "kernels"
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tensor, Tokenizer
-from tinygpt.completion import Ending, complete, stream
+from tinygpt.generation.completion import Ending, complete, stream
 
 BYTES = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPTConfig
-from tinygpt.config import PRESETS
+from tinygpt.gpt2.config import PRESETS
 
 RATES = ("embd_pdrop", "attn_pdrop", "resid_pdrop")
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import tinygpt
-from tinygpt import GradientCheckError, Op, Tensor, apply, gradcheck, implementation, runtime
+from tinygpt import GradientCheckError, Op, Tensor, apply, gradcheck, implementation
+from tinygpt.runtime import settings
 from tinygpt.study.checks import check_op
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
@@ -197,7 +198,7 @@ def test_check_mode_watches_kernel_and_reference(op, says):
 
 @pytest.mark.parametrize("backward", [backward_writes_dout, backward_writes_a_view_of_dout, backward_writes_saved])
 def test_debugging_finds_a_backward_that_writes_into_dout_or_saved(monkeypatch, backward):
-    monkeypatch.setattr(runtime, "DEBUG", True)
+    monkeypatch.setattr(settings, "DEBUG", True)
     x = Tensor(np.ones(4), requires_grad=True)
     out = apply(Op("faulty", triple, backward), x * 1.0) + x
     with pytest.raises(RuntimeError, match=r"faulty\.backward: writes into (dout|saved), which others hold too"):
@@ -205,7 +206,7 @@ def test_debugging_finds_a_backward_that_writes_into_dout_or_saved(monkeypatch, 
 
 
 def test_debugging_finds_an_edit_of_what_was_saved_in_a_dict(monkeypatch):
-    monkeypatch.setattr(runtime, "DEBUG", True)
+    monkeypatch.setattr(settings, "DEBUG", True)
     op = Op("kept", lambda x: (x * x, {"x": [x]}), lambda dout, saved: (2 * saved["x"][0] * dout,))
     x = Tensor(np.ones(3), requires_grad=True)
     out = apply(op, x)

@@ -13,13 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.corpus import (
-    bundled_stories,
-    encode_documents,
-    read_documents,
-    sample_batch,
-    split_documents,
-)
+from tinygpt.text.corpus import bundled_stories, encode_documents, read_documents, sample_batch, split_documents
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,7 +46,7 @@ def test_bundled_stories_are_the_files_of_the_data_folder_in_the_order_of_their_
 
 def run_alone(where: Path, folder: Path) -> str:
     """What a new interpreter prints as the first story of the tinygpt found at `where`; nothing installed counts."""
-    program = "import sys; sys.path[:0] = sys.argv[1:]; from tinygpt.corpus import *; print(bundled_stories()[0])"
+    program = "import sys; sys.path[:0] = sys.argv[1:]; from tinygpt.text.corpus import *; print(bundled_stories()[0])"
     paths = [str(where), str(Path(np.__file__).parents[1])]
     # -S leaves out the site module, and with it every editable install, which would answer for our copy.
     command = [sys.executable, "-S", "-c", program, *paths]

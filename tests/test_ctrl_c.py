@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows sends Ctrl-C
 # The command `tinygpt doctor` with another body.
 PROGRAM = """
 import atexit, os, signal, sys, time, types
-from tinygpt import cli
+from tinygpt.cli import main
 
 def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
@@ -28,9 +28,9 @@ BODY
     return 0
 
 found = types.SimpleNamespace(doctor=command)
-cli.importlib = types.SimpleNamespace(import_module=lambda name: found)
+main.importlib = types.SimpleNamespace(import_module=lambda name: found)
 sys.argv = ["tinygpt", "doctor"]
-sys.exit(cli.main())
+sys.exit(main.main())
 """
 
 
@@ -105,7 +105,7 @@ def test_two_while_kernels_are_compiled(after, between, tmp_path):
 
 def test_starting_as_a_module_is_silent_from_the_first_import_on():
     program = "import os, runpy, signal, sys\nclass Finder:\n    def find_spec(self, name, *rest):\n        " \
-              "if name == 'tinygpt.cli':\n            os.kill(os.getpid(), signal.SIGINT)\n" \
+              "if name == 'tinygpt.cli.main':\n            os.kill(os.getpid(), signal.SIGINT)\n" \
               "sys.meta_path.insert(0, Finder())\nrunpy.run_module('tinygpt', run_name='__main__')"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=120)  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from kernel_checks import using_threads
 
 from tinygpt import GPT, GPTConfig, implementation
-from tinygpt.decoding import Decoder
+from tinygpt.gpt2.kv_cache import Decoder
 from tinygpt.quantization import round_weights
 
 SIZES = {"vocab_size": 131, "n_positions": 24, "n_embd": 40, "n_layer": 3, "n_head": 4}

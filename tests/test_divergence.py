@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from tinygpt.cli.study_commands import _any_model
 from tinygpt.study import divergence
-from tinygpt.study_commands import _any_model
 
 TOKENS = np.random.default_rng(1).integers(0, 101, (2, 2, 16))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tinygpt import Tokenizer
-from tinygpt.corpus import encode_documents, open_token_file, read_documents
-from tinygpt.documents import joined, size_of, stream_documents
+from tinygpt.text.corpus import encode_documents, open_token_file, read_documents
+from tinygpt.text.documents import joined, size_of, stream_documents
 from tinygpt.tokenizer.pattern import PATTERNS
 
 TRICKY = (
@@ -120,7 +120,7 @@ def test_the_commands_train_and_encode_as_in_memory(tmp_path, tricky, pattern):
 
 PEAK = """
 import pathlib, sys
-from tinygpt.cli import main
+from tinygpt.cli.main import main
 assert main(sys.argv[1:]) == 0
 status = pathlib.Path("/proc/self/status").read_text()  # getrusage would count what this process was forked from
 print(status.split("VmHWM:")[1].split()[0])

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import durable, locks
-from tinygpt.durable import atomic_open, atomic_write
+from tinygpt.files import atomic, locks
+from tinygpt.files.atomic import atomic_open, atomic_write
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -135,7 +135,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, mode):
 
 WRITER = """
 import sys
-from tinygpt.durable import atomic_open
+from tinygpt.files.atomic import atomic_open
 with atomic_open(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
@@ -164,8 +164,8 @@ def test_the_leftover_of_a_killed_writer_goes_with_the_next_and_a_living_ones_st
 
 def test_without_locks_only_an_old_temporary_file_is_a_leftover(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
-    monkeypatch.setattr(durable, "fcntl", None)
-    for age, name in ((0, "young"), (2 * durable.LEFTOVER_AGE, "old")):
+    monkeypatch.setattr(atomic, "fcntl", None)
+    for age, name in ((0, "young"), (2 * atomic.LEFTOVER_AGE, "old")):
         path = tmp_path / f"{name}.0123456789abcdef.tinygpt-partial"
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age, time.time() - age))
@@ -175,17 +175,17 @@ def test_without_locks_only_an_old_temporary_file_is_a_leftover(tmp_path, monkey
 
 def test_a_writer_whose_new_file_is_taken_for_a_leftover_makes_another(tmp_path, monkeypatch):
     """Another writer of the same file comes between the creation of the temporary file and its lock."""
-    lock_file, disturbed = durable.lock_file, []
+    lock_file, disturbed = atomic.lock_file, []
 
     def late_lock(descriptor):
         if not disturbed:
             disturbed.append(os.listdir(tmp_path))
             with monkeypatch.context() as patch:
-                patch.setattr(durable, "lock_file", lock_file)
-                durable.remove_leftovers(tmp_path)
+                patch.setattr(atomic, "lock_file", lock_file)
+                atomic.remove_leftovers(tmp_path)
         return lock_file(descriptor)
 
-    monkeypatch.setattr(durable, "lock_file", late_lock)
+    monkeypatch.setattr(atomic, "lock_file", late_lock)
     atomic_write(tmp_path / "file", b"x")
     assert len(disturbed[0]) == 1
     assert contents(tmp_path) == {"file": b"x"}
@@ -205,7 +205,7 @@ def test_nobodys_file_is_taken_for_a_temporary_one(tmp_path):
 def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").write_bytes(b"kept")
     tokens = iter(["a" * 16, "b" * 16])
-    monkeypatch.setattr(durable.secrets, "token_hex", lambda size: next(tokens))
+    monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: next(tokens))
     (tmp_path / f"file.{'a' * 16}.tinygpt-partial").symlink_to(tmp_path / "elsewhere")
     atomic_write(tmp_path / "file", b"x")
     assert (tmp_path / "elsewhere").read_bytes() == b"kept"
@@ -214,7 +214,7 @@ def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path, monke
 
 FORKING_WRITER = """
 import os, sys
-from tinygpt.durable import atomic_open
+from tinygpt.files.atomic import atomic_open
 try:
     with atomic_open(sys.argv[1]) as file:
         file.write(b"parent")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer
-from tinygpt.evaluate import Evaluation, count_bytes, evaluate
+from tinygpt.training.evaluate import Evaluation, count_bytes, evaluate
 
 TEXT = "The hen sees the hare. The hare sees the moon: “é” 🌙 — and then\nthe hen sleeps."
 END = "<|endoftext|>"

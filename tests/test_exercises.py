@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt.optim import adamw_update
+from tinygpt.optim.adamw import adamw_update
 from tinygpt.study.exercises import OPERATIONS, ORDER, exercise
 from tinygpt.study.grade import grade
 from tinygpt.study.samples import every_op

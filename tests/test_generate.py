@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tensor
-from tinygpt.generate import generate, generate_batch
-from tinygpt.sampling import logprob, sample
+from tinygpt.generation.generate import generate, generate_batch
+from tinygpt.generation.sampling import logprob, sample
 
 CONFIG = GPTConfig(vocab_size=13, n_positions=6, n_embd=8, n_layer=2, n_head=2)
 

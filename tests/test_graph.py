@@ -14,7 +14,7 @@ import pytest
 
 import tinygpt
 from tinygpt import Op, Tensor, apply
-from tinygpt.buffers import pool
+from tinygpt.runtime.memory import pool
 
 
 def leaf(*values: float) -> Tensor:

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygpt.guard import call_guarded, guarded
+from tinygpt.runtime.guard import call_guarded, guarded
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="mprotect is POSIX")
 ROOT = Path(__file__).resolve().parents[1]
 START = """
 import numpy as np
-from tinygpt.buffers import Slot
+from tinygpt.runtime.memory import Slot
 def a(*shape):
     return np.ones(shape, np.float32)
 def ids(*values):
@@ -28,17 +28,18 @@ def ids(*values):
 F = np.float32
 """
 GEMM = """
-from tinygpt.kernels import gemm
+from tinygpt.kernels.matmul import gemm
 gemm._check = lambda a, b, c, rows, depth, *rest: 64
 """
 DECODING = """
-from tinygpt.kernels import decoding
+from tinygpt.kernels import decode_step
 def layer(rows=16, columns=48, positions=4):
     norm = (a(16), a(16))
     product = lambda i, o: (a(i, o), a(0), a(o))
     weights = (norm, (a(rows, columns), a(0), a(columns)), product(16, 16), norm, product(16, 64), product(64, 16))
-    memory = decoding.scratch(1, 16, 64, 2, 4)
-    decoding.layer_step(a(1, 16), weights, a(1, 2, 8, positions), a(1, 2, positions, 8), ids(0), ids(3), 1e-5, memory)
+    scratch = decode_step.scratch(1, 16, 64, 2, 4)
+    keys, values = a(1, 2, 8, positions), a(1, 2, positions, 8)
+    decode_step.layer_step(a(1, 16), weights, keys, values, ids(0), ids(3), 1e-5, scratch)
 """
 TOKENIZER = """
 from tinygpt.tokenizer.kernels import compiled_encoder as ce, hashing, decoder
@@ -83,7 +84,7 @@ CASES = {
                          "adamw.update(a(100), a(100), a(N), a(100), 1, 0.1, (0.9, 0.9), 1e-8, 0.1)", 99, 100),
     "decoding, read": (DECODING + "layer(rows=N)", 15, 16),
     "decoding, write": (DECODING + "layer(positions=N)", 3, 4),
-    "decoding, head": (DECODING + "decoding._head(a(1, 16), (a(16), a(16)), (a(9, 16), a(0)), F(1), 1, a(1, 1, 16),"
+    "decoding, head": (DECODING + "decode_step._head(a(1, 16), (a(16), a(16)), (a(9, 16), a(0)), F(1), 1, a(1, 1, 16),"
                                   "a(1, N))", 8, 9),
     "encoder, read": (TOKENIZER + "encode(np.frombuffer(b'hens x' + bytes(N), np.uint8).copy(), 6)", 0, 16),
     "encoder, write": (TOKENIZER + "encode(hashing.padded(b'hens x'), N)", 2, 6),
@@ -122,9 +123,9 @@ def test_an_access_past_the_end_is_caught_and_the_same_call_with_whole_arrays_is
 def test_an_access_before_the_start_is_caught_where_arrays_begin_at_the_page():
     """Packing goes by address: a row before the first lies before the matrix."""
     code = """
-from tinygpt.kernels import ALONG_K
-from tinygpt.kernels.packing import pack_a
-from tinygpt.kernels.processor import FLOAT32 as form
+from tinygpt.kernels.jit import ALONG_K
+from tinygpt.kernels.matmul.packing import pack_a
+from tinygpt.kernels.simd.cpu import FLOAT32 as form
 size = form.rows * form.block
 pack_a(a(size), ALONG_K, form.block, N, form.rows, 0, form.block, a(size), 0, form, a(1024))
 """
@@ -161,7 +162,6 @@ def test_guarded_memory_ends_at_a_page_and_holds_no_number(size):
 
 
 def test_the_pools_arrays_end_at_a_page_too():
-    code = (
-        "from tinygpt import buffers; x = buffers.empty((3, 5)); print((x.ctypes.data + 60) % 4096, np.isnan(x).all())"
-    )
+    code = "from tinygpt.runtime.memory import empty; x = empty((3, 5)); " \
+           "print((x.ctypes.data + 60) % 4096, np.isnan(x).all())"  # fmt: skip
     assert run(code, 0).stdout.split() == ["0", "True"]

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from tinygpt.corpus import read_documents
-from tinygpt.gutenberg import clean_book, download_books, read_book, split_stories, write_corpus
+from tinygpt.text.corpus import read_documents
+from tinygpt.text.gutenberg import clean_book, download_books, read_book, split_stories, write_corpus
 
 FILES = {
     2591: "grimms-fairy-tales_2591-0.txt",

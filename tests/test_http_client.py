@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tinygpt.http_client import AnswerRefused, BrokeOff, StatusError, Unreachable, get, require_address
+from tinygpt.files.http_client import AnswerRefused, BrokeOff, StatusError, Unreachable, get, require_address
 
 Act = Callable[[socket.socket], None]
 

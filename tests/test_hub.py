@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer
-from tinygpt.hub import local_folder
+from tinygpt.gpt2.hub import local_folder
 
 pytest.importorskip("huggingface_hub", reason="the hub's own client: install the extra 'hub'")
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tinygpt import GPT, Tokenizer, checkpoint
-from tinygpt.decoding import Decoder
+from tinygpt import GPT, Tokenizer
+from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.kv_cache import Decoder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

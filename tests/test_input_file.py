@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tinygpt.input_file import open_input, read_bytes
-from tinygpt.one_line import brief, one_line, shown
+from tinygpt.files.input_file import open_input, read_bytes
+from tinygpt.files.one_line import brief, one_line, shown
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices have no names there")
 

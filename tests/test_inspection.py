@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tensor
-from tinygpt.inspection import describe, draw, look_inside
+from tinygpt.study.inspection import describe, draw, look_inside
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tinygpt.json_file import BITS, DEPTH, parse, parse_object, read_object
+from tinygpt.files.json_file import BITS, DEPTH, parse, parse_object, read_object
 
 
 def nested(depth: int) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import kernel_cache
-from tinygpt.kernel_cache import SUFFIX, KernelFolder
-from tinygpt.user_cache import distrust
+from tinygpt.files.user_cache import distrust
+from tinygpt.kernels import kernel_cache
+from tinygpt.kernels.kernel_cache import SUFFIX, KernelFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="owners and modes of files are POSIX's")
@@ -300,7 +300,7 @@ def test_without_a_folder_it_is_compiled_and_not_kept(kind, tmp_path, warm):
     elif kind == "file":
         (tmp_path / "cache").write_text("")
     else:
-        first = f"import tinygpt.kernels, shutil\nshutil.rmtree({str(tmp_path / 'cache')!r})\n"
+        first = f"import tinygpt.kernels.jit, shutil\nshutil.rmtree({str(tmp_path / 'cache')!r})\n"
     out, compiled = run(first + BOTH, **environment)
     assert out == warm[1] and compiled
     if kind != "deleted":

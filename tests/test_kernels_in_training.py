@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from kernel_checks import digest_on_threads, precision
 
-from tinygpt import GPT, AdamW, GPTConfig, Tokenizer, buffers, clip_grad_norm, implementation
-from tinygpt.corpus import bundled_stories
+from tinygpt import GPT, AdamW, GPTConfig, Tokenizer, clip_grad_norm, implementation
+from tinygpt.runtime import memory
+from tinygpt.text.corpus import bundled_stories
 
 SIZES = {"vocab_size": 300, "n_positions": 96, "n_embd": 64, "n_layer": 2, "n_head": 4}
 
@@ -22,10 +23,11 @@ def with_kernels():
 def test_one_two_and_four_threads_have_the_same_weights_after_20_steps():
     program = f"""
 import hashlib, numpy as np
-from tinygpt import GPT, AdamW, GPTConfig, clip_grad_norm, runtime
+from tinygpt import GPT, AdamW, GPTConfig, clip_grad_norm
+from tinygpt.runtime import settings
 rng = np.random.default_rng(0)
 for precision in ("highest", "medium"):
-    runtime.set_float32_matmul_precision(precision)
+    settings.set_float32_matmul_precision(precision)
     model = GPT(GPTConfig(**{SIZES}))
     optimizer = AdamW(model.parameters(), lr=1e-3)
     for _ in range(20):
@@ -91,7 +93,7 @@ def test_after_the_second_step_no_large_memory_is_asked_for(tokens, recompute):
     rows = tokens[: 8 * 97].reshape(8, 97)
     for _ in range(2):
         step(model, optimizer, rows)
-    before, sizes = buffers.pool.allocated, []
+    before, sizes = memory.pool.allocated, []
     tracemalloc.start()
     try:
         for _ in range(3):
@@ -101,6 +103,6 @@ def test_after_the_second_step_no_large_memory_is_asked_for(tokens, recompute):
             sizes.append(tracemalloc.get_traced_memory()[1] - start)
     finally:
         tracemalloc.stop()
-    assert buffers.pool.allocated == before
+    assert memory.pool.allocated == before
     # All that NumPy and Python took at once; one (B, T, 4C) array of activations has 786,432 bytes.
     assert max(sizes) < 400_000

@@ -76,7 +76,7 @@ print(inside(work), inside(lambda: print(inside(work))), (gelu() == here).all(),
 @FORK
 def test_a_child_of_a_process_that_used_no_kernel_uses_them_as_any_process():
     code = """
-import tinygpt.kernels
+import tinygpt.kernels.jit
 def work():
     gelu()
     print("tinygpt.kernels.gelu" in sys.modules)
@@ -142,8 +142,8 @@ def test_locks_that_another_thread_held_are_free_in_the_child():
     """The pool's, Numba's compiler's and that of launches."""
     code = """
 from numba.core.compiler_lock import global_compiler_lock
-from tinygpt import launch
-from tinygpt.buffers import pool
+from tinygpt.runtime import launch
+from tinygpt.runtime.memory import pool
 held, done = threading.Event(), threading.Event()
 def hold():
     with pool._lock, launch._turns, global_compiler_lock:
@@ -170,21 +170,21 @@ done.set()
 def test_what_a_child_writes_stays_in_the_child():
     """Arrays of the pool, those that wait in it, and parameters: all of a size that the pool takes."""
     code = """
-from tinygpt import buffers
-held = buffers.empty((300, 1000), np.float32)
+from tinygpt.runtime import memory
+held = memory.empty((300, 1000), np.float32)
 held[:] = 1
-waiting = buffers.empty((400, 1000), np.float32)
+waiting = memory.empty((400, 1000), np.float32)
 del waiting
 def work():
     held[:] = 2
-    again = buffers.empty((400, 1000), np.float32)
+    again = memory.empty((400, 1000), np.float32)
     again[:] = 3
     print(inside(lambda: again.fill(4)), again[0, 0])
-mine = buffers.empty((400, 1000), np.float32)
+mine = memory.empty((400, 1000), np.float32)
 mine[:] = 5
 del mine
 child = inside(work)
-print(child, held.min(), held.max(), (buffers.empty((400, 1000), np.float32) == 5).all())
+print(child, held.min(), held.max(), (memory.empty((400, 1000), np.float32) == 5).all())
 """
     assert run(code)[0] == ["0 3.0", "0 1.0 1.0 True"]
 
@@ -260,7 +260,7 @@ def test_a_pool_computes_and_hands_on_errors_however_its_processes_start(method,
 @LAYERS
 def test_threads_that_compute_at_once_give_the_same_bits(layer):
     code = """
-from tinygpt import runtime
+from tinygpt.runtime import settings
 here, results = gelu(), []
 def run():
     for _ in range(60):

@@ -8,7 +8,7 @@ import pytest
 from kernel_checks import in_a_process
 
 from tinygpt import GPT, GPTConfig
-from tinygpt.ledger import number_of_parameters, predict
+from tinygpt.gpt2.memory_estimate import number_of_parameters, predict
 
 PROGRAM = """
 import pathlib, numpy as np

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, AdamW, GPTConfig, Tensor, Tokenizer, clip_grad_norm, grad_norm, gradcheck
-from tinygpt.completion import complete, stream
-from tinygpt.corpus import encode_documents, sample_batch, split_documents
-from tinygpt.generate import generate_batch
-from tinygpt.gutenberg import write_corpus
-from tinygpt.inspection import look_inside
+from tinygpt.generation.completion import complete, stream
+from tinygpt.generation.generate import generate_batch
+from tinygpt.study.inspection import look_inside
+from tinygpt.text.corpus import encode_documents, sample_batch, split_documents
+from tinygpt.text.gutenberg import write_corpus
 
 BYTES = [bytes([byte]) for byte in range(256)]
 TOKENIZER = Tokenizer(BYTES, [], {"<|endoftext|>": 256})

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tinygpt import Tokenizer
-from tinygpt.checkpoint import load_model, load_tokenizer, save_model
-from tinygpt.locks import FolderLock, fcntl, one_writer
-from tinygpt.ownership import own_run
-from tinygpt.swap import swap_in
+from tinygpt.files.directory_swap import swap_in
+from tinygpt.files.locks import FolderLock, fcntl, one_writer
+from tinygpt.files.ownership import own_run
+from tinygpt.gpt2.checkpoint import load_model, load_tokenizer, save_model
 
 pytestmark = pytest.mark.skipif(fcntl is None, reason="needs locks")
 
@@ -67,7 +67,7 @@ def test_two_tokenizers_of_two_forms_saved_into_one_folder_leave_one_of_the_two(
 SAVE = """
 import sys
 import numpy as np
-from tinygpt.checkpoint import save_model
+from tinygpt.gpt2.checkpoint import save_model
 size = int(sys.argv[2])
 for _ in range(15):
     save_model(sys.argv[1], {"vocab_size": size}, {"wte.weight": np.full((size, 50), size, np.float32)}, None)

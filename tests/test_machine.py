@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tinygpt.doctor import advice
+from tinygpt.study.machine import advice
 
 GOOD = {"cores": 2, "threads": 2, "bfloat16": "by AVX-512"}
 

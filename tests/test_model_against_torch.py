@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, AdamW, GPTConfig, Tokenizer, clip_grad_norm, no_grad
-from tinygpt.corpus import bundled_stories, encode_documents
+from tinygpt.text.corpus import bundled_stories, encode_documents
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from tinygpt import GPT, AdamW, GPTConfig, Tokenizer, checkpoint
+from tinygpt import GPT, AdamW, GPTConfig, Tokenizer
+from tinygpt.gpt2 import checkpoint
 
 CONFIG = GPTConfig(vocab_size=11, n_positions=7, n_embd=6, n_layer=2, n_head=2, embd_pdrop=0.3, attn_pdrop=0.2)
 TOKENS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])

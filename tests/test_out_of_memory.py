@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygpt import GPT, GPTConfig, Tokenizer, memory_limit
-from tinygpt.cli import main
-from tinygpt.memory_limit import require_memory
-from tinygpt.sampling import sample
+from tinygpt import GPT, GPTConfig, Tokenizer
+from tinygpt.cli.main import main
+from tinygpt.generation.sampling import sample
+from tinygpt.runtime import memory_limit
+from tinygpt.runtime.memory_limit import require_memory
 
 
 def one_line_of(capsys, *arguments: str) -> str:
@@ -26,7 +27,7 @@ def one_line_of(capsys, *arguments: str) -> str:
 
 def test_a_run_that_can_never_fit_is_refused_before_it_begins(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory_limit, "_of_machine", lambda: 3 << 30)
-    monkeypatch.setattr("tinygpt.dataset.bundled_stories", lambda: pytest.fail("the run has begun"))
+    monkeypatch.setattr("tinygpt.training.dataset.bundled_stories", lambda: pytest.fail("the run has begun"))
     line = one_line_of(capsys, "train", "--preset", "gpt2-large", "--vocab-size", "300", "--out", str(tmp_path / "run"))
     for word in (
         "about 1",
@@ -51,7 +52,7 @@ def test_memory_that_ends_while_training_is_one_line_with_the_size(tmp_path, cap
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("tinygpt.commands.train_model", fail)
+    monkeypatch.setattr("tinygpt.cli.commands.train_model", fail)
     line = one_line_of(capsys, "train", "--out", str(tmp_path / "run"))
     assert "train: there is not enough memory: this run needs about 0." in line and "--dry-run" in line
 
@@ -68,7 +69,7 @@ def test_any_command_without_memory_is_one_line(tmp_path, capsys, monkeypatch):
     def fail(options):
         raise MemoryError
 
-    monkeypatch.setattr("tinygpt.tokenizer_commands.info", fail)
+    monkeypatch.setattr("tinygpt.cli.tokenizer_commands.info", fail)
     assert one_line_of(capsys, "tokenizer", "info", str(tmp_path)) == "tinygpt: no memory is left"
 
 

@@ -23,9 +23,9 @@ from owners import (  # noqa: F401 (fixtures)
     state_of,
 )
 
-from tinygpt import locks
-from tinygpt.owner_file import OWNER_FILE
-from tinygpt.ownership import own_run
+from tinygpt.files import locks
+from tinygpt.files.owner_file import OWNER_FILE
+from tinygpt.files.ownership import own_run
 
 
 @NEEDS_PROC

@@ -11,8 +11,8 @@ import threading
 import pytest
 from owners import NEEDS_FORK, kind_of_locks, leave_owner_file, owner_process, start_processes, state_of  # noqa: F401 (fixtures)
 
-from tinygpt.owner_file import OWNER_FILE
-from tinygpt.ownership import own_run
+from tinygpt.files.owner_file import OWNER_FILE
+from tinygpt.files.ownership import own_run
 
 
 def test_a_second_process_is_refused_told_by_whom_and_changes_nothing(tmp_path, kind, start):
@@ -99,7 +99,7 @@ def test_of_many_that_start_at_once_exactly_one_owns_the_run(tmp_path, kind, sta
         kind
         + """
 import os, sys, time
-from tinygpt.ownership import own_run
+from tinygpt.files.ownership import own_run
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -156,7 +156,7 @@ def test_a_forked_child_that_outlives_the_owner_owns_nothing(tmp_path, kind, sta
         kind
         + """
 import os, sys, time
-from tinygpt.ownership import own_run
+from tinygpt.files.ownership import own_run
 with own_run(sys.argv[1]) as owner:
     child = os.fork()
     if not child:

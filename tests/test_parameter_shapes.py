@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig
-from tinygpt.parameter_shapes import parameter_shapes, require_shapes, shapes_of_gpt2
-from tinygpt.serialization import read_tensors, write_tensors
+from tinygpt.files.safetensors_file import read_tensors, write_tensors
+from tinygpt.gpt2.parameter_shapes import parameter_shapes, require_shapes, shapes_of_gpt2
 
 CONFIG = GPTConfig(vocab_size=17, n_positions=6, n_embd=12, n_layer=3, n_head=2)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinygpt
-from tinygpt.cli import build_parser
+from tinygpt.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

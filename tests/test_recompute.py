@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tensor, gradcheck, no_grad
-from tinygpt.recompute import recompute
+from tinygpt.autograd.recompute import recompute
 
 CONFIG = GPTConfig(vocab_size=50, n_positions=16, n_embd=16, n_layer=3, n_head=2)  # with dropout
 TOKENS = np.arange(32).reshape(2, 16)

@@ -9,9 +9,9 @@ import pytest
 
 import tinygpt.functional as F
 from tinygpt import GPT, AdamW, GPTConfig, GradientCheckError, Op, Tensor, apply, gradcheck, implementation
+from tinygpt.autograd.rounding import scatter
 from tinygpt.ops.cross_entropy import cross_entropy_forward
 from tinygpt.ops.layernorm import layernorm_backward, layernorm_forward
-from tinygpt.rounding import scatter
 
 FLOAT32 = 2.0**-24
 

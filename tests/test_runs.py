@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygpt.runs import runs
+from tinygpt.optim.merge_contiguous import runs
 
 
 def test_neighbours_become_one_array_over_the_same_memory():

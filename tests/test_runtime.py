@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinygpt import Op, Tensor, apply, implementation, runtime
-from tinygpt.runtime import current_implementation
+from tinygpt import Op, Tensor, apply, implementation
+from tinygpt.runtime import settings
+from tinygpt.runtime.settings import current_implementation
 
 
 def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: the environment is read at import."""
-    home = Path(runtime.__file__).parents[1]
+    home = Path(settings.__file__).parents[2]
     command, environment = [sys.executable, "-c", program], {**os.environ, **environment}
     return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
 
@@ -76,7 +77,7 @@ def test_the_chosen_implementation_runs_and_gives_the_gradient(name, calls):
     assert seen == calls
 
 
-@pytest.mark.parametrize("name", runtime.IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", settings.IMPLEMENTATIONS)
 def test_an_op_without_a_kernel_runs_everywhere(name):
     x = Tensor([1.0, 3.0], requires_grad=True)
     with implementation(name):
@@ -132,11 +133,11 @@ def test_a_wrong_name_lists_the_right_ones():
     assert current_implementation() == "kernels"
 
 
-@pytest.mark.parametrize("name", runtime.IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", settings.IMPLEMENTATIONS)
 def test_the_environment_chooses_for_every_thread(name):
     program = """
 import threading
-from tinygpt.runtime import current_implementation
+from tinygpt.runtime.settings import current_implementation
 show = lambda: print(current_implementation())
 show()
 thread = threading.Thread(target=show); thread.start(); thread.join()
@@ -145,7 +146,7 @@ thread = threading.Thread(target=show); thread.start(); thread.join()
 
 
 def test_a_wrong_name_in_the_environment_is_an_error():
-    result = run_python("import tinygpt.runtime", TINYGPT_IMPLEMENTATION="fast")
+    result = run_python("import tinygpt.runtime.settings", TINYGPT_IMPLEMENTATION="fast")
     assert result.returncode != 0
     assert "TINYGPT_IMPLEMENTATION: must be one of kernels, numpy, check, got 'fast'" in result.stderr
 
@@ -213,7 +214,7 @@ def test_check_accepts_zeros_and_empty_arrays():
 
 
 def test_debug_names_the_op_whose_saved_array_was_edited(monkeypatch):
-    monkeypatch.setattr(runtime, "DEBUG", True)
+    monkeypatch.setattr(settings, "DEBUG", True)
     nested = Op("nested", lambda x: (x.copy(), [(1, x), None]), lambda dout, saved: (dout,))
     for function, name in ((lambda x: x * 2.0, "mul"), (lambda x: apply(nested, x), "nested"), (Tensor.relu, None)):
         x = Tensor([1.0, 2.0], requires_grad=True)
@@ -238,21 +239,21 @@ def test_the_environment_switches_debugging_on(value, finds):
 # threads
 
 
-@pytest.mark.parametrize("count", [0, -1, 10**9, 10**40, runtime.max_threads() + 1, True, 2.0, "2", None])
+@pytest.mark.parametrize("count", [0, -1, 10**9, 10**40, settings.max_threads() + 1, True, 2.0, "2", None])
 def test_numbers_of_threads_beyond_reason_are_refused_and_change_nothing(count):
-    before = runtime.num_threads()
+    before = settings.num_threads()
     with pytest.raises(ValueError, match=r"set_num_threads: must be an integer of at least 1 and at most \d+, got "):
-        runtime.set_num_threads(count)
-    assert runtime.num_threads() == before
+        settings.set_num_threads(count)
+    assert settings.num_threads() == before
 
 
 def test_the_bound_leaves_room_for_any_machine():
-    assert runtime.max_threads() >= max(64, 4 * os.cpu_count())
-    before = runtime.num_threads()
-    for count in (1, 4, runtime.max_threads()):
-        runtime.set_num_threads(count)
-        assert runtime.num_threads() == count
-    runtime.set_num_threads(before)
+    assert settings.max_threads() >= max(64, 4 * os.cpu_count())
+    before = settings.num_threads()
+    for count in (1, 4, settings.max_threads()):
+        settings.set_num_threads(count)
+        assert settings.num_threads() == count
+    settings.set_num_threads(before)
 
 
 COMPUTE = """
@@ -285,7 +286,7 @@ def test_a_variable_that_makes_sense_or_is_empty_is_taken(value):
 def test_a_command_refuses_them_in_one_line(arguments, variable, tmp_path):
     environment = {**os.environ, **({"NUMBA_NUM_THREADS": variable} if variable else {})}
     command = [sys.executable, "-m", "tinygpt", "train", "--out", str(tmp_path / "run"), *arguments]
-    home = Path(runtime.__file__).parents[1]
+    home = Path(settings.__file__).parents[2]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     name = "NUMBA_NUM_THREADS" if variable else "--threads"

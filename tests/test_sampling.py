@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tinygpt.sampling import likeliest, sample
+from tinygpt.generation.sampling import likeliest, sample
 
 LOGITS = np.array([1.0, -2.0, 3.0, 0.5, 2.5, -1.0, 2.5])  # two are equal
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinygpt import Tensor, implementation, no_grad
-from tinygpt.runtime import current_implementation
+from tinygpt.runtime.settings import current_implementation
 
 X = Tensor(np.array([2.0, 3.0]), requires_grad=True)
 

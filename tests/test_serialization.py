@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tinygpt.input_file import open_input
-from tinygpt.serialization import (
+from tinygpt.files.input_file import open_input
+from tinygpt.files.safetensors_file import (
     load_training_state,
     read_arrays,
     read_header,

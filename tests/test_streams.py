@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer
-from tinygpt.cli import main
-from tinygpt.interrupt import Interrupt
-from tinygpt.streams import Stream, bar, say, tell, to_json
+from tinygpt.cli.main import main
+from tinygpt.runtime.interrupt import Interrupt
+from tinygpt.runtime.streams import Stream, bar, say, tell, to_json
 
 SMALL = ["--steps", "2", "--batch-size", "1", "--context", "8", "--vocab-size", "260", "--eval-every", "1"]
 
@@ -158,7 +158,7 @@ def test_files_do_not_get_the_numbers_of_closed_streams(folder):
     """What C code writes to standard error would end up in a checkpoint."""
     code = """
 import os, sys
-from tinygpt.streams import run_command
+from tinygpt.runtime.streams import run_command
 def command():
     with open("work.bin", "wb") as file:
         file.write(b"work")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import durable, swap
-from tinygpt.durable import atomic_write
-from tinygpt.swap import recover, swap_in
+from tinygpt.files import atomic, directory_swap
+from tinygpt.files.atomic import atomic_write
+from tinygpt.files.directory_swap import recover, swap_in
 
 OLD = {"config.json": b"old", "model.safetensors": b"old weights", "vocab.json": b"old words"}
 NEW = {"config.json": b"new", "model.safetensors": b"new weights", "merges.txt": b"new pairs"}
@@ -92,8 +92,8 @@ def test_running_into_a_real_limit_leaves_the_old_checkpoint(tmp_path):
     save(tmp_path / "last", OLD)
     program = f"""
 import resource
-from tinygpt.durable import atomic_write
-from tinygpt.swap import swap_in
+from tinygpt.files.atomic import atomic_write
+from tinygpt.files.directory_swap import swap_in
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     with swap_in({str(tmp_path / "last")!r}) as fresh:
@@ -237,8 +237,10 @@ def test_without_locks_and_folders_that_open_saving_still_works(tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", no_folders)
-        patch.setattr(durable, "fcntl", None)
-        patch.setattr(swap.shutil, "_use_fd_functions", False, raising=False)  # Windows deletes folders by their paths
+        patch.setattr(atomic, "fcntl", None)
+        patch.setattr(
+            directory_swap.shutil, "_use_fd_functions", False, raising=False
+        )  # Windows deletes folders by their paths
         for files in (OLD, NEW):
             save(tmp_path / "last", files)
     assert os.listdir(tmp_path) == ["last"]

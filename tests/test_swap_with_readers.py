@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import swap
-from tinygpt.durable import atomic_write
-from tinygpt.swap import read_whole, recover, swap_in
+from tinygpt.files import directory_swap
+from tinygpt.files.atomic import atomic_write
+from tinygpt.files.directory_swap import read_whole, recover, swap_in
 
 fcntl = pytest.importorskip("fcntl", reason="needs a lock that dies with its process")
 
@@ -145,7 +145,7 @@ def test_read_whole_waits_out_the_moment_without_a_checkpoint(tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", slow_rename)
-        patch.setattr(swap, "recover", recover_just_before_the_save)
+        patch.setattr(directory_swap, "recover", recover_just_before_the_save)
         assert read_whole(tmp_path / "last", contents) == NEW
         writer.join(10)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from owners import NEEDS_FORK, kind_of_locks, start_processes  # noqa: F401 (fixtures)
 
-from tinygpt.durable import atomic_write
-from tinygpt.swap import read_whole, recover, swap_in
+from tinygpt.files.atomic import atomic_write
+from tinygpt.files.directory_swap import read_whole, recover, swap_in
 
 OLD = {"config.json": b"old", "vocab.json": b"old words"}
 NEW = {"config.json": b"new", "merges.txt": b"new pairs"}
 SAVING = """
 import pathlib, sys
-from tinygpt.swap import swap_in
+from tinygpt.files.directory_swap import swap_in
 with swap_in(pathlib.Path(sys.argv[1]) / "last") as fresh:
     (fresh / "config.json").write_bytes(b"other")
     print("saving", flush=True)
@@ -110,7 +110,7 @@ def test_leftovers_in_the_copy_of_a_run_are_nobodys(tmp_path, kind, start):
 
 FORKING = """
 import os, pathlib, sys
-from tinygpt.swap import swap_in
+from tinygpt.files.directory_swap import swap_in
 last = pathlib.Path(sys.argv[1]) / "last"
 try:
     with swap_in(last) as fresh:
@@ -135,7 +135,7 @@ def test_a_forked_child_that_leaves_the_block_does_not_undo_the_save(tmp_path, s
 
 SAVING_WITH_A_CHILD = """
 import os, pathlib, sys, time
-from tinygpt.swap import swap_in
+from tinygpt.files.directory_swap import swap_in
 with swap_in(pathlib.Path(sys.argv[1]) / "last") as fresh:
     if not os.fork():
         print("saving", flush=True)

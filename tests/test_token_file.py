@@ -8,8 +8,8 @@ import struct
 import numpy as np
 import pytest
 
-from tinygpt import token_file
-from tinygpt.token_file import is_token_file, open_token_file, write_token_file
+from tinygpt.text import token_file
+from tinygpt.text.token_file import is_token_file, open_token_file, write_token_file
 
 FINGERPRINT = hashlib.sha256(b"a tokenizer").hexdigest()
 

@@ -14,14 +14,16 @@ import time
 import numpy as np
 import pytest
 
-import tinygpt.train
-from tinygpt import GPT, Tokenizer, checkpoint, corpus
-from tinygpt.dataset import Dataset
-from tinygpt.interrupt import Interrupt
-from tinygpt.run_log import MetricsLog, plot_losses, read_metrics, smooth
-from tinygpt.sealed import unseal
-from tinygpt.settings import TrainingSettings
-from tinygpt.train import Trainer, load_settings, train
+import tinygpt.training.train
+from tinygpt import GPT, Tokenizer
+from tinygpt.files.sealed_json import unseal
+from tinygpt.gpt2 import checkpoint
+from tinygpt.runtime.interrupt import Interrupt
+from tinygpt.text import corpus
+from tinygpt.training.dataset import Dataset
+from tinygpt.training.log import MetricsLog, plot_losses, read_metrics, smooth
+from tinygpt.training.settings import TrainingSettings
+from tinygpt.training.train import Trainer, load_settings, train
 
 SMALL = {"steps": 6, "batch_size": 2, "context": 16, "eval_every": 2, "vocab_size": 300, "eval_tokens": 200}
 
@@ -202,7 +204,7 @@ def test_a_story_or_a_picture_that_fails_is_one_line(text, tmp_path, monkeypatch
         raise error
 
     monkeypatch.setattr(GPT, "generate", fail)
-    monkeypatch.setattr("tinygpt.train.plot_losses", fail)
+    monkeypatch.setattr("tinygpt.training.train.plot_losses", fail)
     result = train(settings(text), tmp_path / "run", progress=True)
     assert (result.story, result.plot, result.step) == ("", None, 6)
     lines = [line for line in capsys.readouterr().err.splitlines() if "tinygpt: warning: " in line]
@@ -275,7 +277,7 @@ def test_a_flipped_bit_of_the_runs_json_is_found_or_changes_nothing(text, tmp_pa
 
 
 def test_weights_that_diverge_in_the_last_step_do_not_replace_the_last_checkpoint(text, tmp_path, monkeypatch):
-    run, step = tmp_path / "run", tinygpt.train.AdamW.step
+    run, step = tmp_path / "run", tinygpt.training.train.AdamW.step
     train(settings(text), run, progress=False, stop_after=4)
     before = files_of(run / "last")
 
@@ -286,15 +288,17 @@ def test_weights_that_diverge_in_the_last_step_do_not_replace_the_last_checkpoin
             self.param_groups[0]["params"][0].data[:] = np.nan
 
     calls: list[int] = []
-    monkeypatch.setattr(tinygpt.train.AdamW, "step", diverge)
+    monkeypatch.setattr(tinygpt.training.train.AdamW, "step", diverge)
     with pytest.raises(FloatingPointError, match="the last checkpoint is unharmed"):
         train(settings(text), run, resume=True, progress=False)
     assert files_of(run / "last") == before
 
 
 def test_what_a_run_writes_is_json_even_if_its_numbers_are_not_finite(text, tmp_path, monkeypatch):
-    real, run = tinygpt.train.evaluate, tmp_path / "run"
-    monkeypatch.setattr("tinygpt.train.evaluate", lambda *a, **b: real(*a, **b)._replace(loss=1e4, text_bytes=0))
+    real, run = tinygpt.training.train.evaluate, tmp_path / "run"
+    monkeypatch.setattr(
+        "tinygpt.training.train.evaluate", lambda *a, **b: real(*a, **b)._replace(loss=1e4, text_bytes=0)
+    )
     train(settings(text, clip=math.inf), run, progress=False, stop_after=4)
     texts = [path.read_text() for path in (run / "settings.json", run / "last/training_state.json")]
     lines = (run / "metrics.jsonl").read_text().splitlines()
@@ -441,9 +445,9 @@ def test_impossible_settings_are_refused(text, changes, message):
 
 SAVING_RUN = """
 import sys
-from tinygpt.sealed import unseal
-from tinygpt.settings import TrainingSettings
-from tinygpt.train import train
+from tinygpt.files.sealed_json import unseal
+from tinygpt.training.settings import TrainingSettings
+from tinygpt.training.train import train
 s = TrainingSettings.from_preset("tiny", data=sys.argv[1], steps=100000, batch_size=1, context=16, eval_every=1,
                                  vocab_size=300, eval_tokens=20)
 train(s, sys.argv[2], resume=sys.argv[3] == "resume", progress=False)

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from tinygpt.run_log import MetricsLog, read_metrics
-from tinygpt.serialization import load_training_state, save_training_state
-from tinygpt.settings import TrainingSettings
-from tinygpt.train import load_settings
-from tinygpt.training_state import require_training_state
+from tinygpt.files.safetensors_file import load_training_state, save_training_state
+from tinygpt.training.log import MetricsLog, read_metrics
+from tinygpt.training.settings import TrainingSettings
+from tinygpt.training.state import require_training_state
+from tinygpt.training.train import load_settings
 
 GENERATOR = np.random.default_rng(3).bit_generator.state
 INFO = {"step": 2, "best_loss": 3.5, "validation_loss": float("nan"), "data": "ab", "generator": GENERATOR}

@@ -16,12 +16,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinygpt import GPT, checkpoint
-from tinygpt.cli import main
-from tinygpt.ownership import own_run
-from tinygpt.run_log import read_metrics
-from tinygpt.settings import TrainingSettings
-from tinygpt.train import Trainer, load_settings, train
+from tinygpt import GPT
+from tinygpt.cli.main import main
+from tinygpt.files.ownership import own_run
+from tinygpt.gpt2 import checkpoint
+from tinygpt.training.log import read_metrics
+from tinygpt.training.settings import TrainingSettings
+from tinygpt.training.train import Trainer, load_settings, train
 
 SMALL = {"steps": 12, "batch_size": 1, "context": 8, "eval_every": 4, "vocab_size": 270, "eval_tokens": 40}
 ENDLESS = SMALL | {"steps": 100_000, "eval_every": 2}
@@ -215,7 +216,7 @@ def test_a_run_is_owned_before_its_tokenizer_is_trained_and_until_its_story_is_t
             train(settings(text), tmp_path / "run", progress=False)
         seen.append(sorted(os.listdir(tmp_path / "run")))
 
-    import tinygpt.train as module
+    import tinygpt.training.train as module
 
     load, story = module.load_dataset, Trainer.story
     monkeypatch.setattr(module, "load_dataset", lambda *given: (second(), load(*given))[1])

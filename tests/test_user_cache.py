@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt import hub, user_cache
-from tinygpt.user_cache import cache_folder, cache_root, kernel_root, make_folder
+from tinygpt.files import user_cache
+from tinygpt.files.user_cache import cache_folder, cache_root, kernel_root, make_folder
+from tinygpt.gpt2 import hub
 
 ROOT = Path(__file__).resolve().parents[1]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="HOME and the list of users are POSIX's")
@@ -81,7 +82,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path):
 def test_a_command_that_needs_a_cache_says_so_in_one_line_where_there_is_no_home(arguments, tmp_path):
     program = (
         "import pwd, sys\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\n"
-        f"from tinygpt.cli import main\nsys.exit(main({arguments.split()!r}))"
+        f"from tinygpt.cli.main import main\nsys.exit(main({arguments.split()!r}))"
     )
     homeless = {name: value for name, value in os.environ.items() if name != "HOME"} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=homeless, cwd=tmp_path, capture_output=True, text=True,

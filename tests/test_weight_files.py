@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygpt.serialization import write_tensors
-from tinygpt.weight_files import read_weights
+from tinygpt.files.safetensors_file import write_tensors
+from tinygpt.gpt2.weights import read_weights
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 TENSORS = {

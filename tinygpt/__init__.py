@@ -15,44 +15,44 @@ if TYPE_CHECKING:
     from tinygpt.autograd import Tensor as Tensor
     from tinygpt.autograd import apply as apply
     from tinygpt.autograd import no_grad as no_grad
-    from tinygpt.config import GPTConfig as GPTConfig
-    from tinygpt.gradient_check import GradientCheckError as GradientCheckError
-    from tinygpt.gradient_check import gradcheck as gradcheck
-    from tinygpt.gradient_norm import clip_grad_norm as clip_grad_norm
-    from tinygpt.gradient_norm import grad_norm as grad_norm
-    from tinygpt.graph import Op as Op
-    from tinygpt.model import GPT as GPT
+    from tinygpt.autograd.gradient_check import GradientCheckError as GradientCheckError
+    from tinygpt.autograd.gradient_check import gradcheck as gradcheck
+    from tinygpt.autograd.graph import Op as Op
+    from tinygpt.gpt2.config import GPTConfig as GPTConfig
+    from tinygpt.gpt2.model import GPT as GPT
     from tinygpt.optim import AdamW as AdamW
     from tinygpt.optim import cosine_schedule as cosine_schedule
-    from tinygpt.runtime import get_float32_matmul_precision as get_float32_matmul_precision
-    from tinygpt.runtime import implementation as implementation
-    from tinygpt.runtime import num_threads as num_threads
-    from tinygpt.runtime import set_float32_matmul_precision as set_float32_matmul_precision
-    from tinygpt.runtime import set_num_threads as set_num_threads
+    from tinygpt.optim.gradient_norm import clip_grad_norm as clip_grad_norm
+    from tinygpt.optim.gradient_norm import grad_norm as grad_norm
+    from tinygpt.runtime.settings import get_float32_matmul_precision as get_float32_matmul_precision
+    from tinygpt.runtime.settings import implementation as implementation
+    from tinygpt.runtime.settings import num_threads as num_threads
+    from tinygpt.runtime.settings import set_float32_matmul_precision as set_float32_matmul_precision
+    from tinygpt.runtime.settings import set_num_threads as set_num_threads
     from tinygpt.tokenizer import Tokenizer as Tokenizer
 
 _HOME = {
     "AdamW": "optim",
-    "GPT": "model",
-    "GPTConfig": "config",
-    "GradientCheckError": "gradient_check",
-    "Op": "graph",
+    "GPT": "gpt2.model",
+    "GPTConfig": "gpt2.config",
+    "GradientCheckError": "autograd.gradient_check",
+    "Op": "autograd",
     "Tensor": "autograd",
     "Tokenizer": "tokenizer",
     "apply": "autograd",
-    "clip_grad_norm": "gradient_norm",
+    "clip_grad_norm": "optim",
     "cosine_schedule": "optim",
-    "get_float32_matmul_precision": "runtime",
-    "grad_norm": "gradient_norm",
-    "gradcheck": "gradient_check",
-    "implementation": "runtime",
+    "get_float32_matmul_precision": "runtime.settings",
+    "grad_norm": "optim",
+    "gradcheck": "autograd.gradient_check",
+    "implementation": "runtime.settings",
     "no_grad": "autograd",
-    "num_threads": "runtime",
-    "set_float32_matmul_precision": "runtime",
-    "set_num_threads": "runtime",
+    "num_threads": "runtime.settings",
+    "set_float32_matmul_precision": "runtime.settings",
+    "set_num_threads": "runtime.settings",
 }
 
-_NO_TENSORS = {"config", "runtime", "tokenizer"}  # these start without autograd, and sooner
+_NO_TENSORS = {"gpt2.config", "runtime.settings", "tokenizer"}  # these start without autograd, and sooner
 
 __all__ = [*_HOME]
 

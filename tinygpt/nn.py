@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.buffers import empty
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+from tinygpt.runtime.memory import empty
 
 Self = TypeVar("Self", bound="Module")
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt import bfloat16
+from tinygpt.runtime import bfloat16
 
 KINDS = ("float32", "bfloat16", "int8")
 _BLOCK = 2**20  # numbers that are converted at a time: what conversion needs besides stays small

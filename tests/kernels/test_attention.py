@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from kernel_checks import check_kernel, digest_on_threads, in_a_process, precision, run_kernel
 
-from tinygpt import buffers
-from tinygpt.buffers import Slot
 from tinygpt.kernels import attention
 from tinygpt.ops.attention import ATTENTION
 from tinygpt.ops.dropout import splitmix64
+from tinygpt.runtime import memory
+from tinygpt.runtime.memory import Slot
 
 TOLERANCE = 2e-6  # of the largest value: sums of up to 257 products, twice
 
@@ -81,13 +81,13 @@ def test_where_the_arrays_lie_does_not_change_a_bit(rng):
 def test_four_threads_give_the_same_bits():
     program = """
 import hashlib, numpy as np
-from tinygpt import runtime
+from tinygpt.runtime import settings
 from kernel_checks import run_kernel
 from tinygpt.ops.attention import ATTENTION
 rng = np.random.default_rng(0)
 qkv, dout = rng.standard_normal((2, 150, 3 * 96), np.float32), rng.standard_normal((2, 150, 96), np.float32)
 for precision in ("highest", "medium"):
-    runtime.set_float32_matmul_precision(precision)
+    settings.set_float32_matmul_precision(precision)
     out, (dqkv,) = run_kernel(ATTENTION, [qkv], {"n_head": 3, "p": 0.1, "seed": 3}, dout)
     print(hashlib.sha256(out.tobytes() + dqkv.tobytes()).hexdigest())
 """
@@ -116,11 +116,11 @@ def test_memory_grows_with_the_context_not_with_its_square(rng):
     most = []
     for T in (256, 1024, 4096):
         array = qkv(rng, 1, T, 2, 32)
-        buffers.pool.clear()
-        before = buffers.pool.in_use + buffers.pool.kept
+        memory.pool.clear()
+        before = memory.pool.in_use + memory.pool.kept
         out, saved = attention.forward(array, 2)
-        attention.backward(out, saved, [Slot(buffers.empty(array.shape), add=False)])
-        most.append(buffers.pool.in_use + buffers.pool.kept - before)
+        attention.backward(out, saved, [Slot(memory.empty(array.shape), add=False)])
+        most.append(memory.pool.in_use + memory.pool.kept - before)
     assert most[1] < 4.5 * most[0] and most[2] < 4.5 * most[1]
 
 

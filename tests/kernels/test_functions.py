@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from tinygpt.kernels.functions import dot, exp, maximum, total
+from tinygpt.kernels.simd.math import dot, exp, maximum, total
 
 
 @numba.njit

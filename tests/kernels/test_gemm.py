@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
-from tinygpt import buffers
-from tinygpt.kernels.gemm import CHUNK, SLAB, multiply
-from tinygpt.kernels.processor import BFLOAT16, COLUMNS, FLOAT32
+from tinygpt.kernels.matmul.gemm import CHUNK, SLAB, multiply
+from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
+from tinygpt.runtime import memory
 
 SIZES = [
     (1, 1, 1),
@@ -51,9 +51,9 @@ def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
         how == "accumulate",
         bias if how == "bias" else None,
     )
-    from tinygpt import runtime  # here, because this function also runs in processes of its own
+    from tinygpt.runtime import settings  # here, because this function also runs in processes of its own
 
-    if runtime.get_float32_matmul_precision() == "medium" and BFLOAT16:
+    if settings.get_float32_matmul_precision() == "medium" and BFLOAT16:
         a, b = rounded(a), rounded(b)
     exact = a.astype(np.float64) @ b + {"overwrite": 0, "accumulate": before, "bias": bias}[how]
     scale = np.abs(a).astype(np.float64) @ np.abs(b) + np.abs(before) + np.abs(bias)
@@ -75,7 +75,7 @@ def test_every_order_gives_the_product(size):
     check_all([size])
 
 
-CHECK = "from test_gemm import check_all; from tinygpt.kernels.processor import *; check_all(); print({})"
+CHECK = "from test_gemm import check_all; from tinygpt.kernels.simd.cpu import *; check_all(); print({})"
 BASE = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
 AVX2 = f"{BASE},+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+f16c"
 AVX512 = f"{AVX2},+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
@@ -136,14 +136,14 @@ def test_one_thread_and_two_give_the_same_bits(name, rng):
 def test_four_threads_give_the_same_bits():
     program = """
 import hashlib, numpy as np
-from tinygpt import runtime
-from tinygpt import buffers
-from tinygpt.kernels.gemm import multiply
+from tinygpt.runtime import settings
+from tinygpt.runtime import memory
+from tinygpt.kernels.matmul.gemm import multiply
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal(shape, np.float32) for shape in ((1500, 800), (800, 500)))
 c = np.empty((1500, 500), np.float32)
 for precision in ("highest", "medium"):
-    runtime.set_float32_matmul_precision(precision)
+    settings.set_float32_matmul_precision(precision)
     multiply(a, b, c)
     print(hashlib.sha256(c.tobytes()).hexdigest())
 """
@@ -167,7 +167,7 @@ def test_a_large_result_that_is_streamed_to_memory_is_the_product(rng):
     """Larger than the caches and 64-byte aligned, with edges in both directions."""
     for columns in (1536, 1552, 1543):
         a, b = rng.standard_normal((1601, 20), np.float32), rng.standard_normal((20, columns), np.float32)
-        c = buffers.empty((1601, columns))
+        c = memory.empty((1601, columns))
         multiply(a, b, c)
         np.testing.assert_allclose(c, a.astype(np.float64) @ b, atol=2e-5)
 

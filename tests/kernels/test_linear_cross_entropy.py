@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from kernel_checks import check_kernel, precision, run_kernel
 
-from tinygpt import Tensor, buffers, implementation
+from tinygpt import Tensor, implementation
 from tinygpt.kernels.linear_cross_entropy import ROWS
 from tinygpt.ops.linear_cross_entropy import LINEAR_CROSS_ENTROPY, linear_cross_entropy
+from tinygpt.runtime import memory
 
 
 def inputs(rng, sizes):
@@ -45,8 +46,8 @@ def test_a_nan_is_seen_in_what_depends_on_it(rng):
 def test_the_scores_never_exist_at_once(rng):
     """Sixteen chunks of rows need the workspace of one, and that of the products; all scores would be 20 MB."""
     x, weight = (Tensor(array, requires_grad=True) for array in inputs(rng, (16 * ROWS, 4, 600)))
-    buffers.pool.clear()
-    before = buffers.pool.in_use + buffers.pool.kept
+    memory.pool.clear()
+    before = memory.pool.in_use + memory.pool.kept
     with implementation("kernels"):
         linear_cross_entropy(x, weight, np.zeros(16 * ROWS, int)).backward()
-    assert buffers.pool.in_use + buffers.pool.kept - before < 4 * ROWS * 600 * 4
+    assert memory.pool.in_use + memory.pool.kept - before < 4 * ROWS * 600 * 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinygpt.cli import main
+from tinygpt.cli.main import main
 from tinygpt.tokenizer import Tokenizer
 
 END = "<|endoftext|>"

@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tinygpt import locks
-from tinygpt.cli import main
-from tinygpt.owner_file import create_owner_file, describe_owner
+from tinygpt.cli.main import main
+from tinygpt.files import locks
+from tinygpt.files.owner_file import create_owner_file, describe_owner
 from tinygpt.tokenizer import Tokenizer, published
 from tinygpt.tokenizer.fetch import fetch
 from tinygpt.tokenizer.published import PublishedFile, resolve

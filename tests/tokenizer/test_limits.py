@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tinygpt import Tokenizer
-from tinygpt.tokenizer import rank_files
+from tinygpt.tokenizer.files import tiktoken
 from tinygpt.tokenizer.pattern import LARGEST, PATTERNS, Pattern, covering, require_size
 
 TEXT = "the hen and the fox, the moon and the hen " * 5
@@ -143,10 +143,10 @@ def test_long_tokens_of_a_rank_file_are_split_as_short_ones_are(monkeypatch):
         names = {bytes(draw.choice(b"abc") for _ in range(draw.randrange(2, 9))) for _ in range(20)}
         ids = draw.sample(range(256, 999), len(names))
         ranks = {bytes([b]): b for b in range(256)} | dict(zip(sorted(names), ids, strict=True))
-        short = rank_files.merges_of(ranks)
+        short = tiktoken.merges_of(ranks)
         with monkeypatch.context() as patch:
-            patch.setattr(rank_files, "_SHORT", 1)
-            assert rank_files.merges_of(ranks) == short
+            patch.setattr(tiktoken, "_SHORT", 1)
+            assert tiktoken.merges_of(ranks) == short
 
 
 def rank_lines(tokens):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.tokenizer.rank_files import merges_of
+from tinygpt.tokenizer.files.tiktoken import merges_of
 from tinygpt.tokenizer.reference import BYTE_ORDERS, GPT2_PATTERN
 
 tiktoken = pytest.importorskip("tiktoken")

@@ -11,9 +11,9 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt import checkpoint
+from tinygpt.gpt2 import checkpoint
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.tokenizer.onig_dialect import from_onig, to_onig
+from tinygpt.tokenizer.files.onig_dialect import from_onig, to_onig
 
 END = "<|endoftext|>"
 BYTES = [bytes([byte]) for byte in range(256)]

@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels import parallel, spread
+from tinygpt.kernels.jit import parallel, spread
 
 _PART = 2**14  # elements
 

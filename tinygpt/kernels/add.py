@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import flat, parallel, spread
+from tinygpt.kernels.jit import flat, parallel, spread
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "forward"]
 
@@ -26,7 +26,7 @@ def accepts(a, b):
 
 
 def forward(a, b):
-    out = buffers.empty(a.shape, np.float32)
+    out = memory.empty(a.shape, np.float32)
     spread(_add, a.size)(flat(a), flat(b), out.reshape(-1))
     return out, (a.shape, b.shape)
 

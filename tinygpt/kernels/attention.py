@@ -26,14 +26,12 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
-from tinygpt.kernels import all_float32 as accepts
 from tinygpt.kernels.dropout import constants, mixed
-from tinygpt.kernels.functions import dot, exp, maximum
-from tinygpt.kernels.functions import total as sum_of
-from tinygpt.kernels.gemm import factors
-from tinygpt.kernels.panels import (
+from tinygpt.kernels.jit import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.matmul.gemm import factors
+from tinygpt.kernels.matmul.microkernel import ACCUMULATE, AMX_LAYOUT, OVERWRITE, begin_tiles, end_tiles
+from tinygpt.kernels.matmul.panels import (
     EDGE,
     STAGED,
     multiply_packed,
@@ -43,9 +41,11 @@ from tinygpt.kernels.panels import (
     panel_sizes,
     size_of,
 )
-from tinygpt.kernels.processor import LANES
-from tinygpt.kernels.tile import ACCUMULATE, AMX_LAYOUT, OVERWRITE, begin_tiles, end_tiles
-from tinygpt.kernels.vectors import take
+from tinygpt.kernels.simd.cpu import LANES
+from tinygpt.kernels.simd.llvm import take
+from tinygpt.kernels.simd.math import dot, exp, maximum
+from tinygpt.kernels.simd.math import total as sum_of
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -57,8 +57,8 @@ def forward(qkv, n_head, p=0.0, seed=None):
     B, T, width = qkv.shape
     C = width // 3
     qkv = np.ascontiguousarray(qkv)
-    out, lse = buffers.empty((B, T, C), np.float32), buffers.empty((B, n_head, T), np.float32)
-    total = buffers.empty((B, n_head, T), np.float32)
+    out, lse = memory.empty((B, T, C), np.float32), memory.empty((B, n_head, T), np.float32)
+    total = memory.empty((B, n_head, T), np.float32)
     sizes = (B, T, C, n_head)
     _forward(qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), total.reshape(-1), sizes, _drops(p, seed),
              *_memory(sizes, backward=False))  # fmt: skip
@@ -90,13 +90,13 @@ def _memory(sizes, backward):
     D = C // H
     across, along = packed_elements(form, 0, T, D)[1], packed_elements(form, 0, D, T)[1]  # keys; values
     rows = max(packed_elements(form, ROWS, 0, max(D, T))[0], packed_elements(form, T, 0, ROWS)[0] if backward else 0)
-    packed = [buffers.empty((workers, size), dtype) for size in (across, along, rows)]
+    packed = [memory.empty((workers, size), dtype) for size in (across, along, rows)]
     if backward:
         of_block = packed_elements(form, 0, D, ROWS)[1]
-        packed += [buffers.empty((workers, size), dtype) for size in (across, of_block)]
-    scores = buffers.empty((workers, 2 if backward else 1, ROWS, T), np.float32)
+        packed += [memory.empty((workers, size), dtype) for size in (across, of_block)]
+    scores = memory.empty((workers, 2 if backward else 1, ROWS, T), np.float32)
     panels = (*panel_sizes(form, D), panel_sizes(form, T)[1])
-    scratch = buffers.empty((workers, STAGED + EDGE), np.float32)
+    scratch = memory.empty((workers, STAGED + EDGE), np.float32)
     return workers, form, panels, tuple(packed), scores, scratch, np.zeros(1, np.int64), AMX_LAYOUT
 
 

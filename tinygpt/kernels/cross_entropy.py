@@ -16,10 +16,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import inlined, parallel, rows_of, spread
-from tinygpt.kernels.functions import exp, maximum, total
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.jit import inlined, parallel, rows_of, spread
+from tinygpt.kernels.simd.math import exp, maximum, total
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -29,7 +29,7 @@ _BLOCK = 1024  # logits whose powers are summed at a time
 def forward(logits, targets, ignore_index=-100):
     logits = rows_of(logits, logits.shape[-1])
     targets, count = counted_targets(targets, ignore_index)
-    largest, z, shifted = buffers.empty((3, len(logits)), np.float32)
+    largest, z, shifted = memory.empty((3, len(logits)), np.float32)
     spread(_forward, logits.size)(logits, targets, largest, z, shifted)
     return mean_loss(z, shifted, targets, count), (logits, targets, count, largest, z)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import flat, inlined, parallel, spread
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.jit import flat, inlined, parallel, spread
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -25,7 +25,7 @@ _PART = 2**14  # elements
 
 
 def forward(x, p, seed):
-    out = buffers.empty(x.shape, np.float32)
+    out = memory.empty(x.shape, np.float32)
     _drop(x, out, p, seed, add=False)
     return out, (p, seed)
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import flat, parallel, rows_of, spread
+from tinygpt.kernels.jit import flat, parallel, rows_of, spread
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -29,7 +29,7 @@ def accepts(weight, ids):
 
 
 def forward(weight, ids):
-    out = buffers.empty((*ids.shape, weight.shape[1]), np.float32)
+    out = memory.empty((*ids.shape, weight.shape[1]), np.float32)
     flat_ids = flat(ids).astype(np.int64, copy=False)
     spread(_look_up, out.size)(np.ascontiguousarray(weight), flat_ids, out.reshape(-1, weight.shape[1]))  # (1)
     return out, flat_ids

@@ -21,10 +21,10 @@ import math
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import flat, inlined, parallel, spread
-from tinygpt.kernels.functions import exp
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.jit import flat, inlined, parallel, spread
+from tinygpt.kernels.simd.math import exp
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -36,7 +36,7 @@ _C_3A = np.float32(math.sqrt(2 / math.pi) * 3 * 0.044715)
 
 
 def forward(x):
-    out, numbers = buffers.empty(x.shape, np.float32), flat(x)
+    out, numbers = memory.empty(x.shape, np.float32), flat(x)
     spread(_forward, x.size)(numbers, out.reshape(-1))
     return out, numbers
 

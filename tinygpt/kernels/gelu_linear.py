@@ -11,10 +11,10 @@ Cost: see there.
 
 from __future__ import annotations
 
-from tinygpt import buffers
-from tinygpt.buffers import Slot
-from tinygpt.kernels import all_float32 as accepts
 from tinygpt.kernels import gelu, linear
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.runtime import memory
+from tinygpt.runtime.memory import Slot
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -29,7 +29,7 @@ def backward(dout, saved, into):
     x, weight = saved
     dx, dweight, dbias = into
     h, numbers = gelu.forward(x)  # (1) again
-    dh = None if dx is None else Slot(buffers.empty(x.shape), add=False)
+    dh = None if dx is None else Slot(memory.empty(x.shape), add=False)
     linear.backward(dout, (h, weight), (dh, dweight, dbias))  # (2)
     if dh is not None:
         gelu.backward(dh.array, numbers, (dx,))  # (1)

@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import parallel, rows_of, spread
-from tinygpt.kernels.functions import dot, total
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.jit import parallel, rows_of, spread
+from tinygpt.kernels.simd.math import dot, total
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -32,8 +32,8 @@ _NOTHING = np.empty((0, 0), np.float32)
 
 def forward(x, weight, bias, eps=1e-5):
     rows = rows_of(x, x.shape[-1])
-    out = buffers.empty(x.shape, np.float32)
-    mean, rstd = buffers.empty(len(rows), np.float32), buffers.empty(len(rows), np.float32)
+    out = memory.empty(x.shape, np.float32)
+    mean, rstd = memory.empty(len(rows), np.float32), memory.empty(len(rows), np.float32)
     weight = np.ascontiguousarray(weight)
     spread(_forward, rows.size)(
         rows, weight, np.ascontiguousarray(bias), np.float32(eps), out.reshape(rows.shape), mean, rstd
@@ -45,7 +45,7 @@ def backward(dout, saved, into):
     rows, weight, mean, rstd = saved
     dx, dweight, dbias = into
     parts = -(-len(rows) // _PART)
-    sums = buffers.empty((2, parts, rows.shape[1]), np.float32)
+    sums = memory.empty((2, parts, rows.shape[1]), np.float32)
     target = _NOTHING if dx is None else dx.array.reshape(rows.shape)
     how = 0 if dx is None else 2 if dx.add else 1
     spread(_backward, rows.size)(rows_of(dout, rows.shape[1]), rows, weight, mean, rstd, target, how, sums, parts)

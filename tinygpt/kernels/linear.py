@@ -15,10 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import parallel, rows_of, spread
-from tinygpt.kernels.gemm import multiply
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.jit import parallel, rows_of, spread
+from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -27,7 +27,7 @@ _PART = 64  # rows
 
 def forward(x, weight, bias):
     inputs, outputs = weight.shape
-    out = buffers.empty((*x.shape[:-1], outputs), np.float32)
+    out = memory.empty((*x.shape[:-1], outputs), np.float32)
     weight = np.ascontiguousarray(weight)
     multiply(rows_of(x, inputs), weight, out.reshape(-1, outputs), bias=np.ascontiguousarray(bias))  # (1)
     return out, (x, weight)
@@ -49,7 +49,7 @@ def backward(dout, saved, into):
 def sum_rows(rows: np.ndarray, total: np.ndarray, add: bool) -> None:
     """total (+)= the sum of all rows; float32, (N, C) and (C,)."""
     parts = max(1, -(-len(rows) // _PART))
-    partial = buffers.empty((parts, rows.shape[1]), np.float32)
+    partial = memory.empty((parts, rows.shape[1]), np.float32)
     spread(_sum_rows, rows.size)(rows, partial, total, add, parts)
 
 

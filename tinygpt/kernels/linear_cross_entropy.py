@@ -20,12 +20,12 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt import buffers
-from tinygpt.kernels import all_float32 as accepts
-from tinygpt.kernels import parallel, rows_of, spread
 from tinygpt.kernels.cross_entropy import counted_targets, largest_of, mean_loss
-from tinygpt.kernels.functions import exp, total
-from tinygpt.kernels.gemm import multiply
+from tinygpt.kernels.jit import all_float32 as accepts
+from tinygpt.kernels.jit import parallel, rows_of, spread
+from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.kernels.simd.math import exp, total
+from tinygpt.runtime import memory
 
 __all__ = ["EAGER", "accepts", "backward", "forward"]
 
@@ -38,8 +38,8 @@ def forward(x, weight, targets, ignore_index=-100, loans=(None, None)):
     targets, count = counted_targets(targets, ignore_index)
     dx, dweight = loans
     share = np.float32(1 / count)
-    z, shifted = buffers.empty((2, len(x)), np.float32)
-    logits = buffers.empty((min(ROWS, len(x)), len(weight)), np.float32)
+    z, shifted = memory.empty((2, len(x)), np.float32)
+    logits = memory.empty((min(ROWS, len(x)), len(weight)), np.float32)
     for first in range(0, len(x), ROWS):
         here = slice(first, first + ROWS)
         rows = x[here]

@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels import parallel, spread
-from tinygpt.kernels.functions import sum_of_squares
+from tinygpt.kernels.jit import parallel, spread
+from tinygpt.kernels.simd.math import sum_of_squares
 
 _PART = 2**14  # elements
 

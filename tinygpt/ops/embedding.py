@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.autograd import Op, Tensor, apply, is_masked
+from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.autograd.tensor import is_masked
 
 
 def embedding_forward(weight, ids):

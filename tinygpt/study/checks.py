@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt import runtime
 from tinygpt.autograd import Tensor, apply, no_grad
-from tinygpt.contract import Contract, watch
-from tinygpt.gradient_check import loss_magnitude, numeric_gradient
-from tinygpt.graph import Op
-from tinygpt.scope import Block
+from tinygpt.autograd.contract import Contract, watch
+from tinygpt.autograd.gradient_check import loss_magnitude, numeric_gradient
+from tinygpt.autograd.graph import Op
+from tinygpt.runtime import settings
+from tinygpt.runtime.scope import Block
 from tinygpt.study import torch_twins
 from tinygpt.study.samples import Sample
 
@@ -117,7 +117,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
 
 def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     arrays = [np.array(array, np.float64) for array in sample.arrays]
-    with runtime.implementation("numpy"):
+    with settings.implementation("numpy"):
         with Block(watch, Contract(ValueError)):
             gradients, weights = _gradients(op, arrays, sample.attrs)
 
@@ -138,17 +138,17 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
 
 
 def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
-    with runtime.implementation("numpy"):
+    with settings.implementation("numpy"):
         exact, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
-    precision = runtime.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
-    with precision, runtime.implementation("kernels"):
+    precision = settings.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
+    with precision, settings.implementation("kernels"):
         arrays = [np.asarray(array, np.float32) for array in sample.arrays]
         ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
     return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 
 
 def _against_torch(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
-    with runtime.implementation("numpy"):
+    with settings.implementation("numpy"):
         ours, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     theirs = torch_twins.gradients(op.name, sample, dout)
     return [] if theirs is None else [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
@@ -199,6 +199,6 @@ def best_step(loss: Any, array: np.ndarray, gradient: np.ndarray) -> float | Non
 
 
 def _has_bfloat16() -> bool:
-    from tinygpt.kernels.processor import BFLOAT16
+    from tinygpt.kernels.simd.cpu import BFLOAT16
 
     return bool(BFLOAT16)

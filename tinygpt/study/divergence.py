@@ -20,13 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt import autograd, nn, runtime
-from tinygpt.buffers import Slot
-from tinygpt.graph import WRITTEN, Op
-from tinygpt.model import GPT
+from tinygpt import nn
+from tinygpt.autograd import tensor
+from tinygpt.autograd.dispatch import Rule, rule_of
+from tinygpt.autograd.graph import WRITTEN, Op
+from tinygpt.gpt2.model import GPT
+from tinygpt.runtime import settings
+from tinygpt.runtime.memory import Slot
 from tinygpt.study import transformers_twin
 from tinygpt.study.trace_result import Result
-from tinygpt.twin import Rule, rule_of
 
 SIDES = ("kernels", "numpy", "float64", "bfloat16", "transformers")
 ROUNDING = {"bfloat16": 1e-1}  # what two sides may differ by, as a share of the largest number, unless a side is here
@@ -62,8 +64,8 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
         return transformers_twin.trace(model, np.asarray(tokens), np.asarray(targets))
     ours = GPT(model.config, dtype=np.float64 if side == "float64" else np.float32).eval()
     ours.load_state_dict({name: array.astype(ours.wte.weight.dtype) for name, array in model.state_dict().items()})
-    precision = runtime.float32_matmul_precision("medium" if side == "bfloat16" else "highest")
-    implementation = runtime.implementation("kernels" if side in ("kernels", "bfloat16") else "numpy")
+    precision = settings.float32_matmul_precision("medium" if side == "bfloat16" else "highest")
+    implementation = settings.implementation("kernels" if side in ("kernels", "bfloat16") else "numpy")
     with precision, implementation, _recording(ours) as results:
         ours.loss(tokens, targets).backward()
         results += [Result(name, "gradient", [np.asarray(p.grad)]) for name, p in ours.named_parameters()]
@@ -114,7 +116,7 @@ def _recording(model: GPT) -> Iterator[list[Result]]:
     names = {id(module): name for name, module in _modules(model)}
     results: list[Result] = []
     inside: list[str] = []
-    call, original = nn.Module.__call__, autograd.rule_of
+    call, original = nn.Module.__call__, tensor.rule_of
 
     def named_call(module: Any, *args: Any, **kwargs: Any) -> Any:
         inside.append(names.get(id(module), ""))
@@ -127,11 +129,11 @@ def _recording(model: GPT) -> Iterator[list[Result]]:
         where = f"{inside[-1]}: {op.name}" if inside and inside[-1] else op.name
         return _recorded(rule_of(op, arrays, attrs), where, results)
 
-    nn.Module.__call__, autograd.rule_of = named_call, recorded  # type: ignore[method-assign,assignment]
+    nn.Module.__call__, tensor.rule_of = named_call, recorded  # type: ignore[method-assign,assignment]
     try:
         yield results
     finally:
-        nn.Module.__call__, autograd.rule_of = call, original  # type: ignore[method-assign]
+        nn.Module.__call__, tensor.rule_of = call, original  # type: ignore[method-assign]
 
 
 def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

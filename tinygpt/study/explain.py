@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.graph import Op
+from tinygpt.autograd.graph import Op
 from tinygpt.study.checks import BOUNDS, check_op
 from tinygpt.study.measure import speed
 from tinygpt.study.samples import SAMPLES, Sample, page_of

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor, apply
-from tinygpt.graph import Op
-from tinygpt.optim import adamw_update
-from tinygpt.runtime import implementation
+from tinygpt.autograd.graph import Op
+from tinygpt.optim.adamw import adamw_update
+from tinygpt.runtime.settings import implementation
 from tinygpt.study import checks
 from tinygpt.study.exercises import OPERATIONS, ORDER, exercise
 from tinygpt.study.samples import SAMPLES, every_op

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygpt import runtime
 from tinygpt.autograd import no_grad
-from tinygpt.config import GPTConfig
-from tinygpt.model import GPT
+from tinygpt.gpt2.config import GPTConfig
+from tinygpt.gpt2.model import GPT
+from tinygpt.runtime import settings
 from tinygpt.study.checks import STEPS, Finding, errors_by_step
 
 CONFIG = GPTConfig(vocab_size=29, n_positions=10, n_embd=12, n_layer=2, n_head=3)
@@ -27,7 +27,7 @@ def check_model(config: GPTConfig = CONFIG, seed: int = 5) -> list[Finding]:
     model = GPT(config, dtype=np.float64).eval()
     model.flat_parameters += 0.2 * rng.standard_normal(model.flat_parameters.size)  # away from its special beginning
     tokens, targets = rng.integers(0, config.vocab_size, (2, 2, config.n_positions))
-    with runtime.implementation("numpy"):
+    with settings.implementation("numpy"):
         model.loss(tokens, targets).backward()
 
         def loss() -> float:

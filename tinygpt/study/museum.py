@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt import optim
-from tinygpt.gradient_check import GradientCheckError, gradcheck
-from tinygpt.graph import Op
-from tinygpt.optim import adamw_update
+from tinygpt.autograd.gradient_check import GradientCheckError, gradcheck
+from tinygpt.autograd.graph import Op
+from tinygpt.optim import adamw
+from tinygpt.optim.adamw import adamw_update
 from tinygpt.study.bugs import Bug
 from tinygpt.study.samples import SAMPLES, every_op
 
@@ -77,7 +77,7 @@ def update_gap(one: Any, other: Any) -> float:
 
 def module_of(bug: Bug) -> Any:
     """The module whose names the exhibit's code knows."""
-    return optim if bug.op == "adamw" else sys.modules[every_op()[bug.op].backward.__module__]
+    return adamw if bug.op == "adamw" else sys.modules[every_op()[bug.op].backward.__module__]
 
 
 def function_of(bug: Bug) -> Any:

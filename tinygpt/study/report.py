@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tinygpt.autograd import Tensor, apply, no_grad
-from tinygpt.graph import Op
-from tinygpt.pictures import new_figure, save
-from tinygpt.runtime import implementation
+from tinygpt.autograd.graph import Op
+from tinygpt.files.figures import new_figure, save
+from tinygpt.runtime.settings import implementation
 from tinygpt.study.checks import BOUNDS, STEPS, Finding, errors_by_step, input_names
 from tinygpt.study.samples import Sample
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import tinygpt.ops
 from tinygpt.autograd import apply
-from tinygpt.graph import Op
+from tinygpt.autograd.graph import Op
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinygpt.graph import Op
+from tinygpt.autograd.graph import Op
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 

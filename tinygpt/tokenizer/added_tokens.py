@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinygpt.one_line import brief, one_line, shown
-from tinygpt.tokenizer.reading import read_json, require_sizes
+from tinygpt.files.one_line import brief, one_line, shown
+from tinygpt.tokenizer.files.reading import read_json, require_sizes
 from tinygpt.tokenizer.special_tokens import Flags
 
 CONFIG_NAME = "tokenizer_config.json"

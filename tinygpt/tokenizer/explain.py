@@ -29,7 +29,7 @@ known too (rank 913). The second piece shows what merging is not: a search for t
 and n + s (rank 5651): the latter comes first, and takes the n. No merge joins two pieces.
 
 The tree of a token depends on its bytes alone: whatever stands around it, it came to be as if it stood alone
-(rank_files.py says why). So the trees are found by merging each token's own bytes once more.
+(files/tiktoken.py says why). So the trees are found by merging each token's own bytes once more.
 """
 
 from __future__ import annotations

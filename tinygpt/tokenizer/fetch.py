@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tinygpt.durable import explain_full_disk, sync_folder
-from tinygpt.http_client import (
+from tinygpt.files.atomic import explain_full_disk, sync_folder
+from tinygpt.files.http_client import (
     Answer,
     AnswerRefused,
     BrokeOff,
@@ -30,17 +30,11 @@ from tinygpt.http_client import (
     get,
     require_address,
 )
-from tinygpt.input_file import open_input
-from tinygpt.locks import OWNER_FILE, FolderLock
-from tinygpt.owner_file import (
-    create_owner_file,
-    describe_owner,
-    may_be_owned,
-    read_owner_file,
-    remove_owner_file,
-)
+from tinygpt.files.input_file import open_input
+from tinygpt.files.locks import OWNER_FILE, FolderLock
+from tinygpt.files.owner_file import create_owner_file, describe_owner, may_be_owned, read_owner_file, remove_owner_file
+from tinygpt.files.user_cache import cache_folder, make_folder
 from tinygpt.tokenizer.published import PUBLISHED, PublishedFile
-from tinygpt.user_cache import cache_folder, make_folder
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"

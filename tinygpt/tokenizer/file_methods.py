@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinygpt.durable import one_writer
-from tinygpt.one_line import shown
-from tinygpt.tokenizer import formats, published, rank_files, tokenizer_json
+from tinygpt.files.atomic import one_writer
+from tinygpt.files.one_line import shown
+from tinygpt.tokenizer import published
 from tinygpt.tokenizer.added_tokens import check_config, read_added_tokens
+from tinygpt.tokenizer.files import gpt2, tiktoken, tokenizer_json
+from tinygpt.tokenizer.files.tokenizer_config import save_config
 from tinygpt.tokenizer.special_tokens import Flags
-from tinygpt.tokenizer.tokenizer_config import save_config
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,7 +50,7 @@ class FileMethods:
         pair, single = ("vocab.json", "merges.txt"), "tokenizer.json"
         with one_writer(folder):
             if self.pattern is None and not self.whole_pieces:
-                formats.save(folder, self.vocab, self.merges, self.special_tokens, self.special_flags)
+                gpt2.save(folder, self.vocab, self.merges, self.special_tokens, self.special_flags)
                 outdated: tuple[str, ...] = (single,)
             else:
                 self.to_tokenizer_json(folder / single)
@@ -154,8 +155,8 @@ class FileMethods:
         ...     Tokenizer.from_tiktoken(directory + "/ranks", r"\\p{L}+|\\P{L}", {"<|end|>": 300}).encode("then")
         [257, 77]
         """
-        ranks = rank_files.read_ranks(path)
-        merges, whole_pieces = rank_files.merges_of(ranks)
+        ranks = tiktoken.read_ranks(path)
+        merges, whole_pieces = tiktoken.merges_of(ranks)
         vocab = {rank: token for token, rank in ranks.items()}
         return cls(vocab, merges, special_tokens or {}, pattern, whole_pieces)
 
@@ -171,24 +172,24 @@ class FileMethods:
         ValueError
             If tiktoken would merge otherwise: it goes by the ids alone.
         """
-        rank_files.save(path, self.vocab, self.merges, self.whole_pieces)
+        tiktoken.save(path, self.vocab, self.merges, self.whole_pieces)
 
 
-def _contents(folder: Path) -> formats.Contents:
+def _contents(folder: Path) -> gpt2.Contents:
     """What the files of a folder say together."""
-    single, pair = folder / "tokenizer.json", formats.is_there(folder)
+    single, pair = folder / "tokenizer.json", gpt2.is_there(folder)
     if not single.exists():
         check_config(folder, pair=pair, pattern=False)
-        return formats.load(folder)
+        return gpt2.load(folder)
     contents = tokenizer_json.load(single)
     check_config(folder, pair=False, pattern=contents.pattern is not None)
     if not pair:
-        ids = formats.written_ids(contents.vocab, contents.special_tokens)
-        added = read_added_tokens(folder, ids, formats.with_flags(contents))
+        ids = gpt2.written_ids(contents.vocab, contents.special_tokens)
+        added = read_added_tokens(folder, ids, gpt2.with_flags(contents))
         return contents._replace(special_tokens=added.ids, special_flags=added.flags)
     if contents.pattern is not None or contents.whole_pieces:
         raise ValueError(
             f"{shown(single)}: must split as GPT-2 does where vocab.json and merges.txt are beside it, and does not; "
             "transformers reads it before them: remove what is outdated"
         )
-    return formats.load(folder, contents)
+    return gpt2.load(folder, contents)

@@ -15,7 +15,7 @@ import re
 
 import regex
 
-from tinygpt.one_line import brief
+from tinygpt.files.one_line import brief
 from tinygpt.tokenizer.unicode_16 import as_unicode_16
 
 LONGEST = 10_000  # characters; the longest in use have 500

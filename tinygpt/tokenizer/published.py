@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygpt.user_cache import cache_folder
+from tinygpt.files.user_cache import cache_folder
 
 
 class PublishedFile(NamedTuple):

@@ -11,8 +11,8 @@ import sys
 from itertools import zip_longest
 from typing import Any
 
-from tinygpt.launch import kernels_may_run
-from tinygpt.runtime import current_implementation
+from tinygpt.runtime.launch import kernels_may_run
+from tinygpt.runtime.settings import current_implementation
 
 # In characters or tokens, all that one tokenizer has seen. The reference does about five a microsecond.
 _WORTH_IMPORTING = 1 << 20

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tinygpt.runtime import max_threads
+from tinygpt.runtime.settings import max_threads
 from tinygpt.tokenizer.special_tokens import Names
 
 _Item = TypeVar("_Item")

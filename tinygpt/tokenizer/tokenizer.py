@@ -20,14 +20,7 @@ from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.file_methods import FileMethods
 from tinygpt.tokenizer.reference import without_surrogates
-from tinygpt.tokenizer.special_tokens import (
-    END_OF_TEXT,
-    Flags,
-    Names,
-    allowed_names,
-    flags_that_matter,
-    split_off,
-)
+from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Flags, Names, allowed_names, flags_that_matter, split_off
 from tinygpt.tokenizer.stream import StreamDecoder
 from tinygpt.tokenizer.tiktoken_methods import TiktokenMethods
 from tinygpt.tokenizer.training import train

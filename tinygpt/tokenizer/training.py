@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import index
 from typing import SupportsIndex
 
-from tinygpt.streams import bar
+from tinygpt.runtime.streams import bar
 from tinygpt.tokenizer.reference import BYTE_ORDERS, without_surrogates
 from tinygpt.tokenizer.special_tokens import split_off
 from tinygpt.tokenizer.validation import check_special_tokens

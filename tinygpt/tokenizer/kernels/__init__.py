@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinygpt.compiler import Compiler
+from tinygpt.kernels.compiler import Compiler
 
 compiler = Compiler("tokenizer", [Path(__file__).parent])
 kernel, inlined = compiler.kernel, compiler.inlined

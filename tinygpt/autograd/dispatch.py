@@ -1,0 +1,264 @@
+"""
+Which code runs for an op: its NumPy reference, its kernel, or both side by side.
+
+A kernel is a module (or any object) that offers
+
+    accepts(*arrays, **attrs)      optional: whether it takes these inputs. Where not, the reference runs
+    forward(*arrays, **attrs)      -> out, saved
+    backward(dout, saved, into)    writes the gradient of input i into the slot `into[i]`, which says whether to add to
+                                   what is there or to overwrite it; None where nobody wants that gradient. Without a
+                                   backward the reference's runs, on what the kernel's forward saved
+    EAGER = True                   optional: `forward` is also given `loans`, for each input None or memory for its
+                                   gradient, so that it can compute it while it has what it needs
+
+The reference returns its gradients, as a reader expects of a function; a kernel writes them where they belong, so that
+nothing is allocated and a second gradient is added while it is computed. A `Rule` makes one of both for the engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygpt.autograd.contract import run_once, run_twice, watch, watched
+from tinygpt.autograd.graph import WRITTEN, Node, Op
+from tinygpt.autograd.rounding import scatter
+from tinygpt.runtime import settings
+from tinygpt.runtime.launch import kernels_may_run
+from tinygpt.runtime.memory import Slot
+
+Destination = Callable[[], Slot]
+_NOISE = 32  # how many times the scatter of rounding two codes may be apart: each has its own, and few were drawn
+
+
+class Rule(NamedTuple):
+    """
+    What the engine calls.
+
+    Attributes
+    ----------
+    forward : callable
+        ``forward(arrays, attrs, parents) -> (out, saved)``. A parent is the node of an input, None where no gradient is
+        wanted.
+    backward : callable
+        ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is wanted, else a
+        function that gives the slot for it; a gradient that was written there is returned as `WRITTEN`.
+    """
+
+    forward: Callable[[Sequence[np.ndarray], dict[str, Any], Sequence[Node | None]], tuple[Any, Any]]
+    backward: Callable[[np.ndarray, Any, Sequence[Destination | None]], Sequence[Any]]
+
+
+def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule:
+    """
+    The code that the current implementation runs for `op` on these inputs.
+
+    Parameters
+    ----------
+    op : Op
+    arrays, attrs
+        What the op is about to be called with: a kernel may leave some inputs to the reference.
+    """
+    watcher = watch.get()
+    if watcher is not None:
+        op = watcher.operation(op)
+    implementation = settings.current_implementation()
+    if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least or not kernels_may_run():
+        return _reference(op)
+    kernel = importlib.import_module(op.kernel) if isinstance(op.kernel, str) else op.kernel
+    if not getattr(kernel, "accepts", _anything)(*arrays, **attrs):
+        return _reference(op)
+    rule = _kernel(op, kernel)
+    if implementation == "kernels":
+        return rule if watcher is None else _watched(op.name, rule, watcher.error)
+    return _both(op, rule)
+
+
+def kernel_for(name: str, *arrays: np.ndarray) -> Any:
+    """The kernel module of this name, for work outside of the graph such as AdamW's; None: the reference shall run."""
+    if settings.current_implementation() == "numpy" or not kernels_may_run():
+        return None
+    fit = all(array.dtype == np.float32 and array.flags.carray for array in arrays)
+    return importlib.import_module(name) if fit else None
+
+
+def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray], options: Sequence[Any]) -> None:
+    """
+    Let the kernel's `update`, or else the reference, change arrays; both, the latter on copies, in check mode.
+
+    Parameters
+    ----------
+    who : str
+        What an error calls it.
+    name : str
+        The kernel's module.
+    reference : callable
+        ``reference(*arrays, *options)``, like the kernel's.
+    """
+    kernel = kernel_for(name, *arrays)
+    if kernel is None:
+        reference(*arrays, *options)
+        return
+    copies = [array.copy() for array in arrays] if settings.current_implementation() == "check" else []
+    kernel.update(*arrays, *options)
+    if copies:
+        reference(*copies, *options)
+        compare(who, "update", arrays, copies)
+
+
+def settled(array: np.ndarray) -> np.ndarray:
+    """The array as compiled code takes it: aligned, and writable, since Numba would compile a read-only one anew."""
+    return array if array.flags.behaved else array.copy()
+
+
+def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:
+    return True
+
+
+def _reference(op: Op) -> Rule:
+    return Rule(
+        lambda arrays, attrs, parents: op.forward(*arrays, **attrs),
+        lambda dout, saved, destinations: op.backward(dout, saved),
+    )
+
+
+def _kernel(op: Op, kernel: Any) -> Rule:
+    eager = getattr(kernel, "EAGER", False)
+
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
+        if not eager:
+            return kernel.forward(*map(settled, arrays), **attrs)
+        loans = tuple(None if parent is None else parent.lend() for parent in parents)
+        out, saved = kernel.forward(*map(settled, arrays), loans=loans, **attrs)
+        return out, (saved, loans, parents)
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+        if not hasattr(kernel, "backward"):
+            return op.backward(dout, saved)
+        if eager:
+            saved, loans, parents = saved
+            for parent, loan in zip(parents, loans, strict=True):
+                if parent is not None:
+                    parent.reclaim(returned=loan)
+        slots = [None if slot is None else slot() for slot in destinations]
+        into, later = _separate(slots)
+        kernel.backward(settled(dout), saved, into)
+        for slot, gradient in later:
+            slot.write(gradient)
+        return [WRITTEN] * len(destinations)
+
+    return Rule(forward, backward)
+
+
+def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tuple[Slot, np.ndarray]]]:
+    """
+    Slots as kernels need them: C-contiguous, and none twice.
+
+    Where one tensor is several inputs, or a gradient lies in another order, as that of a transposed tensor does, the
+    kernel gets memory of its own, to be added when all is written.
+    """
+    into: list[Slot | None] = []
+    later = []
+    for slot in slots:
+        if slot is not None and (
+            not slot.array.flags.carray or any(other is not None and other.array is slot.array for other in into)
+        ):
+            later.append((slot, np.empty(slot.array.shape, slot.array.dtype)))
+            slot = Slot(later[-1][1], add=False)
+        into.append(slot)
+    return into, later
+
+
+def _watched(name: str, rule: Rule, error: Callable[[str], Exception]) -> Rule:
+    """A kernel's rule, which must not write into what it is given. Its backward adds into slots: it runs once."""
+
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
+        given = {"its inputs": arrays, "its attributes": attrs}
+        run = partial(rule.forward, arrays, attrs, parents)
+        return run_twice(f"{name}.forward", run, given, error, compared=lambda result: result[0])
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+        given = {"dout": dout, "saved": saved}
+        run = partial(rule.backward, dout, saved, destinations)
+        return run_once(f"{name}.backward", run, given, error)
+
+    return Rule(forward, backward)
+
+
+def _both(op: Op, kernel: Rule) -> Rule:
+    """
+    Kernel and reference side by side, each with its own `saved`; an error where they differ, or where one of them
+    breaks the contract (see `contract.py`).
+    """
+    reference, kernel = watched(op, ValueError), _watched(op.name, kernel, ValueError)
+
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
+        out, kernel_saved = kernel.forward(arrays, attrs, parents)
+        reference_out, saved = reference.forward(*arrays, **attrs)
+        compare(op.name, "forward", [out], [reference_out], (lambda *inputs: [op.forward(*inputs, **attrs)[0]], arrays))
+        return out, (kernel_saved, saved, arrays, attrs)
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+        kernel_saved, reference_saved, arrays, attrs = saved
+        kept = [i for i, slot in enumerate(destinations) if slot is not None]
+
+        def by_kernel() -> list[Any]:
+            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that reading garbage shows
+            slots = [None if slot is None else partial(Slot, memory[i], add=False)
+                     for i, slot in enumerate(destinations)]  # fmt: skip
+            written = kernel.backward(dout, kernel_saved, slots)
+            return [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
+
+        def in_exact_arithmetic(dout: np.ndarray, *inputs: np.ndarray) -> list[Any]:
+            gradients = op.backward(dout, op.forward(*inputs, **attrs)[1])
+            return [gradients[i] for i in kept]
+
+        ours = run_twice(f"{op.name}.backward", by_kernel, {}, ValueError)
+        theirs = reference.backward(dout, reference_saved)
+        compare(op.name, "backward", [ours[i] for i in kept], [theirs[i] for i in kept],
+                (in_exact_arithmetic, [dout, *arrays]))  # fmt: skip
+        return ours
+
+    return Rule(forward, backward)
+
+
+def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any], computed: Any = None) -> None:
+    """
+    Raise ValueError, naming the op, where a kernel's results are not the reference's within the tolerance.
+
+    The tolerance is a share of each result's largest value (`kernel_tolerance`). Where that is exceeded and
+    `computed`, the reference and its arguments, is given, it is measured how far rounding alone carries each element
+    (see `rounding.py`): so far, many times over, the two may be apart as well.
+    """
+    kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
+    noise: list[Any] | None = None
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        scale = np.max(np.abs(b), initial=0, where=np.isfinite(b))
+        tolerance = settings.kernel_tolerance(np.asarray(b).dtype == np.float64) * scale
+        if np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True):
+            continue
+        gap = np.abs(np.asarray(a, np.float64) - b)
+        if computed is not None:
+            noise = _noise(computed[0], computed[1], theirs) if noise is None else noise
+            if np.all((gap <= tolerance + _NOISE * noise[index]) | (np.isnan(a) & np.isnan(b)) | (a == b)):
+                continue
+        raise ValueError(
+            f"{name}.{direction}: kernel and reference disagree on result {index} by {np.max(gap):.3g}, "
+            f"where {tolerance:.3g} is allowed; implementation('numpy') runs the reference alone"
+        )
+
+
+def _noise(reference: Callable[..., Any], arrays: Sequence[np.ndarray], results: Sequence[Any]) -> list[Any]:
+    """How far rounding carries each element of each result; 0 where that cannot be told."""
+    try:
+        float64 = any(np.asarray(result).dtype == np.float64 for result in results)
+        found = scatter(reference, arrays, settings.unit_of_rounding(float64))
+        return [np.where(np.isfinite(share), share, 0) for share in found]
+    except Exception:  # a reference may refuse what is not a plain array
+        return [0.0] * len(results)

@@ -1,0 +1,341 @@
+"""
+Tensors: NumPy arrays that remember how they were computed, and `apply`, which makes them remember.
+
+The graph behind them, and the walk back through it, is in `graph.py`; the operations are in `ops/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd.copying import Copying
+from tinygpt.autograd.dispatch import rule_of
+from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.autograd.numpy_protocol import NumPyProtocol, check_detached
+from tinygpt.autograd.tensor_methods import TensorMethods
+from tinygpt.runtime import settings
+from tinygpt.runtime.memory import copied
+from tinygpt.runtime.scope import Block, Setting
+
+recording = Setting("recording", True)
+
+
+class no_grad(Block):
+    """
+    Record nothing inside the block, or inside the decorated function: results do not require gradients.
+
+    It holds for this thread, for the asyncio task, and in a generator while the generator runs: see `scope.py`.
+    Generator functions, coroutine functions and async generator functions may be decorated too.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> with no_grad():
+    ...     y = apply(Op("double", lambda x: (2 * x, None), lambda dout, saved: (2 * dout,)), x)
+    >>> y.requires_grad
+    False
+    """
+
+    def __init__(self) -> None:
+        super().__init__(recording, False)
+
+
+def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
+    """
+    Run `op` on `inputs` and record it where any of them requires a gradient.
+
+    Parameters
+    ----------
+    op : Op
+    *inputs : Tensor or array
+        The differentiable inputs. Arrays count as constants.
+    **attrs
+        Everything else the forward takes: axes, indices, masks, seeds. Never differentiated. Arrays are copied.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError, TypeError
+        What the op's own check raises; or if the `data` of a tensor that requires gradients was replaced by an array
+        of another shape or dtype, which its gradient would not fit.
+
+    Examples
+    --------
+    >>> square = Op("square", lambda x: (x * x, x), lambda dout, x: (dout * 2 * x,))
+    >>> x = Tensor([1.0, 3.0], requires_grad=True)
+    >>> y = apply(square, x)
+    >>> y.backward(np.ones(2, np.float32))
+    >>> x.grad
+    array([2., 6.], dtype=float32)
+    """
+    tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
+    parents = tuple([tensor.node for tensor in tensors]) if recording.get() else (None,) * len(tensors)
+    arrays = [tensor._data for tensor in tensors]
+    for array, tensor in zip(arrays, tensors, strict=True):
+        if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
+            raise ValueError(_replaced(op.name, tensor, tensor.node))
+    attrs = op.settled(arrays, attrs)
+    rule = rule_of(op, arrays, attrs)
+    out, saved = rule.forward(arrays, attrs, parents)
+    out = np.asarray(out)
+    if all(parent is None for parent in parents) or out.dtype.kind != "f":
+        return Tensor(out)
+    node = Node(out, op, parents)
+    node.backward, node.saved = rule.backward, saved
+    if settings.DEBUG:
+        node.checksum = checksum(saved)
+    return Tensor(out, _node=node)
+
+
+def _replaced(who: str, tensor: Tensor, node: Node) -> str:
+    got = f"{tensor.dtype} {tensor.shape}"
+    return (
+        f"{who}: a tensor that requires gradients was made as {node.dtype} {node.shape}, and its data is now {got}; "
+        "make a new Tensor of the new array"
+    )
+
+
+class Tensor(TensorMethods, NumPyProtocol, Copying):
+    """
+    A NumPy array that remembers how it was computed.
+
+    NumPy's functions keep its gradient, or refuse, or have none to lose; see `numpy_dispatch.py`.
+
+    Parameters
+    ----------
+    data : array_like
+        float32 and float64 arrays are used as they are, without a copy; integers and booleans too, but they cannot
+        require gradients. Python floats become float32.
+    requires_grad : bool
+        Whether `backward` shall leave a gradient in `grad`.
+    dtype : optional
+        float32, float64, an integer type or bool.
+
+    Attributes
+    ----------
+    data : np.ndarray
+        The values. Writing into them between forward and backward spoils the gradients (TINYGPT_DEBUG=1 finds it).
+    grad : np.ndarray or None
+        The gradient, of the same shape and dtype. Calls of `backward` add to it; set it to None to start afresh.
+
+    Raises
+    ------
+    TypeError
+        If the data is neither float32, float64, integer nor boolean, or gradients of integers are asked for.
+
+    Examples
+    --------
+    >>> import tinygpt
+    >>> x = tinygpt.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    array([2., 4., 6.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_data", "node")
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, *, _node: Node | None = None) -> None:
+        self._data = data if _node is not None else _as_array(data, dtype)
+        self.node = _node
+        if requires_grad:
+            self.requires_grad = True
+
+    @property
+    def data(self) -> np.ndarray:
+        return self._data
+
+    @data.setter
+    def data(self, array: np.ndarray) -> None:
+        if not isinstance(array, np.ndarray):
+            got = type(array).__name__
+            raise TypeError(f"Tensor.data: must be a NumPy array, got {got}; write np.array(..., np.float32)")
+        self._data = np.asarray(array)  # a subclass, such as np.matrix, would compute otherwise
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def is_leaf(self) -> bool:
+        """True where no recorded operation made this tensor."""
+        return self.node is None or self.node.op is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether `backward` reaches this tensor. May be set on leaves."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if not self.is_leaf:
+            if not value:
+                raise ValueError("Tensor.requires_grad: only a leaf can be switched off; use detach()")
+        elif not value:
+            self.node = None
+        elif self.node is None:
+            if self.dtype.kind != "f":
+                raise TypeError(f"Tensor: only float32 and float64 can require gradients, got {self.dtype}")
+            self.node = Node(self.data)
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        return None if self.node is None else self.node.grad
+
+    @grad.setter
+    def grad(self, value: np.ndarray | None) -> None:
+        if self.node is None:
+            if value is not None:
+                raise ValueError("Tensor.grad: this tensor does not require gradients; set requires_grad = True first")
+            return
+        if value is not None:
+            value = np.asarray(value)
+            check_gradient("Tensor.grad", value, self.node)
+            value = copied(value)  # backward adds into it, and it may be somebody's weights
+            if self.node.memory is not None:  # keep the parameter's gradient where the optimizer expects it
+                self.node.reclaim()
+                np.copyto(self.node.memory, value)
+                value = self.node.memory
+        self.node.grad = value
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of a tensor that is not a leaf, too: it will be in `grad` after backward."""
+        self._require_node("retain_grad").keeps_grad = True
+
+    def keep_grad_in(self, memory: np.ndarray) -> None:
+        """Give the gradient a place of its own: backward writes into `memory`, which `grad` then is."""
+        node = self._require_node("keep_grad_in")
+        check_gradient("keep_grad_in", memory, node)
+        if not memory.flags.carray:
+            raise ValueError("keep_grad_in: the memory must be C-contiguous and writable, for kernels to write into it")
+        node.reclaim()
+        node.memory = memory
+
+    def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
+        """
+        Call `hook` with this tensor's complete gradient each time backward reaches it.
+
+        The hook may return a gradient to use instead; it must not write into the one it is given.
+
+        Returns
+        -------
+        callable
+            Removes the hook again.
+
+        Examples
+        --------
+        >>> x = Tensor([1.0, 2.0], requires_grad=True)
+        >>> remove = x.register_hook(lambda gradient: 10 * gradient)
+        >>> x.backward(np.ones(2, np.float32))
+        >>> x.grad
+        array([10., 10.], dtype=float32)
+        """
+        hooks = self._require_node("register_hook").hooks
+        hooks.append(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
+
+    def detach(self) -> Tensor:
+        """The same values (shared, not copied) without their history."""
+        return Tensor(self.data)
+
+    def numpy(self) -> np.ndarray:
+        """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
+        return self.data
+
+    def item(self) -> float | int | bool:
+        """The only value, as a Python number. ValueError if there is not exactly one."""
+        if self.size != 1:
+            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}")
+        return self.data.item()
+
+    def backward(self, dout: Any = None, retain_graph: bool = False) -> None:
+        """
+        Add the gradient of this tensor with respect to every leaf to that leaf's `grad`.
+
+        Parameters
+        ----------
+        dout : array_like, optional
+            The gradient of the final loss with respect to this tensor, same shape; 1 for a scalar.
+        retain_graph : bool
+            Keep what the operations saved, so that backward can run again.
+
+        Raises
+        ------
+        ValueError
+            If the tensor requires no gradient, is not a scalar and no `dout` was given, `dout` has another shape, or
+            the graph was freed by an earlier backward.
+        """
+        node = self._require_node("backward")
+        if dout is None:
+            if self.size != 1:
+                raise ValueError(
+                    f"Tensor.backward: needs a scalar, got shape {self.shape}; reduce it first, e.g. loss.mean()"
+                )
+            dout = np.ones(self.shape, self.dtype)
+        else:
+            dout = copied(np.asarray(dout.data if isinstance(dout, Tensor) else dout, self.dtype))
+            check_gradient("Tensor.backward: dout", dout, node)
+        walk_back(node, dout, retain_graph)
+
+    def _require_node(self, who: str) -> Node:
+        if self.node is None:
+            raise ValueError(
+                f"Tensor.{who}: this tensor does not require gradients; "
+                "none of what it was computed from has requires_grad=True, or it was made under no_grad"
+            )
+        return self.node
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __repr__(self) -> str:
+        made_by = "" if self.node is None else ", requires_grad=True" if self.is_leaf else f", op={self.node.name}"
+        return f"Tensor({np.array2string(self.data, separator=', ', prefix='Tensor(')}, dtype={self.dtype}{made_by})"
+
+
+def is_masked(data: Any) -> bool:
+    """Whether this is one of NumPy's masked arrays. Asked without importing them: nobody has one who has not."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(data, masked.MaskedArray)
+
+
+def _as_array(data: Any, dtype: Any) -> np.ndarray:
+    if isinstance(data, Tensor):
+        raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
+    check_detached(data)
+    if is_masked(data):
+        raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
+    array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    if dtype is not None and array.dtype.kind in "fiub":
+        array = array.astype(dtype, copy=False)
+    elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
+        array = array.astype(np.float32)  # Python numbers have no precision of their own
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))  # from a file of another machine
+    if array.dtype not in (np.float32, np.float64) and array.dtype.kind not in "iub":
+        raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {array.dtype}")
+    return array

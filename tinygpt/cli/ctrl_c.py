@@ -1,0 +1,70 @@
+"""
+Ctrl-C ends a command with one line and exit status 130, whatever it is doing; a second one ends it at once.
+
+Python turns Ctrl-C into an exception that can rise anywhere. Where it rises in an import, or in the compiler, it may be
+taken for another error, or printed and lost in a callback, and where it rises while the first one is being handled, or
+while the interpreter shuts down, it becomes a traceback. So a command sets a handler of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from tinygpt.runtime.streams import say
+
+_STATUS = 130  # as shells have it: 128 and the number of the signal
+_SWALLOWING = ("importlib._bootstrap", "numba", "llvmlite")  # modules that lose the exception, or make another of it
+
+
+@contextlib.contextmanager
+def take_over() -> Iterator[None]:
+    """
+    Handle Ctrl-C until the process ends; not where it is ignored, or handled by somebody else.
+
+    Notes
+    -----
+    After the block the next Ctrl-C ends the process without a word: only the interpreter is left to shut down.
+    """
+    usual = (signal.default_int_handler, signal.SIG_DFL)
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) not in usual:
+        yield
+        return
+    sys.unraisablehook = _unraisable
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_SWALLOWING):
+            _end()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _unraisable(details: Any) -> None:
+    if issubclass(details.exc_type, KeyboardInterrupt):
+        _end()
+    sys.__unraisablehook__(details)
+
+
+def _end() -> None:
+    """End the process here: what it was doing, loading code, leaves nothing that must be put in order."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    bars = getattr(tqdm, "_instances", ())  # they will not be closed: the line begins below them
+    say("\ntinygpt: interrupted" if bars else "tinygpt: interrupted")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(_STATUS)

@@ -1,0 +1,30 @@
+"""Pictures with matplotlib, where it is installed: no window, no state, and a file that appears whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tinygpt.files.atomic import atomic_open
+
+
+def new_figure(who: str) -> Any:
+    """
+    An empty figure.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError(f'{who} needs matplotlib: pip install "tinygpt[plot]"') from None
+    return Figure()
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG."""
+    with atomic_open(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,1 @@
+"""GPT-2: its sizes, the model, its key/value cache, and the folders that hold its weights."""

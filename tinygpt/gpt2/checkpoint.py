@@ -1,0 +1,320 @@
+"""
+Checkpoints: a GPT-2 folder as the Hugging Face ecosystem lays it out, and beside it what is needed to resume training.
+
+    config.json              sizes and settings, under the field names of Hugging Face
+    model.safetensors        the weights, or in shards that model.safetensors.index.json lists
+    vocab.json, merges.txt, tokenizer_config.json        the tokenizer
+    training_state.safetensors, training_state.json      in `last` only: optimizer state, counters, generators
+
+So `transformers.GPT2LMHeadModel.from_pretrained("runs/x/best")` opens what we trained, and we open what it saved.
+This file moves dictionaries of arrays and knows no model class; that every weight is there, in its shape, is checked
+by the model that takes them. How files and folders survive a kill is the subject of `atomic.py` and
+`directory_swap.py`, how arrays become bytes that of `safetensors_file.py`; what callers need of these can be had from
+here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tinygpt.files.atomic import atomic_open, atomic_write, one_writer
+from tinygpt.files.directory_swap import read_whole, recover, swap_in
+from tinygpt.files.one_line import brief, shown
+from tinygpt.files.safetensors_file import load_training_state, read_json, save_training_state, write_tensors
+from tinygpt.gpt2.hub import local_folder
+from tinygpt.gpt2.hugging_face import (
+    ADAPTER,
+    ARCHITECTURE,
+    BUFFERS,
+    PREFIX,
+    check_architecture,
+    names_in_gpt2,
+    state_of,
+)
+from tinygpt.gpt2.parameter_shapes import shapes_of_gpt2
+from tinygpt.gpt2.weights import INDEX, WHOLE, Shapes, read_weights
+
+if TYPE_CHECKING:
+    from tinygpt.tokenizer import Tokenizer
+
+__all__ = ["find", "load_model", "load_tokenizer", "read_config", "resolve", "save_model"]
+__all__ += ["load_training_state", "save_training_state"]
+__all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
+
+_TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
+_GPT2_VOCABULARY, _GPT2_END_OF_TEXT = 50257, 50256  # its size, and its <|endoftext|>
+
+
+def save_model(
+    directory: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    state: Mapping[str, np.ndarray],
+    tokenizer: Tokenizer | None,
+) -> None:
+    """
+    Write a model as a Hugging Face GPT-2 folder.
+
+    Parameters
+    ----------
+    directory : path
+        Where to write; created if missing. Each file appears whole, but only `swap_in` makes the folder do so. Of two
+        that save there at once, the second waits for the first.
+    config : dict
+        The fields of ``config.json``, under Hugging Face's names. `model_type`, the architecture and the ids that
+        begin and end a text are filled in where missing: the tokenizer's, or null where there is none, because
+        transformers takes what is missing for 50256. GPT-2's own vocabulary has that token with or without a
+        tokenizer beside it.
+    state : dict of str to array
+        The weights, float32 or float64, under GPT-2's names (``wte.weight``), without a tied ``lm_head.weight``.
+    tokenizer : Tokenizer or None
+        Written beside the model, unless None.
+
+    Raises
+    ------
+    ValueError
+        If `config` is not of a model that tinygpt computes, or the tokenizer has more ids than the model.
+    TypeError
+        If a weight is neither float32 nor float64, or `config` holds what JSON does not know.
+    OSError
+        If the disk is full, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(folder, {"vocab_size": 4}, {"wte.weight": np.ones((4, 2), np.float32)}, None)
+    ...     print(sorted(os.listdir(folder)))
+    ['config.json', 'model.safetensors']
+    """
+    directory = Path(directory)
+    fields = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", **ARCHITECTURE}
+    fields |= dict.fromkeys(("bos_token_id", "eos_token_id"), _end_of_text(config, tokenizer))
+    fields |= config
+    check_architecture("save_model", fields, "config")
+    if fields["tie_word_embeddings"] is not True:
+        raise ValueError("save_model: tie_word_embeddings in config must be True, got False: not supported")
+    if tokenizer is not None:
+        _check_vocabulary("save_model", tokenizer, fields, directory)
+    _check_ends("save_model", fields)
+    for name, array in state.items():
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"save_model: {name} must be float32 or float64, got {array.dtype}; convert it first")
+    text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+    tensors = {PREFIX + name: array for name, array in state.items()}
+    with one_writer(directory):
+        atomic_write(directory / "config.json", text)
+        write_tensors(directory / "model.safetensors", tensors, {"format": "pt"})  # transformers demands this entry
+        if tokenizer is not None:
+            tokenizer.save_pretrained(directory)
+
+
+def load_model(
+    directory: str | os.PathLike[str], check: Callable[[dict[str, Any], Shapes], object] = lambda config, shapes: None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """
+    Read the configuration and the weights of a GPT-2 folder, ours or one saved by transformers.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder. A swap that was cut short there is completed first.
+    check : callable
+        Called with the configuration and the shapes of the weights, under GPT-2's names, before any weight is read:
+        raises if they do not belong together.
+
+    Returns
+    -------
+    config : dict
+        The fields of ``config.json``.
+    state : dict of str to float32 array
+        The weights under GPT-2's names, ``transformer.`` and the names of PyTorch's wrappers taken off. Half
+        precision is converted exactly, float64 is rounded to the nearest float32. Mask buffers and an
+        ``lm_head.weight`` equal to ``wte.weight`` are left out; where only the head is stored, it is ``wte.weight``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of the two files is missing.
+    ValueError
+        If a file is truncated or corrupt, the model is not one that tinygpt computes, or the weights are in a form
+        that is not read: pickled, or of another dtype than float16, bfloat16, float32 and float64.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(folder, {"vocab_size": 4}, {"wte.weight": np.ones((4, 2), np.float32)}, None)
+    ...     config, state = load_model(folder)
+    >>> config["vocab_size"], state["wte.weight"].shape
+    (4, (4, 2))
+    """
+    return read_whole(directory, lambda folder: _read_model(folder, check))
+
+
+def _read_model(
+    directory: Path, check: Callable[[dict[str, Any], Shapes], object]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    remedy = "give the folder of a GPT-2 checkpoint"
+    if (directory / ADAPTER).exists():
+        raise ValueError(
+            f"load_model: {shown(directory)} must hold a whole model, got an adapter ({ADAPTER}): not supported; merge "
+            "it into its model first (merge_and_unload) and save that"
+        )
+    config = read_json("load_model", directory / "config.json", remedy)
+    check_architecture("load_model", config, directory / "config.json")
+
+    def check_header(shapes: Shapes) -> None:
+        names_in_gpt2("load_model", shapes, config, directory)
+        check(config, shapes_of_gpt2(shapes))
+
+    weights = read_weights("load_model", directory, remedy, BUFFERS, check_header)
+    return config, state_of("load_model", weights, config, directory)
+
+
+def _end_of_text(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> int | None:
+    """The id that begins and ends a text, None if that is not known."""
+    if tokenizer is not None:
+        return tokenizer.eot_token
+    return _GPT2_END_OF_TEXT if config.get("vocab_size") == _GPT2_VOCABULARY else None
+
+
+def _check_ends(who: str, fields: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the tokens that begin and end a text are None, or tokens of the model."""
+    for name in ("bos_token_id", "eos_token_id"):
+        ids = fields[name] if isinstance(fields[name], list) else [fields[name]]
+        for id in ids:
+            if id is not None and not (type(id) is int and 0 <= id < fields.get("vocab_size", id + 1)):
+                raise ValueError(f"{who}: {name} in config must be a token below vocab_size = "
+                                 f"{fields.get('vocab_size')}, or None, got {brief(id)}")  # fmt: skip
+
+
+def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
+    """
+    Read the tokenizer of a checkpoint folder.
+
+    Parameters
+    ----------
+    directory : path
+        The checkpoint folder. A swap that was cut short there is completed first.
+
+    Returns
+    -------
+    Tokenizer or None
+        None if the folder holds no tokenizer file at all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing, or one file of the tokenizer is.
+    ValueError
+        If a file is damaged, or the tokenizer has more ids than the model beside it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(load_tokenizer(folder))
+    None
+    """
+    return read_whole(directory, _read_tokenizer)
+
+
+def _read_tokenizer(directory: Path) -> Tokenizer | None:
+    from tinygpt.tokenizer import Tokenizer  # here, because weights alone can do without its import
+
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            f"load_tokenizer: {shown(directory)} must be a folder, and is not there; check the name"
+        )
+    if not any((directory / name).exists() for name in _TOKENIZER_FILES):
+        return None
+    tokenizer = Tokenizer.from_pretrained(directory)
+    if (directory / "config.json").exists():
+        config = read_json("load_tokenizer", directory / "config.json", "check the name")
+        _check_vocabulary("load_tokenizer", tokenizer, config, directory)
+    return tokenizer
+
+
+def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Path:
+    """
+    Find the checkpoint folder that is meant by the name of a run or of a checkpoint.
+
+    Parameters
+    ----------
+    run : path
+        A run (a folder with ``best`` or ``last`` in it), or a checkpoint folder, which is its own answer.
+    prefer : {"best", "last"}
+        Which checkpoint of a run to take if it has both; if it has one, that one is taken.
+
+    Returns
+    -------
+    Path
+        The checkpoint folder. A swap that was cut short there is completed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint.
+    ValueError
+        If `prefer` is neither of the two.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     (Path(run) / "last").mkdir()
+    ...     atomic_write(Path(run) / "last" / "config.json", "{}")
+    ...     print(resolve(run, prefer="best").name)
+    last
+    """
+    if prefer not in ("best", "last"):
+        raise ValueError(f"resolve: prefer must be 'best' or 'last', got {prefer!r}")
+    run = Path(run)
+    recover(run)
+    if any((run / name).exists() for name in (WHOLE, INDEX)):
+        return run
+    for name in (prefer, "last" if prefer == "best" else "best"):
+        recover(run / name)
+        if (run / name / "config.json").exists():
+            return run / name
+    if any((run / name).exists() for name in ("config.json", ADAPTER)):
+        return run  # load_model says what it lacks
+    found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
+    raise FileNotFoundError(
+        f"resolve: {shown(run)} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
+        " check the name, or train the run first"
+    )
+
+
+def find(model: str | os.PathLike[str]) -> Path:
+    """
+    The checkpoint folder of a run (its best), of a checkpoint, or of a model's name on the Hugging Face hub.
+
+    Raises
+    ------
+    OSError
+        If there is none, or the hub does not give it.
+    """
+    return resolve(local_folder(model), prefer="best")
+
+
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of a checkpoint folder's ``config.json``."""
+    return read_whole(directory, lambda folder: read_json("read_config", folder / "config.json", "check the name"))
+
+
+def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:
+    size = config.get("vocab_size", tokenizer.n_vocab)
+    if type(size) is not int:
+        raise TypeError(f"{who}: vocab_size of {shown(directory)} must be an integer, got {brief(size)}")
+    if tokenizer.n_vocab > size:  # fewer is fine: vocabularies are padded to round numbers
+        raise ValueError(
+            f"{who}: the tokenizer of {shown(directory)} must fit its model, got {tokenizer.n_vocab} ids for"
+            f" vocab_size = {size}; they do not belong together"
+        )

@@ -1,0 +1,160 @@
+"""The sizes of a GPT-2, under the names that GPT-2's own configuration files have, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
+from tinygpt.files.one_line import brief
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"vocab_size": 2048, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
+    "shakespeare-char": {"vocab_size": 256, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4, "dropout": 0},
+    "bedtime": {"vocab_size": 50257, "n_positions": 512, "n_embd": 768, "n_layer": 12, "n_head": 12},
+    "gpt2": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12},
+    "gpt2-medium": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "gpt2-large": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "gpt2-xl": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1600, "n_layer": 48, "n_head": 25},
+}
+
+# Other names under which transformers reads the sizes: `attribute_map` of its GPT2Config.
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GPTConfig:
+    """
+    The sizes and rates of a GPT-2.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, how many tokens there are.
+    n_positions : int
+        The context: the longest text, in tokens, that the model sees at once.
+    n_embd, n_layer, n_head : int
+        C features a token, L blocks, H heads a block; C must be a multiple of H.
+    embd_pdrop, attn_pdrop, resid_pdrop : float
+        Dropout after the embeddings, on the attention weights, and before each residual sum.
+    layer_norm_epsilon : float
+    initializer_range : float
+        Standard deviation of the initial weights.
+    n_inner : int, optional
+        I, the width of the MLP's hidden layer; None is 4 C, which is GPT-2's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size or a rate is impossible.
+
+    Examples
+    --------
+    >>> GPTConfig.preset("gpt2").n_layer
+    12
+    >>> GPTConfig.preset("gpt2", n_layer=2, dropout=0.0).attn_pdrop
+    0.0
+    >>> GPTConfig(n_embd=8, n_head=2).inner, GPTConfig(n_embd=8, n_head=2, n_inner=20).inner
+    (32, 20)
+    """
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    resid_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    n_inner: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
+            value = getattr(self, name)
+            if name == "n_inner" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"GPTConfig: {name} must be an integer, got {brief(value)}")
+            if value < 1:
+                raise ValueError(f"GPTConfig: {name} must be at least 1, got {value}")
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"GPTConfig: n_embd must be a multiple of n_head, got n_embd = {self.n_embd}, n_head = {self.n_head}"
+            )
+        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+            if not 0 <= self._number(name) < 1:
+                raise ValueError(f"GPTConfig: {name} must be at least 0 and below 1, got {getattr(self, name)}")
+        for name in ("layer_norm_epsilon", "initializer_range"):
+            if not 0 < self._number(name) < math.inf:
+                raise ValueError(f"GPTConfig: {name} must be positive and finite, got {getattr(self, name)}")
+
+    def _number(self, name: str) -> float:
+        value = getattr(self, name)
+        if isinstance(value, (str, bool)) or not isinstance(value, SupportsFloat):
+            raise TypeError(f"GPTConfig: {name} must be a number, got {brief(value)}")
+        return float(value)
+
+    @property
+    def inner(self) -> int:
+        """The width of the MLP's hidden layer: `n_inner`, or 4 C where that is None."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> GPTConfig:
+        """
+        A named configuration, with changes; `dropout` sets all three rates.
+
+        Raises
+        ------
+        ValueError
+            If there is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"GPTConfig.preset: must be one of {', '.join(PRESETS)}, got {name!r}")
+        values = PRESETS[name] | changes
+        if "dropout" in values:
+            rate = values.pop("dropout")
+            values = {"embd_pdrop": rate, "attn_pdrop": rate, "resid_pdrop": rate} | values
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sizes and rates under the names of a Hugging Face config.json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
+        """
+        From the contents of a config.json; what it does not say is GPT-2's default, what it says besides is ignored.
+
+        Sizes may have the names that transformers gives them in all models, such as `hidden_size`; where both names are
+        there, that one counts, as in transformers. A number must be a number: text and null are refused, as there.
+        `n_ctx`, of files from before 2020, is ignored: `n_positions` says the same.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a size or a rate is impossible: names it as the file does.
+
+        Examples
+        --------
+        >>> GPTConfig.from_dict({"num_hidden_layers": 2, "n_ctx": 1024}).n_layer
+        2
+        """
+        names = {field.name: field.name for field in dataclasses.fields(cls)}
+        names |= {name: alias for alias, name in ALIASES.items() if alias in values}
+        try:
+            return cls(**{name: values[source] for name, source in names.items() if source in values})
+        except (TypeError, ValueError) as error:
+            message = str(error)
+            for name, source in names.items():
+                if name != source:
+                    message = message.replace(f"{name} must", f"{source} must")
+            raise type(error)(message) from None

@@ -1,0 +1,280 @@
+"""
+GPT-2: token and position embeddings, L pre-norm blocks, a final layer norm, and a head that shares the embedding's
+table.
+
+    tokens (B, T) -> wte + wpe -> [ x + attn(ln_1(x));  x + mlp(ln_2(x)) ] x L -> ln_f -> @ wte^T -> logits (B, T, V)
+
+Names, layouts and initialisation are GPT-2's, so that a checkpoint is a copy of the arrays. The residual stream x is
+never normalized in place: each block reads a normalized copy and adds to it, which is why its gradient reaches the
+embeddings undiminished.
+
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; OpenAI's gpt-2,
+        src/model.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+from tinygpt.autograd.recompute import recompute
+from tinygpt.files.one_line import shown
+from tinygpt.generation import generate
+from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.config import GPTConfig
+from tinygpt.gpt2.kv_cache import Decoder
+from tinygpt.gpt2.parameter_shapes import require_model
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from tinygpt.ops.attention import attention
+from tinygpt.ops.basic import matmul
+from tinygpt.ops.embedding import check_ids, integers
+from tinygpt.ops.gelu_linear import gelu_linear
+from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.quantization import Stored, round_weights
+from tinygpt.runtime.memory_limit import require_memory
+
+
+class CausalSelfAttention(Module):
+    """Queries, keys and values in one product, attention, and the product that mixes the heads."""
+
+    def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
+        std = config.initializer_range
+        self.n_head = config.n_head
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, weights, std, dtype)
+        self.c_proj = Linear(config.n_embd, config.n_embd, weights, residual_std(config), dtype)
+        self.attn_dropout = Dropout(config.attn_pdrop, dropout)
+        self.resid_dropout = Dropout(config.resid_pdrop, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.c_attn(x)  # (B, T, 3C)
+        seed = self.attn_dropout.seed()
+        heads = attention(qkv, self.n_head, 0.0 if seed is None else self.attn_dropout.p, seed)  # (B, T, C)
+        return self.resid_dropout(self.c_proj(heads))  # (B, T, C)
+
+
+class MLP(Module):
+    """Wider (I features, in GPT-2 four times C), GELU, and back: what each token does on its own."""
+
+    def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
+        self.c_fc = Linear(config.n_embd, config.inner, weights, config.initializer_range, dtype)
+        self.c_proj = Linear(config.inner, config.n_embd, weights, residual_std(config), dtype)
+        self.dropout = Dropout(config.resid_pdrop, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.c_fc(x)  # (B, T, I)
+        return self.dropout(gelu_linear(hidden, self.c_proj.weight, self.c_proj.bias))  # (B, T, C)
+
+
+class Block(Module):
+    """One layer: attention between tokens, then the MLP on each, both added to the residual stream."""
+
+    def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
+        self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.attn = CausalSelfAttention(config, weights, dropout, dtype)
+        self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.mlp = MLP(config, weights, dropout, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))  # (B, T, C)
+        return x + self.mlp(self.ln_2(x))  # (B, T, C)
+
+
+def residual_std(config: GPTConfig) -> float:
+    """Each of the 2L residual branches adds variance: scaled so that their sum has that of one (GPT-2, section 2.3)."""
+    return config.initializer_range / math.sqrt(2 * config.n_layer)
+
+
+class GPT(Module):
+    """
+    The GPT-2 language model.
+
+    Parameters
+    ----------
+    config : GPTConfig
+    seed : int
+        Of the initial weights and of dropout.
+    dtype : float32 or float64
+        Of the parameters, and so of everything computed from them.
+
+    Attributes
+    ----------
+    recompute : bool
+        Whether backward computes the inside of each block again instead of keeping it; see `recompute.py`.
+    generator : np.random.Generator
+        Where dropout's seeds come from; its state is part of a training run's state.
+    weights : str
+        What the matrices are rounded to: "float32" unless `quantization.round_weights` changed them.
+    stored : dict
+        The rounded matrices as decoding reads them, by name.
+
+    Examples
+    --------
+    >>> config = GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)
+    >>> model = GPT(config, seed=1337).eval()
+    >>> tokens = np.array([[1, 2, 3]])
+    >>> model(tokens).shape
+    (1, 3, 11)
+    >>> loss = model.loss(tokens, targets=np.array([[2, 3, 4]]))
+    >>> loss.backward()
+    >>> model.wte.weight.grad.shape
+    (11, 4)
+    """
+
+    recompute = False
+    weights = "float32"
+
+    def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
+        self.config = config
+        self.stored: dict[str, Stored] = {}
+        weights, self.generator = np.random.default_rng(seed).spawn(2)
+        std = config.initializer_range
+        self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
+        self.wpe = Embedding(config.n_positions, config.n_embd, weights, std, dtype)
+        self.drop = Dropout(config.embd_pdrop, self.generator)
+        self.h = [Block(config, weights, self.generator, dtype) for _ in range(config.n_layer)]
+        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
+        self.flatten_parameters()
+
+    def hidden(self, tokens: Any) -> Tensor:
+        """The residual stream after the final layer norm, (B, T, C): everything but the head."""
+        tokens = self._check_tokens(tokens)
+        x = self.drop(self.wte(tokens) + self.wpe(np.arange(tokens.shape[1])))  # (B, T, C)
+        for block in self.h:
+            x = recompute(block, x, self.generator) if self.recompute else block(x)
+        return self.ln_f(x)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Scores for each token of the vocabulary: (N, C) to (N, V) by the embedding's own table."""
+        return matmul(hidden, self.wte.weight.T)
+
+    def forward(self, tokens: Any) -> Tensor:
+        """
+        The scores of every possible next token at every place.
+
+        Parameters
+        ----------
+        tokens : integer array, shape (B, T), 1 <= T <= n_positions
+
+        Returns
+        -------
+        Tensor, shape (B, T, V)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` are not integers of that shape and from 0 to V - 1.
+        """
+        x = self.hidden(tokens)
+        B, T, C = x.shape
+        return self.head(x.reshape(B * T, C)).reshape(B, T, -1)
+
+    def loss(self, tokens: Any, targets: Any, ignore_index: int = -100) -> Tensor:
+        """
+        Mean cross-entropy of the next token, in nats.
+
+        Parameters
+        ----------
+        tokens, targets : integer arrays, shape (B, T)
+            targets[b, t] is the token that follows tokens[b, t]; those equal to `ignore_index` do not count.
+
+        Returns
+        -------
+        Tensor, shape ()
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes, dtypes or ids do not fit, or no target counts.
+
+        Examples
+        --------
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+        >>> round(model.loss(tokens=[[1, 2, 3]], targets=[[2, 3, 4]]).item(), 1)  # ln 11 = 2.4
+        2.4
+        """
+        targets = integers("GPT.loss: targets", targets)
+        if targets.shape != np.shape(tokens):
+            raise ValueError(f"GPT.loss: targets must have the tokens' shape {np.shape(tokens)}, got {targets.shape}")
+        x = self.hidden(tokens)
+        B, T, C = x.shape
+        return linear_cross_entropy(x.reshape(B * T, C), self.wte.weight, targets.reshape(B * T), ignore_index)
+
+    def generate(self, ids: Any, **options: Any) -> Iterator[int]:
+        """Yield new token ids one by one; see `tinygpt.generation.generate.generate` for the options."""
+        return generate.generate(self, ids, **options)
+
+    def decoder(self, sequences: int = 1, capacity: int | None = None) -> Decoder:
+        """A cache for so many texts of up to `capacity` tokens; see `tinygpt.gpt2.kv_cache.Decoder`."""
+        return Decoder(self, sequences, capacity)
+
+    def save_pretrained(self, directory: str | PathLike[str], tokenizer: Any = None) -> None:
+        """Write a Hugging Face GPT-2 directory: config.json, model.safetensors and, if given, the tokenizer's files."""
+        checkpoint.save_model(directory, self.config.to_dict(), self.state_dict(), tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, directory: Any, seed: int = 1337, weights: str = "float32", **changes: Any) -> GPT:
+        """
+        Open a run, a checkpoint of one, any Hugging Face GPT-2 directory with safetensors, or a model of the hub.
+
+        Parameters
+        ----------
+        directory : path or str
+            Given a run directory, its best checkpoint is opened. A name such as "gpt2-medium" or "owner/model" is
+            fetched from the hub, if the extra `hub` is installed; see `hub.local_folder`.
+        seed : int
+            Of dropout, in case training goes on.
+        weights : {"float32", "bfloat16", "int8"}
+            What the matrices are rounded to, for faster decoding; see `quantization.round_weights`.
+        **changes
+            Fields of `GPTConfig` to replace, such as the rates of dropout.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If files are missing, damaged, or not of a GPT-2.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
+        True
+        """
+        folder, numbers = checkpoint.find(directory), 0
+
+        def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
+            nonlocal numbers
+            numbers = require_model("GPT.from_pretrained", folder, values, shapes)
+            require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
+
+        try:
+            config, state = checkpoint.load_model(folder, check)
+            model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
+            model.load_state_dict(state)
+            round_weights(model, weights)
+        except MemoryError as error:
+            raise MemoryError(
+                f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "
+                f"while they are read: there is not enough memory: {error or 'MemoryError'}; close other programs, or "
+                "use a smaller model"
+            ) from error
+        return model
+
+    def _check_tokens(self, tokens: Any) -> np.ndarray:
+        tokens, limit = check_ids("GPT: tokens", tokens, self.config.vocab_size), self.config.n_positions
+        if tokens.ndim != 2 or tokens.size == 0:
+            raise ValueError(f"GPT: tokens must have shape (B, T), with at least one token, got {tokens.shape}")
+        if tokens.shape[1] > limit:
+            remedy = "keep the last ones, or choose a longer context"
+            raise ValueError(f"GPT: at most n_positions = {limit} tokens fit, got {tokens.shape[1]}; {remedy}")
+        return tokens

@@ -1,0 +1,193 @@
+"""
+Numba, as tinygpt uses it: decorators whose compiled code is kept on disk and never goes stale.
+
+Numba's own cache looks at the file that holds a function, not at the files of the functions that it calls: after an
+edit there, it would run the old code without a word. So the code of each *group* of kernels is kept in a folder named
+by a hash of all files of the group, of the versions of what compiles them, and of the processor's features. A changed
+file is a new folder. What is in the folder is verified before it is used: see `kernel_cache.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tinygpt.runtime import settings
+
+if not settings.threads_from_environment():  # a number beyond reason is refused: Numba would start so many threads
+    os.environ.pop("NUMBA_NUM_THREADS", None)  # an empty text: Numba would warn
+
+import llvmlite.binding
+import numba
+import numpy as np
+from numba.core.registry import CPUDispatcher
+
+from tinygpt.files.user_cache import distrust, kernel_root, make_folder
+from tinygpt.runtime.guard import call_guarded
+
+try:
+    from tinygpt.kernels.kernel_cache import KernelCache, KernelFolder, supported
+except ImportError:  # a version of Numba that is built in another way
+    KernelCache = KernelFolder = supported = None  # type: ignore[assignment,misc]
+
+Function = TypeVar("Function", bound=Callable)
+
+# What "fast math" may do: make one instruction of a product and a sum. Nothing else: a NaN must be seen; a division
+# must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a
+# function is compiled once more as part of each that calls it, and the compiler's choice would be another there.
+FAST = {"contract"}
+
+# Numba's settings that change the code it makes.
+_SETTINGS = ("CPU_NAME", "CPU_FEATURES", "OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "ENABLE_AVX",
+             "DISABLE_INTEL_SVML", "USING_SVML", "DEBUGINFO_DEFAULT")  # fmt: skip
+
+
+class _Guarded(CPUDispatcher):
+    """A compiled function that works beside protected pages whenever Python calls it."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return call_guarded(super().__call__, arguments)
+
+
+class Compiler:
+    """
+    The decorators of one group of kernels.
+
+    Parameters
+    ----------
+    name : str
+        What the group's cache folder begins with.
+    sources : iterable of Path
+        All files whose text the compiled code may depend on. A folder stands for all its Python files, those of its
+        subfolders included.
+    facts : object
+        What else the code depends on, such as constants that were computed when a file was imported: its `repr` counts.
+    notice : str
+        What to say when something has to be compiled; see `announce`.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where compiled code is kept; None where that is impossible (each process then compiles anew), or where
+        ``NUMBA_DISABLE_JIT=1`` makes every kernel plain Python.
+    folder_name : str
+        The name that the folder has, or would have.
+    reason : str
+        Why `folder` is None; else empty.
+    """
+
+    def __init__(self, name: str, sources: Iterable[Path], facts: object = "", notice: str = "") -> None:
+        self.folder: Path | None = None
+        self.folder_name = self.reason = ""
+        self._notice = notice
+        try:
+            self.folder_name = f"{name}-{_hash_of(sources, facts)}"
+            self.folder = self._usable_folder()
+        except OSError as error:
+            self.reason = str(error)
+        self._files = None if KernelFolder is None else KernelFolder(self.folder)
+
+    def kernel(self, function: Function, **options: Any) -> Function:
+        """
+        Compile a function when it is first called; it runs without the global interpreter lock.
+
+        Division by zero gives infinity as in NumPy: Numba's default check for it would stop vectorization. There are
+        no reference counts: a kernel works in memory that it is given, and allocates none.
+        """
+        return self._compile(function, _nrt=False, **options)
+
+    def float_kernel(self, function: Function) -> Function:
+        """Like `kernel`, for floating-point numbers: see `FAST`."""
+        return self.kernel(function, fastmath=FAST)
+
+    def parallel_kernel(self, function: Function) -> Function:
+        """Like `float_kernel`, and the iterations of each `prange` are shared among threads."""
+        return self._compile(function, fastmath=FAST, parallel=True)
+
+    def inlined(self, function: Function) -> Function:
+        """For what must not cost a call: the function becomes part of each kernel that calls it."""
+        return numba.njit(inline="always", nogil=True, error_model="numpy", fastmath=FAST, _nrt=False)(function)
+
+    def _compile(self, function: Function, **options: Any) -> Function:
+        compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        if self._files is not None and supported(compiled):
+            compiled._cache = KernelCache(function, self._files, self._say_notice)
+        if settings.GUARD and not numba.config.DISABLE_JIT:
+            compiled.__class__ = _Guarded
+        return compiled
+
+    def announce(self, text: str) -> None:
+        """Say a notice on stderr as soon as something has to be compiled, for it takes seconds; else say nothing."""
+        self._notice = text
+
+    def _say_notice(self) -> None:
+        text, self._notice = self._notice, ""
+        if text and sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # a full disk, a closed stream
+                print(f"tinygpt: {text}", file=sys.stderr)
+
+    def trouble(self) -> str:
+        """Why compiled code is not kept, as far as is known now; empty where it is kept."""
+        return self.reason if self.folder is None or self._files is None else self._files.check()
+
+    def _usable_folder(self) -> Path | None:
+        if numba.config.DISABLE_JIT:
+            self.reason = "NUMBA_DISABLE_JIT is set: nothing is compiled"
+            return None
+        if KernelFolder is None:
+            self.reason = f"the inner parts of Numba {numba.__version__} are not those that tinygpt knows"
+            return None
+        folder = make_folder(kernel_root(numba.config.CACHE_DIR or "") / self.folder_name)
+        fault = distrust(folder) or ("" if os.access(folder, os.W_OK) else "cannot be written")
+        self.reason = f"{folder} {fault}" if fault else ""
+        return None if fault else folder
+
+
+def _hash_of(sources: Iterable[Path], facts: object) -> str:
+    """16 hexadecimal digits for all that compiled code depends on."""
+    digest = hashlib.sha256()
+    for item in (numba.__version__, llvmlite.__version__, np.__version__, sys.implementation.cache_tag, repr(facts),
+                 llvmlite.binding.get_host_cpu_name(), _host_features(),
+                 *(getattr(numba.config, name, None) for name in _SETTINGS)):  # fmt: skip
+        _add(digest, str(item).encode())
+    _add(digest, Path(__file__).read_bytes())
+    for name, path in sorted(_named(sources)):
+        _add(digest, name.encode())
+        _add(digest, path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _named(sources: Iterable[Path]) -> list[tuple[str, Path]]:
+    """
+    All files, each with a name that is the same wherever the package lies: its path from the folder that holds all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder holds no Python file, as in a frozen application: an edit could not be seen.
+    """
+    files: list[Path] = []
+    for source in map(Path, sources):
+        found = list(source.rglob("*.py")) if source.is_dir() else [source]
+        if not found:
+            raise FileNotFoundError(f"there is no source code in {source} to tell compiled code of another version by")
+        files += found
+    root = os.path.commonpath([file.parent for file in files]) if files else ""
+    return [(file.relative_to(root).as_posix(), file) for file in files]
+
+
+def _add(digest: Any, data: bytes) -> None:
+    """Add a length and so many bytes: where one item ends must count, too."""
+    digest.update(len(data).to_bytes(8, "little") + data)
+
+
+def _host_features() -> str:
+    try:
+        return llvmlite.binding.get_host_cpu_features().flatten()
+    except RuntimeError:  # an operating system that does not tell
+        return "unknown"

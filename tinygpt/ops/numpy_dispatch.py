@@ -1,0 +1,192 @@
+"""
+NumPy's functions on tensors: each keeps the gradient, refuses, or has none to lose.
+
+NumPy asks a tensor what `np.f(tensor)` means (NEP 13 for ufuncs, NEP 18 for functions). The answer depends on whether
+any argument requires a gradient that is being recorded:
+
+    no argument does          tensors act as arrays: the result is what NumPy gives for their arrays
+    an operation we have      the operation runs, and the result is a tensor: np.concatenate, np.exp, np.sum, ...
+    no gradient to lose       the function gets the arrays: comparisons, shapes, arg*, saving, rounding (whose
+                              derivative is 0 wherever it has one), ...
+    everything else           TypeError, with what to write instead
+
+so that a function that is not listed here never drops a gradient without a word. The ufuncs of Python's operators
+(np.add, ..., np.equal, ...) always give tensors, since ``array + tensor`` asks for them, and does what ``tensor +
+array`` does. `np.asarray`, `np.array`, `np.random` and whatever else takes any sequence read the values, detached.
+
+Source: NumPy Enhancement Proposals 13 and 18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+from tinygpt.autograd.tensor import recording
+from tinygpt.ops import basic
+from tinygpt.ops.numpy_functions import DIFFERENTIABLE, UFUNCS
+
+_OPERATORS: dict[Any, Callable[..., Any]] = {
+    np.add: basic.add,
+    np.subtract: basic.sub,
+    np.multiply: basic.mul,
+    np.divide: basic.div,
+    np.matmul: basic.matmul,
+    np.negative: basic.neg,
+}
+_COMPARISONS = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
+
+
+def _existing(names: str) -> set[Any]:
+    return {getattr(np, name) for name in names.split() if hasattr(np, name)}
+
+
+WITHOUT_GRADIENT = _existing("""
+    all allclose any argmax argmin argpartition argsort argwhere around array2string array_equal array_equiv array_repr
+    array_str can_cast common_type count_nonzero digitize empty_like fix flatnonzero isclose iscomplex iscomplexobj isin
+    isneginf isposinf isreal isrealobj lexsort may_share_memory min_scalar_type nanargmax nanargmin ndim nonzero
+    ones_like result_type round save savetxt savez savez_compressed searchsorted shape shares_memory size zeros_like
+""")  # round and fix: their derivative is 0 wherever they have one
+WITHOUT_GRADIENT_UFUNCS = _existing("""
+    ceil floor floor_divide isfinite isinf isnan logical_and logical_not logical_or logical_xor rint sign signbit trunc
+""")
+WRITE_INSTEAD = {
+    "absolute": "maximum(x, -x)",
+    "fabs": "maximum(x, -x)",
+    "clip": "minimum(maximum(x, low), high)",
+    "fmax": "maximum(a, b)",
+    "fmin": "minimum(a, b)",
+    "log2": "log(x) / math.log(2)",
+    "log10": "log(x) / math.log(10)",
+    "log1p": "log(1 + x)",
+    "exp2": "exp(math.log(2) * x)",
+    "expm1": "exp(x) - 1",
+    "cbrt": "x ** (1 / 3)",
+    "float_power": "x ** p",
+    "hypot": "sqrt(a * a + b * b)",
+    "logaddexp": "log(exp(a) + exp(b))",
+    "sinh": "(exp(x) - exp(-x)) / 2",
+    "cosh": "(exp(x) + exp(-x)) / 2",
+    "einsum": "the products as matmul, transpose and sum",
+    "tensordot": "the products as matmul, transpose and reshape",
+    "vdot": "(a * b).sum()",
+    "vecdot": "(a * b).sum(axis=-1)",
+    "linalg.norm": "(x * x).sum().sqrt()",
+    "linalg.matmul": "a @ b",
+    "prod": "exp(log(x).sum()), for positive numbers",
+    "cumsum": "x @ np.triu(np.ones((n, n), np.float32))",
+    "average": "(weights * x).sum() / weights.sum()",
+    "sort": "x[np.argsort(x)]",
+    "flip": "x[::-1]",
+    "tile": "concatenate([x, x])",
+    "repeat": "x[np.repeat(np.arange(len(x)), n)]",
+    "pad": "concatenate([x, zeros])",
+    "append": "concatenate([x, y])",
+    "take_along_axis": "x[np.arange(len(x)), indices]",
+    "trace": "(x * np.eye(len(x), dtype=np.float32)).sum()",
+    "diff": "x[1:] - x[:-1]",
+    "ptp": "x.max() - x.min()",
+    "copy": "x * 1.0",
+    "atleast_1d": "x.reshape(-1)",
+    "atleast_2d": "x.reshape(1, -1)",
+}
+
+
+def array_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """
+    What ``function(*args, **kwargs)``, one of NumPy's, means where a tensor is among the arguments.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> np.concatenate([x, x]).requires_grad
+    True
+    >>> np.argmax(x), np.median(x.detach())
+    (np.int64(1), np.float32(1.5))
+    >>> np.median(x)
+    Traceback (most recent call last):
+    ...
+    TypeError: np.median: has no gradient here, and shape (2,) requires one; for the values alone pass x.detach()
+    """
+    recorded = _recorded((args, kwargs))
+    if recorded is not None and not _has_none_to_lose(function, args, kwargs):
+        if function in DIFFERENTIABLE:
+            return DIFFERENTIABLE[function](*args, **kwargs)
+        raise TypeError(_refusal(_name_of(function), recorded))
+    return function(*_arrays(args), **_arrays(kwargs))
+
+
+def array_ufunc(ufunc: np.ufunc, method: str, inputs: Any, kwargs: Any) -> Any:
+    """
+    What ``ufunc(*inputs, **kwargs)``, or one of its methods such as `reduce`, means where a tensor is among the inputs.
+
+    Examples
+    --------
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> np.exp(x).requires_grad, (np.ones(2) * x).requires_grad
+    (True, True)
+    >>> np.isfinite(x)
+    array([ True,  True])
+    """
+    name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+    recorded = _recorded((inputs, kwargs))
+    if method == "__call__" and not kwargs:
+        if ufunc in _OPERATORS:
+            return _OPERATORS[ufunc](*inputs)
+        if ufunc in _COMPARISONS:
+            return Tensor(ufunc(*_arrays(inputs)))
+    if recorded is not None and ufunc not in WITHOUT_GRADIENT_UFUNCS | _COMPARISONS:
+        rule = UFUNCS.get((ufunc, method)) or (_OPERATORS.get(ufunc) if method == "__call__" else None)
+        if rule is None:
+            raise TypeError(_refusal(name, recorded))
+        if kwargs.get("out") is not None:
+            raise TypeError(f"{name}: cannot write into an array and keep the gradient of a tensor of shape "
+                            f"{recorded.shape}; write a = a + x and not a += x, or pass x.detach()")  # fmt: skip
+        return rule(*inputs, **kwargs)
+    outs = kwargs.get("out")
+    result = getattr(ufunc, method)(*_arrays(inputs), **_arrays(kwargs))
+    return outs[0] if outs is not None and len(outs) == 1 else result
+
+
+def _recorded(value: Any) -> Tensor | None:
+    """The first tensor in `value` whose gradient is being recorded."""
+    if isinstance(value, Tensor):
+        return value if value.requires_grad and recording.get() else None
+    parts = _parts(value)
+    return next((tensor for tensor in map(_recorded, parts) if tensor is not None), None)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+
+
+def _arrays(value: Any) -> Any:
+    """`value` with the arrays of the tensors in it."""
+    if isinstance(value, Tensor):
+        return value.data
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (Tensor, list, tuple)) for item in value):
+        return type(value)(map(_arrays, value)) if type(value) in (list, tuple) else tuple(map(_arrays, value))
+    return value
+
+
+def _has_none_to_lose(function: Any, args: Any, kwargs: Any) -> bool:
+    if function is np.where:
+        return len(args) + len(kwargs) == 1  # where(condition): the places
+    if function is np.full_like:
+        return _recorded((args[1:], kwargs)) is None  # the prototype's shape, not its values
+    return function in WITHOUT_GRADIENT
+
+
+def _name_of(function: Any) -> str:
+    return f"{function.__module__.replace('numpy', 'np', 1)}.{function.__name__}"
+
+
+def _refusal(name: str, tensor: Tensor) -> str:
+    instead = WRITE_INSTEAD.get(name.removeprefix("np."))
+    return (f"{name}: has no gradient here, and shape {tensor.shape} requires one; "
+            + (f"write {instead}; " if instead else "") + "for the values alone pass x.detach()")  # fmt: skip

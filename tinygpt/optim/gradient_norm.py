@@ -1,0 +1,95 @@
+"""
+The norm of all gradients together, and its clip: one bad batch must not throw the model far off.
+
+Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Tensor
+from tinygpt.autograd.dispatch import in_place, kernel_for
+from tinygpt.optim.merge_contiguous import runs
+
+
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
+    """
+    Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
+
+    Parameters
+    ----------
+    parameters : Tensor, or iterable of Tensor
+        Those without a gradient are left out.
+    max_norm : float
+        Above 0; `inf` only measures.
+
+    Returns
+    -------
+    float
+        The norm before the clip, summed in float64. NaN or infinite where a gradient is: nothing is scaled then.
+
+    Examples
+    --------
+    >>> w = Tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> clip_grad_norm([w], 1.0)
+    10.0
+    >>> float(np.linalg.norm(w.grad).round(4))
+    1.0
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
+    parameters = _listed("clip_grad_norm", parameters)
+    norm = grad_norm(parameters)
+    if max_norm < norm < math.inf:
+        for gradient in _gradients(parameters):
+            _scale(gradient, max_norm / norm)
+    return norm
+
+
+def grad_norm(parameters: Tensor | Iterable[Tensor]) -> float:
+    """
+    The norm of all gradients, taken as one vector and summed in float64.
+
+    Examples
+    --------
+    >>> w = Tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> grad_norm([w])
+    10.0
+    """
+    parameters = _listed("grad_norm", parameters)
+    return math.sqrt(sum(map(_squares, _gradients(parameters))))
+
+
+def _listed(who: str, parameters: Any) -> list[Tensor]:
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    if isinstance(parameters, (str, bytes, Mapping)) or not isinstance(parameters, Iterable):
+        remedy = "write model.parameters()" if hasattr(parameters, "parameters") else "write [tensor], or dict.values()"
+        raise TypeError(f"{who}: parameters must be a list of tensors, got {type(parameters).__name__}; {remedy}")
+    found = list({id(parameter): parameter for parameter in parameters}.values())  # one that is tied counts once
+    for parameter in found:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"{who}: parameters must be a list of tensors, got {type(parameter).__name__} among them")
+    return found
+
+
+def _squares(gradient: np.ndarray) -> float:
+    kernel = kernel_for("tinygpt.kernels.norm", gradient)
+    return kernel.squares(gradient) if kernel else float(np.square(gradient, dtype=np.float64).sum())
+
+
+def _scale(gradient: np.ndarray, factor: float) -> None:
+    in_place("clip_grad_norm", "tinygpt.kernels.norm", lambda array, factor: np.multiply(array, factor, out=array),
+             [gradient], [factor])  # fmt: skip
+
+
+def _gradients(parameters: Iterable[Tensor]) -> list[np.ndarray]:
+    """All gradients, neighbours in memory as one."""
+    return [array for (array,) in runs([p.grad] for p in parameters if p.grad is not None)]

@@ -1,0 +1,55 @@
+"""
+Ctrl-C as a request: the loop finishes its step and saves, instead of dying in the middle of one. So are SIGTERM, and
+SIGHUP, which a terminal sends as it closes; but not where it is ignored, as `nohup` has it.
+
+A closing terminal may send SIGHUP twice, and so may whoever stops a service send SIGTERM or both: only a second
+Ctrl-C is a person who cannot wait.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from tinygpt.runtime.streams import say
+
+
+class Interrupt:
+    """
+    While entered, Ctrl-C, SIGTERM and SIGHUP set `requested`; Ctrl-C after that ends the program as usual.
+
+    Examples
+    --------
+    >>> with Interrupt() as interrupt:
+    ...     for step in range(3):
+    ...         if interrupt.requested:
+    ...             break
+    >>> interrupt.requested
+    False
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():  # only there can handlers be set
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+                    self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested = True
+            say("\nstopping after this step; Ctrl-C once more to stop at once")
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))

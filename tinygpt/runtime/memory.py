@@ -1,0 +1,225 @@
+"""
+Who owns memory: that of a gradient on its way, and that of arrays which come and go at every step.
+
+While backward runs, most gradients pass through unchanged: the sum of a residual connection hands the same array to
+both of its branches. Copying it for each would double the memory traffic of a training step, and writing into it for
+one would corrupt the other. So a gradient travels in a *cell*, the array together with a count of who holds it:
+
+    one holder     the next gradient is added in place, nothing is allocated
+    more holders   the sum goes into a new array, once, and the others keep what they had
+
+A training step needs the same large arrays as the step before. Fresh memory from the system is slow, since each page of
+it is filled with zeros when it is first touched: `empty` takes it from a *pool* that keeps what was used before.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import threading
+import weakref
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygpt.runtime import settings
+from tinygpt.runtime.guard import guarded
+from tinygpt.runtime.pages import new_pages
+
+_SMALLEST = 2**16  # bytes: below this NumPy's own memory is as good
+
+
+class Pool:
+    """
+    Memory for arrays, used again once the array and all its views are gone.
+
+    Pieces come in eight sizes to each power of two, so that a piece is at most an eighth larger than its array. What
+    nobody used for as long as it took to hand out `patience` times the pool's own size goes back to the system.
+
+    Attributes
+    ----------
+    in_use, kept : int
+        Bytes handed out now, and bytes that wait.
+    allocated : int
+        How many pieces were ever asked of the system: constant from the second step of a training run on.
+
+    Examples
+    --------
+    >>> pool = Pool()
+    >>> first = pool.empty((1000, 1000), np.float32)
+    >>> place = first.ctypes.data
+    >>> del first
+    >>> pool.empty((1000, 999), np.float32).ctypes.data == place
+    True
+    """
+
+    def __init__(self, patience: int = 32) -> None:
+        self.patience = patience
+        self.in_use = self.kept = self.allocated = 0
+        self._free: dict[int, list[tuple[mmap.mmap, int]]] = defaultdict(list)  # size -> piece, when it came back
+        self._owners: dict[int, weakref.ref] = {}
+        self._clock = 0  # bytes handed out so far
+        self._lock = threading.RLock()  # a weak reference may call back while this thread holds it
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+        """An array with whatever the memory holds; NaN with TINYGPT_DEBUG=1."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * dtype.itemsize
+        if settings.GUARD:
+            return _poisoned(guarded(size).view(dtype).reshape(shape))
+        if size < _SMALLEST:
+            return _poisoned(np.empty(shape, dtype))
+        rounded = _rounded(size)
+        with self._lock:
+            free = self._free[rounded]
+            if free:
+                piece = free.pop()[0]
+                self.kept -= rounded
+            else:
+                piece = new_pages(rounded)
+                self.allocated += 1
+            self.in_use += rounded
+            self._clock += rounded
+            owner = np.frombuffer(piece, np.uint8)  # every view's base, so it lives as long as any of them
+            self._owners[id(piece)] = weakref.ref(owner, lambda _: self._take_back(piece, rounded))
+            self._let_go()
+        return _poisoned(owner[:size].view(dtype).reshape(shape))
+
+    def _take_back(self, piece: mmap.mmap, size: int) -> None:
+        with self._lock:
+            del self._owners[id(piece)]
+            self.in_use -= size
+            self.kept += size
+            self._free[size].append((piece, self._clock))
+
+    def _let_go(self) -> None:
+        """Give back to the system what waited too long: the oldest of each size come first."""
+        latest = self._clock - self.patience * max(self.in_use + self.kept, 2**24)
+        for size, free in self._free.items():
+            while free and free[0][1] < latest:
+                free.pop(0)
+                self.kept -= size
+
+    def clear(self) -> None:
+        """Give all memory that waits back to the system."""
+        with self._lock:
+            self._free.clear()
+            self.kept = 0
+
+
+def _rounded(size: int) -> int:
+    """The next of eight sizes to each power of two, in whole pages."""
+    step = max(4096, 2 ** ((size - 1).bit_length() - 4))
+    return -(-size // step) * step
+
+
+def _poisoned(array: np.ndarray) -> np.ndarray:
+    if settings.DEBUG and array.dtype.kind == "f":
+        array.fill(np.nan)  # who reads what was never written shall notice
+    return array
+
+
+pool = Pool()
+empty = pool.empty
+if hasattr(os, "register_at_fork"):  # a thread that is not in the child may have held the lock
+    os.register_at_fork(after_in_child=lambda: setattr(pool, "_lock", threading.RLock()))
+
+
+def copied(array: np.ndarray) -> np.ndarray:
+    """A copy in the pool's memory."""
+    copy = empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
+
+
+class Holders:
+    """How many cells use one block of memory. Views of an array share their base's count."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+
+@dataclass(slots=True)
+class GradientCell:
+    """A gradient on its way: its array, and the count of holders of the array's memory."""
+
+    array: np.ndarray
+    holders: Holders
+
+    def hold(self) -> GradientCell:
+        """Count one more holder."""
+        self.holders.count += 1
+        return self
+
+    def release(self) -> None:
+        """Count one holder less."""
+        self.holders.count -= 1
+
+    @property
+    def exclusive(self) -> bool:
+        """True where nobody else would notice a write, and no two elements share a place, as broadcast ones do."""
+        own_places = all(stride or size == 1 for size, stride in zip(self.array.shape, self.array.strides, strict=True))
+        return self.holders.count == 1 and own_places and self.array.flags.writeable
+
+    def add(self, other: np.ndarray) -> None:
+        """Accumulate `other`: in place when this cell is the only holder, else into a new array."""
+        mine = self.owned()
+        np.add(self.array, other, out=mine)
+        self.array = mine
+
+    def owned(self) -> np.ndarray:
+        """Memory that this cell may overwrite: its array's own where it is the only holder, else new and garbage."""
+        if self.exclusive:
+            return self.array
+        self.release()
+        self.holders = Holders(1)
+        return empty(self.array.shape, self.array.dtype)
+
+    def take(self) -> np.ndarray:
+        """The array itself if nobody else holds it, else a copy: what becomes a leaf's `grad`."""
+        base = self.array.base
+        # A part keeps the rest alive; the pool's pieces are up to an eighth, or a page, larger than their arrays.
+        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
+        return self.array if whole and self.exclusive else copied(self.array)
+
+
+class Loan:
+    """
+    Memory for a gradient that is computed before backward asks for it.
+
+    Where a parameter's gradient has a place of its own and nothing is there yet, that place is lent, so that nothing
+    has to be moved later. Whoever wants to write there first calls `move_out`.
+    """
+
+    __slots__ = ("__weakref__", "array")
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def move_out(self) -> None:
+        """Keep what was computed in memory of its own."""
+        self.array = copied(self.array)
+
+
+class Slot(NamedTuple):
+    """
+    Memory that waits for a gradient, and what is in it now.
+
+    `add=True`: it holds a gradient already, add to it. `add=False`: it holds garbage, overwrite it (never multiply it
+    by zero: 0 * NaN is NaN).
+    """
+
+    array: np.ndarray
+    add: bool
+
+    def write(self, gradient: np.ndarray) -> None:
+        """Add or overwrite, as `add` says."""
+        if self.add:
+            np.add(self.array, gradient, out=self.array)
+        else:
+            np.copyto(self.array, gradient)

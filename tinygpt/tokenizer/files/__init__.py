@@ -1,0 +1,1 @@
+"""The files that hold a tokenizer, one format a file."""

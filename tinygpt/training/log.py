@@ -1,0 +1,216 @@
+"""
+What a run leaves to look at: metrics.jsonl, a line for each step or evaluation, and the curve drawn from it.
+
+Neither stops the training. Lines that cannot be written, because the disk is full, wait until they can.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from tinygpt.files.input_file import open_input
+from tinygpt.files.json_file import parse
+from tinygpt.files.one_line import brief, shown
+from tinygpt.gpt2.checkpoint import atomic_open, atomic_write
+from tinygpt.runtime.streams import say, to_json
+
+_LONGEST_LINE = 1 << 16  # bytes
+_REMEDY = "the checkpoints are as they were: delete the line, or the file"
+
+
+class MetricsLog:
+    """
+    Appends one JSON object per line; opened again by a resumed run, forgets what was written after its checkpoint.
+
+    Lines have "step", how many steps were done, and either "loss", "lr", "grad_norm", "ms", "tokens_per_second" (of the
+    last of them) or "validation_loss", "perplexity", "bits_per_byte" (after it). Losses are in nats per token. A number
+    that is not finite is null, since JSON has no name for it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    after_step, validated : int
+        The checkpoint's step, and the step of the last validation that it knows of (its own, unless given); -1 where
+        there was none.
+    waiting : sequence of str
+        Lines that could not be written before the checkpoint was.
+
+    Attributes
+    ----------
+    waiting : list of str
+        Lines that could not be written yet.
+    """
+
+    def __init__(self, path: Path, after_step: int, validated: int | None = None, waiting: Sequence[str] = ()) -> None:
+        validated = after_step if validated is None else validated
+        kept = b"".join([
+            text + b"\n" for line, text in (_records(path) if os.path.lexists(path) else ())
+            if line["step"] <= (validated if "validation_loss" in line else after_step)
+        ])  # fmt: skip
+        lines = [line.encode("ascii") for line in waiting]
+        kept += b"".join([line for line in lines if line not in kept])  # they may have been written after all
+        if not path.exists() or path.read_bytes() != kept:
+            atomic_write(path, kept)
+        self._path, self.waiting, self._told = path, list[str](), False
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        self._size = os.fstat(self._file.fileno()).st_size
+
+    def write(self, **values: Any) -> None:
+        """Append a line."""
+        self.waiting.append(to_json(values) + "\n")
+        self.flush()
+
+    def flush(self, to_disk: bool = False) -> None:
+        """Append what waits, whole or not at all; if asked for, force the file to the disk."""
+        data = "".join(self.waiting).encode("ascii")
+        try:
+            if os.fstat(self._file.fileno()).st_size > self._size:  # half a line, which would hide those after it
+                self._file.truncate(self._size)
+            rest = memoryview(data)
+            while rest:
+                written = self._file.write(rest)
+                if not written:
+                    raise OSError("nothing was written")
+                rest = rest[written:]
+            self._size += len(data)
+            self.waiting = []
+            if to_disk:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            if not self._told:
+                reason = error.strerror or error
+                say(f"tinygpt: warning: {self._path} cannot be written: {reason}; training goes on and saves; "
+                    "free space, and the lines follow")  # fmt: skip
+            self._told = True
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):  # nothing is held back: what cannot be written was said
+            self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """
+    The lines of a metrics file, but for a last one that a kill or a copy cut short.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no ordinary file, or a line is damaged: names the line.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "metrics.jsonl"
+    ...     _ = path.write_text('{"step": 1, "loss": 2.0}\\n{"step": 2, "lo')
+    ...     read_metrics(path)
+    [{'step': 1, 'loss': 2.0}]
+    """
+    return [line for line, _ in _records(path)]
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each line of a metrics file, as what it says and as it is."""
+    with open_input(path, "train") as file:
+        for number in itertools.count(1):
+            text = file.readline(_LONGEST_LINE + 1)
+            if not text.endswith(b"\n") and len(text) <= _LONGEST_LINE:
+                return  # the end, or a line that was cut short
+            text = text.rstrip(b"\r\n")
+            where = f"{shown(path)}, line {number},"
+            if not text:
+                continue
+            if not text.strip(b"\0"):  # what some file systems leave of a write that a power cut ended
+                return
+            if len(text) > _LONGEST_LINE:
+                raise ValueError(f"{where} is damaged: more than {_LONGEST_LINE:,} bytes; {_REMEDY}")
+            try:
+                line = parse(text, "it", finite=False)
+            except ValueError as error:
+                raise ValueError(
+                    f"{where} is damaged: {str(error).removesuffix('; use another copy')}; {_REMEDY}"
+                ) from None
+            if not isinstance(line, dict) or not _is_record(line):
+                raise ValueError(f"{where} is damaged: it must be a record of a step, got {brief(line)}; {_REMEDY}")
+            yield line, text
+
+
+def _is_record(line: dict[str, Any]) -> bool:
+    step, figures = line.get("step"), [line.get(name, 0.0) for name in ("loss", "validation_loss")]
+    return type(step) is int and 0 <= step < 1 << 53 and all(map(_is_figure, figures))
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
+
+
+def plot_losses(metrics: Path, picture: Path) -> bool:
+    """
+    Draw the training and validation loss over the steps as a PNG.
+
+    Parameters
+    ----------
+    metrics : path
+        A metrics.jsonl.
+    picture : path
+        The PNG to write.
+
+    Returns
+    -------
+    bool
+        False where matplotlib is not installed: nothing is written then.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    lines = read_metrics(metrics)
+    train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
+    validation = [(line["step"], line["validation_loss"]) for line in lines if line.get("validation_loss") is not None]
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    if train:
+        steps, losses = np.array(train).T
+        axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
+        axes.plot(steps, smooth(losses), color="tab:blue", label="training")
+    if validation:
+        axes.plot(*np.array(validation).T, color="tab:orange", marker="o", markersize=4, label="validation")
+        lowest = min(validation, key=lambda point: point[1])
+        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
+        axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
+                      textcoords="offset points", color="tab:orange")  # fmt: skip
+    run = os.path.basename(os.path.dirname(os.path.abspath(picture)))
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run)
+    axes.grid(alpha=0.3)
+    if train or validation:
+        axes.legend()
+    with atomic_open(picture) as file:
+        FigureCanvasAgg(figure).print_png(file)
+    return True
+
+
+def smooth(losses: np.ndarray, weight: float = 0.9) -> np.ndarray:
+    """Exponential running mean, corrected for its start: smooth([a])[0] is a."""
+    smoothed, mean, total = np.empty(len(losses)), 0.0, 0.0
+    for i, loss in enumerate(losses):
+        mean, total = weight * mean + (1 - weight) * loss, weight * total + (1 - weight)
+        smoothed[i] = mean / total
+    return smoothed

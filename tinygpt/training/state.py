@@ -1,0 +1,64 @@
+"""
+What `training_state.json` must say for a run to go on from it: nothing missing, nothing that cannot be true.
+
+It is checked as a whole before anything of the run is changed. A step that is no number would otherwise be
+found when it is used: in a traceback, or never.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tinygpt.files.one_line import brief
+
+_REMEDY = "use another copy of the run, or start a new one with --init-from"
+
+
+def require_training_state(info: Mapping[str, Any], where: str) -> None:
+    """
+    Raise ValueError unless a run can go on from this.
+
+    Parameters
+    ----------
+    info : mapping
+        Needs `step`, `best_loss`, `validation_loss`, `data` and `generator`; what else it has is not looked at.
+    where : str
+        The file that the error names.
+
+    Examples
+    --------
+    >>> require_training_state({"step": float("nan")}, "last/training_state.json")
+    Traceback (most recent call last):
+    ValueError: last/training_state.json is damaged: step must be an integer of at least 0, got nan; use another copy of the run, or start a new one with --init-from
+    """  # noqa: E501
+    step, data = info.get("step"), info.get("data")
+    if type(step) is not int or not 0 <= step < 1 << 53:
+        raise _damaged(where, "step must be an integer of at least 0", step)
+    for name in ("best_loss", "validation_loss"):
+        loss: Any = info.get(name, "nothing")
+        if loss is None:  # not finite, and JSON has no other word for it
+            continue
+        if type(loss) not in (int, float) or loss < 0 or (name == "best_loss" and math.isnan(loss)):
+            raise _damaged(where, f"{name} must be a number of at least 0", loss)
+    if not isinstance(data, str):
+        raise _damaged(where, "data must be a fingerprint", data)
+    if not _is_generator_state(info.get("generator")):
+        raise _damaged(where, "generator must be the state of a random generator", info.get("generator"))
+
+
+def _damaged(where: str, required: str, got: Any) -> ValueError:
+    return ValueError(f"{where} is damaged: {required}, got {brief(got)}; {_REMEDY}")
+
+
+def _is_generator_state(state: Any) -> bool:
+    """Whether NumPy takes it, and takes it as it is."""
+    generator = np.random.default_rng(0).bit_generator
+    try:
+        generator.state = state
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        return False
+    return generator.state == state

@@ -1,0 +1,429 @@
+"""
+The training loop: batches, gradients, AdamW; validation, checkpoints, a story now and then.
+
+A run is a folder:
+
+    settings.json     what it was told            metrics.jsonl, loss.png    how it went
+    best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
+    last/             the newest one, and beside it what resuming needs
+    owner.json        while it is trained: by whom; see `ownership.py`
+
+What only shows, a story, a bar, a picture or a line of the log, never stops a run, and comes after what is saved.
+
+Resuming is exact to the last bit. The batch of a step is a function of the seed and the step's number, dropout's seeds
+come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tinygpt.files.json_file import read_object
+from tinygpt.files.one_line import one_line, shown
+from tinygpt.files.ownership import Ownership, own_run
+from tinygpt.files.sealed_json import seal, unseal
+from tinygpt.generation.completion import known_ids
+from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.model import GPT
+from tinygpt.kernels.simd.cpu import BFLOAT16
+from tinygpt.optim import AdamW, cosine_schedule
+from tinygpt.optim.gradient_norm import grad_norm
+from tinygpt.runtime.interrupt import Interrupt
+from tinygpt.runtime.settings import float32_matmul_precision
+from tinygpt.runtime.streams import bar, say, tell, to_json
+from tinygpt.text.corpus import sample_batch
+from tinygpt.training.dataset import Dataset, load_dataset
+from tinygpt.training.evaluate import Evaluation, evaluate
+from tinygpt.training.initial_model import initial_model
+from tinygpt.training.log import MetricsLog, plot_losses
+from tinygpt.training.settings import TrainingSettings
+from tinygpt.training.state import require_training_state
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+STORY_TOKENS = 80
+
+
+class Result(NamedTuple):
+    """
+    How a run ended.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    first, final : Evaluation or None
+        Before the first step, over the beginning of the validation text, and after the last, over all of it; None where
+        the run did not get there.
+    best_loss : float
+        The lowest validation loss, that of `best/`.
+    story : str
+        What the final model tells; empty if it could not, or the run was interrupted.
+    plot : Path or None
+        The picture of the losses, if it could be drawn: with matplotlib.
+    new_steps : int
+        How many of the steps this call has done: 0 if nothing was left to do.
+    """
+
+    step: int
+    first: Evaluation | None
+    final: Evaluation | None
+    best_loss: float
+    story: str
+    plot: Path | None
+    new_steps: int = 0
+
+
+def train(
+    settings: TrainingSettings,
+    run: Path | str,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    progress: bool = True,
+    owner: Ownership | None = None,
+    summary: Callable[[Result], object] = lambda result: None,
+) -> Result:
+    """
+    Train a GPT-2 into the folder `run`.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    run : path
+        Must not exist yet, unless `resume`.
+    resume : bool
+        Go on where `run` stopped; `settings` must be its own (`load_settings` reads them). Of a finished run, what was
+        not written is: its final validation, or the picture.
+    stop_after : int, optional
+        Stop, and save, when so many steps are done in all; the schedule stays that of `settings.steps`.
+    progress : bool
+        Show a bar and tell stories while training.
+    owner : Ownership, optional
+        What `own_run(run)` gave, if the caller owns the run already; otherwise the run is owned until this returns.
+    summary : callable
+        Called with the result once everything is saved, before its story, which may take long, is generated.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    BlockingIOError
+        If another process, or another thread of this one, owns `run`.
+    FileExistsError
+        If `run` exists and is not to be resumed.
+    FloatingPointError
+        If the loss or the gradient is not finite; the last checkpoint stays.
+    ValueError, FileNotFoundError, OSError
+        If settings, data, tokenizer and checkpoint do not fit together, or files cannot be read or written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> settings = TrainingSettings.from_preset("tiny", steps=2, batch_size=1, context=8, vocab_size=300)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     train(settings, Path(folder) / "run", progress=False).step
+    2
+    """
+    run = Path(run)
+    if stop_after is not None and stop_after < 1:
+        raise ValueError(f"train: stop_after must be at least 1, got {stop_after}")
+    with contextlib.ExitStack() as owning:
+        owner = owner or owning.enter_context(own_run(run, create=not resume))
+        if not resume and not owner.is_new():
+            raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
+        trainer = Trainer(settings, run, resume, progress, owner)
+        with Interrupt() as interrupt, products_in(settings.precision):
+            return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
+
+
+@contextlib.contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Inside, the kernels multiply "float32" or "bfloat16" numbers; warns where the processor lacks the latter."""
+    if precision == "bfloat16" and not BFLOAT16:
+        warnings.warn("this processor has no bfloat16 instructions: products are computed in float32", stacklevel=3)
+    with float32_matmul_precision("medium" if precision == "bfloat16" else "highest"):
+        yield
+
+
+def load_settings(run: Path | str) -> TrainingSettings:
+    """The settings of an existing run."""
+    path = Path(run) / "settings.json"
+    if not path.exists():
+        raise FileNotFoundError(f"train: {shown(run)} is not a run to resume: it has no settings.json; check --out, or "
+                                "leave --resume out if the run was stopped as it began")  # fmt: skip
+    values = read_object(path, "train", "restore it or start a new run")
+    values = unseal(values, f"train: {shown(path)}", "restore it from a copy")
+    try:
+        return TrainingSettings.from_json_values(values)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = one_line(error).removeprefix("train: ")
+        raise ValueError(f"train: {shown(path)} is damaged ({reason}); restore it or start a new run") from None
+
+
+class Trainer:
+    """A model, its optimizer and its data, and where they are in the run."""
+
+    def __init__(
+        self, settings: TrainingSettings, run: Path, resume: bool, progress: bool, owner: Ownership | None = None
+    ) -> None:
+        self.settings, self.run, self.progress, self.owner = settings, run, progress, owner
+        last = self._last_checkpoint() if resume else None
+        tokenizer = checkpoint.load_tokenizer(last) if last else None
+        self.data: Dataset = load_dataset(settings, tokenizer, progress)
+        self.model = initial_model(settings, self.data) if last is None else GPT.from_pretrained(last)
+        self.model.recompute = settings.recompute
+        self.optimizer = AdamW(self.model.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2),
+                               weight_decay=settings.weight_decay)  # fmt: skip
+        self._fingerprint = self.data.fingerprint  # once: of a large corpus it takes seconds
+        self.step, self.best_loss, self._validation_loss = 0, math.inf, math.nan
+        self.first: Evaluation | None = None
+        self.final: Evaluation | None = None
+        self._logged = self._validated = -1  # the last steps that a log which is resumed may have
+        self._unlogged: list[str] = []
+        self._saved: tuple[int, int] | None = None  # what `last` holds: its step, and that of its last validation
+        if last is not None:
+            self._restore(last)
+        run.mkdir(parents=True, exist_ok=True)
+        if not (run / "settings.json").exists():
+            self._write_settings()
+
+    def _write_settings(self) -> None:
+        text = to_json(seal(self.settings.to_json_values()), indent=2) + "\n"
+        checkpoint.atomic_write(self.run / "settings.json", text)
+
+    def _hold(self) -> None:
+        """Before anything is saved: the run must still be ours. If its folder was deleted, there is a new one."""
+        if self.owner is not None and self.owner.hold():
+            self._write_settings()
+            self._saved = None
+
+    def run_until(
+        self, stop: int, interrupt: Interrupt, summary: Callable[[Result], object] = lambda result: None
+    ) -> Result:
+        """Train, from wherever the run is, until `stop` steps are done or the user interrupts; then finish the run."""
+        start, steps = self.step, self.settings.steps
+        with (
+            MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
+            self._bar(start < stop) as shown,
+        ):
+            if start < stop:
+                self._announce()
+            if self._validated < 0:
+                self.first = self._validate(log, shown)
+            while self.step < stop and not interrupt.requested:
+                shown.set_postfix_str(self._take_step(log))
+                shown.update()
+                if self.step % self.settings.eval_every == 0 and self.step < steps:
+                    self._validate(log, shown)
+                    self._save(log)
+                    if self.progress:
+                        self._tell(textwrap.indent(self.story(interrupt), "    "))
+            if self.step < steps or np.isfinite(self.model.flat_parameters).all():  # else the validation says so
+                self._save(log)
+            if self.step == steps and self.final is None and not interrupt.requested:
+                self.final = self._validate(log, shown, everything=True)
+                self._save(log)
+        result = Result(self.step, self.first, self.final, self.best_loss, "", self._draw(), self.step - start)
+        summary(result)
+        return result if interrupt.requested else result._replace(story=self.story(interrupt))
+
+    def _draw(self) -> Path | None:
+        """The picture of the losses. Whatever matplotlib may fail of, the run is saved."""
+        path = self.run / "loss.png"
+        try:
+            return path if plot_losses(self.run / "metrics.jsonl", path) else None
+        except Exception as error:
+            say(f"tinygpt: warning: {path} was not drawn: {_one_line(error)}; the run is saved, and --resume draws it")
+            return None
+
+    def _take_step(self, log: MetricsLog) -> str:
+        """One step; returns what the bar shows of it."""
+        s, start = self.settings, time.perf_counter()
+        lr = cosine_schedule(self.step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        mean_loss = 0.0
+        for part in range(s.grad_accumulation):
+            number = self.step * s.grad_accumulation + part
+            inputs, targets = sample_batch(self.data.train, s.batch_size, s.context, s.seed, number)
+            loss = self.model.loss(inputs, targets) / s.grad_accumulation
+            loss.backward()
+            mean_loss += loss.item()
+        norm = grad_norm(self.model.parameters())
+        if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+            raise FloatingPointError(self._not_finite(mean_loss, norm))
+        self.optimizer.step(scale=min(1.0, s.clip / norm) if norm else 1.0)
+        self.optimizer.zero_grad()
+        self.step += 1
+        seconds = time.perf_counter() - start
+        rate = s.grad_accumulation * s.batch_size * s.context / seconds
+        log.write(step=self.step, loss=mean_loss, lr=lr, grad_norm=norm, ms=1000 * seconds, tokens_per_second=rate)
+        return (
+            f"loss {mean_loss:.3f}, val {self._validation_loss:.3f}, lr {lr:.1e}, norm {norm:.2f}, "
+            f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
+        )
+
+    def _validate(self, log: MetricsLog, shown: tqdm, everything: bool = False) -> Evaluation:
+        """Score the validation text (its beginning, if it is long), and keep the model if it is the best so far."""
+        s = self.settings
+        tokens = self.data.validation if everything else self.data.validation[: s.eval_tokens + 1]
+        shown.set_description("validating")
+        result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
+        shown.set_description("training")
+        if not math.isfinite(result.loss):  # the weights of the last step: they are not worth a checkpoint
+            raise FloatingPointError(self._diverged(result.loss))
+        self._validation_loss, self._validated = result.loss, self.step
+        log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
+                  bits_per_byte=result.bits_per_byte)  # fmt: skip
+        self._tell(f"step {self.step}: validation {result}")
+        if result.loss < self.best_loss:
+            self.best_loss = result.loss
+            if self.step > 0:  # an untrained model is not worth keeping
+                self._hold()
+                with checkpoint.swap_in(self.run / "best") as folder:
+                    self.model.save_pretrained(folder, self.data.tokenizer)
+        return result
+
+    def _save(self, log: MetricsLog) -> None:
+        """Write `last`, unless it holds this state already."""
+        log.flush(to_disk=True)
+        self._hold()
+        if self._saved == (self.step, self._validated):
+            return
+        info: dict[str, Any] = {
+            "step": self.step,
+            "best_loss": _finite(self.best_loss),  # JSON has no infinity: null if there was no validation that is one
+            "validation_loss": _finite(self._validation_loss),
+            "validated": self._validated,
+            "first": _figures(self.first),
+            "final": _figures(self.final),
+            "data": self._fingerprint,
+            "generator": self.model.generator.bit_generator.state,
+        }
+        if log.waiting:
+            info["unlogged"] = log.waiting
+        info = seal(info)
+        with checkpoint.swap_in(self.run / "last") as folder:
+            self.model.save_pretrained(folder, self.data.tokenizer)
+            state = self.optimizer.state_dict() | {"weights": self.model.flat_parameters}
+            checkpoint.save_training_state(folder, state, info)
+        self._saved = (self.step, self._validated)
+
+    def _restore(self, last: Path) -> None:
+        tensors, info = checkpoint.load_training_state(last, require_training_state)
+        remedy = f"restore it from a copy, start a new run with --init-from {shown(self.run)}"
+        info = unseal(info, f"train: {shown(last / 'training_state.safetensors')}", remedy)
+        text = last / "training_state.json"  # the same for people; that it is damaged is worth knowing
+        unseal(read_object(text, "train", remedy, finite=False), f"train: {shown(text)}", remedy)
+        if info["data"] != self._fingerprint:
+            raise ValueError(
+                f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
+                "now; restore the text, or start a new run with --init-from"
+            )
+        if (weights := tensors.pop("weights", None)) is not None:  # of one moment with the rest, even in a copy that
+            self.model.flat_parameters[:] = weights  # was made during a save; older runs have none
+        self.optimizer.load_state_dict(tensors)
+        self.model.generator.bit_generator.state = info["generator"]
+        best_loss, validation_loss = info["best_loss"], info["validation_loss"]
+        self.best_loss = math.inf if best_loss is None else best_loss
+        self._validation_loss = math.nan if validation_loss is None else validation_loss
+        self.step = self._logged = info["step"]
+        # Older runs say nothing of the following; a finished one validates once more, for its figures.
+        self._validated = info.get("validated", self.step - (self.step == self.settings.steps))
+        self.first, self.final = _evaluation(info.get("first")), _evaluation(info.get("final"))
+        self._unlogged = info.get("unlogged", [])
+        self._saved = (self.step, self._validated)
+
+    def _last_checkpoint(self) -> Path | None:
+        """Where to go on from; None where the run was stopped before it saved anything."""
+        for name in ("best", "last"):
+            checkpoint.recover(self.run / name)
+        return self.run / "last" if (self.run / "last").is_dir() else None
+
+    def story(self, interrupt: Interrupt | None = None) -> str:
+        """
+        What the model tells after an end-of-text token (or a line end, where there is none), up to an interrupt.
+
+        It only shows how the training goes: if the model cannot tell one, a line says so, and the story is empty.
+        """
+        try:
+            return self._story(interrupt)
+        except Exception as error:
+            say(f"tinygpt: warning: no story: {_one_line(error)}")
+            return ""
+
+    def _story(self, interrupt: Interrupt | None) -> str:
+        tokenizer = self.data.tokenizer
+        eot = tokenizer.eot_token
+        prompt = [eot] if eot is not None else tokenizer.encode("\n")
+        stop = () if eot is None else (eot,)
+        length = STORY_TOKENS if eot is not None else 3 * STORY_TOKENS
+        allowed = known_ids(tokenizer, self.model.config.vocab_size)
+        ids = []
+        for id in self.model.generate(prompt, max_tokens=length, temperature=0.7, top_k=50, seed=self.settings.seed,
+                                      stop_ids=stop, allowed=allowed):  # fmt: skip
+            ids.append(id)
+            if interrupt is not None and interrupt.requested:
+                break
+        return tokenizer.decode(ids).strip()
+
+    def _bar(self, needed: bool) -> tqdm:
+        return bar(total=self.settings.steps, initial=self.step, unit="step", desc="training",
+                   disable=not (self.progress and needed), dynamic_ncols=True)  # fmt: skip
+
+    def _tell(self, line: str) -> None:
+        if self.progress:
+            tell(line)
+
+    def _announce(self) -> None:
+        s, config = self.settings, self.model.config
+        self._tell(
+            f"{self.run}: {self.model.num_parameters():,} parameters ({config.n_layer} layers, {config.n_head} heads, "
+            f"{config.n_embd} dimensions, context {s.context}, vocabulary {config.vocab_size:,}); "
+            f"{len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on; "
+            f"{s.batch_size * s.grad_accumulation * s.context:,} tokens per step"
+        )
+
+    def _diverged(self, loss: float) -> str:
+        stored = self._saved is not None and self._saved[0] == self.step  # before the final validation
+        state = "the checkpoint `last` holds the weights of this step" if stored else self._unharmed()
+        return (f"train: the validation loss is {loss} after step {self.step}: training diverged; {state}; "
+                f"start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+
+    def _unharmed(self) -> str:
+        return "the last checkpoint is unharmed" if (self.run / "last").is_dir() else "nothing was saved yet"
+
+    def _not_finite(self, loss: float, norm: float) -> str:
+        return (f"train: step {self.step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "
+                f"{self._unharmed()}; start again with a lower --lr (it is {self.settings.lr})")  # fmt: skip
+
+
+def _figures(result: Evaluation | None) -> dict[str, Any] | None:
+    return None if result is None else {**result._asdict(), "loss": _finite(result.loss)}
+
+
+def _evaluation(figures: dict[str, Any] | None) -> Evaluation | None:
+    if figures is None:
+        return None
+    return Evaluation(**{**figures, "loss": math.nan if figures["loss"] is None else figures["loss"]})
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _one_line(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__
