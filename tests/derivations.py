@@ -95,12 +95,13 @@ ATTENTION = [
     Step(2, "raw", lambda e: e.q @ e.k.swapaxes(-1, -2) / math.sqrt(e.q.shape[-1]),
          {"q": lambda d, e: d @ e.k / math.sqrt(e.q.shape[-1]),
           "k": lambda d, e: d.swapaxes(-1, -2) @ e.q / math.sqrt(e.q.shape[-1])}),
-    Step(3, "scores", lambda e: np.where(e.future, -np.inf, e.raw), {"raw": lambda d, e: np.where(e.future, 0, d)}),
+    Step(3, "scores", lambda e: np.where(e.causal_mask, -np.inf, e.raw),
+         {"raw": lambda d, e: np.where(e.causal_mask, 0, d)}),
     Step(4, "weights", lambda e: softmax(e.scores),
          {"scores": lambda d, e: e.weights * (d - (d * e.weights).sum(-1, keepdims=True))}),
-    Step(5, "kept", lambda e: e.weights * e.mask, {"weights": lambda d, e: d * e.mask}),
-    Step(6, "heads", lambda e: e.kept @ e.v,
-         {"kept": lambda d, e: d @ e.v.swapaxes(-1, -2), "v": lambda d, e: e.kept.swapaxes(-1, -2) @ d}),
+    Step(5, "dropped", lambda e: e.weights * e.dropout_mask, {"weights": lambda d, e: d * e.dropout_mask}),
+    Step(6, "heads", lambda e: e.dropped @ e.v,
+         {"dropped": lambda d, e: d @ e.v.swapaxes(-1, -2), "v": lambda d, e: e.dropped.swapaxes(-1, -2) @ d}),
     Step(7, "out", lambda e: join([e.heads]), {"heads": lambda d, e: split(d, 1, e.n_head)[0]}),
 ]  # fmt: skip
 

@@ -30,14 +30,15 @@ def classes(targets, V):
 
 
 # For each operation: its differentiable inputs, its attributes, and what the steps read besides.
-FUTURE = np.triu(np.ones((4, 4), bool), 1)
+CAUSAL_MASK = np.triu(np.ones((4, 4), bool), 1)
 CASES = {
     "layernorm": (draw(x=(3, 5), weight=(5,), bias=(5,)), {}, {}),
     "gelu": (draw(x=(4, 3)), {}, {}),
     "linear": (draw(x=(4, 3), weight=(3, 5), bias=(5,)), {}, {}),
     "embedding": (draw(weight=(4, 3)), {"ids": np.array([2, 0, 2])}, {"ids": np.array([2, 0, 2])}),
     "attention": (draw(qkv=(2, 4, 3 * 6)), {"n_head": 2, "p": 0.3, "seed": 5},
-                  {"n_head": 2, "future": FUTURE, "mask": dropout_mask((2, 2, 4, 4), 0.3, 5, np.float64)}),
+                  {"n_head": 2, "causal_mask": CAUSAL_MASK,
+                   "dropout_mask": dropout_mask((2, 2, 4, 4), 0.3, 5, np.float64)}),
     "cross_entropy": (draw(logits=(4, 5)), {"targets": TARGETS}, classes(TARGETS, 5)),
     "dropout": (draw(x=(6, 5)), {"p": 0.4, "seed": 6},
                 {"p": 0.4, "bits_of_the_seed": random_bits(6, 30).reshape(6, 5)}),
