@@ -74,7 +74,7 @@ def store(weight: np.ndarray, kind: str, outputs: int = 1) -> Stored:
     if kind == "bfloat16":
         numbers = np.empty(weight.shape, np.uint16)
         for rows in _blocks(weight):
-            numbers[rows] = bfloat16.rounded(weight[rows])
+            numbers[rows] = bfloat16.to_bfloat16(weight[rows])
         return Stored(numbers)
     largest = np.maximum(weight.max(axis=1 - outputs), -weight.min(axis=1 - outputs))
     if not np.isfinite(largest).all():
@@ -93,7 +93,7 @@ def restored(stored: Stored, outputs: int = 1) -> np.ndarray:
     """The weight that `stored` stands for: float32, or as it was where nothing was rounded."""
     numbers, scale = stored
     if numbers.dtype == np.uint16:
-        return bfloat16.widened(numbers)
+        return bfloat16.to_float32(numbers)
     if not scale.size:
         return numbers
     return numbers * (scale if outputs else scale[:, None])

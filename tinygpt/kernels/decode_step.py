@@ -34,7 +34,7 @@ from tinygpt.kernels.gelu import gate
 from tinygpt.kernels.jit import ZERO, kernel, parallel, threads
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import add_rows_1, add_rows_4, dot_row, dot_rows_1, dot_rows_4
-from tinygpt.kernels.simd.llvm import widened
+from tinygpt.kernels.simd.intrinsics import to_float32
 from tinygpt.kernels.simd.math import dot, exp, maximum, total
 from tinygpt.runtime import memory
 
@@ -138,7 +138,7 @@ def _dot_all(x, numbers, first, last, out):
         for b in range(B):
             for v in range(first, last):
                 for c in range(vectors * LANES, C):
-                    out[b, v] = out[b, v] + x[b, c] * widened(numbers[v, c])
+                    out[b, v] = out[b, v] + x[b, c] * to_float32(numbers[v, c])
 
 
 @kernel
@@ -182,7 +182,7 @@ def _multiply_rows(x, start, inputs, numbers, first, out):
         for b in range(B):
             y, factor = out[b, beginning:], x[b, start + i]
             for o in range(len(y)):
-                y[o] = y[o] + factor * widened(row[o])
+                y[o] = y[o] + factor * to_float32(row[o])
 
 
 @kernel

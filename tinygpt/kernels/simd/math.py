@@ -30,8 +30,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from tinygpt.kernels.simd.cpu import FUSED, LANES
-from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, counted, load, moved, pointer
+from tinygpt.kernels.simd.cpu import LANES
+from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, fma, load, loop, pointer
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4
@@ -115,23 +115,23 @@ def ordered_sum(context: Any, builder: Any, kinds: Any, arrays: Any, element: An
         def body(state: list[Any]) -> list[Any]:
             *here, sums = state[: len(places)] + [state[len(places) :]]
             values = [
-                [_read(builder, moved(builder, p, i * lanes), lanes, element) for i in range(len(sums))] for p in here
+                [_read(builder, advance(builder, p, i * lanes), lanes, element) for i in range(len(sums))] for p in here
             ]
             terms = values[0] if len(here) == 1 else [builder.fmul(x, y) for x, y in zip(*values, strict=True)]
             added = [builder.fadd(s, t) for s, t in zip(sums, terms, strict=True)]
-            return [*(moved(builder, p, words) for p in here), *added]
+            return [*(advance(builder, p, words) for p in here), *added]
 
         return body
 
     zeros = [ir.Constant(wide, [0.0] * LANES)] * 4
-    state = counted(builder, builder.sdiv(length, INT64(4 * LANES)), [*places, *zeros], step(4 * LANES, LANES))
+    state = loop(builder, builder.sdiv(length, INT64(4 * LANES)), [*places, *zeros], step(4 * LANES, LANES))
     *places, first, second, third, fourth = state
     lanes = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
     whole = element(0.0)
     for lane in range(LANES):
         whole = builder.fadd(whole, builder.extract_element(lanes, INT32(lane)))
     rest = builder.srem(length, INT64(4 * LANES))
-    return counted(builder, rest, [*places, whole], step(1, 1))[-1]
+    return loop(builder, rest, [*places, whole], step(1, 1))[-1]
 
 
 def _read(builder: Any, place: Any, lanes: int, element: Any) -> Any:
@@ -146,13 +146,13 @@ def exponential(builder: Any, x: Any) -> Any:
     """LLVM code for e^x."""
     x = _bounded(builder, x, ">", 89.0)
     x = _bounded(builder, x, "<", -104.0)
-    shifted = _multiply_add(builder, x, FLOAT(_LOG2_E), FLOAT(_ROUND))
+    shifted = fma(builder, x, FLOAT(_LOG2_E), FLOAT(_ROUND))
     whole = builder.fsub(shifted, FLOAT(_ROUND))  # (1) n
-    rest = _multiply_add(builder, whole, FLOAT(-_LN2_HIGH), x)
-    rest = _multiply_add(builder, whole, FLOAT(-_LN2_LOW), rest)  # (1) r
+    rest = fma(builder, whole, FLOAT(-_LN2_HIGH), x)
+    rest = fma(builder, whole, FLOAT(-_LN2_LOW), rest)  # (1) r
     total = FLOAT(_COEFFICIENTS[-1])
     for coefficient in (*_COEFFICIENTS[-2::-1], 1.0, 1.0):
-        total = _multiply_add(builder, total, rest, FLOAT(coefficient))  # (2)
+        total = fma(builder, total, rest, FLOAT(coefficient))  # (2)
     exponent = builder.sub(builder.bitcast(shifted, INT32), builder.bitcast(FLOAT(_ROUND), INT32))
     half = builder.ashr(exponent, INT32(1))
     for part in (half, builder.sub(exponent, half)):
@@ -164,9 +164,3 @@ def exponential(builder: Any, x: Any) -> Any:
 def _bounded(builder: Any, x: Any, comparison: str, bound: float) -> Any:
     """The bound where x is beyond it: false for NaN, which stays."""
     return builder.select(builder.fcmp_ordered(comparison, x, FLOAT(bound)), FLOAT(bound), x)
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(FLOAT, [FLOAT] * 3)
-    name = "llvm.fma.f32" if FUSED else "llvm.fmuladd.f32"
-    return builder.call(builder.module.declare_intrinsic(name, (), kind), [a, b, c])
