@@ -15,6 +15,8 @@ What to know before changing anything here
     arrays, `x[here]`, and count from 0.
     A kernel that another one calls with a number written there, or True, is compiled once more for just that number:
     pass np.int64(0), or a constant of such a type.
+    Write to an array through an argument only, or a slice of one. Where a tuple is built and a function is inlined,
+    Numba loses sight of arrays in that tuple, takes what is written there for dead code, and removes it.
     A number without a type is a float64 and makes the whole loop one: np.float32(0.5).
     Results do not depend on the number of threads: sums are cut into parts by size alone, and joined in their order.
     NUMBA_DISABLE_JIT=1 makes all of it plain Python, to be stepped through.
