@@ -134,29 +134,29 @@ def _forward_heads(qkv, out, lse, sums, sizes, dropout, packed, score_rows, scra
     """Sequences and heads, whichever is next, until none is left."""
     B, T, C, H = sizes
     D = C // H
-    left, packed_k, packed_v = packed
+    left, packed_k_transposed, packed_v = packed
     while True:
         task = fetch_and_increment(counter, 0)
         if task >= B * H:
             break
         q, k, v = _split_heads(qkv, task, sizes)  # (1) (T, D) each
-        heads = _head_of(out, task, sizes)  # (7) (T, D), in out
-        keys = pack_columns(transpose(k), packed_k, scratch)
+        heads = _head_of(out, task, sizes)  # (7) (T, D), where they belong in out
+        keys_transposed = pack_columns(transpose(k), packed_k_transposed, scratch)
         values = pack_columns(v, packed_v, scratch)
         for t in range(0, T, BLOCK):
             rows = min(BLOCK, T - t)
-            seen = t + rows  # by the last of the block's tokens
-            scores = _block_of_scores(score_rows, rows, _whole_panels(left, seen, T))
+            seen = t + rows  # how many tokens the last one of the block sees
+            scores = _block_of_scores(score_rows, rows, _whole_panels(seen, T, left))
             queries = pack_rows(block(q, t, ZERO, rows, D), left, scratch)
-            multiply(queries, keys, into=scores, mode=OVERWRITE, scratch=scratch)  # (2) without 1 / sqrt(D)
+            multiply(queries, keys_transposed, into=scores, mode=OVERWRITE, scratch=scratch)  # (2) times sqrt(D)
             for r in range(rows):
                 row = task * T + t + r
-                lse[row], sums[row] = _weigh(score_rows[r, :seen], t + r + 1, D, dropout, row * T)  # (3, 4, 5)
+                lse[row], sums[row] = _softmax(score_rows[r, :seen], t + r + 1, D, dropout, row * T)  # (3, 4, 5)
             dropped = pack_rows(_block_of_scores(score_rows, rows, seen), left, scratch)
-            block_of_heads = block(heads, t, ZERO, rows, D)
-            multiply(dropped, values, into=block_of_heads, mode=OVERWRITE, scratch=scratch)  # (6)
+            head_rows = block(heads, t, ZERO, rows, D)
+            multiply(dropped, values, into=head_rows, mode=OVERWRITE, scratch=scratch)  # (6) times the sum
             for r in range(rows):
-                head, sum_of_row = out[block_of_heads.start + r * C :][:D], sums[task * T + t + r]
+                head, sum_of_row = out[head_rows.start + r * C :][:D], sums[task * T + t + r]
                 for d in range(D):
                     head[d] /= sum_of_row  # (4)
 
@@ -188,24 +188,24 @@ def _block_of_scores(memory, rows, columns):
 
 
 @inlined
-def _whole_panels(packed, seen, T):
-    """At least `seen` columns: those of whole panels, at most T."""
+def _whole_panels(seen, T, packed):
+    """The first `seen` columns and the rest of their last panel, at most T."""
     nr = format_of(packed).vectors * LANES
     return min(T, (seen + nr - 1) // nr * nr)
 
 
 @kernel
-def _weigh(row, own, D, dropout, position):
+def _softmax(row, visible, D, dropout, position):
     """
-    (3, 4, 5) for the scores of one token. The first `own` are not in its future: they become e^(score - largest), and
-    are dropped. The others become 0. `position` is that of the row in (B, H, T, T).
+    (3, 4, 5) for one token, in place: the scores of the `visible` tokens become e^(score - largest), dropped; those of
+    later tokens become 0. `position` is that of the row's first weight among all of (B, H, T, T).
 
-    Returns the largest score, and the sum of the weights before dropout.
+    Returns the largest score and the sum of the weights, by which step (4) divides after step (6).
     """
     scale = np.float32(1) / np.sqrt(np.float32(D))
-    scores, future = row[:own], row[own:]
-    for s in range(len(future)):
-        future[s] = np.float32(0)  # (3) e^-inf
+    scores, later = row[:visible], row[visible:]
+    for s in range(len(later)):
+        later[s] = np.float32(0)  # (3) e^-inf
     largest = scores[0]
     for s in range(len(scores)):
         largest = maximum(largest, scores[s])
@@ -220,7 +220,7 @@ def _weigh(row, own, D, dropout, position):
 
 @kernel
 def _drop(weights, position, dropout):
-    """(5) A row of weights, or of ddropped, times its mask; `position` is that of the first among all (B, H, T, T)."""
+    """(5) A row of weights, or of ddropped, times its mask, in place."""
     _, key0, key1, threshold, factor = dropout
     done = ZERO
     while done < len(weights):  # once, unless the positions cross a multiple of 2^32: their high half is one number
@@ -231,7 +231,7 @@ def _drop(weights, position, dropout):
         for s in range(len(part)):
             bits = mixed(mixed(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
             dropout_mask = factor if bits >= threshold else np.float32(0)
-            part[s] *= dropout_mask
+            part[s] *= dropout_mask  # (5)
         done += len(part)
 
 
@@ -268,42 +268,36 @@ def _backward_heads(dout, qkv, out, lse, dqkv, add, sizes, dropout, packed, scor
         values_transposed = pack_columns(transpose(v), packed_v_transposed, scratch)
         for t in range(0, T, BLOCK):
             rows = min(BLOCK, T - t)
-            seen = t + rows  # by the last of the block's tokens
-            columns = _whole_panels(left, seen, T)
-            q_block, dheads_block = block(q, t, ZERO, rows, D), block(dheads, t, ZERO, rows, D)
-            scores, ddropped = (
-                _block_of_scores(score_rows[0], rows, columns),
-                _block_of_scores(score_rows[1], rows, columns),
-            )
-            queries = pack_rows(q_block, left, scratch)
+            seen = t + rows  # how many tokens the last one of the block sees
+            q_rows, dhead_rows = block(q, t, ZERO, rows, D), block(dheads, t, ZERO, rows, D)
+            scores = _block_of_scores(score_rows[0], rows, _whole_panels(seen, T, left))
+            ddropped = _block_of_scores(score_rows[1], rows, _whole_panels(seen, T, left))
+            queries = pack_rows(q_rows, left, scratch)
             multiply(queries, keys_transposed, into=scores, mode=OVERWRITE, scratch=scratch)  # (2) again
-            packed_dheads = pack_rows(dheads_block, left, scratch)
+            packed_dheads = pack_rows(dhead_rows, left, scratch)
             multiply(packed_dheads, values_transposed, into=ddropped, mode=OVERWRITE, scratch=scratch)  # (6)
             for r in range(rows):
                 row, d = task * T + t + r, (t + r) * C
                 dhead, head = dout[dheads.start + d :][:D], out[heads.start + d :][:D]
-                _weigh_backward(
-                    score_rows[0, r, :seen], score_rows[1, r, :seen], t + r + 1, dhead, head, lse[row], dropout, row * T
-                )  # (5, 4, 3)  # fmt: skip
-            dropped, dscores = (
-                _block_of_scores(score_rows[0], rows, seen),
-                _block_of_scores(score_rows[1], rows, seen),
-            )
+                own_scores, own_ddropped = score_rows[0, r, :seen], score_rows[1, r, :seen]
+                _softmax_backward(own_scores, own_ddropped, t + r + 1, dhead, head, lse[row], dropout, row * T)
+            dropped = _block_of_scores(score_rows[0], rows, seen)  # (5) again
+            dscores = _block_of_scores(score_rows[1], rows, seen)  # (4, 3)
             packed_dscores = pack_rows(dscores, left, scratch)
             multiply(packed_dscores, keys, into=block(dq, t, ZERO, rows, D), mode=mode, scratch=scratch)  # (2)
-            _add_product(transpose(dscores), q_block, dk, mode, left, right, scratch)  # (2)
-            _add_product(transpose(dropped), dheads_block, dv, mode, left, right, scratch)  # (6)
+            _add_product(transpose(dscores), q_rows, dk, mode, left, right, scratch)  # (2)
+            _add_product(transpose(dropped), dhead_rows, dv, mode, left, right, scratch)  # (6)
 
 
 @kernel
-def _weigh_backward(row, drow, own, dhead, head, lse, dropout, position):
+def _softmax_backward(row, drow, visible, dhead, head, lse, dropout, position):
     """
-    (5, 4, 3) for one token, of which the first `own` scores are not in its future. `row` holds scores, which become
-    dropped; `drow` holds ddropped, which become dscores, divided by sqrt(D) for step (2). The others become 0.
+    (5, 4, 3) for one token, in place: `row` holds scores, which become dropped weights; `drow` holds ddropped, which
+    become dscores, divided by sqrt(D) for step (2). Those of later tokens become 0.
     """
     scale = np.float32(1) / np.sqrt(np.float32(len(head)))
     sum_dweights_weights = dot(dhead, head)
-    weights, dweights = row[:own], drow[:own]
+    weights, dweights = row[:visible], drow[:visible]
     for s in range(len(weights)):
         weights[s] = exp(weights[s] * scale - lse)  # (4) again
     if dropout[0]:
@@ -313,19 +307,18 @@ def _weigh_backward(row, drow, own, dhead, head, lse, dropout, position):
         dscores[s] = weights[s] * (dweights[s] - sum_dweights_weights) * scale  # (4)
     if dropout[0]:
         _drop(weights, position, dropout)  # (5) again
-    future, dfuture = row[own:], drow[own:]
-    for s in range(len(future)):
-        future[s] = np.float32(0)  # (3) again
-        dfuture[s] = np.float32(0)  # (3)
+    later, dlater = row[visible:], drow[visible:]
+    for s in range(len(later)):
+        later[s] = np.float32(0)  # (3) again
+        dlater[s] = np.float32(0)  # (3)
 
 
 @kernel
 def _add_product(left, right, into, mode, packed_left, packed_right, scratch):
-    """Rows of dk or dv += left right: the last ones, which a block sees first, with `mode`."""
-    new = left.rows - right.rows
-    panels = pack_rows(left, packed_left, scratch)
-    block_panels = pack_columns(right, packed_right, scratch)
-    D = into.columns
-    multiply(panels, block_panels, into=block(into, ZERO, ZERO, new, D), mode=ACCUMULATE, scratch=scratch)
-    new_panels = panel(panels, new // format_of(packed_left).rows)
-    multiply(new_panels, block_panels, into=block(into, new, ZERO, right.rows, D), mode=mode, scratch=scratch)
+    """dk or dv += left right, of all tokens so far; the rows of the block, which come first here, as `mode` says."""
+    first, rows, D = left.rows - right.rows, right.rows, into.columns
+    left_panels = pack_rows(left, packed_left, scratch)
+    right_panels = pack_columns(right, packed_right, scratch)
+    multiply(left_panels, right_panels, into=block(into, ZERO, ZERO, first, D), mode=ACCUMULATE, scratch=scratch)
+    own_panels = panel(left_panels, first // format_of(packed_left).rows)
+    multiply(own_panels, right_panels, into=block(into, first, ZERO, rows, D), mode=mode, scratch=scratch)
