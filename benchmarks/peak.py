@@ -46,9 +46,14 @@ def measure(rounds: int = 7) -> dict[str, float]:
     rates = {"bandwidth": max(_best(_reading, rounds), _best(_adding, rounds)) / 1e9}
     for precision in ("highest", "medium"):
         settings.set_float32_matmul_precision(precision)
-        rates[precision] = _best(_multiplying, rounds) / 1e9
+        rates[precision] = product(rounds)
     settings.set_float32_matmul_precision("highest")
     return rates
+
+
+def product(rounds: int = 7) -> float:
+    """GFLOP/s of products on as many threads, and in the precision, as are set."""
+    return _best(_multiplying, rounds) / 1e9
 
 
 def _best(prepare, rounds: int) -> float:
