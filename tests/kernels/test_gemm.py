@@ -161,7 +161,7 @@ def test_what_is_not_finite_is_seen_where_it_belongs(name, value, rng):
     assert np.isfinite(np.delete(c, 7, axis=0)).all()
 
 
-def test_a_large_result_that_is_streamed_to_memory_is_the_product(rng):
+def test_a_large_result_written_by_non_temporal_stores_is_the_product(rng):
     """Larger than the caches and 64-byte aligned, with edges in both directions."""
     for columns in (1536, 1552, 1543):
         a, b = rng.standard_normal((1601, 20), np.float32), rng.standard_normal((20, columns), np.float32)

@@ -12,10 +12,11 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
                         micro-kernel: C[ir : ir + MR, jc : jc + NR] (+)= panel of A  panel of B
                 barrier
 
-The sizes follow the caches: a panel of B (KC x NR numbers, 147 kB) stays in the second-level cache of a core, while the
-block of A (MC x KC numbers, 4 MB) streams through it from the last-level cache, and each number of C is read and
-written once per KC. Tasks are taken one at a time, so a core that is slower for a while delays nobody. Each number of C
-is summed in the order of k by whichever thread, so the result is the same, bit for bit, for any number of threads.
+MR x NR is the register tile, 8 x 48 with AVX-512. The other sizes follow the caches: a panel of B (KC x NR numbers,
+147 kB) stays in the second-level cache of a core, while the block of A (MC x KC numbers, 4 MB) streams through it from
+the last-level cache, and each number of C is read and written once per KC. Threads take one task at a time, so a core
+that is slower for a while delays nobody. Each number of C is summed in the order of k by whichever thread, so the
+result is the same, bit for bit, for any number of threads.
 
 Read ladder.py first: it builds the plan up from three loops. The register tile is in microkernel.py, the formats of
 packed panels are in packing.py, and panels.py is the same product on one thread.
@@ -49,9 +50,9 @@ from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
 from tinygpt.runtime import memory, settings
 
-KC = 768
-MC_KC = 2**20  # numbers of a block of A: MC is as many rows as that allows
-TASK = 512  # rows
+KC = 768  # with NR columns: a panel of B
+MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for the KC of a product
+TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
 _LARGE = 2**23  # bytes: more than the second-level caches of two cores
