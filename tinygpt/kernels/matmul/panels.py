@@ -154,7 +154,7 @@ def update_tile(left, right, tile, mode, bias, column, edge):
 
 @kernel
 def _copy_edge(edge, stride, tile, mode, bias, column):
-    """Bring what is inside C from `edge` to its tile, as `mode` says."""
+    """Bring what is inside C from `edge` to its tile. Not inlined, because it writes: see `kernels/__init__.py`."""
     for i in range(tile.rows):
         for j in range(tile.columns):
             total = edge[i * stride + j]
