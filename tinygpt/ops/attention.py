@@ -4,21 +4,24 @@ they offer. H heads do so independently, each on its own D of the C features.
 
 Throughout this file
     qkv            (B, T, 3C)       queries, keys and values side by side, as GPT-2's c_attn makes them; C = H D
-    q, k, v        (B, H, T, D)     what a token asks for, what it answers to, what it offers
-    scores         (B, H, T, T)     row t: how well token t's query matches each key
-    weights        (B, H, T, T)     row t: where token t looks; non-negative, sums to 1, zero for s > t
-    dropout_mask   (B, H, T, T)     0 where dropout drops a weight, 1 / (1 - p) where not; 1 outside training
-    dropped        (B, H, T, T)     the weights after dropout
+    q, heads       (B, H, T, D)     what a token asks for, and what it receives
+    k, v           (B, H, S, D)     what a token answers to, what it offers; S = T, and s is the token that t looks at
+    scores         (B, H, T, S)     row t: how well token t's query matches each key
+    weights        (B, H, T, S)     row t: where token t looks; non-negative, sums to 1, zero for s > t
+    dropout_mask   (B, H, T, S)     0 where dropout drops a weight, 1 / (1 - p) where not; 1 outside training
+    dropped        (B, H, T, S)     the weights after dropout
     out            (B, T, C)        dX: gradient of the loss with respect to X, same shape as X
+    split, merge   a token's features to heads, (B, T, C) to (B, H, T, D), and back; of qkv, three such side by side
 
 Forward                                          Backward, read upwards
-    (1) q, k, v = split(qkv)                     (1) dqkv = join(dq, dk, dv)
-    (2) scores  = q k^T / sqrt(D)                (2) dq = dscores k / sqrt(D),  dk = dscores^T q / sqrt(D)
-    (3) scores  = -inf where s > t               (3) dscores = 0 where s > t: follows from (4), where weights = 0
-    (4) weights = softmax_s(scores)              (4) dscores = weights * (dweights - sum_s(dweights * weights))
-    (5) dropped = weights * dropout_mask         (5) dweights = ddropped * dropout_mask
-    (6) heads   = dropped v                      (6) ddropped = dheads v^T,  dv = dropped^T dheads
-    (7) out     = merge(heads)                   (7) dheads = split of dout over the heads
+    (1) q, k, v = split(qkv)                     (1)    dqkv = merge(dq, dk, dv)
+    (2) scores  = q @ k^T / sqrt(D)              (2)    dq = dscores @ k / sqrt(D),  dk = dscores^T @ q / sqrt(D)
+    (3) scores  = -inf where s > t
+    (4) weights = softmax_S(scores)              (4, 3) dscores = weights * (dweights - sum_S(dweights * weights))
+    (5) dropped = weights * dropout_mask         (5)    dweights = ddropped * dropout_mask
+    (6) heads   = dropped @ v                    (6)    ddropped = dheads @ v^T,  dv = dropped^T @ dheads
+    (7) out     = merge(heads)                   (7)    dheads = split(dout)
+                                                 (1, 5) q, k, v, dropped again
 
 Step (7) and (1) move values and compute nothing, so their backwards move the gradients back.
 Step (6). heads_td = sum_s dropped_ts v_sd, a matrix product for each sequence and head:

@@ -2,16 +2,19 @@
 Cross-entropy: how surprised the model is by the token that came next, averaged over all tokens.
 
 Throughout this file
-    logits         (N, V)           one score for each token of the vocabulary; N = all leading axes together
-    targets        (N,)             the id that came next; `ignore_index` marks those that do not count
-    p              (N, V)           the model's probabilities        M: how many targets count
-    loss           ()               in nats: e^loss is the perplexity
+    logits         (N, V)           one score per token of the vocabulary; N = all leading axes together
+    shifted        (N, V)           the scores, the largest of each row moved to 0; v counts the vocabulary
+    p              (N, V)           the model's probabilities        z     (N, 1)    what makes them sum to 1
+    targets, nll   (N,)             the id that came next, and -ln of its probability
+    counted        (N,)             1, or 0 where the target is `ignore_index`
+    M, loss        ()               how many targets count; the mean, in nats: e^loss is the perplexity
+    counted = 1[targets != ignore_index]                             M = sum_N(counted)
 
 Forward                                              Backward, read upwards
-    (1) shifted = logits - max_V(logits)             (1) adds nothing: p does not change when all logits shift
-    (2) z = sum_V(e^shifted),  p = e^shifted / z     (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count       (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+    (1) shifted = logits - max_V(logits)
+    (2) z = sum_V(e^shifted),  p = e^shifted / z     (3, 2) dlogits = (p - 1[v = targets]) * dnll
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M              (4)    dnll = counted / M * dloss
 
 Step (4). The mean gives each counted token the same share, dnll_n = dloss / M.
 Step (3). nll = ln z - s_y, with s the shifted logits of one token and y its target. For any v:

@@ -2,13 +2,15 @@
 Dropout: in training, set each element to zero with probability p and scale the others so that the mean stays.
 
 Throughout this file
-    x, mask, out   any shape; i is an element's position in C order
+    x, mask, out   any shape        bits      any shape, 32-bit words
+    i              an element's position in C order
     p              probability of dropping        dX: gradient of the loss with respect to X
 
 Forward                                          Backward
-    (1) bits_i = hash(seed, i)                   (1) the same bits from the same seed: nothing was stored
-    (2) mask_i = 1[bits_i >= p 2^32] / (1 - p)   (2) the same mask; it does not depend on x
-    (3) out_i  = x_i mask_i                      (3) dx_i = dout_i mask_i
+    (1) bits = hash(seed, i)
+    (2) mask = 1[bits >= p * 2^32] / (1 - p)
+    (3) out  = x * mask                          (3)    dx = dout * mask
+                                                 (1, 2) bits, mask again
 
 Step (3). mask is a constant as far as x is concerned, so d out_i / dx_i = mask_i.
 Step (2). E[mask_i] = (1 - p) / (1 - p) = 1: the layers above see the same mean with dropout and without.

@@ -3,11 +3,12 @@ Embedding: look up one row of a table for each token id.
 
 Throughout this file
     ids            (...)            integers from 0 to V - 1
-    weight         (V, C)           one row a token of the vocabulary
+    weight         (V, C)           one row per token of the vocabulary, counted by v
     out            (..., C)         dX: gradient of the loss with respect to X, same shape as X
+    sum_N          sum over all tokens, the axes of ids
 
 Forward                                Backward
-    (1) out_n = weight[ids_n]          (1) dweight_v = sum of dout_n over all n with ids_n = v
+    (1) out = weight[v = ids]          (1) dweight = sum_N(1[v = ids] * dout)
 
 Step (1). Think of the lookup as a product with one-hot rows, out = onehot(ids) @ weight, onehot_nv = 1[ids_n = v]. Then
     dweight = onehot^T dout,   that is   dweight_v = sum_n 1[ids_n = v] dout_n

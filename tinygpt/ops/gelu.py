@@ -3,21 +3,24 @@ GELU: a smooth gate. x times (almost exactly) the probability that a standard no
 
 Throughout this file
     x, u, t, out   any shape, element by element
-    c = sqrt(2 / pi), a = 0.044715
+    dX             gradient of the loss with respect to X, same shape as X
+    c = sqrt(2 / pi)                a = 0.044715
 
 Forward                                Backward, read upwards
-    (1) u   = c (x + a x^3)            (1) dx += dout * x/2 * (1 - t^2) * du/dx,   du/dx = c (1 + 3 a x^2)
-    (2) t   = tanh(u)                  (2) through t: dt/du = 1 - t^2
-    (3) out = x/2 (1 + t)              (3) dx  = dout * (1 + t)/2                  and  d out / dt = x/2
+    (1) u   = c * (x + a * x^3)        (1) dx += du * c * (1 + 3 * a * x^2)
+    (2) t   = tanh(u)                  (2) du  = dt * (1 - t^2)
+    (3) out = x/2 * (1 + t)            (3) dx  = dout * (1 + t)/2,  dt = dout * x/2
 
 Step (3). out = x/2 (1 + t) depends on x directly and through t:
-    d out / dx = (1 + t) / 2 + (x / 2) dt/dx
+    d out / dx = (1 + t) / 2        the direct path
+    d out / dt = x / 2
 Step (2). The derivative of tanh u is 1 - tanh(u)^2:
-    dt/dx = (1 - t^2) du/dx
+    dt / du = 1 - t^2
 Step (1). u = c x + c a x^3:
-    du/dx = c + 3 c a x^2 = c (1 + 3 a x^2)
-Together
-    dx = dout * [ (1 + t) / 2  +  x / 2 * (1 - t^2) * c (1 + 3 a x^2) ]
+    du / dx = c + 3 c a x^2 = c (1 + 3 a x^2)
+Together, with the slopes multiplied first, as the code does:
+    dt / dx = (1 - t^2) c (1 + 3 a x^2)
+    dx = dout * [ (1 + t) / 2  +  x / 2 * dt / dx ]
 
 This is the tanh form that OpenAI trained GPT-2 with ("gelu_new" elsewhere). The other form, x Phi(x) with the error
 function, differs from it by up to 5e-4: enough to change what a trained GPT-2 says.

@@ -4,13 +4,14 @@ that a block makes, and computing it again in backward is cheaper than keeping i
 
 Throughout this file
     x, h           (..., I)         before GELU, and after it
-    weight, bias   (I, O), (O,)     out   (..., O)
+    weight         (I, O)           bias   (O,)         out   (..., O)
     dX             gradient of the loss with respect to X, same shape as X
+    N              all leading axes of x as one: the tokens; h^T is (I, N)
 
 Forward                                Backward, read upwards
     (1) h   = gelu(x)                  (1) dx = dh * gelu'(x)
-    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = sum_N(h^T dout),  dbias = sum_N(dout)
-                                       (1) h = gelu(x) again: it was not kept
+    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T @ dout,  dbias = sum_N(dout)
+                                       (1) h again
 
 Step (2) is derived in linear.py, step (1) in gelu.py: the chain rule joins them, and nothing new is to be shown. What
 is new is what is saved, x and no h. The product rules of step (2) need h for dweight only.

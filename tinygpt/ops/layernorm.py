@@ -10,11 +10,12 @@ Throughout this file
     mean_C, sum_N  mean over the features of a token, sum over all tokens
 
 Forward                                        Backward, read upwards
-    (1) mean = mean_C(x)                       (1,2) dx   = dxc - mean_C(dxc)
-    (2) xc   = x - mean                        (3)   dxc -= rstd * xhat * mean_C(dxhat * xhat)
-    (3) rstd = (mean_C(xc^2) + eps)^(-1/2)     (4)   dxc  = rstd * dxhat
-    (4) xhat = xc * rstd                       (5)   dxhat = dout * weight
-    (5) out  = xhat * weight + bias                  dweight = sum_N(dout * xhat),  dbias = sum_N(dout)
+    (1) mean = mean_C(x)                       (2, 1) dx    = dxc - mean_C(dxc)
+    (2) xc   = x - mean                        (3)    dxc  -= rstd * xhat * mean_C(dxhat * xhat)
+    (3) rstd = (mean_C(xc^2) + eps)^(-1/2)     (4)    dxc   = rstd * dxhat
+    (4) xhat = xc * rstd                       (5)    dxhat = dout * weight
+    (5) out  = xhat * weight + bias                   dweight = sum_N(dout * xhat),  dbias = sum_N(dout)
+                                               (4)    xhat again
 
 Step (5). Each out_c = xhat_c weight_c + bias_c uses one feature, one weight and one bias:
     dxhat_c   = dout_c weight_c

@@ -4,11 +4,11 @@ Linear: every token's I features become O features, each a weighted sum plus a b
 Throughout this file
     x              (..., I)         weight   (I, O)         bias   (O,)
     out            (..., O)         dX       gradient of the loss with respect to X, same shape as X
-    sum_N          sum over all tokens, the leading axes of x
+    N              all leading axes of x as one: the tokens; x^T is (I, N)
 
 Forward                                Backward
     (1) out = x @ weight + bias        (1) dx = dout @ weight^T
-                                           dweight = sum_N(x^T dout),  dbias = sum_N(dout)
+                                           dweight = x^T @ dout,  dbias = sum_N(dout)
 
 Step (1), one entry at a time. For token n:  out_no = sum_i x_ni weight_io + bias_o, so
     d out_no / d x_ni      = weight_io   and   dx_ni      = sum_o dout_no weight_io  = (dout weight^T)_ni

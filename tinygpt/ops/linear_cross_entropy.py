@@ -4,17 +4,21 @@ are by far the largest array of a training step, and nobody but the loss needs t
 
 Throughout this file
     x              (N, C)           the last hidden state of each token
-    weight         (V, C)           one row a token of the vocabulary: GPT-2's embedding table
-    targets        (N,)             the id that came next; `ignore_index` marks those that do not count
-    logits, p      (N, V)           scores, and the model's probabilities        M: how many targets count
-    loss           ()               in nats: e^loss is the perplexity
+    weight         (V, C)           one row per token of the vocabulary: GPT-2's embedding table
+    logits         (N, V)           one score per token of the vocabulary
+    shifted        (N, V)           the scores, the largest of each row moved to 0; v counts the vocabulary
+    p              (N, V)           the model's probabilities        z     (N, 1)    what makes them sum to 1
+    targets, nll   (N,)             the id that came next, and -ln of its probability
+    counted        (N,)             1, or 0 where the target is `ignore_index`
+    M, loss        ()               how many targets count; the mean, in nats: e^loss is the perplexity
+    counted = 1[targets != ignore_index]                             M = sum_N(counted)
 
 Forward                                              Backward, read upwards
-    (1) logits = x weight^T                          (1) dx = dlogits weight,  dweight = dlogits^T x
-    (2) z = sum_V(e^shifted),  p = e^shifted / z     (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
-        with shifted = logits - max_V(logits)
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count       (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+    (1) logits = x @ weight^T                        (1)    dx = dlogits @ weight,  dweight = dlogits^T @ x
+    (2) shifted = logits - max_V(logits)
+        z = sum_V(e^shifted),  p = e^shifted / z     (3, 2) dlogits = (p - 1[v = targets]) * dnll
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M              (4)    dnll = counted / M * dloss
 
 Steps (4) to (2) are those of cross_entropy.py, derived there.
 Step (1). logits_nv = sum_c x_nc weight_vc, so
