@@ -2,7 +2,8 @@
 Reads the tables in the docstrings of `tinygpt/ops` and executes them. docs/notation.md says how they are written.
 
 Three parts: a parser, from a docstring to statements; an evaluator, which knows every array by the names of its axes;
-and `mutants`, which plants one typo at a time in a docstring. No operation is called here: the text is what runs.
+and `mutants`, which plants one typo at a time in a docstring. No operation is called here: the text is what runs. Only
+dropout's random bits are the package's own; tests/ops/test_dropout.py holds them to their hash bit by bit.
 """
 
 from __future__ import annotations
@@ -234,6 +235,8 @@ def _glossary(lines: list[str], start: int) -> tuple[dict[str, tuple[str, ...]],
                 definitions += statements(field[0].rstrip(","), (), i, field.start(), len(lines[i]))
             elif following and re.match(r"\(.*\)$|any shape", following[0]):
                 named = re.findall(r"\.\.\.|^any(?= shape)|\w+", following[0])
+                if "..." in named[1:]:
+                    raise SyntaxError(f"{field[0]} {following[0]}: ... stands for leading axes")
                 axes |= dict.fromkeys(field[0].split(", "), tuple(named[:1] if named[:1] == ["any"] else named))
     return axes, definitions
 

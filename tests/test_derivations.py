@@ -25,6 +25,7 @@ from tinygpt.study.samples import SAMPLES, Sample, every_op, page_of
 OPS = every_op()
 PAGES = sorted(name for name, op in OPS.items() if op.forward.__module__.split(".")[-1] == name)
 ROWS = sorted(set(OPS) - set(PAGES))
+NOTATION = (Path(__file__).resolve().parents[1] / "docs" / "notation.md").read_text(encoding="utf-8")
 SMALL = 150  # elements of all inputs together: these are differentiated entry by entry
 
 
@@ -95,11 +96,10 @@ def check_names(page, statements, made):
     for name in shared:
         counted = page["counted"].values if name == "nll" else 1.0  # of a target that does not count any number will do
         assert_equal(page[name].values * counted, made[name] * counted, name, 1e-11)
-        leading, *axes = page.axes_of(name) or ("none",)
-        if leading not in ("...", "any", "none"):
-            axes = [leading, *axes]
-        shape = tuple(1 if axis == "1" else page.sizes[axis] for axis in axes)
-        assert made[name].shape[-len(shape) :] == shape or not shape, f"{name}: the glossary's shape"
+        axes, found = page.axes_of(name), made[name].shape
+        told = tuple(1 if axis == "1" else page.sizes[axis] for axis in axes if axis not in ("...", "any"))
+        leading = len(found) - len(told)
+        assert found[leading:] == told and (leading == 0 or len(told) < len(axes)), f"{name}: the glossary's shape"
     return len(shared)
 
 
@@ -178,39 +178,30 @@ def assert_derivative(claimed, numeric, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_each_gradient_of_a_page_is_the_derivative_by_what_its_step_made(name):
-    op, docstring, seen = OPS[name], page_of(OPS[name]), set()
-    sample, _, dout, *_ = reference(name)[min(1, len(reference(name)) - 1)]
+    op, docstring = OPS[name], page_of(OPS[name])
+    for sample, _, dout, *_ in reference(name):
+        inputs, seen = inputs_of(op, sample.arrays), set()
 
-    def by(step, each):
-        def loss(change):
-            page = forward(op, docstring, sample.arrays, sample.attrs, Nudge(step, each, change))
-            return np.sum(finite(page[derivations.result_of(page)].values).ravel() * dout.ravel())
+        def check(step, each, page, sample=sample, dout=dout, seen=seen):
+            def loss(change):
+                moved = forward(op, docstring, sample.arrays, sample.attrs, Nudge(step, each, change))
+                return np.sum(finite(moved[derivations.result_of(moved)].values).ravel() * dout.ravel())
 
-        return loss
+            numeric = differences(loss, page[each].values)
+            assert_derivative(page["d" + each].values, numeric, f"d{each} before step ({step})")
+            seen.add(each)
 
-    def check(step, each, page):
-        numeric = differences(by(step, each), page[each].values)
-        assert_derivative(page["d" + each].values, numeric, f"d{each} before step ({step})")
-        seen.add(each)
+        def before(steps, page, check=check):
+            for line in page.table.forward:
+                for each in line.names:
+                    if line.steps[0] in steps and "d" + each in page:
+                        check(line.steps[0], each, page)
 
-    def before(steps, page):
-        made = {
-            (step, each)
-            for step in steps
-            for line in page.table.forward
-            if step in line.steps
-            for each in line.names
-            if "d" + each in page
-        }
-        for step, each in sorted(made):
-            check(step, each, page)
-
-    page = forward(op, docstring, sample.arrays, sample.attrs)
-    derivations.backward(page, dout, before)
-    for each in inputs_of(op, sample.arrays):
-        check(0, each, page)
-    backward = {each.removeprefix("d") for line in page.table.backward if line.sign != "again" for each in line.names}
-    assert backward <= seen, "a gradient that nothing has checked"
+        page = derivations.backward(forward(op, docstring, sample.arrays, sample.attrs), dout, before)
+        for each in inputs:
+            check(0, each, page)
+        made = {each.removeprefix("d") for line in page.table.backward if line.sign != "again" for each in line.names}
+        assert made <= seen, "a gradient that nothing has checked"
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -277,7 +268,6 @@ def test_a_change_that_says_the_same_is_not_called_a_typo(name):
 
 
 def test_the_page_on_the_notation_says_what_the_formulas_mean():
-    text = (Path(__file__).resolve().parents[1] / "docs" / "notation.md").read_text(encoding="utf-8")
     rng, N, C = np.random.default_rng(3), 4, 5
     arrays = {"x": ("N", "C"), "w": ("C", "O"), "a": ("C",), "b": ("C",), "c": ("C",), "d": ("C",), "ids": ("N",)}
     values = {
@@ -286,7 +276,7 @@ def test_the_page_on_the_notation_says_what_the_formulas_mean():
     names = derivations.Names()
     names.sizes |= {"N": N, "C": C}
     names |= {name: derivations.Named(values[name], axes) for name, axes in arrays.items()}
-    rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| `([^`]+)` \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| `([^`]+)` \|$", NOTATION, re.MULTILINE)
     assert len(rows) >= 11
     for formula, in_numpy in rows:
         if re.search(r"\bc = ", formula):
@@ -297,6 +287,12 @@ def test_the_page_on_the_notation_says_what_the_formulas_mean():
         assert_equal(ours.along(axes), theirs, formula)
         if "c" not in names:
             names["c"] = derivations.Named(values["c"], ("C",))
+
+
+def test_the_pages_examples_are_the_packages_tables():
+    blocks = re.findall(r"^```\n(.*?)^```", NOTATION, re.MULTILINE | re.DOTALL)
+    for block, docstring in zip(blocks, (page_of(OPS["layernorm"]), basic.__doc__), strict=True):
+        assert set(block.splitlines()) <= set(docstring.splitlines())
 
 
 def test_what_is_ambiguous_or_does_not_fit_is_refused():

@@ -14,8 +14,10 @@ Operation   Forward               Backward
     pow     out = a^exponent      da = dout * exponent * a^(exponent - 1)
     matmul  out = a @ b           da = dout @ b^T,  db = a^T @ dout
 
-matmul, entry by entry: out_ij = sum_k a_ik b_kj, so d out_ij / d a_ik = b_kj and da_ik = sum_j dout_ij b_kj, which is
-(dout b^T)_ik. Likewise db_kj = sum_i a_ik dout_ij = (a^T dout)_kj. Leading axes are a batch, and broadcast.
+matmul. Entry by entry out_ij = sum_k a_ik b_kj, so d out_ij / d a_ik = b_kj and
+    da_ik = sum_j dout_ij b_kj = (dout b^T)_ik
+    db_kj = sum_i a_ik dout_ij = (a^T dout)_kj
+    Leading axes are a batch, and broadcast.
 
 What surprises people here
     add     Both operands receive dout itself, not copies: a residual connection costs backward no memory.

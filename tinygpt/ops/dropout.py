@@ -24,13 +24,13 @@ any number of threads draws the same mask. The hash works on 32-bit words, which
     mix(h)     : h ^= h >> 16;  h *= 0x85EBCA6B;  h ^= h >> 13;  h *= 0xC2B2AE35;  h ^= h >> 16
 
 What surprises people here
-    What stays is scaled up, so that nothing is to be done at the end of training; backward needs the same mask, not
-    another one as random. Here nobody keeps it: it is a function of the seed, and is computed again.
+    What stays is scaled up in training, so that evaluation needs no scaling ("inverted dropout"). Backward needs the
+    same mask, not another random one. The mask is not kept: it is a function of the seed, and is computed again.
 
 Source: Srivastava et al. 2014, JMLR 15, section 4 (scaled in training, as everyone does now); `mix` is the finalizer of
         MurmurHash3 (Appleby, public domain); splitmix64 is of Steele, Lea & Flood 2014, OOPSLA; counters instead of
         states: Salmon et al. 2011, SC '11.
-Cost:   moves 2 arrays each way; about 20 integer operations an element.
+Cost:   moves 2 arrays each way; about 20 integer operations per element.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 Many values into one: sum, mean, max, min, var, softmax and log_softmax along axes.
 
-The values along `axis` that make one output are a group, and n is how many they are. Every value of a group sees the
-gradient of its group's output: all backwards here first stretch `dout` over the group again. In the table sum, mean and
-max run over each group, and dout and out are stretched.
+The values along `axis` that make one output are a group; n is their number. Every value of a group sees the gradient of
+its group's output: all backwards here first stretch `dout` over the group again. In the table sum, mean and max run
+over each group, and dout and out are stretched.
 
 Operation       Forward                             Backward
     sum         out = sum(x)                        dx = dout
@@ -15,15 +15,18 @@ Operation       Forward                             Backward
     log_softmax out = x - ln(sum(e^x))              dx = dout - e^out * sum(dout)
 
 `min` is -max(-x).
+
 var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof) = 0: its path adds nothing.
+
 softmax. With p = out, d p_i / d x_j = p_i (1[i = j] - p_j), so
     dx_j = sum_i dout_i p_i (1[i = j] - p_j) = p_j (dout_j - sum_i dout_i p_i)
+
 log_softmax. With p = softmax(x) = e^out, d out_i / d x_j = 1[i = j] - p_j, so
     dx_j = dout_j - p_j sum_i dout_i
 
 What surprises people here
     sum         Every value receives the whole gradient of its group: nothing is divided among them.
-    mean        The gradient of one value shrinks with the size of its group: twice the batch, half the share per value.
+    mean        The gradient of one value shrinks with the size of its group: twice as many values, half the gradient.
     var         The formula treats the mean as a constant and is right: the centred values of a group sum to zero.
     max         k equal maxima receive 1 / k of the gradient each. A tie is a corner without a derivative; the even
                 split is the mean of the one-sided slopes, and does not depend on the order of the values.
@@ -125,7 +128,7 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     Raises
     ------
     ValueError
-        If there are not more than `ddof` values to a group.
+        If a group does not have more than `ddof` values.
 
     Examples
     --------

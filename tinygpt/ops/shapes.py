@@ -1,5 +1,5 @@
 """
-The same values, arranged otherwise: reshaped, transposed, selected, joined, in another precision.
+The same values in another arrangement: reshaped, transposed, selected, joined, or in another precision.
 
 An operation that only moves values has a backward that only moves them back. Where a value is used several times, by
 broadcasting or by a repeated index, it collects the sum of the gradients of its uses.
@@ -17,8 +17,7 @@ Operation        Forward                             Backward
 `squeeze` and `expand_dims` are reshapes, `swapaxes` is a transpose, `stack` concatenates reshaped tensors.
 
 What surprises people here
-    astype       The gradient comes back in the dtype of a: half of a float64 gradient's digits are lost on the way to
-                 a float32 tensor.
+    astype       The gradient comes back in the dtype of a: a float64 gradient is rounded where a is float32.
     reshape      It is a view: a weight and its reshaped form are the same memory.
     transpose    The gradient takes the inverse order, which is another one from three axes on: (2, 0, 1) undoes
                  (1, 2, 0).
@@ -140,7 +139,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """
-    With new axes of size 1 at the named places of the result.
+    With new axes of size 1, which are at these places in the result.
 
     Examples
     --------
