@@ -2,14 +2,14 @@
 Causal attention, a block of tokens at a time: the twin of ops/attention.py.
 
     for each sequence and head, by one thread:
-        (1) q, k, v: where they lie in qkv            (1) dq, dk, dv: where they belong in dqkv
-        pack k and v once                             (7) dheads: where it lies in dout
+        (1) q, k, v: where they lie in qkv           (1) dq, dk, dv: where they belong in dqkv
+        pack k and v once                            (7) dheads: where it lies in dout
         for each BLOCK of tokens t, with the tokens s <= t that they see:
-            (2) scores  = q k^T                       (2) dq = dscores k,  dk += dscores^T q
-            (3) scores  = -inf where s > t            (3) dscores = 0 where s > t
-            (4) weights = e^(scores / sqrt(D) - lse)  (4) dscores = weights (dweights - sum_dweights_weights) / sqrt(D)
-            (5) dropped = weights * dropout_mask      (5) dweights = ddropped * dropout_mask
-            (6) heads   = dropped v                   (6) ddropped = dheads v^T,  dv += dropped^T dheads
+            (2) scores  = q @ k^T                    (2) dq = dscores @ k,  dk += dscores^T @ q
+            (3) scores  = -inf where s > t           (3) dscores = 0 where s > t
+            (4) weights = e^(scores / sqrt(D) - lse) (4) dscores = weights * (dweights - sum_dweights_weights) / sqrt(D)
+            (5) dropped = weights * dropout_mask     (5) dweights = ddropped * dropout_mask
+            (6) heads   = dropped @ v                (6) ddropped = dheads @ v^T,  dv += dropped^T @ dheads
             (7) heads: where they belong in out
 
 What a block needs, BLOCK x T scores, is used again by the next, so memory grows with T and not with its square. Scores,
