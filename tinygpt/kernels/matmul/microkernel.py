@@ -60,7 +60,7 @@ def format_of(packed):
     return FORMATS[numba.from_dtype(packed.dtype)]
 
 
-@overload(format_of, inline="always")
+@overload(format_of)
 def _compiled_format_of(packed):
     form = FORMATS[packed.dtype]
     return lambda packed: form
