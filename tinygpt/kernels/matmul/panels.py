@@ -144,11 +144,13 @@ def update_tile(left, right, tile, mode, bias, column, edge):
     form = format_of(left.data)
     vectors = (tile.columns + LANES - 1) // LANES
     lines = (left.depth * form.lines + form.block - 1) // form.block
+    a, a_start = left.data, left.start
+    b, b_start = right.data, right.start
     if tile.rows == form.rows and tile.columns == vectors * LANES:
         first = column if mode == WITH_BIAS else ZERO
-        _micro_kernel(left, right, lines, tile.data, tile.start, tile.stride, mode, bias, first, vectors)
+        _micro_kernel(a, a_start, b, b_start, lines, tile.data, tile.start, tile.stride, mode, bias, first, vectors)
     else:
-        _micro_kernel(left, right, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
+        _micro_kernel(a, a_start, b, b_start, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
         _copy_edge(edge, vectors * LANES, tile, mode, bias, column)
 
 
@@ -166,11 +168,10 @@ def _copy_edge(edge, stride, tile, mode, bias, column):
 
 
 @kernel
-def _micro_kernel(left, right, lines, c, start, stride, mode, bias, column, vectors):
-    a, b = left.data, right.data
+def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors):
     if vectors == 3:
-        micro_kernel_3(a, left.start, b, right.start, lines, c, start, stride, mode, bias, column)
+        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
     elif vectors == 2:
-        micro_kernel_2(a, left.start, b, right.start, lines, c, start, stride, mode, bias, column)
+        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
     else:
-        micro_kernel_1(a, left.start, b, right.start, lines, c, start, stride, mode, bias, column)
+        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
