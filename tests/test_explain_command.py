@@ -35,7 +35,7 @@ def test_each_page_is_complete_and_fits_a_terminal(name):
 def test_reference_and_kernel_stand_side_by_side_by_step():
     text = explain.side_by_side(every_op()["layernorm"], "forward")
     row = next(line for line in text.splitlines() if line.lstrip().startswith("(1)"))
-    assert "mean = x.mean(axis=-1, keepdims=True)" in row and "center = total(row)" in row
+    assert "mean = x.mean(axis=-1, keepdims=True)" in row and "mean_n = total(x_n) / np.float32(C)" in row
 
 
 def test_the_example_shows_what_each_line_computes():

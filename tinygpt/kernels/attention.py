@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels.dropout import constants, mixed
+from tinygpt.kernels.dropout import constants, mix
 from tinygpt.kernels.jit import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.matmul.gemm import factors
@@ -173,7 +173,7 @@ def _mask(row, position, drops):
         part = row[done : done + min(len(row) - done, 2**32 - (start & 0xFFFFFFFF))]
         second = np.uint32(key1 ^ high)
         for s in range(len(part)):
-            bits = mixed(mixed(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
+            bits = mix(mix(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
             part[s] *= factor if bits >= threshold else np.float32(0)
         done += len(part)
 

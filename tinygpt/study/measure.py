@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd.graph import Op
+from tinygpt.kernels.rates import fastest_seconds, rates
 from tinygpt.runtime.memory import Loan, Slot
-from tinygpt.study.machine import fastest_seconds, rates
 
 N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and vocabulary
 
