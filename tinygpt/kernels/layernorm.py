@@ -30,12 +30,12 @@ _NOTHING = np.empty((0, 0), np.float32)
 
 
 def forward(x, weight, bias, eps=1e-5):
-    rows = rows_of(x, x.shape[-1])
-    out = memory.empty(x.shape, np.float32)
-    mean, rstd = memory.empty(len(rows), np.float32), memory.empty(len(rows), np.float32)
+    shape, x = x.shape, rows_of(x, x.shape[-1])  # (N, C)
+    out = memory.empty(shape, np.float32)
+    mean, rstd = memory.empty(len(x), np.float32), memory.empty(len(x), np.float32)
     weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
-    spread(_forward, rows.size)(rows, weight, bias, np.float32(eps), out.reshape(rows.shape), mean, rstd)
-    return out, (rows, weight, mean, rstd)
+    spread(_forward, x.size)(x, weight, bias, np.float32(eps), out.reshape(x.shape), mean, rstd)
+    return out, (x, weight, mean, rstd)
 
 
 def backward(dout, saved, into):
