@@ -1,12 +1,12 @@
 """
 AdamW over flat arrays, on all threads: the twin of `adamw_update` in optim/adamw.py.
 
-    (1) m = beta1 m + (1 - beta1) gradient                 the gradient that backward left, times `scale`
-    (2) v = beta2 v + (1 - beta2) gradient^2
+    (1) m = beta1 * m + (1 - beta1) * gradient             the gradient that backward left, times `scale`
+    (2) v = beta2 * v + (1 - beta2) * gradient^2
     (3) m_corrected = m / (1 - beta1^step)
     (4) v_corrected = v / (1 - beta2^step)
-    (5) parameter *= 1 - lr weight_decay
-    (6) parameter -= lr m_corrected / (sqrt(v_corrected) + eps)
+    (5) parameter *= 1 - lr * weight_decay
+    (6) parameter -= lr * m_corrected / (sqrt(v_corrected) + eps)
 
 `scale` clips the norm of the gradients at no cost: they need not be read and written once more for it.
 

@@ -2,9 +2,9 @@
 Cross-entropy, on all threads: the twin of ops/cross_entropy.py.
 
     (1) shifted = logits - max_V(logits)
-    (2) z = sum_V(e^shifted),  p = e^shifted / z         (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count           (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+    (2) z = sum_V(e^shifted),  p = e^shifted / z     (3, 2) dlogits = (p - 1[v = targets]) * dnll
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M              (4)    dnll = counted / M * dloss
 
 Forward keeps the largest logit and z of each row; backward computes p from the logits again.
 

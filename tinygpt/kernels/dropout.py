@@ -1,9 +1,10 @@
 """
 Dropout, on all threads: the twin of ops/dropout.py.
 
-    (1) bits_i = hash(seed, i)
-    (2) mask_i = 1[bits_i >= p 2^32] / (1 - p)
-    (3) out_i  = x_i mask_i,   dx_i = dout_i mask_i
+    (1) bits = hash(seed, i)
+    (2) mask = 1[bits >= p * 2^32] / (1 - p)
+    (3) out  = x * mask                          (3)    dx = dout * mask
+                                                 (1, 2) bits, mask again
 
 Forward and backward are the same loop. No mask is stored: an element's is a function of the seed and of its position.
 

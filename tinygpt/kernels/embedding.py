@@ -1,8 +1,7 @@
 """
 Embedding, on all threads: the twin of ops/embedding.py.
 
-    (1) out_n = weight[ids_n]
-    (1) dweight_v = sum of dout_n over all n with ids_n = v
+    (1) out = weight[v = ids]          (1) dweight = sum_N(1[v = ids] * dout)
 
 Backward goes through the tokens in order, once for each part of the columns: two threads never write to the same
 number, and a repeated token is added each time it comes. Nothing is sorted, and no table of zeros is made: GPT-2's tied

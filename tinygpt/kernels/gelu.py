@@ -1,15 +1,16 @@
 """
 GELU, on all threads: the twin of ops/gelu.py.
 
-    (1) u   = c (x + a x^3)                (1) du/dx = c (1 + 3 a x^2)
-    (2) t   = tanh(u)                      (2) dt/dx = (1 - t^2) du/dx
-    (3) out = x/2 (1 + t)                  (3) dx = dout ((1 + t)/2 + x/2 dt/dx)
+    (1) u   = c * (x + a * x^3)            (1) du_dx = c * (1 + 3 * a * x^2)
+    (2) t   = tanh(u)                      (2) dt_dx = (1 - t^2) * du_dx
+    (3) out = x/2 * (1 + t)                (3) dx = dout * ((1 + t)/2 + x/2 * dt_dx)
 
-tanh is computed from e^-2u. With s = 1 / (1 + e^-2u), the logistic function of 2u,
+tanh is computed from e^(-2u). With s = 1 / (1 + e^(-2u)), the logistic function of 2u,
 
-    (1 + t)/2 = s     and     (1 - t^2)/2 = 2 s (1 - s)
+    (1 + t)/2 = s     and     (1 - t^2)/2 = 2 * s * (1 - s)
 
-so out = x s, and dx = dout (s + 2 x s (1 - s) du/dx). Backward computes s again from x: nothing else is kept.
+so out = x * s, and dx = dout * (s + 2 * x * s * (1 - s) * du_dx). Backward computes s again from x, which is all that
+is kept.
 
 Cost: forward moves 2 arrays, backward 3; about 25 operations per element.
 """
@@ -72,6 +73,6 @@ def _backward(dout, x, dx, add):
             x_i = x_part[i]
             s = gate(x_i)  # (1, 2) again
             du_dx = _C + _C_3A * (x_i * x_i)  # (1)
-            half_x_dt_dx = np.float32(2) * x_i * s * (np.float32(1) - s) * du_dx  # (2) x/2 dt/dx
+            half_x_dt_dx = np.float32(2) * x_i * s * (np.float32(1) - s) * du_dx  # (2) x/2 * dt_dx
             slope = s + half_x_dt_dx  # (3)
             dx_part[i] = (dx_part[i] if add else np.float32(0)) + dout_part[i] * slope  # (3)

@@ -1,8 +1,9 @@
 """
 GELU, then linear, on all threads: the twin of ops/gelu_linear.py.
 
-    (1) h   = gelu(x)                  (1) h = gelu(x) again,  dx = dh * gelu'(x)
-    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T dout,  dbias = sum_N(dout)
+    (1) h   = gelu(x)                  (1) dx = dh * gelu'(x)
+    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T @ dout,  dbias = sum_N(dout)
+                                       (1) h again
 
 Both steps are the kernels of gelu.py and linear.py. The memory of h and dh is given back at the end and the next block
 uses it again.

@@ -1,11 +1,14 @@
 """
 Layer normalization, one row at a time while it is in cache: the twin of ops/layernorm.py.
 
-    (1) mean = mean_C(x)                       (4) to (1) dx = rstd (dxhat - mean_C(dxhat) - xhat mean_C(dxhat * xhat))
-    (2) xc   = x - mean                            one term for each path from x to out: direct, through the mean, and
-    (3) rstd = (mean_C(xc^2) + eps)^(-1/2)         through the standard deviation
-    (4) xhat = xc * rstd                       (5) dxhat = dout * weight
-    (5) out  = xhat * weight + bias                dweight = sum_N(dout * xhat),  dbias = sum_N(dout)
+    (1) mean = mean_C(x)                       (4, 3, 2, 1) dx = rstd * (dxhat - mean_dxhat - xhat * mean_dxhat_xhat)
+    (2) xc   = x - mean                        (2, 1)       mean_dxhat = mean_C(dxhat)
+    (3) rstd = (mean_C(xc^2) + eps)^(-1/2)     (3)          mean_dxhat_xhat = mean_C(dxhat * xhat)
+    (4) xhat = xc * rstd                       (5)          dxhat = dout * weight
+    (5) out  = xhat * weight + bias                         dweight = sum_N(dout * xhat),  dbias = sum_N(dout)
+                                               (4)          xhat again
+
+dx has one term for each path from x to out: direct, through the mean, and through the standard deviation.
 
 The rows are cut into parts of 16. Each part sums its own dweight and dbias, and the parts are added in order, so that
 no two threads write to the same number and the result does not depend on the number of threads.

@@ -1,11 +1,10 @@
 """
 Linear, on all threads: the twin of ops/linear.py.
 
-    (1) out = x @ weight + bias        the bias is added while the tile of out is in registers
-    (1) dx = dout @ weight^T,  dweight = sum_N(x^T dout)       nothing is transposed: the product reads either order
-        dbias = sum_N(dout)            in parts of 64 rows, which are added in order
+    (1) out = x @ weight + bias        (1) dx = dout @ weight^T,  dweight = x^T @ dout,  dbias = sum_N(dout)
 
-Each product overwrites its gradient's memory or adds to it.
+The bias is added while a tile of out is in registers. Nothing is transposed: the product reads either order in memory,
+and overwrites a gradient or adds to it. dbias is summed in parts of 64 rows, and the parts are added in order.
 
 Cost: see ops/linear.py and matmul/gemm.py; dbias reads dout once more.
 """

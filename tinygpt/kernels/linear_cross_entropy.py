@@ -2,12 +2,12 @@
 The head and its loss, a chunk of rows at a time: the twin of ops/linear_cross_entropy.py.
 
     for each chunk of ROWS rows of x:
-        (1) logits = x weight^T                      into memory that every chunk uses again
-        (2) z = sum_V(e^shifted),  p = e^shifted / z,  in the memory of the logits
-        (2, 3) dlogits = (p - 1[v = target]) / M,  there too: the gradient for dloss = 1
-        (1) dx = dlogits weight,  dweight += dlogits^T x
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count       (4) dx and dweight times dloss
+        (1)    logits = x @ weight^T                             in memory that every chunk uses again
+        (2)    z = sum_V(e^shifted),  p = e^shifted / z          p takes the place of the logits
+        (3, 2) dlogits = (p - 1[v = targets]) * counted / M      takes the place of p: the gradient for dloss = 1
+        (1)    dx = dlogits @ weight,  dweight += dlogits^T @ x
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M;                         backward: dx *= dloss,  dweight *= dloss
 
 Everything that backward needs is known once a chunk's logits are: so dx and dweight, for dloss = 1, are made during
 forward, where somebody will want them. `loans` says so, and is memory for them: that of a parameter's gradient itself,
