@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.runtime.memory import Loan, Slot
+from tinygpt.autograd.gradients import Reservation
+from tinygpt.runtime.memory import Slot
 
 Run = Callable[[], list[np.ndarray]]
 
@@ -40,7 +41,8 @@ def ours(module: ModuleType, given: Given) -> Run:
         return module.ours(given)
     kernel = importlib.import_module(module.OP.kernel)
     into = [Slot(np.empty_like(array), add=False) for array in given.arrays]
-    extra = {"loans": tuple(Loan(slot.array) for slot in into)} if getattr(kernel, "EAGER", False) else {}
+    ahead = getattr(kernel, "GRADIENTS_IN_FORWARD", False)
+    extra = {"reserved": [Reservation(slot.array) for slot in into]} if ahead else {}
 
     def run() -> list[np.ndarray]:
         out, saved = kernel.forward(*given.arrays, **given.attrs, **extra)

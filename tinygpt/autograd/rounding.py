@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.autograd.graph import Op
+from tinygpt.autograd.watch import Watch
+
 _EXACT = {"maximum", "minimum", "fmax", "fmin", "negative", "positive", "absolute", "sign", "copysign", "floor", "ceil",
           "rint", "trunc"}  # fmt: skip
 _RUNS = 8
@@ -111,9 +114,9 @@ def _entering(value: Any, unit: float, rng: np.random.Generator) -> Any:
     return _rounded(array * (1 + unit * rng.standard_normal(array.shape)), unit, rng)
 
 
-class Perturbation:
+class Perturbation(Watch):
     """
-    Makes every operation of a graph a little off, in float64, while it is the `watch` (see `contract.py`).
+    A watch that makes every operation of a graph a little off, in float64.
 
     Attributes
     ----------
@@ -122,12 +125,11 @@ class Perturbation:
     """
 
     share = _FLOAT64 / _SMALLEST
-    error = None
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
-    def operation(self, op: Any) -> Any:
+    def operation(self, op: Op) -> Op:
         """`op`, whose forward is off."""
 
         def forward(*arrays: Any, **attrs: Any) -> Any:
