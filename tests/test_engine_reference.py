@@ -85,7 +85,9 @@ def assert_engine_is_reference(compute, leaves: dict[str, Tensor], dout: Any = N
         assert_same_bits(leaf.grad, values[id(leaf.data)].gradient, name)
     for index, call in enumerate(recorder.calls):
         if id(call.out) in recorder.gradients:
-            assert_same_bits(recorder.gradients[id(call.out)], values[id(call.out)].gradient, f"{index}: {call.op.name}")
+            assert_same_bits(
+                recorder.gradients[id(call.out)], values[id(call.out)].gradient, f"{index}: {call.op.name}"
+            )
     return len(leaves) + len(recorder.gradients)
 
 
@@ -169,9 +171,19 @@ def test_random_graphs(seed):
     dtype = (np.float32, np.float64)[seed % 2]
     leaves = {str(i): Tensor(rng.standard_normal((9, 9)).astype(dtype), requires_grad=True) for i in range(3)}
     row = Tensor(rng.standard_normal(9).astype(dtype), requires_grad=True)
-    choices = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a @ b / 9, lambda a, b: a.T,
-               lambda a, b: F.concatenate([a[4:], b[:4]]), lambda a, b: F.layernorm(a, row, row), lambda a, b: F.gelu(a),
-               lambda a, b: a[:, ::-1] + row, lambda a, b: a + a, lambda a, b: a.softmax() * b]  # fmt: skip
+    choices = [
+        lambda a, b: a + b,
+        lambda a, b: a + a,
+        lambda a, b: a - b,
+        lambda a, b: a * b,
+        lambda a, b: a @ b / 9,
+        lambda a, b: a.T,
+        lambda a, b: a[:, ::-1] + row,
+        lambda a, b: a.softmax() * b,
+        lambda a, b: F.concatenate([a[4:], b[:4]]),
+        lambda a, b: F.layernorm(a, row, row),
+        lambda a, b: F.gelu(a),
+    ]
     picks = [(choices[rng.integers(len(choices))], rng.random(2)) for _ in range(30)]
 
     def compute():
