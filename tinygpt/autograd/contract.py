@@ -159,7 +159,7 @@ def _run_quietly(run: Callable[[], Any]) -> None:
 
 
 def _rewritten(who: str) -> str:
-    return f"{who}: hands out memory that a later call writes into; return a new array, or a copy"
+    return f"{who}: returns memory that a later call writes into; return a new array, or a copy"
 
 
 def _arrays_in(value: Any) -> Iterator[np.ndarray]:

@@ -33,7 +33,7 @@ from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
 
 Destination = Callable[[], Slot]
-_NOISE = 32  # how many times the scatter of rounding two codes may be apart: each has its own, and few were drawn
+_NOISE = 32  # how many standard deviations of rounding two codes may differ by: few samples are drawn, of one code
 
 
 class Implementation(NamedTuple):
@@ -231,8 +231,8 @@ def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any
     Raise ValueError, naming the op, where a kernel's results are not the reference's within the tolerance.
 
     The tolerance is a share of each result's largest value (`kernel_tolerance`). Where that is exceeded and
-    `computed`, the reference and its arguments, is given, it is measured how far rounding alone carries each element
-    (see `rounding.py`): so far, many times over, the two may be apart as well.
+    `computed`, the reference and its arguments, is given, the effect of rounding on each element is measured (see
+    `rounding.py`): a multiple of that is allowed as well.
     """
     kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
     if kinds[0] != kinds[1]:
@@ -255,7 +255,7 @@ def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any
 
 
 def _noise(reference: Callable[..., Any], arrays: Sequence[np.ndarray], results: Sequence[Any]) -> list[Any]:
-    """How far rounding carries each element of each result; 0 where that cannot be told."""
+    """The effect of rounding on each element of each result; 0 where it cannot be measured."""
     try:
         float64 = any(np.asarray(result).dtype == np.float64 for result in results)
         found = scatter(reference, arrays, settings.unit_of_rounding(float64))

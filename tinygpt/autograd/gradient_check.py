@@ -200,7 +200,7 @@ class _Comparison:
 
 
 def _noise_of(loss: Callable[[], float]) -> Callable[[], float]:
-    """How far rounding carries the loss, measured when it is first asked for."""
+    """The effect of rounding on the loss, measured at the first call."""
     measured: list[float] = []
 
     def noise() -> float:

@@ -56,7 +56,7 @@ class SharedGradient:
 
     @property
     def exclusive(self) -> bool:
-        """True where nobody else would notice a write, and no two elements share a place, as broadcast ones do."""
+        """True where a write changes nothing else: one owner, and no two elements in one place, as broadcast ones."""
         own_places = all(stride or size == 1 for size, stride in zip(self.array.shape, self.array.strides, strict=True))
         return self.owners.count == 1 and own_places and self.array.flags.writeable
 
@@ -77,7 +77,7 @@ class SharedGradient:
         return empty(self.array.shape, self.array.dtype)
 
     def take(self) -> np.ndarray:
-        """The array itself if nobody else owns it, else a copy: what becomes a leaf's `grad`."""
+        """The array itself if this is its only owner, else a copy: what becomes a leaf's `grad`."""
         base = self.array.base
         # A part keeps the rest alive; the pool's pieces are up to an eighth, or a page, larger than their arrays.
         whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
@@ -109,7 +109,7 @@ class Accumulator:
     storage : np.ndarray or None
         The memory that `grad` must have: a parameter's slice of the flat array. Its content counts once `grad` is set.
     reserved : callable or None
-        A weak reference to the reservation of `storage`: a loss that nobody differentiates frees the place again.
+        A weak reference to the reservation of `storage`: a loss without a backward frees the place again.
     """
 
     __slots__ = ("dtype", "grad", "reserved", "shape", "storage")

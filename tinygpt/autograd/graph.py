@@ -192,7 +192,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
     if got != len(node.parents):
         raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
-    # What was saved counts as an owner: a backward may return a saved array, and nobody may write into that.
+    # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
     owners = {_memory(array): RefCount(1) for array in arrays_in(node.saved)}
     owners[_memory(gradient.array)] = gradient.owners
     shares = []
@@ -234,7 +234,7 @@ def _memory(array: np.ndarray) -> int:
 def _run_hooks(node: Node, gradient: SharedGradient) -> SharedGradient:
     for hook in list(node.hooks):
         replacement = hook(gradient.array)
-        gradient.incref()  # the hook may have kept the array: from now on nobody writes into it
+        gradient.incref()  # the hook may have kept the array: it must not be written into from now on
         if replacement is not None:
             array = np.asarray(replacement)
             check_gradient("hook", array, node)

@@ -133,14 +133,14 @@ class Tensor(Copying):
     Attributes
     ----------
     data : np.ndarray
-        The values. Writing into them between forward and backward spoils the gradients (TINYGPT_DEBUG=1 finds it).
+        The values. Writing into them between forward and backward makes gradients wrong (TINYGPT_DEBUG=1 finds it).
     grad : np.ndarray or None
-        The gradient, of the same shape and dtype. Calls of `backward` add to it; set it to None to start afresh.
+        The gradient, of the same shape and dtype. Each `backward` adds to it; set it to None to start from zero.
 
     Raises
     ------
     TypeError
-        If the data is neither float32, float64, integer nor boolean, or gradients of integers are asked for.
+        If the data is neither float32, float64, integer nor boolean, or is of integers and `requires_grad` is set.
 
     Examples
     --------
@@ -221,7 +221,7 @@ class Tensor(Copying):
         if value is not None:
             value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
-            value = copied(value)  # backward adds into it, and it may be somebody's weights
+            value = copied(value)  # backward adds into it, and the caller may use it for something else
             if self.node.storage is not None:  # keep the parameter's gradient where the optimizer expects it
                 self.node.release()
                 np.copyto(self.node.storage, value)
@@ -468,7 +468,7 @@ def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
 
 
 def is_masked(data: Any) -> bool:
-    """Whether this is one of NumPy's masked arrays. Asked without importing them: nobody has one who has not."""
+    """Whether this is one of NumPy's masked arrays, without importing them: whoever has one has imported them."""
     masked = sys.modules.get("numpy.ma")
     return masked is not None and isinstance(data, masked.MaskedArray)
 

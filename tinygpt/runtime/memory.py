@@ -28,8 +28,8 @@ class Pool:
     """
     Memory for arrays, used again once the array and all its views are gone.
 
-    Pieces come in eight sizes per power of two, so that a piece is at most an eighth larger than its array. What nobody
-    has used while the pool handed out `patience` times its own size goes back to the system.
+    Pieces come in eight sizes per power of two, so that a piece is at most an eighth larger than its array. A piece
+    that was not used while the pool handed out `patience` times its own size goes back to the system.
 
     Attributes
     ----------
