@@ -115,7 +115,7 @@ def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray],
         compare(who, "update", arrays, copies)
 
 
-def settled(array: np.ndarray) -> np.ndarray:
+def aligned(array: np.ndarray) -> np.ndarray:
     """The array as compiled code takes it: aligned, and writable, since Numba would compile a read-only one anew."""
     return array if array.flags.behaved else array.copy()
 
@@ -132,7 +132,7 @@ def _kernel(op: Op, kernel: Any) -> Implementation:
         return _with_reservations(kernel)
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
-        return kernel.forward(*map(settled, arrays), **attrs)
+        return kernel.forward(*map(aligned, arrays), **attrs)
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         if not hasattr(kernel, "backward"):
@@ -147,7 +147,7 @@ def _with_reservations(kernel: Any) -> Implementation:
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
         reserved = tuple(None if parent is None else parent.reserve() for parent in parents)
-        out, saved = kernel.forward(*map(settled, arrays), reserved=reserved, **attrs)
+        out, saved = kernel.forward(*map(aligned, arrays), reserved=reserved, **attrs)
         return out, (saved, reserved, parents)
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
@@ -163,7 +163,7 @@ def _with_reservations(kernel: Any) -> Implementation:
 def _write(kernel: Any, dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
     """Let the kernel's backward write into the slots."""
     into, later = _separate([None if slot is None else slot() for slot in destinations])
-    kernel.backward(settled(dout), saved, into)
+    kernel.backward(aligned(dout), saved, into)
     for slot, gradient in later:
         slot.write(gradient)
     return [WRITTEN] * len(destinations)
