@@ -24,7 +24,7 @@ That is all of it. Floating-point sums depend on their order, so the order is pa
 (`graph.py`) computes the same gradients, in every bit, with less memory. `tests/test_engine_reference.py` checks that.
 
 Source: Linnainmaa 1976, "Taylor expansion of the accumulated rounding error", BIT 16.
-        The form, with an operation as a pair of functions: Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008.
+        Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008, chapter 3.
 
 Examples
 --------
@@ -65,7 +65,7 @@ def backward(loss, dout=1.0):
     waiting = {loss: np.full(loss.array.shape, dout, loss.array.dtype)}
     while waiting:
         newest = max(waiting, key=lambda value: value.time)
-        newest.gradient = waiting.pop(newest)
+        newest.gradient = waiting.pop(newest)  # complete
         if newest.op is not None:
             shares = newest.op.backward(newest.gradient, newest.saved)
             for x, share in zip(newest.inputs, shares, strict=True):
