@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from tinygpt.files.atomic import atomic_write
 from tinygpt.files.one_line import brief, shown
-from tinygpt.tokenizer.added_tokens import CONFIG_NAME, read_added_tokens
+from tinygpt.tokenizer.files.added_tokens import CONFIG_NAME, read_added_tokens
 from tinygpt.tokenizer.files.reading import read_json, read_text, require_sizes
 from tinygpt.tokenizer.files.tokenizer_config import save_config
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinygpt.files.atomic import atomic_write
-from tinygpt.tokenizer.added_tokens import CONFIG_NAME
+from tinygpt.tokenizer.files.added_tokens import CONFIG_NAME
 from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Flags
 
 

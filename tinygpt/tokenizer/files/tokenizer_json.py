@@ -22,7 +22,7 @@ from typing import Any
 from tinygpt.files.atomic import atomic_write
 from tinygpt.files.input_file import require_ordinary
 from tinygpt.files.one_line import brief, shown
-from tinygpt.tokenizer.added_tokens import check_id, read_flags
+from tinygpt.tokenizer.files.added_tokens import check_id, read_flags
 from tinygpt.tokenizer.files.gpt2 import (
     CHARACTER_BYTES,
     Contents,
