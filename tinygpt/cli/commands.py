@@ -9,6 +9,7 @@ import errno
 import importlib.util
 from pathlib import Path
 
+from tinygpt.files.locate import locate
 from tinygpt.files.one_line import one_line
 from tinygpt.files.ownership import own_run
 from tinygpt.gpt2 import checkpoint
@@ -79,7 +80,7 @@ def settings_of(options: argparse.Namespace, run: Path) -> TrainingSettings:
         return settings
     if given["init_from"] and not given["preset"]:
         given.pop("preset")
-        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(given["init_from"])))
+        config = GPTConfig.from_dict(checkpoint.read_config(locate(given["init_from"])))
         return TrainingSettings.fine_tuning(config, **given)
     return TrainingSettings.from_preset(given.pop("preset") or "tiny", **given)
 
@@ -93,7 +94,7 @@ def memory_of(settings: TrainingSettings) -> str:
 
 def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     if settings.init_from is not None:
-        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(settings.init_from)))
+        config = GPTConfig.from_dict(checkpoint.read_config(locate(settings.init_from)))
     else:
         n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
         config = initial_config(settings, n_vocab)

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 
+from tinygpt.files.locate import locate
 from tinygpt.generation.completion import Completion, complete, known_ids, stream
 from tinygpt.generation.sampling import check_sampling
 from tinygpt.gpt2 import checkpoint
@@ -138,7 +139,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _open(path: str, tokenizer_path: str | None, weights: str) -> tuple[GPT, Tokenizer]:
     """The model in a folder, or of a name on the hub, and its tokenizer."""
-    folder = checkpoint.find(path)
+    folder = locate(path)
     model = GPT.from_pretrained(folder, weights=weights)
     tokenizer = Tokenizer.from_pretrained(tokenizer_path) if tokenizer_path else checkpoint.load_tokenizer(folder)
     if tokenizer is None:

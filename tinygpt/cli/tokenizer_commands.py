@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from tinygpt.files.atomic import atomic_write
+from tinygpt.files.fetch import fetch as fetch_published
 from tinygpt.files.one_line import one_line
+from tinygpt.files.published import PUBLISHED
 from tinygpt.runtime.streams import Stream, bar, tell
 from tinygpt.text import corpus
 from tinygpt.text.documents import Part, joined, size_of, stream_documents
 from tinygpt.text.token_file import write_token_parts
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.explain import explain, shown
-from tinygpt.tokenizer.fetch import fetch as fetch_published
 from tinygpt.tokenizer.pattern import PATTERNS
-from tinygpt.tokenizer.published import PUBLISHED
 
 _BLOCK = 1 << 20  # tokens
 

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from tinygpt.files.locate import locate_tokenizer
 from tinygpt.runtime.settings import max_threads
-from tinygpt.tokenizer import published
 from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.files import folder, tiktoken, tokenizer_json
@@ -454,9 +454,12 @@ class Tokenizer:
         """
         Read a tokenizer from a folder with the files of GPT-2 in either form, or with a `tokenizer.json`.
 
-        ``"gpt2"`` without such a folder is the one that ``tinygpt tokenizer fetch gpt2`` has put in the user's cache.
-        That is `vocab.json` and `merges.txt`, OpenAI's `encoder.json` and `vocab.bpe`, or `tokenizer.json`; where the
-        last is beside one of the others, it must say the same. Special are the tokens that these files and
+        A run stands for its best checkpoint. Where there is no such folder, ``"gpt2"`` is the tokenizer that
+        ``tinygpt tokenizer fetch gpt2`` has put in the user's cache, and other names are those of the Hugging Face hub;
+        see `files/locate.py`.
+
+        The files are `vocab.json` and `merges.txt`, OpenAI's `encoder.json` and `vocab.bpe`, or `tokenizer.json`; where
+        the last is beside one of the others, it must say the same. Special are the tokens that these files and
         `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json` name. In the first two forms, where
         nothing lists all of them, so are the entries that are not bytes and that no merge makes.
 
@@ -473,7 +476,7 @@ class Tokenizer:
         ...     Tokenizer.from_pretrained(directory).encode("then")
         [257, 77]
         """
-        return cls(*folder.load(published.resolve(directory)))
+        return cls(*folder.load(locate_tokenizer(directory)))
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:

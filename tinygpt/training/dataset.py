@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinygpt.files.locate import locate
 from tinygpt.gpt2 import checkpoint
 from tinygpt.text.corpus import (
     bundled_stories,
@@ -85,7 +86,7 @@ def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
     if settings.tokenizer is not None:
         return Tokenizer.from_pretrained(settings.tokenizer)
     if settings.init_from is not None:
-        folder = checkpoint.find(settings.init_from)
+        folder = locate(settings.init_from)
         tokenizer = checkpoint.load_tokenizer(folder)
         if tokenizer is None:
             raise FileNotFoundError(f"train: {folder} has no tokenizer beside its weights; name one with --tokenizer")

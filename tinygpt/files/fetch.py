@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from tinygpt.files.atomic import explain_full_disk, sync_folder
 from tinygpt.files.http_client import (
@@ -33,8 +30,9 @@ from tinygpt.files.http_client import (
 from tinygpt.files.input_file import open_input
 from tinygpt.files.locks import OWNER_FILE, FolderLock
 from tinygpt.files.owner_file import create_owner_file, describe_owner, may_be_owned, read_owner_file, remove_owner_file
+from tinygpt.files.published import PUBLISHED, PublishedFile
 from tinygpt.files.user_cache import cache_folder, make_folder
-from tinygpt.tokenizer.published import PUBLISHED, PublishedFile
+from tinygpt.runtime.streams import bar, say
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
@@ -102,14 +100,14 @@ def _alone_in(folder: Path, progress: bool) -> Iterator[None]:
         lock = FolderLock(folder)
     except BlockingIOError:
         if progress:
-            print(waiting, file=sys.stderr)
+            say(waiting)
         lock = FolderLock(folder, wait=True)
     mine = describe_owner(folder, lock.held)
     while not lock.held and not create_owner_file(folder, mine):
         found = read_owner_file(folder)
         if found is not None and may_be_owned(folder):
             if progress and waiting:
-                print(f"{waiting}; if it has ended, delete {OWNER_FILE} there", file=sys.stderr)
+                say(f"{waiting}; if it has ended, delete {OWNER_FILE} there")
             waiting = ""
             time.sleep(0.1)
         elif found is not None:
@@ -190,14 +188,14 @@ class _Download:
             raise
 
     def _write(self, answer: Answer, partial: Path, start: int) -> None:
-        bar = tqdm(desc=self.path.name, total=self.published.size, initial=start, unit="B", unit_scale=True,
-                   disable=not self.progress)  # fmt: skip
+        shown = bar(desc=self.path.name, total=self.published.size, initial=start, unit="B", unit_scale=True,
+                    disable=not self.progress)  # fmt: skip
         size = start
-        with bar, open(partial, "ab" if start else "wb") as file:
+        with shown, open(partial, "ab" if start else "wb") as file:
             try:
                 while size <= self.published.size and (block := answer.read(_BLOCK)):
                     size += file.write(block)
-                    bar.update(len(block))
+                    shown.update(len(block))
             finally:
                 file.flush()
                 os.fsync(file.fileno())
