@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from tinygpt.files import hub
-from tinygpt.files.directory_swap import recover
 from tinygpt.files.one_line import shown
 from tinygpt.files.published import PUBLISHED
 from tinygpt.files.user_cache import cache_folder
@@ -66,7 +65,7 @@ def locate(name: str | os.PathLike[str], prefer: Literal["best", "last"] = "best
     folder = Path(name)
     if not folder.exists() and (repository := hub.repository_of(name)):
         folder = hub.fetch(name, repository, hub.MODEL_FILES)
-    recover(folder)
+    _complete_swap(folder)
     if _has(folder, _WEIGHTS):
         return folder
     checkpoint = _checkpoint_of_run(folder, prefer)
@@ -114,8 +113,15 @@ def locate_tokenizer(name: str | os.PathLike[str]) -> Path:
             return _fetched(os.fspath(name))
         if repository := hub.repository_of(name):
             return hub.fetch(name, repository, hub.TOKENIZER_FILES)
-    recover(folder)
+    if not _has(folder, _TOKENIZER):
+        _complete_swap(folder)
     return folder if _has(folder, _TOKENIZER) else _checkpoint_of_run(folder, "best") or folder
+
+
+def _complete_swap(folder: Path) -> None:
+    from tinygpt.files.directory_swap import recover  # late: a tokenizer in a folder of its own starts sooner without
+
+    recover(folder)
 
 
 def _has(folder: Path, names: tuple[str, ...]) -> bool:
@@ -124,7 +130,7 @@ def _has(folder: Path, names: tuple[str, ...]) -> bool:
 
 def _checkpoint_of_run(run: Path, prefer: Literal["best", "last"]) -> Path | None:
     for name in (prefer, "last" if prefer == "best" else "best"):
-        recover(run / name)
+        _complete_swap(run / name)
         if (run / name / "config.json").exists():
             return run / name
     return None
