@@ -19,9 +19,8 @@ from tinygpt.runtime.memory_limit import require_memory
 from tinygpt.runtime.streams import tell
 from tinygpt.text import gutenberg
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.training.initial_model import initial_config
 from tinygpt.training.settings import TrainingSettings
-from tinygpt.training.train import Result, load_settings
+from tinygpt.training.train import Result, initial_config, load_settings
 from tinygpt.training.train import train as train_model
 
 _SETTINGS = [field.name for field in dataclasses.fields(TrainingSettings)]

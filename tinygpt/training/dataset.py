@@ -1,4 +1,4 @@
-"""From what a run was told to what it learns from: text or token file, tokenizer, training and validation tokens."""
+"""The data of a run, from its settings: a text or a token file, the tokenizer, training and validation tokens."""
 
 from __future__ import annotations
 
