@@ -10,14 +10,8 @@ import numpy as np
 
 from tinygpt.files.locate import locate
 from tinygpt.gpt2 import checkpoint
-from tinygpt.text.corpus import (
-    bundled_stories,
-    encode_documents,
-    is_token_file,
-    open_token_file,
-    read_documents,
-    split_documents,
-)
+from tinygpt.text.corpus import bundled_stories, encode_documents, read_documents, split_documents
+from tinygpt.text.token_file import is_token_file, open_token_file
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.training.settings import TrainingSettings
 
