@@ -1,9 +1,9 @@
 """
 Published tokenizers, fetched once and kept in the user's cache.
 
-A download that breaks off goes on where it stopped, the next time too. What arrives is compared with the published sums
-(SHA-256) before it gets its name, so whoever serves it, the files are those that OpenAI published. Of several processes
-that fetch at once, one downloads; the others wait, and find the files there.
+A download that is interrupted continues where it stopped, also in another process. Before a file gets its name, its
+SHA-256 is compared with the published one, so that any server gives the files that OpenAI published. Of several
+processes that fetch at once, one downloads; the others wait, and find the files there.
 """
 
 from __future__ import annotations
@@ -49,11 +49,10 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     ----------
     name : {"gpt2"}
     base_url : str, optional
-        Where the files are, for whoever keeps a copy nearer; else what ``TINYGPT_TOKENIZER_URL`` says; else OpenAI's
-        own address.
+        The address of the files; by default that in ``TINYGPT_TOKENIZER_URL``, else OpenAI's own.
     timeout : float
-        Seconds without a byte, or with hardly any, after which the download is given up. A whole file may take twenty
-        times as long.
+        Seconds without a byte, or with hardly any, after which the download fails. A whole file may take twenty times
+        as long.
     progress : bool
         Show a bar.
 
@@ -67,9 +66,9 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     FileNotFoundError
         If the server has no such file.
     ConnectionError, TimeoutError
-        If there is no network, or the server refuses, breaks off or stays silent. What has arrived is kept.
+        If there is no network, or the server refuses, breaks off or does not answer. What has arrived is kept.
     ValueError
-        If there is no tokenizer of that name, the address makes no sense, or the file is not the published one.
+        If there is no tokenizer of that name, the address is malformed, or the file is not the published one.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """
-Models and tokenizers of the Hugging Face hub: fetched once, into the cache of its own client.
+Models and tokenizers of the Hugging Face hub: downloaded once, into the cache of its own client.
 
-What a name means, where files are kept, offline mode and mirrors are the business of `huggingface_hub` (extra `hub`):
-HF_HOME, HF_HUB_OFFLINE and HF_ENDPOINT work as everywhere. Only the configuration, the safetensors and the tokenizer
-are fetched; nothing that comes is ever run or unpickled.
+`huggingface_hub` (extra `hub`) resolves names, keeps the files, and knows offline mode and mirrors: HF_HOME,
+HF_HUB_OFFLINE and HF_ENDPOINT work as everywhere. Only the configuration, the safetensors files and the tokenizer are
+downloaded. Nothing that is downloaded is run or unpickled.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def repository_of(name: str | os.PathLike[str]) -> str | None:
 
 def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -> Path:
     """
-    Fetch the files of a repository that are not in the cache yet.
+    Download the files of a repository that are not in the cache yet.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
     Raises
     ------
     OSError
-        If they cannot be had: there is no such repository, or no network, or `huggingface_hub` is not installed.
+        If they cannot be downloaded: there is no such repository, or no network, or `huggingface_hub` is not installed.
     """
     try:
         import huggingface_hub
@@ -77,7 +77,7 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
     cache = _cache_folder()
     try:
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(files), cache_dir=cache))
-    except Exception as error:  # of its own many kinds, and those of the library that speaks HTTP for it
+    except Exception as error:  # it raises many kinds, its own and those of its HTTP library
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise OSError(
             f"from_pretrained: there is no folder {name}, and the Hugging Face hub does not give {repository}: {reason}"
@@ -85,7 +85,7 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
 
 
 def _cache_folder() -> Path | None:
-    """Where the hub's client keeps models: where it is told, else beside our own cache, never in a relative path."""
+    """The folder in which the hub's client keeps models: as the environment says (None), else beside our own cache."""
     if any(os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         return None
     return cache_root().parent / "huggingface" / "hub"

@@ -1,5 +1,5 @@
 """
-Which folder is meant by the name of a model or of a tokenizer. Every command and every `from_pretrained` asks here.
+The folder that is meant by the name of a model or of a tokenizer. Commands and `from_pretrained` ask here.
 
     a folder that holds one                 that folder
     a run                                   the checkpoint in it, `best` or `last`
@@ -40,7 +40,7 @@ def locate(name: str | os.PathLike[str], prefer: Literal["best", "last"] = "best
     Returns
     -------
     Path
-        The checkpoint folder. A directory swap that was cut short there is completed.
+        The checkpoint folder. A directory swap that was interrupted there is completed.
 
     Raises
     ------

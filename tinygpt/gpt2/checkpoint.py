@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygpt.files.atomic import atomic_open, atomic_write, one_writer
+from tinygpt.files.atomic import atomic_open, atomic_write
 from tinygpt.files.directory_swap import read_whole, recover, swap_in
+from tinygpt.files.locks import one_writer
 from tinygpt.files.one_line import brief, shown
 from tinygpt.files.safetensors_file import load_training_state, read_json, save_training_state, write_tensors
 from tinygpt.gpt2.hugging_face import (

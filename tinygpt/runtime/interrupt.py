@@ -1,9 +1,9 @@
 """
-Ctrl-C as a request: the loop finishes its step and saves, instead of dying in the middle of one. So are SIGTERM, and
-SIGHUP, which a terminal sends as it closes; but not where it is ignored, as `nohup` has it.
+Ctrl-C as a request: the training loop finishes its step and saves. SIGTERM and SIGHUP, which a terminal sends as it
+closes, are requests too, but not where SIGHUP is ignored, as under `nohup`.
 
-A closing terminal may send SIGHUP twice, and so may whoever stops a service send SIGTERM or both: only a second
-Ctrl-C is a person who cannot wait.
+A closing terminal may send SIGHUP twice, and a service manager SIGTERM and SIGHUP; so only a second Ctrl-C ends the
+program at once.
 """
 
 from __future__ import annotations
