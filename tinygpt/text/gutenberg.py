@@ -95,12 +95,12 @@ def download_books(
     base_url : str
         A server laid out as gutenberg.org, such as one of its mirrors.
     delay : float
-        Seconds between two requests. Before a second, third … attempt twice, four times … as long.
+        Seconds between two requests. Before the second, third, ... attempt: twice, four times, ... as long.
     retries : int
-        How many more attempts follow if the server is busy (429, 5xx), silent, or breaks off.
+        How many more attempts follow if the server is busy (429, 5xx), does not answer, or breaks off.
     timeout : float
-        Seconds without a byte, or with hardly any, after which an attempt is given up. A whole book may take twenty
-        times as long.
+        Seconds without a byte, or with hardly any, after which an attempt fails. A whole book may take twenty times as
+        long.
     progress : bool
         Show a bar.
 
@@ -114,10 +114,10 @@ def download_books(
     FileNotFoundError
         If there is no such book.
     ConnectionError, TimeoutError
-        If there is no network, or the server refuses, breaks off or stays silent.
+        If there is no network, or the server refuses, breaks off or does not answer.
     ValueError
-        If a number, the address, a setting or an answer makes no sense: a web page, half a book, or an unknown
-        encoding.
+        If a number, the address or a setting is not valid, or an answer is not a book: a web page, half a book, or an
+        unknown encoding.
 
     Examples
     --------
@@ -445,7 +445,7 @@ def _is_story(section: str) -> bool:
 
 def write_corpus(path: str | os.PathLike[str], documents: Sequence[str]) -> None:
     """
-    Write documents into one text file, a line ``<|endoftext|>`` between them, whole or not at all.
+    Write documents into one text file, with a line ``<|endoftext|>`` between them, atomically.
 
     Parameters
     ----------

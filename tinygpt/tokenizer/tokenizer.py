@@ -111,7 +111,7 @@ class Tokenizer:
         return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
 
     def __reduce__(self) -> tuple:
-        """Be copied and pickled by what the tokenizer is made of: its tables are built again, its memory is empty."""
+        """Copy and pickle the arguments of the constructor: tables are built again, caches start empty."""
         return type(self), tuple(self._contents())
 
     def _contents(self) -> Contents:
@@ -136,15 +136,15 @@ class Tokenizer:
         Parameters
         ----------
         text_or_iterator : str or iterable of str
-            The corpus. Of an iterable, each item is a document, and none is kept. An empty corpus teaches nothing
-            and gives the bytes alone.
+            The corpus. Each item of an iterable is a document; none is kept. An empty corpus gives a vocabulary of the
+            bytes alone.
         vocab_size : int
             How many tokens to have in all: 256 bytes, the learned ones, the special ones.
         special_tokens : sequence of str
-            They get the last ids. Their text in the corpus is left out: it teaches neither them nor their parts.
+            They get the last ids. Their text in the corpus is left out of the counts.
         byte_order : {"gpt2", "raw"}
-            Byte b has id b ("raw"), or the id that GPT-2 gives it, so that merges are exactly those of Hugging Face's
-            trainer ("gpt2"). Of equally frequent pairs, the one with the smallest ids is merged first.
+            Byte b has id b ("raw"), or the id that GPT-2 gives it ("gpt2"), so that merges are exactly those of Hugging
+            Face's trainer. Of equally frequent pairs, the one with the smallest ids is merged first.
         progress : bool
             Whether to show progress bars on stderr.
         pattern : str or None
@@ -203,7 +203,7 @@ class Tokenizer:
         self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
     ) -> list[int]:
         """
-        Turn a text into ids. What reads like a special token is an error unless you say what it is to be.
+        Turn a text into ids. What reads like a special token is an error unless an argument says how to encode it.
 
         Parameters
         ----------
@@ -250,7 +250,7 @@ class Tokenizer:
         return np.array(ids, np.uint16 if self.n_vocab <= 1 << 16 else np.uint32)
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Turn a text into ids, special tokens being text like any other."""
+        """Turn a text into ids; the text of special tokens is encoded like any other."""
         return self.encode(text, disallowed_special=())
 
     def encode_batch(
@@ -280,7 +280,7 @@ class Tokenizer:
         self, lines: Iterable[str], *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
     ) -> Iterator[int]:
         r"""
-        Give out the ids of a text that comes in parts, such as the lines of an open file, keeping one part at a time.
+        Encode a text that comes in parts, such as the lines of an open file, with one part at a time in memory.
 
         Each part is encoded by itself: the ids are those of ``encode(part)`` one after the other. They decode to the
         joined text, but can differ from its ids where two parts meet: two line ends in a row can be one token there,
@@ -352,7 +352,7 @@ class Tokenizer:
         """
         Turn ids into text, as `decode_bytes` turns them into bytes.
 
-        Bytes that are no character become U+FFFD, or what another value of `errors` says, as in `bytes.decode`.
+        Bytes that are not UTF-8 become U+FFFD; other values of `errors` are those of `bytes.decode`.
 
         Examples
         --------
@@ -438,9 +438,10 @@ class Tokenizer:
         """
         Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
 
-        These cannot hold a pattern of one's own, nor `whole_pieces`: with either, `tokenizer.json` takes the place of
-        the first two. The folder is created if it does not exist; files of these names in it are replaced, and those of
-        the other form are removed, lest a reader take them. Of two that save there at once, the second waits.
+        The first two have no place for another split pattern than GPT-2's, nor for `whole_pieces`: such a tokenizer
+        gets a `tokenizer.json` instead. The folder is created if it does not exist. Files with these names are
+        replaced, and those of the other form are removed, so that nobody reads them. Of two processes that save there
+        at once, the second waits.
 
         Raises
         ------
@@ -566,7 +567,7 @@ class Tokenizer:
 
 class StreamDecoder:
     r"""
-    Text from ids that arrive one by one: a character is given out when all of its bytes are there.
+    Text from ids that arrive one by one: a character is returned once all of its bytes are there.
 
     Parameters
     ----------
@@ -589,7 +590,7 @@ class StreamDecoder:
         return self._utf8.decode(self._tokenizer.decode_bytes([id]))
 
     def flush(self) -> str:
-        """Return what is left, U+FFFD for a character that never became whole, and start afresh."""
+        """Return what is left, U+FFFD for an incomplete character, and start again."""
         return self._utf8.decode(b"", final=True)
 
 
@@ -600,7 +601,7 @@ def _texts(who: str, texts: Sequence[str]) -> Sequence[str]:
 
 
 def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
-    """The sequences of ids of a batch; one sequence is no batch."""
+    """The sequences of ids of a batch; TypeError if it is one sequence."""
     if isinstance(batch, np.ndarray):
         flat = batch.ndim == 1 and batch.size > 0 and batch.dtype != object
     else:

@@ -103,7 +103,7 @@ def _documents(text_or_iterator: str | Iterable[str]) -> Iterator[str]:
 
 class CorpusWords:
     """
-    Counts the words of a corpus and learns merges from them; it keeps the words, not the texts.
+    The words of a corpus with their counts, and the merges learned from them; texts are not kept.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""
-`tokenizer_config.json`, which says what class of Hugging Face's opens a folder and which tokens are special.
-"""
+"""`tokenizer_config.json`, which tells Hugging Face's classes which of them opens a folder, and the special tokens."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 r"""
-`tokenizer.json`, the one file in which Hugging Face's tokenizers keep everything, as far as it is byte-level BPE.
+`tokenizer.json`, in which Hugging Face's tokenizers keep everything in one file; here only for byte-level BPE.
 
     added_tokens      here special tokens, whether the file calls them special or not, with their flags
     pre_tokenizer     ByteLevel with its own pattern (GPT-2's), or Split by a pattern and ByteLevel without its own
