@@ -1,9 +1,9 @@
 """
-Ctrl-C as a request: the training loop finishes its step and saves. SIGTERM and SIGHUP, which a terminal sends as it
-closes, are requests too, but not where SIGHUP is ignored, as under `nohup`.
+Ctrl-C as a request: the loop finishes its step and saves, instead of ending in the middle of one. SIGTERM is such a
+request, too, and SIGHUP, which a terminal sends as it closes, except where it is ignored, as under `nohup`.
 
-A closing terminal may send SIGHUP twice, and a service manager SIGTERM and SIGHUP; so only a second Ctrl-C ends the
-program at once.
+A closing terminal may send SIGHUP twice, and a service manager SIGTERM twice, or both: only a second Ctrl-C stops at
+once.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """
-Whether kernels may run: after a fork, and when several threads launch parallel loops at once.
+When kernels may run: after a fork, and when several threads launch parallel loops at once.
 
-A fork copies one thread. The threads of parallel loops are not in the child, and a lock that another thread held stays
-locked there for ever: GNU OpenMP ends such a child at its first parallel loop, other layers can hang. So
+A fork copies one thread. The threads that parallel loops run on are not in the child, and a lock that another thread
+held stays locked there: GNU OpenMP ends such a child at its first parallel loop, other layers can hang. So
 
     the parent had started its threads          the child launches no parallel loop: operations run on the NumPy
                                                 reference; kernels without parallel loops, the tokenizer's, still run
     another thread was compiling, or importing  the child uses no kernel at all
-    it uses GNU OpenMP otherwise, as PyTorch    parallel loops run on Numba's own threads, which start more slowly
+    it uses GNU OpenMP otherwise, as PyTorch    parallel loops run on Numba's own threads, whose start takes longer
     else                                        the child is like any process
 
-A child says once that it computes more slowly. Processes of `multiprocessing.get_context("spawn")` are not affected.
+A child says once that it computes more slowly. Processes of `multiprocessing.get_context("spawn")` are not concerned.
 
-Numba's own threading layer, `workqueue`, which runs where there is neither OpenMP nor TBB, ends a process in which two
+Numba's own threading layer, `workqueue`, which runs where there is neither OpenMP nor TBB, ends a process of which two
 threads launch parallel loops at once. There, launches take turns.
 """
 
@@ -28,7 +28,7 @@ from typing import Any
 
 _REMEDY = "processes of multiprocessing.get_context('spawn') use kernels"
 
-_free = False  # whether any thread may launch at any time: the layer allows it, and this is not a forked child
+_free = False  # nothing stands against launching: the layer is known, takes many threads, and this is no such child
 _turns = threading.RLock()  # a signal handler may launch, too, while this thread compiles under it
 _lost = ""  # in a forked child: "parallel" where it must launch no parallel loop, "all" where it must use no kernel
 _told = False
@@ -47,7 +47,7 @@ def kernels_may_run(parallel: bool = True) -> bool:
     Warns
     -----
     RuntimeWarning
-        The first time that the result is False.
+        The first time that the answer is no.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def _outside() -> int:
 
 def launcher(compiled: Any) -> Any:
     """
-    Wrap a kernel with parallel loops so that it is launched only when `kernels_may_run`.
+    A kernel with parallel loops, to be called as before, that is launched only when it may be.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 """
-The memory that this process can have. What needs more fails after minutes of work, or the process is killed silently.
+How much memory this process can have at most: what needs more fails after minutes of work, or is killed silently.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def memory_limit() -> int | None:
 
 def require_memory(needed: int, message: str) -> None:
     """
-    Raise MemoryError if the process can never have so many bytes.
+    Raise MemoryError if the process cannot have so many bytes.
 
     Examples
     --------

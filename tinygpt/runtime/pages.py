@@ -1,4 +1,4 @@
-"""Memory from the system in whole pages: zeroed, and private to this process."""
+"""Memory from the system in whole pages: full of zeros, and of this process alone."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """
-Settings for a block of code: per thread, per asyncio task, and, in a generator, only while the generator runs.
+Settings that hold for a block: of this thread, of this asyncio task, and, in a generator, while the generator runs.
 
-A value is kept in a context variable, so that each thread and each task has its own. `asyncio.to_thread` and tasks that
-are started inside a block inherit its value; a new `threading.Thread` and `run_in_executor` start with the default.
+A value is kept in a context variable, so that each thread and each task has its own; `asyncio.to_thread` and tasks that
+are started inside a block inherit its value, a new `threading.Thread` and `run_in_executor` start with the default.
 
-Context variables do not isolate generators: what the `with` block of a generator sets would stay set in its consumer
-while the generator is suspended at a yield. So such a block belongs to the generator's frame, and is in force only
-while that frame is on the call stack, whichever thread resumes the generator. Generators that contextlib or pytest run
-are the exception: they yield in order to hand their block to the `with` statement, or the test, that uses them.
+Context variables do not isolate generators: what a generator's `with` block sets would stay set in its consumer while
+the generator is suspended at a yield. A block whose `with` statement stands in a generator therefore belongs to that
+generator's frame, and is in force only while this frame is on the call stack, whichever thread resumes it. Generators
+that contextlib or pytest run are the exception: they yield in order to pass their block to the `with` statement, or the
+test, that uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _GENERATORS = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR; importing it takes longer than all of this
-_HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators yield to whoever uses the block
+_HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of the code that uses them
 
 
 _lock = threading.RLock()  # the garbage collector may close a generator while this thread holds it

@@ -1,8 +1,9 @@
 """
-The settings that all of tinygpt reads: the implementation, the number of threads, the precision of products, debugging.
+The settings that every part of tinygpt reads: the implementation, the number of threads, the precision of products,
+and debugging.
 
-The implementation is a setting per thread and per asyncio task, so that one can time the kernels while another steps
-through the reference. The number of threads and the precision of products are those of the process.
+The implementation is chosen per thread and asyncio task, so that one can run the kernels while another steps through
+the reference. The number of threads and the precision of products hold for the whole process.
 """
 
 from __future__ import annotations
@@ -82,12 +83,12 @@ def available_cores() -> int:
 
 
 def max_threads() -> int:
-    """The largest number of threads that is accepted: four per core of the machine, but at least 64."""
+    """The largest number of threads that is accepted: four for each core of the machine, and 64 anywhere."""
     return max(64, 4 * (os.cpu_count() or 1))
 
 
 def num_threads() -> int:
-    """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one per available core."""
+    """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one for each available core."""
     return _process["threads"] or threads_from_environment() or available_cores()
 
 
@@ -116,7 +117,7 @@ def threads_from_environment() -> int:
     Raises
     ------
     ValueError
-        If it is not a number, or one that `checked_threads` refuses: Numba would start so many threads, or crash.
+        If it is no number, or one that `checked_threads` refuses. Numba would start so many threads, or crash.
     """
     given = os.environ.get("NUMBA_NUM_THREADS", "")
     if not given.strip():
@@ -136,7 +137,7 @@ def set_num_threads(count: int) -> None:
     ----------
     count : int
         From 1 to `max_threads()`. More than one per core does not help; where Numba has fewer threads than `count`
-        (``NUMBA_NUM_THREADS``, else one per core), all of them work.
+        (``NUMBA_NUM_THREADS``, else one for each core), all of them work.
 
     Raises
     ------
@@ -166,8 +167,9 @@ def set_float32_matmul_precision(precision: str) -> None:
     Parameters
     ----------
     precision : {"highest", "high", "medium"}
-        "highest" and "high": in float32. "medium": the operands are rounded to bfloat16, 8 significant bits, and
-        sums are kept in float32; a processor without bfloat16 instructions computes in float32. Arrays stay float32.
+        "highest" and "high": in float32. "medium": the operands are rounded to bfloat16, 8 significant bits, as they
+        are read, and sums are kept in float32; without bfloat16 instructions, products are in float32 all the same.
+        Arrays stay float32 in any case.
 
     Raises
     ------
@@ -206,14 +208,14 @@ def float32_matmul_precision(precision: str) -> Iterator[None]:
 
 
 def kernel_tolerance(float64: bool = False) -> float:
-    """How far a kernel may be from its reference in check mode, relative to the largest value of the result."""
+    """How far a kernel may be from its reference in check mode, as a share of the largest value of the result."""
     if float64:
         return 1e-10
     return 2e-2 if _process["precision"] == "medium" else 1e-4
 
 
 def unit_of_rounding(float64: bool = False) -> float:
-    """The largest relative rounding error of one operation in the kernels, at the precision that is set."""
+    """The relative error of one rounding in the kernels, at the present precision of products."""
     if float64:
         return 2.0**-53
     return 2.0**-9 if _process["precision"] == "medium" else 2.0**-24

@@ -1,15 +1,16 @@
 """
-Standard output and standard error whose failures do not stop the work.
+Standard output and standard error that cannot stop the work: where writing fails, text that is only shown is dropped.
 
 A stream can be missing (`>&-`, a service, pythonw: `sys.stdout` is None), closed, full (`/dev/full`), narrow (ASCII,
-Latin-1), or its reader can end (`| head -1`, a closed terminal). What that means depends on the writer:
+Latin-1), or its reader can go away (`| head -1`, a closed terminal). What that means depends on who writes:
 
     writer                                       stream missing   full, or an I/O error     reader gone
     `tell`, `say`, a bar, a warning              dropped          dropped                   dropped
     `print` of a command that only prints        dropped          one line, status 2        silence, status 141
 
-Commands that compute and save use `tell`: they continue and save. All writers use escapes (``\\u2603``) for characters
-that a stream cannot encode. SIGPIPE keeps Python's handler, so a reader that ends causes an error, never a signal.
+Commands that compute and save use `tell`; they go on and save. Characters that a stream cannot encode are written as
+escapes (``\\u2603``) by all of them. SIGPIPE keeps Python's handler, so a reader that goes away is an error, never a
+signal.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _commands: list[Stream] = []  # standard output of each command that runs in thi
 
 
 class OutputError(Exception):
-    """The output of a command that only prints cannot be written. Not an OSError, which is about files."""
+    """What a command that only prints could not print; no OSError, which would be taken for one of a file."""
 
     def __init__(self, reason: str, reader_gone: bool) -> None:
         super().__init__(f"standard output cannot be written: {reason}; nothing else is wrong")
@@ -47,7 +48,7 @@ class Stream:
     Parameters
     ----------
     stream : text stream or None
-        Where the text goes. With None, it is dropped.
+        Where the text goes. None takes everything and keeps nothing.
     required : bool
         Whether text that cannot be written is an error; otherwise it is dropped.
 
@@ -71,7 +72,7 @@ class Stream:
     def __init__(self, stream: Any, required: bool = False) -> None:
         self.stream: Any = stream.stream if isinstance(stream, Stream) else stream
         self.required = required
-        self._pending = False  # whether required text may still be buffered
+        self._pending = False  # whether text that is required may still be held back
 
     def write(self, text: str) -> int:
         """Write text, with escapes for what the stream cannot encode."""
@@ -97,7 +98,7 @@ class Stream:
             buffer.flush()
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Hand on what is held back."""
         if self.stream is not None:
             with self._failures(self._pending):
                 self.stream.flush()
@@ -111,11 +112,11 @@ class Stream:
             gone = not isinstance(error, OSError) or error.errno in _CLOSED
             if required:
                 raise OutputError(getattr(error, "strerror", None) or str(error), gone) from None
-            if _commands:  # in somebody else's process, streams are not ours to change
+            if _commands:  # without a command of ours, the streams are not ours to change
                 self.discard(gone)
 
     def discard(self, forever: bool) -> None:
-        """Redirect what is buffered, or all that follows, to the null device: else Python complains at exit."""
+        """Let the null device take what the stream holds, or all that comes: else Python complains as it ends."""
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError), contextlib.ExitStack() as closing:
             descriptor = self.stream.fileno()
             null, before = os.open(os.devnull, os.O_WRONLY), os.dup(descriptor)
@@ -160,14 +161,14 @@ def tell(text: str) -> None:
     if tqdm is None:  # then there is no bar either
         stream.write(text + "\n")
     else:
-        with contextlib.suppress(OSError, ValueError):  # of a bar that somebody else made
+        with contextlib.suppress(OSError, ValueError):  # of a bar that is not ours
             tqdm.write(text, file=stream)
     stream.flush()
 
 
 def bar(**options: Any) -> tqdm:
-    """A progress bar on standard error; the options are those of tqdm."""
-    from tqdm import tqdm  # late: who shows no bar starts sooner without it
+    """A progress bar on standard error, which stops nothing; the options are those of tqdm."""
+    from tqdm import tqdm  # late: a command without a bar starts sooner
 
     stream = Stream(sys.stderr)
     options["disable"] = options.get("disable", False) or stream.stream is None
@@ -215,7 +216,7 @@ def print_json(value: Any, indent: int | None = None) -> None:
 
 def run_command(command: Callable[[], int]) -> int:
     """
-    Run a command with standard streams that are safe to write to, and turn their failures into an exit status.
+    Run a command with standard streams that are safe to write to, and say what became of its output.
 
     Parameters
     ----------
