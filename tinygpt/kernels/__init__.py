@@ -41,3 +41,5 @@ What to know before changing anything here
     sum, and which one follows from the order in which the numbers are loaded.
     NUMBA_DISABLE_JIT=1 makes every kernel plain Python, for a debugger.
 """
+
+import tinygpt.kernels.compiler  # noqa: F401 - first: it decides how Numba starts, and kernels import Numba themselves
