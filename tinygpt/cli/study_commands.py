@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import textwrap
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tinygpt.gpt2.model import GPT
 from tinygpt.runtime.streams import bar, print_json, tell
 from tinygpt.study import checks, divergence, exercises, report, submissions
 from tinygpt.study.bugs import BUGS
-from tinygpt.study.explain import page
+from tinygpt.study.explain import show
 from tinygpt.study.model_check import check_model
 from tinygpt.study.museum import complaint, function_of, source_with
 from tinygpt.study.samples import every_op
@@ -96,12 +95,7 @@ def _any_model() -> GPT:
 
 def explain(options: argparse.Namespace) -> int:
     """tinygpt explain"""
-    op, _ = find_op(options.op)
-    for section in page(op):
-        print(section + "\n")
-        if options.step:
-            with contextlib.suppress(EOFError, RuntimeError):  # no input, or none any more: nobody to wait for
-                input("Enter goes on ")
+    show(options.op, options.step)
     return 0
 
 

@@ -132,7 +132,7 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
         results = []
         for array, gradient in zip(arrays, gradients, strict=True):
             numeric = numeric_gradient(loss, array, _STEP)
-            error, place = _farthest(gradient, numeric, floor)
+            error, place = farthest(gradient, numeric, floor)
             results.append((error, place, best_step(loss, array, gradient)))
     return results
 
@@ -144,14 +144,14 @@ def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tupl
     with precision, settings.implementation("kernels"):
         arrays = [np.asarray(array, np.float32) for array in sample.arrays]
         ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
-    return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
+    return [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 
 
 def _against_torch(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     with settings.implementation("numpy"):
         ours, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     theirs = torch_twins.gradients(op.name, sample, dout)
-    return [] if theirs is None else [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
+    return [] if theirs is None else [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
 
 
 def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=None) -> tuple[list, np.ndarray]:
@@ -164,7 +164,7 @@ def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=Non
     return [np.zeros_like(t.data) if t.grad is None else t.grad for t in tensors], dout
 
 
-def _farthest(gradient: np.ndarray, expected: np.ndarray, floor: float) -> tuple[float, str]:
+def farthest(gradient: np.ndarray, expected: np.ndarray, floor: float) -> tuple[float, str]:
     """How far the worst element is off, as a share of the largest, and which it is. NaN is infinitely far."""
     gap = np.abs(np.asarray(gradient, np.float64) - expected)
     gap = np.where(np.isnan(gap), np.inf, gap)
