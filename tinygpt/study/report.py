@@ -47,9 +47,7 @@ def draw_sweep(checked: Sequence[tuple[Op, Sequence[Sample]]], path: Path) -> No
     ValueError
         If matplotlib is not installed.
     """
-    figure = new_figure("gradcheck: --sweep")
-    figure.set_size_inches(9, 6)
-    figure.set_layout_engine("constrained")
+    figure = new_figure("gradcheck: --sweep", figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     for op, samples in checked:
         for name, errors in zip(input_names(op, len(samples[0].arrays)), _sweep(op, samples[0]), strict=True):
