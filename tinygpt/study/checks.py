@@ -23,6 +23,7 @@ from tinygpt.autograd import Tensor, apply, no_grad
 from tinygpt.autograd.contract import Contract, watch
 from tinygpt.autograd.gradient_check import loss_magnitude, numeric_gradient
 from tinygpt.autograd.graph import Op
+from tinygpt.autograd.rounding import relative_gap
 from tinygpt.runtime import settings
 from tinygpt.runtime.scope import Block
 from tinygpt.study import torch_twins
@@ -164,16 +165,13 @@ def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=Non
     return [np.zeros_like(t.data) if t.grad is None else t.grad for t in tensors], dout
 
 
-def farthest(gradient: np.ndarray, expected: np.ndarray, floor: float) -> tuple[float, str]:
-    """How far the worst element is off, as a share of the largest, and which it is. NaN is infinitely far."""
-    gap = np.abs(np.asarray(gradient, np.float64) - expected)
-    gap = np.where(np.isnan(gap), np.inf, gap)
+def farthest(gradient: Any, expected: np.ndarray, floor: float = 0.0) -> tuple[float, str]:
+    """The largest error of an element, as a share of the largest element that is expected, and which one it is."""
+    gap = relative_gap(gradient, expected, floor)
     if not gap.size:
         return 0.0, "no elements"
-    scale = max(np.max(np.abs(expected)), np.max(np.abs(gradient)), floor) or 1.0  # all are 0: no error, of any scale
     index = np.unravel_index(np.argmax(gap), gap.shape)
-    place = "index " + str(tuple(map(int, index)))
-    return (float(gap[index] / scale) if np.isfinite(scale) else np.inf), place
+    return float(gap[index]), "index " + str(tuple(map(int, index)))
 
 
 def errors_by_step(loss: Any, array: np.ndarray, gradient: np.ndarray) -> list[float]:

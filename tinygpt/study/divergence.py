@@ -24,6 +24,7 @@ from tinygpt import nn
 from tinygpt.autograd import tensor
 from tinygpt.autograd.dispatch import Rule, rule_of
 from tinygpt.autograd.graph import WRITTEN, Op
+from tinygpt.autograd.rounding import relative_gap
 from tinygpt.gpt2.model import GPT
 from tinygpt.runtime import settings
 from tinygpt.runtime.memory import Slot
@@ -103,11 +104,7 @@ def allowed_between(a: str, b: str) -> float:
 
 
 def _gap(x: np.ndarray, y: np.ndarray) -> float:
-    if x.shape != y.shape:
-        return np.inf
-    scale = np.max(np.abs(y), initial=0)
-    gap = float(np.max(np.abs(x - y), initial=0) / (scale or 1.0))
-    return np.inf if np.isnan(gap) else gap
+    return float(np.max(relative_gap(x, y), initial=0)) if x.shape == y.shape else np.inf
 
 
 @contextlib.contextmanager
