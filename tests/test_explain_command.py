@@ -77,7 +77,7 @@ def test_each_page_shows_statements_of_both_sides_whole(name):
         assert sorted(map(squeezed, reference)) == sorted(squeezed(each.text) for each in numbered(function))
         assert kernel or (name, direction) == ("linear_cross_entropy", "backward")  # its forward makes the gradients
         for statement in (*reference, *kernel):
-            if not re.match(r"(for|while|if) ", statement):  # a block, of which the lines are joined here
+            if not re.match(r"(for|while|if|No such step:) ", statement):  # of a block, the lines are joined here
                 ast.parse(statement)
 
 
@@ -240,6 +240,52 @@ def mine(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "sampled.py").write_text(MINE + "\nsamples = [[[1.5, -2.0]], [[[0.5]]]]\n")
     return tmp_path
+
+
+def test_a_kernel_s_reason_for_a_missing_step_stands_in_its_place(monkeypatch):
+    gelu = every_op()["gelu"]
+    kernel = importlib.import_module(gelu.kernel)
+    monkeypatch.setattr(
+        explain, "docstring_of", lambda module: "Gate.\n\nNo step (7) forward: the gate has it.\n\nEnd."
+    )
+    (reason,) = explain.reasons(kernel, "forward")
+    assert reason.steps == (7,) and explain.reasons(kernel, "backward") == []
+    assert re.search(r"\(7\) +No such step: the gate has it\.", explain.side_by_side(gelu, "forward"))
+    assert "No such step" not in explain.side_by_side(gelu, "backward")
+
+
+TABLE = """Elementary things.
+
+Operation   Forward         Backward
+    neg     out = -a        da = -dout
+    add     out = a + b     da = dout
+                            db = dout
+
+add. Both are one.
+
+neg. The sign of every
+    element changes.
+
+What surprises people here
+    add     Nothing
+            at all.
+    neg     Everything.
+
+Source: none."""
+
+
+def test_of_a_file_of_many_operations_each_page_shows_its_own_rows(monkeypatch):
+    monkeypatch.setattr(explain, "page_of", lambda op: TABLE)
+    assert explain.derivation(every_op()["add"]).split("\n\n") == [
+        "Elementary things.",
+        "Operation   Forward         Backward\n    add     out = a + b     da = dout\n"
+        "                            db = dout",
+        "add. Both are one.",
+        "What surprises people here\n    add     Nothing\n            at all.",
+        "Source: none.",
+    ]
+    assert "neg     Everything." in explain.derivation(every_op()["neg"])
+    assert "surprises" not in explain.derivation(every_op()["mul"])
 
 
 def test_an_operation_of_ones_own_has_a_page(mine):

@@ -23,7 +23,7 @@ from tinygpt.study.checks import BOUNDS, Finding, check_op
 from tinygpt.study.examples import EXAMPLES
 from tinygpt.study.layout import WIDTH, titled, wrapped
 from tinygpt.study.measure import speed
-from tinygpt.study.samples import Sample, every_op, page_of
+from tinygpt.study.samples import Sample, docstring_of, every_op, page_of
 from tinygpt.study.statements import NO_SOURCE, Statement, global_names, numbered, plain, source
 from tinygpt.study.user_ops import find_op
 from tinygpt.study.worked_example import worked_example
@@ -119,10 +119,13 @@ def derivation(op: Op) -> str:
     kept = []
     for paragraph in text.split("\n\n"):
         header, *rows = paragraph.split("\n")
+        first = header.partition(". ")[0]
         if header.startswith(("Operation ", "What surprises")):
             rows = _rows_of(op.name, rows)
             if not rows:
                 continue
+        elif first != op.name and first in every_op():  # "matmul. Entry by entry ..."
+            continue
         kept.append("\n".join([header, *rows]))
     return "\n\n".join(kept)
 
@@ -164,6 +167,7 @@ def side_by_side(op: Op, direction: str) -> str:
     function, kernel = getattr(op, direction), _kernel_of(op)
     left = numbered(function)
     right = [each for part in (_family(kernel, direction) if kernel else []) for each in numbered(part)]
+    right += reasons(kernel, direction)
     half = (WIDTH - 2) // 2
     margin = max(len(statement.label) for statement in left + right) + 1
     titles = [f"reference: {_file_of(function)}", f"kernel: {_file_of(kernel.forward)}" if right else ""]
@@ -175,6 +179,14 @@ def side_by_side(op: Op, direction: str) -> str:
             a, b = (column[index] if index < len(column) else "" for column in columns)
             rows.append(f"{a:{half}}  {b}".rstrip())
     return titled(direction.capitalize(), "\n".join(rows))
+
+
+def reasons(kernel: Any, direction: str) -> list[Statement]:
+    """Why a kernel lacks steps of the reference, as its docstring says: `No step (3) forward: the reason.`"""
+    text = "" if kernel is None else docstring_of(kernel)
+    found = re.findall(r"^No step \(([\d, ]+)\) (forward|backward): (.+)$", text, re.MULTILINE)
+    return [Statement(f"No such step: {reason}", tuple(map(int, steps.split(","))), 0, 0)
+            for steps, where, reason in found if where == direction]  # fmt: skip
 
 
 def _groups(reference: Sequence[Statement], kernel: Sequence[Statement]) -> list[set[int]]:

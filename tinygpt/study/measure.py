@@ -1,4 +1,4 @@
-"""How fast an operation's kernel is on this machine, at the sizes of GPT-2, as a share of what the machine can do."""
+"""The speed of an operation's kernel at the sizes of GPT-2, as a share of this machine's measured peak."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ SIZES = {
 
 def speed(op: Op) -> str:
     """
-    A sentence: milliseconds of forward and backward, and the share of the machine's measured rate.
+    Milliseconds of forward and backward together, and the share of the machine's peak, as text.
 
-    Empty for an operation without a kernel, or one that is not GPT-2's.
+    "" for an operation without a kernel, or one that has no size here.
     """
     if op.name not in SIZES or op.kernel is None:
         return ""

@@ -17,15 +17,21 @@ from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     """
-    An operation and the inputs to check it on: one of the package by name, or `module:name`.
+    An operation and sample inputs for it: an operation of the package by name, or `module:name`.
 
-    A module in the current folder, or installed, has an `Op`; if it has a list `samples` of lists of arrays too, these
-    are the inputs, else each input of its forward gets a random 4 x 4 array.
+    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module, of
+    lists of arrays, gives the inputs; without it, each input of the forward is a random 4 x 4 array.
+
+    Parameters
+    ----------
+    name : str
+    who : str
+        The command, for error messages.
 
     Raises
     ------
     ValueError
-        If there is no such operation; the nearest name is told.
+        If there is no such operation; it suggests near names.
 
     Examples
     --------
