@@ -148,11 +148,18 @@ def source_with(exhibit: Exhibit) -> str:
     lines, count = [line for line in text.splitlines() if exhibit.right in line], text.count(exhibit.right)
     if len(lines) != 1 or count != 1:
         raise ValueError(f"museum: {exhibit.right!r} must be in {exhibit.function} once, got {count} times")
-    changed = lines[0].replace(exhibit.right, exhibit.wrong)
-    code, _, comment = changed.partition("  # ")
-    marks = re.match(r"(\([^)]*\)[ :;]*)*", comment)  # step numbers and shapes stay; words may give it away
-    kept = f"  # {marks.group().rstrip(' :;')}" if marks and marks.group() else ""
-    return text.replace(lines[0], code + kept)
+    wrong = lines[0].replace(exhibit.right, exhibit.wrong)
+    columns = [line.index("# ") for line in text.splitlines() if "# " in line]
+    aligned = columns[0] if len(columns) > 1 and len({*columns}) == 1 else 0
+    return "\n".join(_without_words(wrong if line == lines[0] else line, aligned) for line in text.splitlines())
+
+
+def _without_words(line: str, column: int) -> str:
+    """A line whose comment, in this column, keeps step numbers and shapes only: words would give the answer away."""
+    code, _, comment = line.partition("# ")
+    marks = re.match(r"(\([^)]*\)[ :;]*)*", comment)
+    kept = marks.group().rstrip(" :;") if marks else ""
+    return f"{code.rstrip() + '  ':{column}}# {kept}" if kept else code.rstrip()
 
 
 def _read(table: str) -> list[Exhibit]:
