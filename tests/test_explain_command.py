@@ -263,6 +263,10 @@ Operation   Forward         Backward
 
 add. Both are one.
 
+`sub` is add(a, neg(b)).
+
+`log2` is log(x) / log(2).
+
 neg. The sign of every
     element changes.
 
@@ -281,6 +285,7 @@ def test_of_a_file_of_many_operations_each_page_shows_its_own_rows(monkeypatch):
         "Operation   Forward         Backward\n    add     out = a + b     da = dout\n"
         "                            db = dout",
         "add. Both are one.",
+        "`sub` is add(a, neg(b)).",
         "What surprises people here\n    add     Nothing\n            at all.",
         "Source: none.",
     ]

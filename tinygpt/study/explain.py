@@ -126,6 +126,8 @@ def derivation(op: Op) -> str:
                 continue
         elif first != op.name and first in every_op():  # "matmul. Entry by entry ..."
             continue
+        elif header.startswith("`") and f"{op.name}(" not in header:  # "`minimum` is -maximum(-a, -b)."
+            continue
         kept.append("\n".join([header, *rows]))
     return "\n\n".join(kept)
 
