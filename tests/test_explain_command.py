@@ -33,7 +33,7 @@ def run(*arguments: str, cwd=None, **options) -> subprocess.CompletedProcess:
 
 def columns(text: str) -> list[list[str]]:
     """The statements of both columns of `side_by_side`, each joined again from the lines that it was wrapped into."""
-    half = (explain.WIDTH - 2) // 2
+    half = 59
     rows = text.splitlines()[3:]  # below the title, its line and the names of the columns
     sides = []
     for cells in ([row[:half] for row in rows], [row[half + 2 :] for row in rows]):
@@ -42,7 +42,7 @@ def columns(text: str) -> list[list[str]]:
             label = re.match(r"\(\d[\d,]*\) +", cell)
             if label:
                 found.append(cell[label.end() :].rstrip())
-            elif cell.strip():
+            elif cell.strip() and not re.match(r" +in \w+:$", cell):
                 found[-1] += " " + cell.strip()
         sides.append(found)
     return sides

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 import sys
 import textwrap
@@ -27,6 +28,8 @@ from tinygpt.study.samples import Sample, docstring_of, every_op, page_of
 from tinygpt.study.statements import NO_SOURCE, Statement, global_names, numbered, plain, source
 from tinygpt.study.user_ops import find_op
 from tinygpt.study.worked_example import worked_example
+
+_COLUMNS = 120  # of a page with reference and kernel side by side: as wide as the derivations
 
 
 def show(name: str | None, step: bool = False) -> None:
@@ -119,16 +122,15 @@ def derivation(op: Op) -> str:
     kept = []
     for paragraph in text.split("\n\n"):
         header, *rows = paragraph.split("\n")
-        first = header.partition(". ")[0]
         if header.startswith(("Operation ", "What surprises")):
             rows = _rows_of(op.name, rows)
-            if not rows:
-                continue
-        elif first != op.name and first in every_op():  # "matmul. Entry by entry ..."
-            continue
-        elif header.startswith("`") and f"{op.name}(" not in header:  # "`minimum` is -maximum(-a, -b)."
-            continue
-        kept.append("\n".join([header, *rows]))
+            belongs = bool(rows)
+        elif header.startswith("`"):  # "`minimum` is -maximum(-a, -b)."
+            belongs = f"{op.name}(" in header
+        else:  # "matmul. Entry by entry ...", or what holds for all
+            belongs = header.partition(". ")[0] not in every_op().keys() - {op.name}
+        if belongs:
+            kept.append("\n".join([header, *rows]))
     return "\n\n".join(kept)
 
 
@@ -170,16 +172,15 @@ def side_by_side(op: Op, direction: str) -> str:
     left = numbered(function)
     right = [each for part in (_family(kernel, direction) if kernel else []) for each in numbered(part)]
     right += reasons(kernel, direction)
-    half = (WIDTH - 2) // 2
+    half = (_COLUMNS - 2) // 2
     margin = max(len(statement.label) for statement in left + right) + 1
     titles = [f"reference: {_file_of(function)}", f"kernel: {_file_of(kernel.forward)}" if right else ""]
     rows = [f"{titles[0]:{half}}  {titles[1]}".rstrip()]
-    for steps in _groups(left, right):
-        columns = [_cell([each for each in side if steps & {*each.steps}], margin, half) for side in (left, right)]
+    groups = _groups(left, right)
+    sides = [[[each for each in side if steps & {*each.steps}] for steps in groups] for side in (left, right)]
+    for cells in zip(*(_cells(side, margin, half) for side in sides), strict=True):
         rows.append("")
-        for index in range(max(map(len, columns))):
-            a, b = (column[index] if index < len(column) else "" for column in columns)
-            rows.append(f"{a:{half}}  {b}".rstrip())
+        rows += [f"{a:{half}}  {b}".rstrip() for a, b in itertools.zip_longest(*cells, fillvalue="")]
     return titled(direction.capitalize(), "\n".join(rows))
 
 
@@ -204,13 +205,20 @@ def _groups(reference: Sequence[Statement], kernel: Sequence[Statement]) -> list
     return sorted(groups, key=last)
 
 
-def _cell(column: Sequence[Statement], margin: int, width: int) -> list[str]:
-    """Statements with their numbers, wrapped."""
-    lines = []
-    for statement in column:
-        for number, line in enumerate(statement.text.splitlines()):
-            lines += wrapped(f"{'' if number else statement.label:{margin}}", line, width)
-    return lines
+def _cells(groups: Sequence[Sequence[Statement]], margin: int, width: int) -> list[list[str]]:
+    """One column: for each group its statements with their numbers, wrapped; a new function is announced."""
+    several = len({each.function for group in groups for each in group if each.function}) > 1
+    cells, function = [], ""
+    for group in groups:
+        lines = []
+        for statement in group:
+            if several and statement.function not in ("", function):
+                function = statement.function
+                lines.append(f"{'':{margin}}in {function}:")
+            for number, line in enumerate(statement.text.splitlines()):
+                lines += wrapped(f"{'' if number else statement.label:{margin}}", line, width)
+        cells.append(lines)
+    return cells
 
 
 def checked(op: Op, samples: Sequence[Sample]) -> str:

@@ -32,12 +32,15 @@ class Statement(NamedTuple):
         The steps that its comments name; () if none.
     first, last : int
         Its lines in the file.
+    function : str
+        The function that it is in.
     """
 
     text: str
     steps: tuple[int, ...]
     first: int
     last: int
+    function: str = ""
 
     @property
     def label(self) -> str:
@@ -88,7 +91,8 @@ def statements(function: Callable) -> list[Statement]:
     ('xc = x - mean', (2,))
     """
     lines, first = inspect.getsourcelines(plain(function))
-    return _with_blocks(_logical_lines("".join(lines), first))
+    found = _with_blocks(_logical_lines("".join(lines), first))
+    return [statement._replace(function=plain(function).__name__) for statement in found]
 
 
 def numbered(function: Callable) -> list[Statement]:
