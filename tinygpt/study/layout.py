@@ -53,6 +53,8 @@ def named(name: str, value: Any, indent: int = 4) -> str:
     n_head = 2
     """
     margin = " " * indent
+    if isinstance(value, (tuple, list)) and any(isinstance(part, np.ndarray) for part in value):
+        return "\n".join(named(f"{name}[{i}]", part, indent) for i, part in enumerate(value))
     if not isinstance(value, (np.ndarray, np.generic)):
         return f"{margin}{name} = {value!r}"
     array = np.asarray(value)

@@ -21,7 +21,7 @@ from tinygpt.study.samples import Sample
 from tinygpt.study.statements import Statement, numbered, plain, statements
 
 _STEP = 1e-6
-_MARGIN = 7  # columns for the number of a step
+_MARGIN = 8  # columns for the number of a step
 
 
 def worked_example(op: Op, sample: Sample) -> Iterator[str]:
@@ -82,18 +82,21 @@ def _traced(function: Callable, run: Callable[[], Any], seen: dict[str, Any]) ->
 
 
 def _told(statement: Statement, before: dict[str, Any], now: dict[str, Any], seen: dict[str, Any]) -> list[str]:
-    """What a statement changed; nothing for one that only unpacks what was saved, or returns."""
-    if statement.text.startswith("return") or statement.text.endswith("= saved"):
+    """What a statement changed; nothing for one that only unpacks what was saved, or returns without a number."""
+    returns = statement.text.startswith("return")
+    if statement.text.endswith("= saved") or (returns and not statement.steps):
         return []
     lines = []
     for name, value in now.items():
-        if name not in before or _differ(before[name], value):
+        if name != "_" and (name not in before or _differ(before[name], value)):
             if isinstance(value, np.ndarray) and name in seen and not _differ(seen[name], value):
                 lines.append(f"{' ' * _MARGIN}{name} {value.shape} as in forward")
             else:
                 lines.append(named(name, value, _MARGIN))
             seen[name] = _kept(value)
-    return ["\n".join([*wrapped(f"{statement.label:<{_MARGIN}}", statement.text), *lines])] if lines else []
+    if not lines and not returns:
+        return []
+    return ["\n".join([*wrapped(f"{statement.label:<{_MARGIN}}", statement.text), *lines])]
 
 
 def _kept(value: Any) -> Any:
