@@ -204,6 +204,7 @@ def test_there_is_an_example_for_each_operation():
 
 MINE = '''
 """What is mine."""
+import functools
 import numpy as np
 from tinygpt import Op
 
@@ -231,6 +232,7 @@ CUBE = Op("cube", cube_forward, cube_backward)
 PRODUCT = Op("product", lambda a, b: (a * b, (a, b)), lambda dout, saved: (dout * saved[1], dout * saved[0]))
 WRONG = Op("wrong", lambda a: (a * a, a), lambda dout, a: (a * dout,))
 SHAPE = Op("shape", lambda a: (a * a, a), lambda dout, a: ((2 * a * dout).sum(),))
+PARTIAL = Op("partial", functools.partial(cube_forward), cube_backward)
 RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
 '''
 
@@ -300,6 +302,10 @@ def test_an_operation_of_ones_own_has_a_page(mine):
                  "out (2,) = [ 3.375 -8.   ]", "right", "on 2 sets of inputs", "passed",
                  "(1,2) dx = (_twice(x) * x * dout + square * dout)"):  # fmt: skip
         assert part in told.stdout
+    partial = run("sampled:PARTIAL", cwd=mine).stdout
+    assert partial.replace("partial\n=======", "cube\n====") == told.stdout.replace(
+        "gradcheck cube", "gradcheck partial"
+    )
     told = run("mine:PRODUCT", cwd=mine)  # inputs are made from the signature
     assert "a (4, 4) =" in told.stdout and "db (4, 4) =" in told.stdout and "lambda a, b: (a * b" in told.stdout
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 
 import numpy as np
 import pytest
 
 from tinygpt import GradientCheckError, gradcheck
-from tinygpt.study.museum import EXHIBITS, broken, broken_function, complaint, function_of, source_with, update_gap
+from tinygpt.study.museum import (
+    EXHIBITS,
+    broken,
+    broken_function,
+    complaint,
+    function_of,
+    page,
+    source_with,
+    update_gap,
+)
 from tinygpt.study.samples import SAMPLES, every_op
 
 every_exhibit = pytest.mark.parametrize(
@@ -58,6 +69,29 @@ def test_what_a_learner_sees_is_code_without_the_answer(exhibit):
     assert exhibit.wrong in source and exhibit.right not in source.replace(exhibit.wrong, "")
     assert function_of(exhibit).__name__ == exhibit.function
     assert exhibit.hint.endswith((".", "?")) and len(exhibit.answer) > len(exhibit.hint) / 2
+
+
+@every_exhibit
+def test_no_comment_gives_it_away(exhibit):
+    """Comments hold step numbers and shapes only, and if they stand in one column, they do with the wrong line."""
+    right = inspect.getsource(function_of(exhibit)).splitlines()
+    columns = {line.index("# ") for line in right if "# " in line}
+    shown = [line for line in source_with(exhibit).splitlines() if "# " in line]
+    assert all(re.fullmatch(r"# (\([^)]*\)[ :;]*)+", line[line.index("# ") :]) for line in shown)
+    if len(columns) == 1 and len(shown) > 1:
+        assert len({line.index("# ") for line in shown}) == 1
+
+
+def test_the_pages_say_what_to_do_next():
+    number = next(i for i, exhibit in enumerate(EXHIBITS, 1) if exhibit.op == "adamw")
+    exhibit = EXHIBITS[number - 1]
+    assert all(part in page(number) for part in (f"Exhibit {number}: adamw", "off by", "--hint", "optim/adamw.py"))
+    assert page(number, hint=True).replace("\n", " ") == exhibit.hint
+    assert exhibit.right in page(number, answer=True) and exhibit.answer[-20:] in page(number, answer=True)
+    assert all(max(map(len, text.splitlines())) <= 120 for text in (page(None), page(number)))
+    for wrong in (0, len(EXHIBITS) + 1):
+        with pytest.raises(ValueError, match=f"there are exhibits 1 to {len(EXHIBITS)}, got {wrong}"):
+            page(wrong)
 
 
 @pytest.mark.parametrize(

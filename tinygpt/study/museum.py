@@ -150,7 +150,9 @@ def source_with(exhibit: Exhibit) -> str:
         raise ValueError(f"museum: {exhibit.right!r} must be in {exhibit.function} once, got {count} times")
     wrong = lines[0].replace(exhibit.right, exhibit.wrong)
     columns = [line.index("# ") for line in text.splitlines() if "# " in line]
-    aligned = columns[0] if len(columns) > 1 and len({*columns}) == 1 else 0
+    aligned = 0
+    if len(columns) > 1 and len({*columns}) == 1:
+        aligned = max(columns[0], len(wrong.partition("# ")[0].rstrip()) + 2)
     return "\n".join(_without_words(wrong if line == lines[0] else line, aligned) for line in text.splitlines())
 
 

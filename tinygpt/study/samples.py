@@ -19,6 +19,7 @@ import numpy as np
 import tinygpt.ops
 from tinygpt.autograd import apply
 from tinygpt.autograd.graph import Op
+from tinygpt.study.statements import plain
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def page_of(op: Op) -> str:
     >>> page_of(every_op()["gelu"]).splitlines()[0].startswith("GELU")
     True
     """
-    return docstring_of(sys.modules[op.forward.__module__])
+    return docstring_of(sys.modules[plain(op.forward).__module__])
 
 
 def docstring_of(module: Any) -> str:

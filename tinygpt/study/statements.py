@@ -14,6 +14,7 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 NO_SOURCE = (OSError, TypeError, SyntaxError, tokenize.TokenError)  # typed in, or cut out of a longer expression
@@ -49,8 +50,9 @@ class Statement(NamedTuple):
 
 
 def plain(function: Callable) -> Callable:
-    """The Python function under a compiled or wrapped one."""
-    return inspect.unwrap(getattr(function, "py_func", function))
+    """The Python function under a compiled, a wrapped or a partial one."""
+    function = inspect.unwrap(getattr(function, "py_func", function))
+    return plain(function.func) if isinstance(function, partial) else function
 
 
 def source(function: Callable) -> str:
