@@ -1,6 +1,6 @@
 """
-One small example for each operation, with plain numbers and with what is worth seeing: an axis that is broadcast, an
-index that repeats, a tie, an ignored target, a mask that keeps some elements and drops others.
+One small example for each operation, with plain numbers, that shows its surprises: an axis that is broadcast, an index
+that repeats, a tie, an ignored target, a mask that keeps some elements and drops others.
 """
 
 from __future__ import annotations

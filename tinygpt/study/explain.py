@@ -36,7 +36,7 @@ def show(name: str | None, step: bool = False) -> None:
     """
     Print the page of an operation, or the list of all operations; with `step`, wait for Enter after each section.
 
-    The end of the input, or Ctrl-C while it waits, ends the page: nobody wants to see more of it.
+    The end of the input, and Ctrl-C while it waits, end the page without an error.
     """
     if name is None:
         print(overview())

@@ -1,7 +1,7 @@
 """
-The museum: gradients, and some updates, that look right and are not, each one change of one line.
+The museum: gradients, and some optimizer updates, that look right and are wrong, each by one change of one line.
 
-They are to be found by reading; the gradient check finds each of them. The exhibits are in the table at the end.
+A student finds the line by reading; the gradient check finds each of them. The exhibits are in the table at the end.
 """
 
 from __future__ import annotations
