@@ -233,6 +233,7 @@ PRODUCT = Op("product", lambda a, b: (a * b, (a, b)), lambda dout, saved: (dout 
 WRONG = Op("wrong", lambda a: (a * a, a), lambda dout, a: (a * dout,))
 SHAPE = Op("shape", lambda a: (a * a, a), lambda dout, a: ((2 * a * dout).sum(),))
 PARTIAL = Op("partial", functools.partial(cube_forward), cube_backward)
+OBJECT = Op("object", type("F", (), {"__call__": lambda self, x: (2 * x, None)})(), lambda dout, saved: (2 * dout,))
 RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
 '''
 
@@ -306,6 +307,8 @@ def test_an_operation_of_ones_own_has_a_page(mine):
     assert partial.replace("partial\n=======", "cube\n====") == told.stdout.replace(
         "gradcheck cube", "gradcheck partial"
     )
+    told = run("sampled:OBJECT", cwd=mine)
+    assert "has no source" in told.stdout and "dx (2,) = [ 0.4 -1. ]" in told.stdout and "right" in told.stdout
     told = run("mine:PRODUCT", cwd=mine)  # inputs are made from the signature
     assert "a (4, 4) =" in told.stdout and "db (4, 4) =" in told.stdout and "lambda a, b: (a * b" in told.stdout
 

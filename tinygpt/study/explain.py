@@ -163,7 +163,7 @@ def code(op: Op) -> Iterator[str]:
             functions = _family(kernel, "forward") + _family(kernel, "backward")
             yield titled(f"Kernel: {_file_of(kernel.forward)}", _sources(functions))
     if helpers := _helpers(op):
-        yield titled("Functions that the reference calls", _sources(helpers))
+        yield titled("Functions that the reference calls", _sources([*helpers.values()], [*helpers]))
 
 
 def side_by_side(op: Op, direction: str) -> str:
@@ -242,29 +242,32 @@ def _file_of(function: Callable) -> str:
     return plain(function).__module__.replace(".", "/") + ".py"
 
 
-def _sources(functions: Sequence[Callable]) -> str:
-    """Whole functions, each once."""
+def _sources(functions: Sequence[Callable], names: Sequence[str] = ()) -> str:
+    """Whole functions, each once; with `names`, the one by which each was imported, where it is another."""
     texts = []
-    for function in functions:
+    for function, name in itertools.zip_longest(functions, names):
         try:
-            texts.append(source(function))
+            imported = f"# imported as {name}\n" if name and name != function.__name__ else ""
+            texts.append(imported + source(function))
         except NO_SOURCE:
             texts.append(f"{function!r} has no source: it is not in a file, or is not a Python function")
     return textwrap.indent("\n\n".join(dict.fromkeys(texts)), "    ")
 
 
-def _helpers(op: Op) -> list[FunctionType]:
+def _helpers(op: Op) -> dict[str, FunctionType]:
     """The functions of the operation's package that its reference calls, except other operations' references."""
     pairs = {plain(function) for other in every_op().values() for function in (other.forward, other.backward)}
-    found: list[FunctionType] = []
+    found = {}
     for function in (op.forward, op.backward):
         try:
-            values = [plain(function).__globals__[name] for name in global_names(function)]
+            values = {name: plain(function).__globals__[name] for name in global_names(function)}
         except NO_SOURCE:
             continue
         package = plain(function).__module__.rpartition(".")[0] or plain(function).__module__
-        found += [value for value in values if isinstance(value, FunctionType) and value.__module__.startswith(package)]
-    return [value for value in dict.fromkeys(found) if value not in pairs]
+        for name, value in values.items():
+            if isinstance(value, FunctionType) and value.__module__.startswith(package) and value not in pairs:
+                found[name] = value
+    return found
 
 
 def _kernel_of(op: Op) -> Any:
