@@ -38,12 +38,12 @@ def worked_example(op: Op, sample: Sample) -> Iterator[str]:
         if not said or named(out_name, out, _MARGIN) not in said[-1]:
             yield titled("Result", named(out_name, out))
         direction, dout = "backward", dout_for(out)
-        yield titled("Example, backward, for a random gradient of the result", named(dout_name, dout))
+        yield titled(f"Example, backward, for a random gradient of {out_name}", named(dout_name, dout))
         result, said = _traced(op.backward, lambda: op.backward(dout, saved), seen)
         yield from said
         gradients = dict(zip((f"d{name}" for name in names), result, strict=True))
         yield titled("Gradients", "\n".join(named(name, gradient) for name, gradient in gradients.items()))
-        yield _differences(op, sample, dout, gradients)
+        yield _differences(op, sample, dout, gradients, f"sum({dout_name} * {out_name})")
     except Exception as error:  # a user's op may do anything
         yield f"{op.name}, {direction}: {type(error).__name__}: {error}"
 
@@ -109,7 +109,7 @@ def _differ(a: Any, b: Any) -> bool:
     return a is not b
 
 
-def _differences(op: Op, sample: Sample, dout: np.ndarray, gradients: dict[str, Any]) -> str:
+def _differences(op: Op, sample: Sample, dout: np.ndarray, gradients: dict[str, Any], loss_is: str) -> str:
     """The example's gradients beside central differences of its loss."""
     arrays = [np.array(array, np.float64) for array in sample.arrays]
 
@@ -128,12 +128,11 @@ def _differences(op: Op, sample: Sample, dout: np.ndarray, gradients: dict[str, 
         index = f"[{', '.join(map(str, at))}]" if at else ""
         lines.append(f"    {name + index:16}  {gradient[at]:12.8f}  {numeric[at]:12.8f}    "
                      f"largest error of {array.size}: {error:.1e}, {'right' if right else 'WRONG'}")  # fmt: skip
-    loss_is = f"sum({next(iter(inspect.signature(op.backward).parameters))} * result)"
     return titled(
         "Check: is each gradient the slope of the loss?",
-        f"    The loss is {loss_is}. Each element of each input is moved up and down by\n"
-        f"    h = {_STEP:.0e}, and (loss above - loss below) / 2h is compared with the gradient. Shown are the\n"
-        "    largest element of each gradient (or the wrong one) and its difference, and the largest error of\n"
-        "    all elements, as a share of the largest.\n\n"
+        f"    The loss is {loss_is}. Each element of each input is moved up and down by h = {_STEP:.0e};\n"
+        "    its difference is (loss above - loss below) / 2h. For each gradient: its largest element, or one\n"
+        "    that is wrong, beside its difference, and the largest error of all elements, as a share of the\n"
+        "    largest element.\n\n"
         f"    {'':16}  {'backward':>12}  {'difference':>12}\n" + "\n".join(lines),
     )
