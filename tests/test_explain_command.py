@@ -195,7 +195,7 @@ def shown(array):
 @pytest.mark.parametrize("name", ["gelu", "linear"])
 def test_the_page_of_a_kernel_says_how_fast_it_is(name):
     *_, last = explain.explain(name)
-    assert re.search(r"measured now, on .*\n    kernel, forward and backward: [\d.]+ ms, \S+ G\S+, \d+% of", last)
+    assert re.search(r"Measured now, on .*\n-+\n    kernel, forward and backward: [\d.]+ ms, \S+ G\S+, \d+% of", last)
 
 
 def test_there_is_an_example_for_each_operation():
@@ -344,7 +344,7 @@ def test_without_a_name_it_lists_all_operations():
 def test_the_command_stops_at_each_step():
     told = run("gelu", "--step", input="\n" * 40)
     assert told.returncode == 0, told.stderr
-    assert told.stdout.count("Press Enter") >= 8 and "measured now" in told.stdout
+    assert told.stdout.count("Press Enter") >= 8 and "Measured now" in told.stdout
 
 
 def test_the_end_of_the_input_ends_it_quietly():

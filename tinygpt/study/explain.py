@@ -99,7 +99,7 @@ def page(op: Op, samples: Sequence[Sample], example: Sample) -> Iterator[str]:
     yield from worked_example(op, example)
     yield checked(op, samples)
     if measured := speed(op):
-        yield measured
+        yield titled(*measured.split("\n", 1))
 
 
 def heading(op: Op) -> str:

@@ -54,7 +54,7 @@ def speed(op: Op) -> str:
     best, rate = rates()[kind], size.amount / seconds / 1e9
     unit = "GB/s" if size.unit == "bytes" else "GFLOP/s"
     shapes = ", ".join(map(str, size.shapes))
-    return (f"measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.3g} {unit}, "
+    return (f"Measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.3g} {unit}, "
             f"{rate / best:.0%} of the {best:.3g} that this machine showed in the same minute")  # fmt: skip
 
 
