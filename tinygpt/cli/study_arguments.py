@@ -72,10 +72,13 @@ def add_explain(commands) -> None:
         "explain",
         "study_commands.explain",
         "One operation on one page: derivation, reference and kernel by step number, an example, its check.",
-        "example:\n  tinygpt explain layernorm\n",
+        "examples:\n"
+        "  tinygpt explain                          list all operations\n"
+        "  tinygpt explain layernorm\n"
+        "  tinygpt explain mymodule:MY_OP           an Op of your own\n",
     )
-    parser.add_argument("op", metavar="OP", help="an operation of GPT-2, such as layernorm or attention, or any other")
-    parser.add_argument("--step", action="store_true", help="stop at each numbered step of the example")
+    parser.add_argument("op", nargs="?", metavar="OP", help="an operation, or module:name (default: list them)")
+    parser.add_argument("--step", action="store_true", help="wait for Enter after each section and each statement")
 
 
 def add_exercise(commands) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import textwrap
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
 from tinygpt.runtime.streams import bar, print_json, tell
 from tinygpt.study import checks, divergence, exercises, report, submissions
-from tinygpt.study.bugs import BUGS
-from tinygpt.study.explain import page
+from tinygpt.study import museum as exhibits
+from tinygpt.study.explain import show
 from tinygpt.study.model_check import check_model
-from tinygpt.study.museum import complaint, function_of, source_with
 from tinygpt.study.samples import every_op
 from tinygpt.study.user_ops import find_op
 
@@ -44,23 +42,7 @@ def check_gradients(options: argparse.Namespace) -> int:
 
 def museum(options: argparse.Namespace) -> int:
     """tinygpt museum"""
-    if options.number is None:
-        print("Each of these has one wrong line: tinygpt museum NUMBER shows it.\n")
-        for number, bug in enumerate(BUGS, 1):
-            print(f"{number:4}  {bug.op}")
-        return 0
-    if not 1 <= options.number <= len(BUGS):
-        raise ValueError(f"museum: there are exhibits 1 to {len(BUGS)}, got {options.number}")
-    bug = BUGS[options.number - 1]
-    if options.hint:
-        print(textwrap.fill(bug.hint, 100))
-    elif options.answer:
-        print(f"wrong:  {bug.wrong}\nright:  {bug.right}\n\n{textwrap.fill(bug.answer, 100)}")
-    else:
-        print(f"Exhibit {options.number}: {bug.op}. One line is wrong.\n\n{source_with(bug)}")
-        print(f"The check says:\n{textwrap.fill(complaint(bug), 100, subsequent_indent='    ')}\n")
-        where = function_of(bug).__module__.replace(".", "/")
-        print(f"The right one, and why: {where}.py; --hint, --answer")
+    print(exhibits.page(options.number, options.hint, options.answer))
     return 0
 
 
@@ -96,12 +78,7 @@ def _any_model() -> GPT:
 
 def explain(options: argparse.Namespace) -> int:
     """tinygpt explain"""
-    op, _ = find_op(options.op)
-    for section in page(op):
-        print(section + "\n")
-        if options.step:
-            with contextlib.suppress(EOFError, RuntimeError):  # no input, or none any more: nobody to wait for
-                input("Enter goes on ")
+    show(options.op, options.step)
     return 0
 
 
