@@ -10,14 +10,14 @@ import sys
 import numpy as np
 import pytest
 
-from tinygpt.cli.study_commands import _any_model
+from tinygpt.cli.diff import any_model
 from tinygpt.study import divergence
 
 TOKENS = np.random.default_rng(1).integers(0, 101, (2, 2, 16))
 
 
 def gaps(a: str, b: str) -> list[divergence.Gap]:
-    model = _any_model()
+    model = any_model()
     first, second = (divergence.trace(model, *TOKENS, side) for side in (a, b))
     return divergence.compare(first, second, divergence.allowed_between(a, b))
 
@@ -41,7 +41,7 @@ def test_transformers_agrees_and_a_gradient_that_does_not_is_named(monkeypatch):
     assert not any(gap.parted for gap in found)
     compared = {gap.where for gap in found}
     assert {"wte: embedding", "h.1.mlp: gelu_linear", "h.0.attn.c_attn: linear", "linear_cross_entropy"} <= compared
-    assert {name for name, _ in _any_model().named_parameters()} <= compared
+    assert {name for name, _ in any_model().named_parameters()} <= compared
     kernel = importlib.import_module("tinygpt.kernels.layernorm")
     backward = kernel.backward
 

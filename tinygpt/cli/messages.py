@@ -1,0 +1,66 @@
+"""
+Errors and warnings in the user's terms.
+
+The library's errors begin with the function that refuses, `generate: top_p must be ...`, for those who call it. Whoever
+types a command has called no function: there the command is named, and an argument by its option,
+`tinygpt: generate: --top-p must be ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from tinygpt.files.one_line import one_line
+
+
+def in_users_terms(message: object, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """
+    One line without the names of functions of ours that it begins with, and with options for their arguments.
+
+    Parameters
+    ----------
+    message : object
+        An error, a warning or a text.
+    parser, options
+        Of the command that was given: a name among the options' values is the user's own, and stays.
+
+    Examples
+    --------
+    >>> import tinygpt.training.settings
+    >>> parser = argparse.ArgumentParser()
+    >>> _ = parser.add_argument("--batch-size"), parser.add_argument("--data")
+    >>> options = parser.parse_args(["--data", "hens.txt"])
+    >>> in_users_terms("TrainingSettings: batch_size must be at least 1, got 0", parser, options)
+    '--batch-size must be at least 1, got 0'
+    >>> in_users_terms("hens.txt: must be UTF-8 text", parser, options)
+    'hens.txt: must be UTF-8 text'
+    """
+    kept, rest = "", one_line(message).removeprefix("tinygpt: ")
+    ours, users_own = _names_of_ours(), {str(value) for value in vars(options).values()}
+    while found := re.match(
+        r"([^\s:]+): (?=\S)", rest
+    ):  # who refuses, or what is refused, of whom there may be several
+        if found[1] in users_own or found[1] not in ours:
+            kept += found[0]
+        rest = rest[found.end() :]
+    names = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
+    found = re.match(r"(\w+)(?=:? (?:must|is) )", rest)
+    if found and found[1] in names and not kept:
+        rest = names[found[1]] + rest[found.end() :]
+    return kept + rest
+
+
+def _names_of_ours() -> set[str]:
+    """The names of this package's modules, functions, classes and methods, as far as they are loaded."""
+    names = set()
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("tinygpt."):
+            names.add(module_name.rpartition(".")[2])
+            own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module_name]
+            names |= {value.__name__ for value in own if hasattr(value, "__name__")}
+            for each in own:
+                if isinstance(each, type):
+                    names |= {*dir(each), *(f"{each.__name__}.{method}" for method in dir(each))}
+    return names

@@ -1,0 +1,178 @@
+"""
+A parser for which options may stand anywhere: before, between or after the other arguments.
+
+argparse hands an argument out as soon as it could belong to somebody, so that `decode 72 --tokenizer gpt2 73` fails: 72
+is a list of ids already when the option comes. So each command's arguments are sorted before argparse sees them,
+options with their values first. The same is done for the commands themselves: `tinygpt --threads 1 train` is
+`tinygpt train --threads 1`. As in other commands, `--` ends the options.
+
+Errors are one line, in the form of all other errors of tinygpt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from tinygpt.files.one_line import one_line
+
+Run = Callable[[argparse.Namespace], int]
+_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
+
+
+class Parser(argparse.ArgumentParser):
+    """
+    An `argparse.ArgumentParser`, as the module's first lines describe it.
+
+    Examples
+    --------
+    >>> parser = Parser(prog="decode")
+    >>> _ = parser.add_argument("ids", nargs="+")
+    >>> _ = parser.add_argument("--tokenizer")
+    >>> parser.parse_args(["72", "--tokenizer", "gpt2", "73"])
+    Namespace(ids=['72', '73'], tokenizer='gpt2')
+    """
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(add_help=False, **options)
+        self.add_argument("-h", "--help", action="help", help="print this page and exit")
+        self.commands: dict[str, Parser] = {}  # the parsers of the commands below this one, by name
+        self._commands_action: argparse._SubParsersAction[Parser] | None = None
+
+    def add_heading(self, title: str) -> None:
+        """On the help page, the commands that are added from here on stand under this title."""
+        self.epilog = f"{self.epilog or ''}\n{title}:\n".lstrip("\n")
+
+    def add_command(self, name: str, summary: str, run: Run | None = None, epilog: str = "") -> Parser:
+        """
+        Give this parser a command of its own, which the user must name.
+
+        Parameters
+        ----------
+        name, summary, epilog : str
+            What is typed, and the first and the last lines of its help page.
+        run : callable, optional
+            What the command does with the options, which have the command's own parser as `parser`; returns the exit
+            status. Without it, the command has commands of its own.
+
+        Returns
+        -------
+        Parser
+            Of the command: its arguments are to be added.
+        """
+        if self._commands_action is None:
+            self.usage = "%(prog)s COMMAND ..."
+            self._commands_action = self.add_subparsers(required=True, prog=self.prog, help=argparse.SUPPRESS)
+            self.commands = self._commands_action.choices
+        if not self.epilog:
+            self.add_heading("commands")
+        self.epilog = f"{self.epilog}  {name:10} {summary}\n"
+        command = self._commands_action.add_parser(name, description=summary, epilog=epilog)
+        command.set_defaults(run=run, parser=command)
+        return command
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's, which calls it for each parser on the way to a command's."""
+        given = sys.argv[1:] if args is None else list(args)
+        parsed, unknown = super().parse_known_args(self._sorted(given), namespace)
+        if unknown:
+            self.error(f"unexpected {' '.join(word for word in unknown if word != '--')}")
+        return parsed, unknown
+
+    def _sorted(self, arguments: list[str]) -> list[str]:
+        """Options and their values first; then the name of the command and all that is its own, or the other words."""
+        options, passed_on, words = list[str](), list[str](), list[str]()
+        place = 0
+        while place < len(arguments):
+            argument, place = arguments[place], place + 1
+            if argument == "--":
+                words += arguments[place:]
+                break
+            action = self.option(argument)
+            if action is None and not (self.commands and _is_option(argument)):
+                if _is_option(argument):
+                    self.error(f"there is no option {argument}{self._nearest(argument)}")
+                words.append(argument)
+                if self.commands:  # the rest is the command's own
+                    passed_on += arguments[place:]
+                    break
+                continue
+            target = options if action is not None else passed_on
+            target.append(argument)
+            below = action or next((found for each in self.below() if (found := each.option(argument))), None)
+            if below is not None and place < len(arguments) and self._takes(below, argument, arguments[place]):
+                if arguments[place].startswith("-"):  # argparse would take it for an option
+                    target[-1] += f"={arguments[place]}" if argument.startswith("--") else arguments[place]
+                else:
+                    target.append(arguments[place])
+                place += 1
+        if not self.commands:
+            return [*options, "--", *words] if words else options
+        if words and words[0] not in self.commands:
+            self.error(f"there is no command {words[0]!r}{_did_you_mean(words[0], self.commands)}")
+        return [*options, *words[:1], *passed_on, *words[1:]]
+
+    def option(self, argument: str) -> argparse.Action | None:
+        """What an argument such as `--seed`, `--seed=3`, `--se` or `-ofile` stands for; None if it is no option."""
+        known, name = self._option_string_actions, argument.partition("=")[0]
+        if name in known:
+            return known[name]
+        if name.startswith("--"):
+            return next((known[each] for each in known if name != "--" and each.startswith(name)), None)
+        return known.get(argument[:2]) if _is_option(argument) else None
+
+    def below(self) -> Iterable[Parser]:
+        """The parsers of all commands, of commands of commands too."""
+        for parser in self.commands.values():
+            yield parser
+            yield from parser.below()
+
+    def _takes(self, action: argparse.Action, argument: str, value: str) -> bool:
+        """Whether `value`, which comes after the option `argument`, belongs to it."""
+        if "=" in argument or (argument not in action.option_strings and not argument.startswith("--")):
+            return False  # it has its value already
+        if action.nargs == "?":
+            return not _is_option(value) and (action.choices is None or value in action.choices)
+        return action.nargs is None and value != "--" and self.option(value) is None
+
+    def _nearest(self, argument: str) -> str:
+        return _did_you_mean(argument.partition("=")[0], self._option_string_actions)
+
+    def error(self, message: str) -> NoReturn:
+        """One line on standard error, exit status 2."""
+        who = self.prog.replace(" ", ": ", 1)  # tinygpt: tokenizer train
+        self.exit(2, f"{who}: {one_line(_as_we_say_it(message))}; see {self.prog} --help\n")
+
+
+def _is_option(argument: str) -> bool:
+    """Whether an argument looks like an option: neither a number below zero, nor a sentence that begins with a dash."""
+    return len(argument) > 1 and argument.startswith("-") and " " not in argument and not _NUMBER.fullmatch(argument)
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _as_we_say_it(message: str) -> str:
+    """
+    A message of argparse's: "argument --seed: must be 3" is "--seed must be 3".
+
+    Examples
+    --------
+    >>> _as_we_say_it("argument --byte-order: invalid choice: 'x' (choose from 'gpt2', 'raw')")
+    "--byte-order must be one of gpt2, raw, got 'x'"
+    >>> _as_we_say_it("the following arguments are required: MODEL, --data")
+    'needs MODEL, --data'
+    """
+    message = message.removeprefix("argument ")
+    message = message.replace("the following arguments are required:", "needs")
+    if found := re.fullmatch(r"(\S+): invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL):
+        return f"{found[1]} must be one of {found[3].replace(chr(39), '')}, got {found[2]}"
+    message = re.sub(r"^(\S+): (must|needs) ", r"\1 \2 ", message)
+    return message.replace(": expected one argument", " needs a value")
