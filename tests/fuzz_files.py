@@ -36,8 +36,11 @@ SECONDS = 10.0
 ADDRESS_SPACE = 4 << 30  # bytes
 SLACK = 64 << 20  # bytes that a command may take whatever the folder: what is imported when first needed, one page each
 TEXT = "The hen said good night to the moon, and the moon said good night to the hen. " * 40
-COMMANDS_IMPORT = """generation.completion gpt2.memory_estimate gpt2.model quantization runtime.memory_limit study.inspection
-    text.documents text.token_file tokenizer.explain tokenizer.fetch training.evaluate training.train""".split()
+IMPORTS = [
+    "generation.completion", "gpt2.memory_estimate", "gpt2.model", "quantization", "runtime.memory_limit",
+    "study.inspection", "text.documents", "text.token_file", "tokenizer.explain", "tokenizer.fetch",
+    "training.evaluate", "training.train",
+]  # fmt: skip
 
 
 # The folders that work
@@ -446,8 +449,8 @@ def child(kind: str, start: int, stop: int, seed: int, bases: Path) -> None:
     tell = os.fdopen(os.dup(1), "w")
     import tinygpt.training.train
 
-    for name in COMMANDS_IMPORT:
-        importlib.import_module(f"tinygpt.{name}")  # now: not memory of the first case
+    for name in IMPORTS:
+        importlib.import_module(f"tinygpt.{name}")  # what commands import: not memory of the first case
 
     sys.modules["matplotlib.backends.backend_agg"] = None  # type: ignore[assignment]  # pictures take most of the time
     tinygpt.training.train.STORY_TOKENS = 4

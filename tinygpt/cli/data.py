@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import name, path, positive
+from tinygpt.cli.shared_options import file_to_write, folder_to_write, name, positive
 
 _EXAMPLES = """\
 example:
@@ -23,14 +23,14 @@ def register(commands: Parser) -> None:
         "-o",
         "--out",
         required=True,
-        type=path,
+        type=file_to_write,
         metavar="FILE",
         help="required: the .txt file to write, without the licence texts",
     )
     parser.add_argument("--base-url", type=name, metavar="URL", help="a mirror (default: https://www.gutenberg.org)")
     parser.add_argument(
         "--cache",
-        type=path,
+        type=folder_to_write,
         metavar="DIR",
         help="folder in which downloads are kept (default: tinygpt/gutenberg in the user's cache)",
     )

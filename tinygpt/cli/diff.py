@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.runtime.streams import print_json
     from tinygpt.study import divergence
 
+    if options.tolerance is not None and not options.tolerance > 0:
+        raise ValueError(f"--tolerance must be above 0, got {options.tolerance:g}")
     model = GPT.from_pretrained(options.model) if options.model else any_model()
     limit = min(options.context, model.config.n_positions)
     tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, limit))

@@ -65,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     model, tokenizer = open_model(options.model, options.tokenizer)
     tokens = _tokens(options.data, tokenizer)
     context = options.context or model.config.n_positions
+    if context > model.config.n_positions:
+        raise ValueError(f"--context must be at most the model's {model.config.n_positions} tokens, got {context}")
     how = {"context": context, "stride": options.stride, "batch_size": options.batch_size, "progress": True}
     exact = evaluate(model, tokens, tokenizer, **how)
     result = exact

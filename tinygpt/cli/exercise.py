@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         return _check(options)
     given = exercises.exercise(options.what)
     if len(options.files) > 1:
-        raise ValueError(f"writes one file, got {' '.join(map(str, options.files))[:80]}")
+        raise ValueError(f"an exercise is one file, got {' '.join(map(str, options.files))[:80]}")
     file = options.files[0] if options.files else Path(f"{given.name}_exercise.py")
     if file.exists():
         raise ValueError(f"{file} is there already, and would be lost; name another file")

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from tinygpt.cli.model_and_prompt import open_model, prompt_argument
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_json, add_model, add_threads, add_weights, integer, number, path, positive
+from tinygpt.cli.shared_options import (
+    add_json,
+    add_model,
+    add_threads,
+    add_weights,
+    integer,
+    not_negative,
+    number,
+    path,
+    positive,
+)
 
 if TYPE_CHECKING:
     from tinygpt.generation.completion import Completion
@@ -71,7 +81,7 @@ def register(commands: Parser) -> None:
         help="sample from the fewest tokens whose probabilities add up to P (default: 1, all)",
     )
     sampling.add_argument(
-        "--seed", type=integer, metavar="N", help="same seed, same text (default: another text each time)"
+        "--seed", type=not_negative, metavar="N", help="same seed, same text (default: another text each time)"
     )
     speed = parser.add_argument_group("speed")
     add_weights(speed, "round the matrices: bfloat16 is faster, int8 fastest")

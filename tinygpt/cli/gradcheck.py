@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_json, add_threads, path
+from tinygpt.cli.shared_options import add_json, add_threads, file_to_write
 
 if TYPE_CHECKING:
     from tinygpt.study.checks import Finding
@@ -17,10 +17,10 @@ each kernel with the reference. An error is a share of the largest derivative of
 its input; the exit status is 1 if one is too large.
 
 examples:
-  tinygpt gradcheck                            every operation
+  tinygpt gradcheck                       every operation
   tinygpt gradcheck layernorm gelu --sweep sweep.png
-  tinygpt gradcheck mymodule:MY_OP             an Op of your own; a list `samples`
-                                               in the module is its inputs
+  tinygpt gradcheck mymodule:MY_OP        an Op of your own; a list `samples` in
+                                          the module is its inputs
 """
 
 
@@ -30,7 +30,7 @@ def register(commands: Parser) -> None:
     add = parser.add_argument
     add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all operations)")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
-    add("--sweep", type=path, metavar="PNG", help="draw the error of finite differences against their step")
+    add("--sweep", type=file_to_write, metavar="PNG", help="draw the error of finite differences against their step")
     add("--against", choices=["torch"], help="compare with PyTorch's gradients too, where it is installed")
     add_threads(parser)
     add_json(parser)

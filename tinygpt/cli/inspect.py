@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinygpt.cli.model_and_prompt import open_model, prompt_argument
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_model, add_models_tokenizer, add_threads, path, positive
+from tinygpt.cli.shared_options import add_model, add_models_tokenizer, add_threads, folder_to_write, positive
 
 _EXAMPLES = """\
 example:
@@ -24,7 +24,7 @@ def register(commands: Parser) -> None:
     add_models_tokenizer(parser)
     parser.add_argument(
         "--out",
-        type=path,
+        type=folder_to_write,
         default=Path("inspection"),
         metavar="DIR",
         help="folder for attention.png and predictions.png (default: inspection)",

@@ -50,11 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if not arguments:
-        build_parser().print_help(sys.stderr)
-        return 2
-    parser = build_parser(arguments[0])
-    options = parser.parse_args(arguments)
+    options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     command: argparse.ArgumentParser = options.parser
     try:
         _check_threads(getattr(options, "threads", None))

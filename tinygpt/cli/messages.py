@@ -12,7 +12,7 @@ import argparse
 import re
 import sys
 
-from tinygpt.files.one_line import one_line
+from tinygpt.files.one_line import one_line, shown
 
 
 def in_users_terms(message: object, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
@@ -37,6 +37,8 @@ def in_users_terms(message: object, parser: argparse.ArgumentParser, options: ar
     >>> in_users_terms("hens.txt: must be UTF-8 text", parser, options)
     'hens.txt: must be UTF-8 text'
     """
+    if isinstance(message, OSError) and message.filename is not None:
+        message = f"{shown(message.filename)}: {message.strerror}"
     kept, rest = "", one_line(message).removeprefix("tinygpt: ")
     ours, users_own = _names_of_ours(), {str(value) for value in vars(options).values()}
     while found := re.match(

@@ -15,6 +15,7 @@ import argparse
 import difflib
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -67,7 +68,9 @@ class Parser(argparse.ArgumentParser):
         """
         if self._commands_action is None:
             self.usage = "%(prog)s COMMAND ..."
-            self._commands_action = self.add_subparsers(required=True, prog=self.prog, help=argparse.SUPPRESS)
+            self._commands_action = self.add_subparsers(
+                required=True, prog=self.prog, metavar="COMMAND", help=argparse.SUPPRESS
+            )
             self.commands = self._commands_action.choices
         if not self.epilog:
             self.add_heading("commands")
@@ -79,43 +82,67 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's, which calls it for each parser on the way to a command's."""
         given = sys.argv[1:] if args is None else list(args)
-        parsed, unknown = super().parse_known_args(self._sorted(given), namespace)
+        if self.commands and not given:
+            self.print_help(sys.stderr)
+            self.exit(2)
+        in_order = self._command_first(given) if self.commands else self._options_first(given)
+        parsed, unknown = super().parse_known_args(in_order, namespace)
         if unknown:
-            self.error(f"unexpected {' '.join(word for word in unknown if word != '--')}")
+            self.error(f"unexpected argument {next(word for word in unknown if word != '--')!r}")
         return parsed, unknown
 
-    def _sorted(self, arguments: list[str]) -> list[str]:
-        """Options and their values first; then the name of the command and all that is its own, or the other words."""
-        options, passed_on, words = list[str](), list[str](), list[str]()
-        place = 0
-        while place < len(arguments):
-            argument, place = arguments[place], place + 1
+    def _options_first(self, arguments: list[str]) -> list[str]:
+        """The arguments of a command: options and their values, then the words."""
+        options, words, rest = list[str](), list[str](), deque(arguments)
+        while rest:
+            argument = rest.popleft()
             if argument == "--":
-                words += arguments[place:]
+                words += rest
                 break
             action = self.option(argument)
-            if action is None and not (self.commands and _is_option(argument)):
-                if _is_option(argument):
-                    self.error(f"there is no option {argument}{self._nearest(argument)}")
+            if action is not None:
+                options += self._with_value(argument, [action], rest)
+            elif _is_option(argument):
+                near = _did_you_mean(argument.partition("=")[0], self._option_string_actions)
+                self.error(f"there is no option {argument}{near}")
+            else:
                 words.append(argument)
-                if self.commands:  # the rest is the command's own
-                    passed_on += arguments[place:]
-                    break
+        return [*options, "--", *words] if words else options
+
+    def _command_first(self, arguments: list[str]) -> list[str]:
+        """Where a command must be named: this parser's own options, the command, then all that is the command's."""
+        own, passed_on, rest = list[str](), list[str](), deque(arguments)
+        while rest and _is_option(rest[0]):
+            argument = rest.popleft()
+            if self.option(argument) is not None:
+                own.append(argument)
                 continue
-            target = options if action is not None else passed_on
-            target.append(argument)
-            below = action or next((found for each in self.below() if (found := each.option(argument))), None)
-            if below is not None and place < len(arguments) and self._takes(below, argument, arguments[place]):
-                if arguments[place].startswith("-"):  # argparse would take it for an option
-                    target[-1] += f"={arguments[place]}" if argument.startswith("--") else arguments[place]
-                else:
-                    target.append(arguments[place])
-                place += 1
-        if not self.commands:
-            return [*options, "--", *words] if words else options
-        if words and words[0] not in self.commands:
-            self.error(f"there is no command {words[0]!r}{_did_you_mean(words[0], self.commands)}")
-        return [*options, *words[:1], *passed_on, *words[1:]]
+            names = [each._option_string_actions for each in self.below()]
+            passed_on += self._with_value(argument, [known[argument] for known in names if argument in known], rest)
+        if rest and rest[0] not in self.commands:
+            self.error(f"there is no command {rest[0]!r}{_did_you_mean(rest[0], self.commands)}")
+        command, *others = rest or [""]
+        return [*own, *([command] if command else []), *passed_on, *others]
+
+    def _with_value(self, option: str, actions: list[argparse.Action], rest: deque[str]) -> list[str]:
+        """An option, with the value that is next if it takes one; `actions` is what commands understand by it."""
+        has_value = "=" in option or (len(option) > 2 and not option.startswith("--"))
+        if has_value or not rest or rest[0] == "--" or self._is_exact(rest[0]):
+            return [option]
+        takes = [action.nargs is None or (action.nargs == "?" and not _is_option(rest[0])) for action in actions]
+        if not any(takes) or (not all(takes) and rest[0] in self.commands):
+            return [option]
+        value = rest.popleft()
+        if not value.startswith("-"):
+            return [option, value]
+        return [
+            f"{option}={value}" if option.startswith("--") else option + value
+        ]  # no option, whatever argparse thinks
+
+    def _is_exact(self, argument: str) -> bool:
+        """Whether an argument is the whole name of an option of this parser, or of a command below it."""
+        name = argument.partition("=")[0]
+        return any(name in each._option_string_actions for each in (self, *self.below()))
 
     def option(self, argument: str) -> argparse.Action | None:
         """What an argument such as `--seed`, `--seed=3`, `--se` or `-ofile` stands for; None if it is no option."""
@@ -132,21 +159,11 @@ class Parser(argparse.ArgumentParser):
             yield parser
             yield from parser.below()
 
-    def _takes(self, action: argparse.Action, argument: str, value: str) -> bool:
-        """Whether `value`, which comes after the option `argument`, belongs to it."""
-        if "=" in argument or (argument not in action.option_strings and not argument.startswith("--")):
-            return False  # it has its value already
-        if action.nargs == "?":
-            return not _is_option(value) and (action.choices is None or value in action.choices)
-        return action.nargs is None and value != "--" and self.option(value) is None
-
-    def _nearest(self, argument: str) -> str:
-        return _did_you_mean(argument.partition("=")[0], self._option_string_actions)
-
     def error(self, message: str) -> NoReturn:
         """One line on standard error, exit status 2."""
         who = self.prog.replace(" ", ": ", 1)  # tinygpt: tokenizer train
-        self.exit(2, f"{who}: {one_line(_as_we_say_it(message))}; see {self.prog} --help\n")
+        said = one_line(_as_we_say_it(message))
+        self.exit(2, f"{who}: {said}{'' if said.endswith('?') else ';'} see {self.prog} --help\n")
 
 
 def _is_option(argument: str) -> bool:
@@ -174,5 +191,5 @@ def _as_we_say_it(message: str) -> str:
     message = message.replace("the following arguments are required:", "needs")
     if found := re.fullmatch(r"(\S+): invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL):
         return f"{found[1]} must be one of {found[3].replace(chr(39), '')}, got {found[2]}"
-    message = re.sub(r"^(\S+): (must|needs) ", r"\1 \2 ", message)
+    message = re.sub(r"^(\S+): must ", r"\1 must ", message).replace("not allowed with argument", "not allowed with")
     return message.replace(": expected one argument", " needs a value")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TypeAlias
+
+from tinygpt.files.one_line import shown
 
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
 MODEL = "a run, a checkpoint, any Hugging Face GPT-2 folder, or a name on its hub, such as gpt2"
@@ -23,10 +26,10 @@ def integer(text: str) -> int:
 
 def positive(text: str) -> int:
     """A whole number above 0."""
-    number = integer(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
+    value = integer(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def number(text: str) -> float:
@@ -44,9 +47,34 @@ def name(text: str) -> str:
     return text
 
 
+def not_negative(text: str) -> int:
+    """A whole number, 0 or above."""
+    value = integer(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
 def path(text: str) -> Path:
     """A path."""
     return Path(name(text))
+
+
+def folder_to_write(text: str) -> Path:
+    """The path of a folder, which may be missing."""
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"must be a folder, got the file {shown(text)}")
+    return path(text)
+
+
+def file_to_write(text: str) -> Path:
+    """The path of a file that may be missing, in a folder that must not: work for nothing would be lost."""
+    target = path(text)
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"must be a file, got the folder {shown(text)}")
+    if not os.path.isdir(os.path.dirname(os.path.realpath(text))):
+        raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {shown(text)}; create the folder first")
+    return target
 
 
 def add_model(parser: Options) -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import TOKENIZER, add_quiet, add_tokenizer, name, path, positive
+from tinygpt.cli.shared_options import (
+    TOKENIZER,
+    add_quiet,
+    add_tokenizer,
+    file_to_write,
+    folder_to_write,
+    name,
+    positive,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +45,12 @@ def _register_train(commands: Parser) -> None:
     parser = commands.add_command("train", "Train a byte-pair encoding on a text.", run_train, example)
     parser.add_argument("text", type=name, metavar="TEXT", help=_TEXT)
     parser.add_argument(
-        "-o", "--out", required=True, type=path, metavar="DIR", help="required: folder for vocab.json and merges.txt"
+        "-o",
+        "--out",
+        required=True,
+        type=folder_to_write,
+        metavar="DIR",
+        help="required: folder of the tokenizer",
     )
     parser.add_argument(
         "--vocab-size",
@@ -90,7 +103,7 @@ def _register_encode(commands: Parser) -> None:
     parser.add_argument("text", type=name, metavar="TEXT", help=_TEXT)
     add_tokenizer(parser)
     parser.add_argument(
-        "-o", "--out", required=True, type=path, metavar="FILE", help="required: the token file to write"
+        "-o", "--out", required=True, type=file_to_write, metavar="FILE", help="required: the token file to write"
     )
     add_quiet(parser)
 
@@ -134,7 +147,7 @@ def _register_decode(commands: Parser) -> None:
     parser.add_argument("tokens", type=name, nargs="+", metavar="TOKENS", help="a token file, or ids")
     add_tokenizer(parser)
     parser.add_argument(
-        "-o", "--out", type=path, metavar="FILE", help="the text file to write (default: standard output)"
+        "-o", "--out", type=file_to_write, metavar="FILE", help="the text file to write (default: standard output)"
     )
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, integer, name, number, path
+from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, folder_to_write, integer, name, number
+from tinygpt.files.one_line import shown
 from tinygpt.gpt2.config import PRESETS
 from tinygpt.training.settings import PRECISIONS, RECIPES, TrainingSettings
 
@@ -69,7 +70,7 @@ def register(commands: Parser) -> None:
         ),
     )
     add = parser.add_argument_group("the run").add_argument
-    add("--out", type=path, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
+    add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
     add("--resume", action="store_true", help="go on with the run in --out, with its settings")
     add(
         "--stop-after",
@@ -200,7 +201,11 @@ def _config_of(model: str) -> GPTConfig:
     from tinygpt.gpt2 import checkpoint
     from tinygpt.gpt2.config import GPTConfig
 
-    return GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(model)))
+    folder = checkpoint.find(model)
+    try:
+        return GPTConfig.from_dict(checkpoint.read_config(folder))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{shown(folder / 'config.json')}: {str(error).removeprefix('GPTConfig: ')}") from None
 
 
 def _memory_needed(settings: TrainingSettings) -> str:
