@@ -86,9 +86,9 @@ def test_the_first_page_lists_every_command_once_with_its_summary():
         assert re.findall(rf"^  {name}\s+(.*)$", page, re.MULTILINE) == [PAGES[f"tinygpt {name}"].description]
 
 
-def test_a_command_is_a_file_with_register_and_a_word_in_the_table():
+def test_a_command_is_a_file_and_a_line_in_the_table():
     folder = Path(tinygpt.cli.__file__).parent
-    files = {path.stem for path in folder.glob("*.py") if "\ndef register(" in path.read_text(encoding="utf-8")}
+    files = {path.stem for path in folder.glob("*.py") if "\ndef add_arguments(" in path.read_text(encoding="utf-8")}
     assert files == {name for group in COMMANDS.values() for name in group}
 
 

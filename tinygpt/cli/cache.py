@@ -23,10 +23,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    summary = "Show or clear compiled kernels and downloads."
-    parser = commands.add_command("cache", summary, run, _ABOUT)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _ABOUT)
     parser.add_argument(
         "--clear",
         nargs="?",

@@ -13,13 +13,12 @@ example:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command, one for each source of texts, and their arguments."""
-    data = commands.add_command("data", "Download texts to train on.")
+def add_arguments(parser: Parser) -> None:
+    """A command for each source of texts, and its arguments."""
     summary = "Download books of Project Gutenberg, split into stories."
-    parser = data.add_command("gutenberg", summary, run_gutenberg, _EXAMPLES)
-    parser.add_argument("books", metavar="NUMBER", type=positive, nargs="+", help="number of a book")
-    parser.add_argument(
+    gutenberg = parser.add_command("gutenberg", summary, run_gutenberg, _EXAMPLES)
+    gutenberg.add_argument("books", metavar="NUMBER", type=positive, nargs="+", help="number of a book")
+    gutenberg.add_argument(
         "-o",
         "--out",
         required=True,
@@ -27,8 +26,8 @@ def register(commands: Parser) -> None:
         metavar="FILE",
         help="required: the .txt file to write, without the licence texts",
     )
-    parser.add_argument("--base-url", type=name, metavar="URL", help="a mirror (default: https://www.gutenberg.org)")
-    parser.add_argument(
+    gutenberg.add_argument("--base-url", type=name, metavar="URL", help="a mirror (default: https://www.gutenberg.org)")
+    gutenberg.add_argument(
         "--cache",
         type=folder_to_write,
         metavar="DIR",

@@ -26,10 +26,9 @@ example:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    summary = "Run a batch through two implementations: where do they differ?"
-    parser = commands.add_command("diff", summary, run, _ABOUT)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _ABOUT)
     add = parser.add_argument
     add("a", choices=SIDES, metavar="A", help=f"one side: {', '.join(SIDES[:-1])} or {SIDES[-1]}")
     add("b", choices=SIDES, metavar="B", help="the other side")

@@ -22,10 +22,9 @@ _LINES = (
 )
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    summary = "Say what this machine can do, and what to change."
-    parser = commands.add_command("doctor", summary, run, "example:\n  tinygpt doctor --threads 1\n")
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, "example:\n  tinygpt doctor --threads 1\n")
     add_threads(parser)
     add_json(parser)
 

@@ -35,9 +35,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("evaluate", "Loss, perplexity and bits per byte of a model on a text.", run, _ABOUT)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _ABOUT)
     add_model(parser)
     parser.add_argument("--data", required=True, type=name, metavar="PATH", help=f"required: {DATA}")
     add_models_tokenizer(parser)

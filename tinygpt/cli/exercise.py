@@ -23,9 +23,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("exercise", "Write a backward yourself, and have it graded.", run, _EXAMPLES)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
     add = parser.add_argument
     add("what", nargs="?", type=name, metavar="NAME|check", help="an exercise, or check (default: list them)")
     add(

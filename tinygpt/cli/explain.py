@@ -17,9 +17,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("explain", "One operation on one page, from derivation to speed.", run, _EXAMPLES)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
     parser.add_argument("op", metavar="OP", help="an operation, such as layernorm, or module:name")
     parser.add_argument("--step", action="store_true", help="stop after each section, until Enter is pressed")
 

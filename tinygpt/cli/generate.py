@@ -34,9 +34,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("generate", "Continue a text, token by token.", run, _EXAMPLES)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
     add_model(parser)
     text = parser.add_argument_group("text")
     source = text.add_mutually_exclusive_group()

@@ -24,9 +24,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("gradcheck", "Check gradients, those of your own operations too.", run, _ABOUT)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _ABOUT)
     add = parser.add_argument
     add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all operations)")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")

@@ -15,10 +15,9 @@ example:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    summary = "Draw attention maps, and the predictions after each layer."
-    parser = commands.add_command("inspect", summary, run, _EXAMPLES)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
     add_model(parser)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="required: the text that the model reads")
     add_models_tokenizer(parser)

@@ -1,8 +1,8 @@
 """
 The `tinygpt` command: its parser, and what becomes of what a command returns or raises.
 
-Each command is a file beside this one, which COMMANDS lists: its `register` describes the command and its arguments,
-its `run` does what it is for and returns the exit status. What a command needs is imported by its `run`, so that
+Each command is a file beside this one and a line of COMMANDS: its `add_arguments` describes it, its `run` does what it
+is for and returns the exit status. What a command needs is imported by its `run`, so that
 `tinygpt --help` waits for nothing and `--threads` is set before NumPy starts its threads.
 
     status 0      done                                 130   interrupted by Ctrl-C
@@ -18,7 +18,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tinygpt.cli.ctrl_c import take_over
 from tinygpt.cli.messages import in_users_terms
@@ -26,14 +26,33 @@ from tinygpt.cli.parser import Parser
 from tinygpt.runtime.streams import run_command, say
 
 COMMANDS = {
-    "models": ("train", "generate", "evaluate", "inspect"),
-    "texts": ("data", "tokenizer"),
-    "gradients": ("gradcheck", "explain", "museum", "exercise", "diff"),
-    "this machine": ("doctor", "warmup", "cache"),
+    "models": {
+        "train": "Train a GPT-2 on the bundled bedtime stories, or on your text.",
+        "generate": "Continue a text, token by token.",
+        "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
+        "inspect": "Draw attention maps, and the predictions after each layer.",
+    },
+    "texts": {
+        "data": "Download texts to train on.",
+        "tokenizer": "Train a tokenizer, use it, or see what it does.",
+    },
+    "gradients": {
+        "gradcheck": "Check gradients, those of your own operations too.",
+        "explain": "One operation on one page, from derivation to speed.",
+        "museum": "Plausible wrong gradients: find the wrong line.",
+        "exercise": "Write a backward yourself, and have it graded.",
+        "diff": "Run a batch through two implementations: where do they differ?",
+    },
+    "this machine": {
+        "doctor": "Say what this machine can do, and what to change.",
+        "warmup": "Compile all kernels now, so that no run has to wait.",
+        "cache": "Show or clear compiled kernels and downloads.",
+    },
 }
+_SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in group.items()}
 # A user's mistake (or a machine's: a full disk, no network) is one line and exit status 2; anything else is our bug.
 MISTAKES = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
-_LAST_LINES = """
+_LAST_LINES = """\
 "tinygpt COMMAND --help" describes a command. Options may stand anywhere.
 Exit status: 0 done, 1 a check has found something, 2 a mistake, 130 Ctrl-C.
 """
@@ -50,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = build_parser(arguments[0] if arguments else "").parse_args(arguments)
+    if not arguments:
+        build_parser([]).print_help(sys.stderr)
+        return 2
+    options = build_parser(_needed(arguments[0])).parse_args(arguments)
     command: argparse.ArgumentParser = options.parser
     try:
         _check_threads(getattr(options, "threads", None))
@@ -86,16 +108,23 @@ def set_thread_variables(threads: int) -> None:
         os.environ[f"{name}_THREADS"] = str(threads)
 
 
-def build_parser(first: str = "") -> Parser:
-    """The command line as a whole, or with the one command alone that the first argument names: that is quicker."""
+def build_parser(names: Iterable[str] = _SUMMARIES) -> Parser:
+    """The command line as a whole, or with these commands alone."""
     from tinygpt import __version__
 
     parser = Parser(prog="tinygpt", description="GPT-2 in pure Python, with the gradients written by hand.")
-    parser.add_argument("--version", action="version", version=f"tinygpt {__version__}", help="print it and exit")
-    named = any(first in names for names in COMMANDS.values())
-    for title, names in COMMANDS.items():
-        parser.add_heading(title)
-        for name in [first] if first in names else names if not named else ():
-            importlib.import_module(f"tinygpt.cli.{name}").register(parser)
-    parser.epilog = f"{parser.epilog}{_LAST_LINES}"
+    parser.add_argument("--version", action="version", version=f"tinygpt {__version__}", help="print the version and exit")
+    for name in names:
+        importlib.import_module(f"tinygpt.cli.{name}").add_arguments(parser.add_command(name, _SUMMARIES[name]))
+    pages = [
+        f"{title}:\n" + "".join(f"  {name:10} {summary}\n" for name, summary in group.items())
+        for title, group in COMMANDS.items()
+    ]
+    parser.usage = "tinygpt COMMAND ..."
+    parser.epilog = "\n".join([*pages, _LAST_LINES])
     return parser
+
+
+def _needed(first: str) -> Iterable[str]:
+    """The commands that may be meant, given the first argument: to import one file is quicker than to import all."""
+    return [first] if first in _SUMMARIES else [] if first in ("-h", "--help", "--version") else _SUMMARIES

@@ -16,9 +16,9 @@ examples:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("museum", "Plausible wrong gradients: find the wrong line.", run, _EXAMPLES)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
     parser.add_argument("number", nargs="?", type=integer, metavar="NUMBER", help="an exhibit (default: list them)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--hint", action="store_true", help="print a hint")

@@ -12,7 +12,6 @@ Errors are one line, in the form of all other errors of tinygpt.
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from collections import deque
@@ -45,21 +44,16 @@ class Parser(argparse.ArgumentParser):
         self.commands: dict[str, Parser] = {}  # the parsers of the commands below this one, by name
         self._commands_action: argparse._SubParsersAction[Parser] | None = None
 
-    def add_heading(self, title: str) -> None:
-        """On the help page, the commands that are added from here on stand under this title."""
-        self.epilog = f"{self.epilog or ''}\n{title}:\n".lstrip("\n")
-
     def add_command(self, name: str, summary: str, run: Run | None = None, epilog: str = "") -> Parser:
         """
         Give this parser a command of its own, which the user must name.
 
         Parameters
         ----------
-        name, summary, epilog : str
-            What is typed, and the first and the last lines of its help page.
-        run : callable, optional
-            What the command does with the options, which have the command's own parser as `parser`; returns the exit
-            status. Without it, the command has commands of its own.
+        name, summary : str
+            What is typed, and the first line of its help page.
+        run, epilog
+            As `describe` takes them; a command that has commands of its own has none.
 
         Returns
         -------
@@ -68,16 +62,30 @@ class Parser(argparse.ArgumentParser):
         """
         if self._commands_action is None:
             self.usage = "%(prog)s COMMAND ..."
+            self.epilog = "commands:\n"
             self._commands_action = self.add_subparsers(
                 required=True, prog=self.prog, metavar="COMMAND", help=argparse.SUPPRESS
             )
             self.commands = self._commands_action.choices
-        if not self.epilog:
-            self.add_heading("commands")
         self.epilog = f"{self.epilog}  {name:10} {summary}\n"
-        command = self._commands_action.add_parser(name, description=summary, epilog=epilog)
-        command.set_defaults(run=run, parser=command)
+        command = self._commands_action.add_parser(name, description=summary)
+        if run is not None:
+            command.describe(run, epilog)
         return command
+
+    def describe(self, run: Run, epilog: str) -> None:
+        """
+        Say what this command does.
+
+        Parameters
+        ----------
+        run : callable
+            Is given the options, among them `parser`, which is this one; returns the exit status.
+        epilog : str
+            The last lines of the help page, such as examples.
+        """
+        self.epilog = epilog
+        self.set_defaults(run=run, parser=self)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's, which calls it for each parser on the way to a command's."""
@@ -172,6 +180,8 @@ def _is_option(argument: str) -> bool:
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    import difflib  # late: few commands are typed wrongly
+
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 

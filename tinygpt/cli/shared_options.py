@@ -73,7 +73,7 @@ def file_to_write(text: str) -> Path:
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"must be a file, got the folder {shown(text)}")
     if not os.path.isdir(os.path.dirname(os.path.realpath(text))):
-        raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {shown(text)}; create the folder first")
+        raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {shown(text)}; create it first")
     return target
 
 

@@ -29,20 +29,19 @@ _TEXT = "a .txt file or a folder of them, of any size"
 _BLOCK = 1 << 20  # tokens
 
 
-def register(commands: Parser) -> None:
-    """The command, those below it, and their arguments."""
-    tokenizer = commands.add_command("tokenizer", "Train a tokenizer, use it, or see what it does.")
-    _register_train(tokenizer)
-    _register_encode(tokenizer)
-    _register_decode(tokenizer)
-    _register_info(tokenizer)
-    _register_explain(tokenizer)
-    _register_fetch(tokenizer)
+def add_arguments(parser: Parser) -> None:
+    """The commands below this one, and their arguments."""
+    _add_train(parser)
+    _add_encode(parser)
+    _add_decode(parser)
+    _add_info(parser)
+    _add_explain(parser)
+    _add_fetch(parser)
 
 
-def _register_train(commands: Parser) -> None:
+def _add_train(tokenizer: Parser) -> None:
     example = "example:\n  tinygpt tokenizer train tales.txt --vocab-size 4096 -o tales-tokenizer\n"
-    parser = commands.add_command("train", "Train a byte-pair encoding on a text.", run_train, example)
+    parser = tokenizer.add_command("train", "Train a byte-pair encoding on a text.", run_train, example)
     parser.add_argument("text", type=name, metavar="TEXT", help=_TEXT)
     parser.add_argument(
         "-o",
@@ -97,9 +96,9 @@ def run_train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _register_encode(commands: Parser) -> None:
+def _add_encode(tokenizer: Parser) -> None:
     example = "example:\n  tinygpt tokenizer encode tales.txt --tokenizer tales-tokenizer -o tales.bin\n"
-    parser = commands.add_command("encode", "Write a text's token ids to a token file.", run_encode, example)
+    parser = tokenizer.add_command("encode", "Write a text's token ids to a token file.", run_encode, example)
     parser.add_argument("text", type=name, metavar="TEXT", help=_TEXT)
     add_tokenizer(parser)
     parser.add_argument(
@@ -141,9 +140,9 @@ def _encoded(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray
             yield np.array([tokenizer.eot_token])
 
 
-def _register_decode(commands: Parser) -> None:
+def _add_decode(tokenizer: Parser) -> None:
     example = "example:\n  tinygpt tokenizer decode 15496 995 --tokenizer gpt2     Hello world\n"
-    parser = commands.add_command("decode", "Turn token ids back into text.", run_decode, example)
+    parser = tokenizer.add_command("decode", "Turn token ids back into text.", run_decode, example)
     parser.add_argument("tokens", type=name, nargs="+", metavar="TOKENS", help="a token file, or ids")
     add_tokenizer(parser)
     parser.add_argument(
@@ -176,9 +175,9 @@ def run_decode(options: argparse.Namespace) -> int:
     return 0
 
 
-def _register_info(commands: Parser) -> None:
+def _add_info(tokenizer: Parser) -> None:
     example = "example:\n  tinygpt tokenizer info runs/tiny/best\n"
-    parser = commands.add_command("info", "Say what a tokenizer holds.", run_info, example)
+    parser = tokenizer.add_command("info", "Say what a tokenizer holds.", run_info, example)
     parser.add_argument("tokenizer", type=name, metavar="DIR", help=TOKENIZER)
 
 
@@ -203,10 +202,10 @@ def run_info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _register_explain(commands: Parser) -> None:
+def _add_explain(tokenizer: Parser) -> None:
     example = 'example:\n  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny/best\n'
     summary = "Draw the pieces of a text and the merges that make its tokens."
-    parser = commands.add_command("explain", summary, run_explain, example)
+    parser = tokenizer.add_command("explain", summary, run_explain, example)
     parser.add_argument("text", metavar="TEXT", help="a few words")
     add_tokenizer(parser, default="gpt2")
 
@@ -220,14 +219,14 @@ def run_explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def _register_fetch(commands: Parser) -> None:
+def _add_fetch(tokenizer: Parser) -> None:
     about = (
         "Its two files come from openaipublic.blob.core.windows.net, where OpenAI keeps\n"
         "them, or from the folder that $TINYGPT_TOKENIZER_URL names; they are checked.\n"
         "\nexample:\n  tinygpt tokenizer fetch gpt2\n"
     )
     summary = "Download a published tokenizer, so that --tokenizer gpt2 means it."
-    parser = commands.add_command("fetch", summary, run_fetch, about)
+    parser = tokenizer.add_command("fetch", summary, run_fetch, about)
     parser.add_argument("name", choices=["gpt2"], metavar="NAME", help="gpt2")
     parser.add_argument("--base-url", type=name, metavar="URL", help="folder of the files (default: OpenAI's)")
     add_quiet(parser)

@@ -34,16 +34,15 @@ presets          layers heads features context vocabulary steps batch       lr
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments. Those of the settings have no default: None stands for what was not given."""
+def add_arguments(parser: Parser) -> None:
+    """The arguments. Those of the settings have no default: None stands for what was not given."""
     rows = "".join(
         f"{preset:16} {size['n_layer']:6} {size['n_head']:5} {size['n_embd']:8} {size['n_positions']:7} "
         f"{size['vocab_size']:10} {RECIPES[preset]['steps']:5} {RECIPES[preset]['batch_size']:5} "
         f"{RECIPES[preset]['lr']:8.2g}\n"
         for preset, size in PRESETS.items()
     )
-    summary = "Train a GPT-2 on the bundled bedtime stories, or on your text."
-    parser = commands.add_command("train", summary, run, _EXAMPLES + rows)
+    parser.describe(run, _EXAMPLES + rows)
     add = parser.add_argument_group("what to learn").add_argument
     add(
         "--preset",

@@ -37,9 +37,9 @@ example:
 """
 
 
-def register(commands: Parser) -> None:
-    """The command and its arguments."""
-    parser = commands.add_command("warmup", "Compile all kernels now, so that no run has to wait.", run, _EXAMPLES)
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
     add_quiet(parser)
 
 
