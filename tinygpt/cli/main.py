@@ -84,8 +84,9 @@ def _run(arguments: Sequence[str]) -> int:
     except MISTAKES as error:
         if os.environ.get("TINYGPT_TRACEBACK"):
             raise
-        name = command.prog.removeprefix("tinygpt ")
-        say(f"tinygpt: {name}: {in_users_terms(error, command, options) or 'no memory is left'}")
+        said = in_users_terms(error, command, options)
+        reason = said or ("no memory is left" if isinstance(error, MemoryError) else type(error).__name__)
+        say(f"tinygpt: {command.prog.removeprefix('tinygpt ')}: {reason}")
         return 2
     except KeyboardInterrupt:
         say("tinygpt: interrupted")
@@ -113,7 +114,9 @@ def build_parser(names: Iterable[str] = _SUMMARIES) -> Parser:
     from tinygpt import __version__
 
     parser = Parser(prog="tinygpt", description="GPT-2 in pure Python, with the gradients written by hand.")
-    parser.add_argument("--version", action="version", version=f"tinygpt {__version__}", help="print the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"tinygpt {__version__}", help="print the version and exit"
+    )
     for name in names:
         importlib.import_module(f"tinygpt.cli.{name}").add_arguments(parser.add_command(name, _SUMMARIES[name]))
     pages = [

@@ -14,6 +14,8 @@ import sys
 
 from tinygpt.files.one_line import one_line, shown
 
+_WHO = re.compile(r"([^\s:]+): (?=\S)")  # who refuses, or what is refused
+
 
 def in_users_terms(message: object, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
     """
@@ -37,20 +39,17 @@ def in_users_terms(message: object, parser: argparse.ArgumentParser, options: ar
     >>> in_users_terms("hens.txt: must be UTF-8 text", parser, options)
     'hens.txt: must be UTF-8 text'
     """
-    if isinstance(message, OSError) and message.filename is not None:
-        message = f"{shown(message.filename)}: {message.strerror}"
+    if isinstance(message, OSError) and message.filename is not None and message.strerror:
+        message = f"{shown(message.filename)}: {message.strerror}"  # as other programs say it
     kept, rest = "", one_line(message).removeprefix("tinygpt: ")
-    ours, users_own = _names_of_ours(), {str(value) for value in vars(options).values()}
-    while found := re.match(
-        r"([^\s:]+): (?=\S)", rest
-    ):  # who refuses, or what is refused, of whom there may be several
-        if found[1] in users_own or found[1] not in ours:
-            kept += found[0]
+    ours = _names_of_ours() - {str(value) for value in vars(options).values()}
+    while found := _WHO.match(rest):  # "cross_entropy: ...", "pg5.txt: clean_book: ..."
+        kept += "" if found[1] in ours else found[0]
         rest = rest[found.end() :]
     names = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
-    found = re.match(r"(\w+)(?=:? (?:must|is) )", rest)
-    if found and found[1] in names and not kept:
-        rest = names[found[1]] + rest[found.end() :]
+    argument = rest.partition(" ")[0]
+    if not kept and argument in names and re.match(r"\w+ (must|is) ", rest):
+        rest = rest.replace(argument, names[argument], 1)
     return kept + rest
 
 

@@ -143,9 +143,7 @@ class Parser(argparse.ArgumentParser):
         value = rest.popleft()
         if not value.startswith("-"):
             return [option, value]
-        return [
-            f"{option}={value}" if option.startswith("--") else option + value
-        ]  # no option, whatever argparse thinks
+        return [f"{option}={value}" if option.startswith("--") else f"{option}{value}"]  # in one, lest it be an option
 
     def _is_exact(self, argument: str) -> bool:
         """Whether an argument is the whole name of an option of this parser, or of a command below it."""

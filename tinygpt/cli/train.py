@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import errno
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +110,8 @@ def add_arguments(parser: Parser) -> None:
         "--recompute",
         action="store_const",
         const=True,
-        help="activation checkpointing: keep only each "
-        "block's input for backward; less memory, a third more work, the same weights",
+        help="activation checkpointing: keep only each block's input for backward; less memory, a third more work, "
+        "the same weights",
     )
     add_threads(speed)
     add_quiet(parser, "show no progress bar and no stories: the last lines only")
@@ -151,8 +152,13 @@ def run(options: argparse.Namespace) -> int:
     if result.final is not None:
         if result.story:
             tell(f"story: {result.story}")
-        tell(f'more: tinygpt generate {folder} --prompt "Once upon a time"')
+        tell(f'more: tinygpt generate {_typed(folder)} --prompt "Once upon a time"')
     return 0
+
+
+def _typed(folder: Path) -> str:
+    """The name of a folder in a command that can be typed."""
+    return shlex.quote(str(folder))
 
 
 def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> None:
@@ -160,7 +166,9 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
     from tinygpt.runtime.streams import tell
 
     if result.final is None:
-        tell(f"stopped after step {result.step} of {settings.steps}; to go on: tinygpt train --resume --out {folder}")
+        tell(
+            f"stopped after step {result.step} of {settings.steps}; to go on: tinygpt train --resume --out {_typed(folder)}"
+        )
         return
     if not result.new_steps:
         tell(
