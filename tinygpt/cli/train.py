@@ -166,9 +166,8 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
     from tinygpt.runtime.streams import tell
 
     if result.final is None:
-        tell(
-            f"stopped after step {result.step} of {settings.steps}; to go on: tinygpt train --resume --out {_typed(folder)}"
-        )
+        again = f"tinygpt train --resume --out {_typed(folder)}"
+        tell(f"stopped after step {result.step} of {settings.steps}; to go on: {again}")
         return
     if not result.new_steps:
         tell(
