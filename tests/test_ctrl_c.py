@@ -29,7 +29,7 @@ BODY
 
 doctor.run = command
 sys.argv = ["tinygpt", "doctor"]
-sys.exit(main.main())
+sys.exit(main())
 """
 
 
