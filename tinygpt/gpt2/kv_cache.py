@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd import no_grad
-from tinygpt.autograd.dispatch import compare, kernel_for, settled
+from tinygpt.autograd.dispatch import aligned, compare, kernel_for
 from tinygpt.ops.attention import attention
 from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.embedding import check_ids
@@ -276,4 +276,4 @@ def _as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -
     dtype = model.wte.weight.dtype
     if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8):
         raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
-    return settled(np.ascontiguousarray(array))
+    return aligned(np.ascontiguousarray(array))
