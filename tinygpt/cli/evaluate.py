@@ -86,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tokens(data: str, tokenizer) -> np.ndarray:
-    from tinygpt.text.corpus import encode_documents, is_token_file, open_token_file, read_documents
+    from tinygpt.text.corpus import encode_documents, read_documents
+    from tinygpt.text.token_file import is_token_file, open_token_file
 
     if is_token_file(data):
         tokens: np.ndarray = open_token_file(data, tokenizer.fingerprint, tokenizer.ids).tokens

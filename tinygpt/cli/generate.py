@@ -138,7 +138,7 @@ def _prompt(options: argparse.Namespace) -> str | None:
     All three are read alike: UTF-8, byte order mark off, every line end a newline. The line end at the end of a file or
     of what comes through a pipe is that of its last line, and not a part of the prompt.
     """
-    from tinygpt.text.corpus import plain_text
+    from tinygpt.text.decoding import plain_text
 
     if options.prompt is not None:
         return prompt_argument(options.prompt, "; leave --prompt out to start a new text")

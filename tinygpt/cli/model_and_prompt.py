@@ -28,11 +28,12 @@ def open_model(name: str, tokenizer_name: str | None = None, weights: str = "flo
     OSError
         If there is no such model, or no tokenizer.
     """
+    from tinygpt.files.locate import locate
     from tinygpt.gpt2 import checkpoint
     from tinygpt.gpt2.model import GPT
     from tinygpt.tokenizer import Tokenizer
 
-    folder = checkpoint.find(name)
+    folder = locate(name)
     model = GPT.from_pretrained(folder, weights=weights)
     tokenizer = Tokenizer.from_pretrained(tokenizer_name) if tokenizer_name else checkpoint.load_tokenizer(folder)
     if tokenizer is None:
@@ -44,7 +45,7 @@ def open_model(name: str, tokenizer_name: str | None = None, weights: str = "flo
 
 def prompt_argument(given: str, remedy: str = "") -> str:
     """The text of --prompt: the bytes that the shell has passed, which Python keeps as surrogates, read as UTF-8."""
-    from tinygpt.text.corpus import plain_text
+    from tinygpt.text.decoding import plain_text
 
     text = plain_text(given.encode("utf-8", "surrogateescape"), "--prompt")
     if not text:

@@ -12,7 +12,7 @@ from tinygpt.files.one_line import shown
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
 MODEL = "a run, a checkpoint, any Hugging Face GPT-2 folder, or a name on its hub, such as gpt2"
 DATA = "a .txt file, a folder of them, or a token file"
-TOKENIZER = "folder with the tokenizer's files, or gpt2 once it is fetched"
+TOKENIZER = "a run, a folder with a tokenizer's files, or gpt2 once it is fetched"
 WEIGHTS = ("float32", "bfloat16", "int8")
 
 

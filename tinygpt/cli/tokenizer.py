@@ -22,7 +22,7 @@ from tinygpt.cli.shared_options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinygpt.text.documents import Part
+    from tinygpt.text.streaming import Part
     from tinygpt.tokenizer import Tokenizer
 
 _TEXT = "a .txt file or a folder of them, of any size"
@@ -78,7 +78,7 @@ def _add_train(tokenizer: Parser) -> None:
 def run_train(options: argparse.Namespace) -> int:
     """tinygpt tokenizer train"""
     from tinygpt.runtime.streams import tell
-    from tinygpt.text.documents import stream_documents
+    from tinygpt.text.streaming import stream_documents
     from tinygpt.tokenizer import Tokenizer
     from tinygpt.tokenizer.pattern import PATTERNS
 
@@ -110,7 +110,7 @@ def _add_encode(tokenizer: Parser) -> None:
 def run_encode(options: argparse.Namespace) -> int:
     """tinygpt tokenizer encode"""
     from tinygpt.runtime.streams import bar, tell
-    from tinygpt.text.documents import size_of, stream_documents
+    from tinygpt.text.streaming import size_of, stream_documents
     from tinygpt.text.token_file import write_token_parts
     from tinygpt.tokenizer import Tokenizer
 
@@ -128,7 +128,7 @@ def _encoded(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray
     """The ids of `corpus.encode_documents`, in parts."""
     import numpy as np
 
-    from tinygpt.text.documents import joined
+    from tinygpt.text.streaming import joined
 
     if tokenizer.eot_token is None:
         for text in joined(parts, whole=tokenizer.pattern is not None):
@@ -154,7 +154,7 @@ def run_decode(options: argparse.Namespace) -> int:
     """tinygpt tokenizer decode"""
     from tinygpt.files.atomic import atomic_write
     from tinygpt.runtime.streams import Stream, tell
-    from tinygpt.text.corpus import open_token_file
+    from tinygpt.text.token_file import open_token_file
     from tinygpt.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
@@ -234,9 +234,9 @@ def _add_fetch(tokenizer: Parser) -> None:
 
 def run_fetch(options: argparse.Namespace) -> int:
     """tinygpt tokenizer fetch"""
+    from tinygpt.files.fetch import fetch
+    from tinygpt.files.published import PUBLISHED
     from tinygpt.runtime.streams import tell
-    from tinygpt.tokenizer.fetch import fetch
-    from tinygpt.tokenizer.published import PUBLISHED
 
     folder = fetch(options.name, options.base_url, progress=not options.quiet)
     tell(f"{folder}: {' and '.join(PUBLISHED[options.name])}; --tokenizer {options.name} now means these")

@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
         "--tokenizer",
         type=name,
         metavar="DIR",
-        help=_or("folder with a tokenizer's files, or gpt2 once it is fetched", "train one on the text"),
+        help=_or("a run, a folder with a tokenizer's files, or gpt2 once it is fetched", "train one on the text"),
     )
     add("--vocab-size", type=integer, metavar="N", help=_or("number of tokens of a tokenizer that is trained"))
     add(
@@ -204,10 +204,11 @@ def _settings(options: argparse.Namespace, folder: Path) -> TrainingSettings:
 
 
 def _config_of(model: str) -> GPTConfig:
+    from tinygpt.files.locate import locate
     from tinygpt.gpt2 import checkpoint
     from tinygpt.gpt2.config import GPTConfig
 
-    folder = checkpoint.find(model)
+    folder = locate(model)
     try:
         return GPTConfig.from_dict(checkpoint.read_config(folder))
     except (TypeError, ValueError) as error:
@@ -226,7 +227,7 @@ def _memory_needed(settings: TrainingSettings) -> str:
 def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     from tinygpt.gpt2.memory_estimate import predict
     from tinygpt.tokenizer import Tokenizer
-    from tinygpt.training.initial_model import initial_config
+    from tinygpt.training.train import initial_config
 
     if settings.init_from is not None:
         config = _config_of(settings.init_from)

@@ -24,6 +24,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.recompute import recompute
+from tinygpt.files.locate import locate
 from tinygpt.files.one_line import shown
 from tinygpt.generation import generate
 from tinygpt.gpt2 import checkpoint
@@ -228,7 +229,7 @@ class GPT(Module):
         ----------
         directory : path or str
             Given a run directory, its best checkpoint is opened. A name such as "gpt2-medium" or "owner/model" is
-            fetched from the hub, if the extra `hub` is installed; see `hub.local_folder`.
+            fetched from the hub, if the extra `hub` is installed; see `files/locate.py`.
         seed : int
             Of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8"}
@@ -250,7 +251,7 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        folder, numbers = checkpoint.find(directory), 0
+        folder, numbers = locate(directory), 0
 
         def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
             nonlocal numbers
