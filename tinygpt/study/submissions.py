@@ -29,7 +29,7 @@ def grade_all(paths: Sequence[Path], seconds: float = 60) -> list[dict[str, Any]
     for path in paths:
         found = sorted(path.glob("*.py")) if path.is_dir() else [path] if path.is_file() else []
         if not found:
-            raise FileNotFoundError(f"exercise check: {path} must be a .py file or a folder with some; check the name")
+            raise FileNotFoundError(f"exercise: {path} must be a .py file or a folder with some; check the name")
         files += found
     return [_grade(file, seconds) for file in files]
 
