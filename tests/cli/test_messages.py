@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tinygpt
-from tinygpt import GPT, GPTConfig, Tokenizer
+from tinygpt import GPT, GPTConfig, Tokenizer, implementation
 from tinygpt.cli.main import main
 
 PACKAGE = Path(tinygpt.__file__).parent
@@ -130,11 +130,10 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(("line", "expected"), CASES, ids=[line for line, _ in CASES])
 def test_a_mistake_is_one_line_in_the_users_terms(folder, monkeypatch, capsys, line, expected):
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("TINYGPT_IMPLEMENTATION", "numpy")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     before = sorted(folder.rglob("*"))
     words = shlex.split(line)
-    with np.errstate(all="ignore"):
+    with implementation("numpy"), np.errstate(all="ignore"):  # nothing is compiled, which would be announced
         assert main(words) == 2
     captured = capsys.readouterr()
     lines = [text for text in captured.err.splitlines() if text.startswith("tinygpt: ")]
