@@ -498,7 +498,7 @@ def test_a_model_gives_the_logits_of_transformers_or_is_refused_by_name(name, tm
     ours = GPT.from_pretrained(tmp_path).eval()
     np.testing.assert_allclose(ours(TOKENS).data, expected, rtol=0, atol=1e-4)
     decoder = Decoder(ours)
-    decoder.read(0, TOKENS[0, :-1])
+    decoder.prefill(0, TOKENS[0, :-1])
     np.testing.assert_allclose(decoder.step([0], TOKENS[0, -1:])[0], expected[0, -1], rtol=0, atol=1e-4)
     ours.save_pretrained(tmp_path / "ours")
     again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()

@@ -129,9 +129,9 @@ def inspect(options: argparse.Namespace) -> int:
     model, tokenizer = _open(options.model, options.tokenizer, "float32")
     ids = tokenizer.encode(_prompt_argument("inspect", options.prompt))
     texts = [tokenizer.decode([id]) for id in ids]
-    seen = inspection.look_inside(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
-    tell(inspection.describe(seen, texts, tokenizer.decode))
-    for path in inspection.draw(seen, texts, tokenizer.decode, options.out):
+    found = inspection.inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
+    tell(inspection.describe(found, texts, tokenizer.decode))
+    for path in inspection.draw(found, texts, tokenizer.decode, options.out):
         tell(str(path))
     return 0
 
