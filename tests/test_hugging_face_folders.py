@@ -118,22 +118,22 @@ def _(folder):
     return model
 
 
-@model_case("GPT2DoubleHeadsModel", r"multiple_choice_head\.\S+, the head for multiple choice")
+@model_case("GPT2DoubleHeadsModel", r"multiple_choice_head\.\S+, the multiple choice head")
 def _(folder):
     saved(folder, random_model("GPT2DoubleHeadsModel"))
 
 
-@model_case("GPT2ForSequenceClassification", r"score\.weight, the head of a classifier of texts: not supported")
+@model_case("GPT2ForSequenceClassification", r"score\.weight, the head of a sequence classifier: not supported")
 def _(folder):
     saved(folder, random_model("GPT2ForSequenceClassification"))
 
 
-@model_case("GPT2ForTokenClassification", r"classifier\.\S+, the head of a classifier of tokens")
+@model_case("GPT2ForTokenClassification", r"classifier\.\S+, the head of a token classifier")
 def _(folder):
     saved(folder, random_model("GPT2ForTokenClassification"))
 
 
-@model_case("GPT2ForQuestionAnswering", r"qa_outputs\.\S+, the head that answers questions")
+@model_case("GPT2ForQuestionAnswering", r"qa_outputs\.\S+, the head of a question answering model")
 def _(folder):
     saved(folder, random_model("GPT2ForQuestionAnswering"))
 

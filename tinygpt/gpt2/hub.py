@@ -1,9 +1,9 @@
 """
-Models by name: fetched from the Hugging Face hub, once, into its own cache.
+Models by name: downloaded once from the Hugging Face hub, into its own cache.
 
-What a name means, where files are kept, offline mode and mirrors are the business of `huggingface_hub` (extra `hub`):
-HF_HOME, HF_HUB_OFFLINE and HF_ENDPOINT work as everywhere. Only the configuration, the safetensors and the tokenizer
-are fetched; nothing that comes is ever run or unpickled.
+`huggingface_hub` (extra `hub`) resolves names, keeps the files, and knows offline mode and mirrors: HF_HOME,
+HF_HUB_OFFLINE and HF_ENDPOINT work as everywhere. Only the configuration, the safetensors files and the tokenizer are
+downloaded. Nothing that is downloaded is run or unpickled.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ _FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "m
 
 def local_folder(name: str | os.PathLike[str]) -> Path:
     """
-    The folder of a model: the one of this path, or else of this name on the hub.
+    The folder of a model, given its path or its name on the hub.
 
     Parameters
     ----------
     name : path or str
-        A folder that exists is meant in any case. Else ``gpt2``, ``gpt2-medium``, ``gpt2-large`` or ``gpt2-xl`` are
-        OpenAI's, and ``owner/name`` is a repository of the hub, unless there is a folder ``owner`` here.
+        A folder that exists is that folder. Otherwise ``gpt2``, ``gpt2-medium``, ``gpt2-large`` and ``gpt2-xl`` are
+        OpenAI's models, and ``owner/name`` is a repository of the hub, unless there is a folder ``owner`` here.
 
     Returns
     -------
     Path
-        Where its files are. A path that is no name is returned as it is, whether or not something is there.
+        The folder with the model's files. A path that cannot be a name is returned as it is, existing or not.
 
     Raises
     ------
     OSError
-        If the model cannot be had: there is none of this name, or no network, or `huggingface_hub` is not installed.
+        If the model cannot be downloaded: no model has this name, or there is no network, or `huggingface_hub` is not
+        installed.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
     cache = _cache_folder()
     try:
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES), cache_dir=cache))
-    except Exception as error:  # of its own many kinds, and those of the library that speaks HTTP for it
+    except Exception as error:  # it raises many kinds, its own and those of its HTTP library
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise OSError(
             f"from_pretrained: there is no folder {text}, and the Hugging Face hub does not give {repository}: {reason}"
@@ -69,7 +70,7 @@ def local_folder(name: str | os.PathLike[str]) -> Path:
 
 
 def _cache_folder() -> Path | None:
-    """Where the hub's client keeps models: where it is told, else beside our own cache, never in a relative path."""
+    """The folder in which the hub's client keeps models: as the environment says, else beside our own cache."""
     if any(os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         return None
     return cache_root().parent / "huggingface" / "hub"

@@ -246,10 +246,9 @@ class Decoder:
         T = len(tokens)
         if not 0 < T <= self.capacity:
             raise ValueError(f"Decoder.prefill: from 1 to {self.capacity} tokens fit, got {T}")
-        model = self.model
+        x = Tensor((self._tokens[tokens] + self._positions[:T])[None])  # (1, T, C)
         with no_grad(), no_dropout():
-            x = model.wte(tokens[None]) + model.wpe(np.arange(T))  # (1, T, C)
-            for block, keys, values in zip(model.h, self._keys, self._values, strict=True):
+            for block, keys, values in zip(self.model.h, self._keys, self._values, strict=True):
                 x = block(x, LayerCache(keys, values, [sequence], [0]))
         self.lengths[sequence] = T
         return self._head(x.data[0, -1:])[0]

@@ -46,16 +46,7 @@ from tinygpt.runtime.memory_limit import require_memory
 
 
 class CausalSelfAttention(Module):
-    """
-    Multi-head attention: one product for queries, keys and values, attention, and one product that mixes the heads.
-
-    Parameters
-    ----------
-    config : GPTConfig
-    weights, dropout : np.random.Generator
-        The sources of the initial weights and of dropout's seeds.
-    dtype : float32 or float64
-    """
+    """Multi-head attention: a product for queries, keys and values, attention, and a product that mixes the heads."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         std = config.initializer_range
@@ -76,16 +67,7 @@ class CausalSelfAttention(Module):
 
 
 class MLP(Module):
-    """
-    Two linear layers with GELU between them, on each token by itself; I hidden features, in GPT-2 four times C.
-
-    Parameters
-    ----------
-    config : GPTConfig
-    weights, dropout : np.random.Generator
-        The sources of the initial weights and of dropout's seeds.
-    dtype : float32 or float64
-    """
+    """Two linear layers with GELU between them, on each token by itself; I hidden features, in GPT-2 four times C."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         self.c_fc = Linear(config.n_embd, config.inner, weights, config.initializer_range, dtype)

@@ -1,6 +1,6 @@
 """
-One token more for each sequence of a batch, a layer at a time: the twin of `layer_step` and `head_step` in
-gpt2/kv_cache.py.
+One more token for each sequence of a batch, a layer at a time: the twin of `Block` in gpt2/model.py with a cache, and
+of the final norm and the head. tests/test_decoding.py holds it to them.
 
     (1) qkv    = ln_1(x) @ c_attn
     (2) heads  = attention of the new token, whose key and value join the cache
@@ -56,7 +56,7 @@ def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):
 
 
 def head_step(x, norm, table, eps):
-    """The scores (B, V) of the next tokens; see decode_step.py."""
+    """Logits (B, V) of the next tokens; see decode_step.py."""
     logits = memory.empty((len(x), len(table[0])), np.float32)
     workers = threads()
     normed = memory.empty((workers, *x.shape), np.float32)
