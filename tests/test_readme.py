@@ -1,7 +1,8 @@
-"""Every example that a reader may type: those of the README, and those of all docstrings."""
+"""Every example that a reader may type: those of the README and of docs/, and those of all docstrings."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import os
@@ -18,12 +19,18 @@ from tinygpt.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks/RESULTS.md",
+]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(tinygpt.__path__, "tinygpt.")
                  if not module.name.startswith("tinygpt.stories"))  # fmt: skip
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def run_examples(name: str, text: str, names: dict) -> int:
@@ -56,21 +63,37 @@ def test_the_readmes_loop_runs(tmp_path, monkeypatch):
     np.testing.assert_array_equal(reopened.wte.weight.data, names["model"].wte.weight.data)
 
 
-def test_every_command_in_the_readme_is_one_that_the_program_has(capsys):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_command_on_the_page_is_one_that_the_program_has(page, capsys):
     """Parsed, not run: the programs that they name are run by the tests of the command line."""
-    lines = [line for block in blocks("sh") for line in block.splitlines() if "tinygpt " in line]
-    assert len(lines) >= 6
+    found = blocks("sh", page.read_text(encoding="utf-8"))
+    lines = [line for block in found for line in block.splitlines() if re.search(r"(^|[ |/])tinygpt ", line)]
+    assert len(lines) >= {"README.md": 6, "CONTRIBUTING.md": 0, "RESULTS.md": 0, "notation.md": 0}.get(page.name, 3)
     for line in lines:
         words = shlex.split(line[line.index("tinygpt ") :], comments=True)
         build_parser().parse_args(words[1:])
     assert capsys.readouterr().err == ""
 
 
-def test_every_link_and_file_that_the_readme_names_exists():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert len(links) > 10
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_python_example_on_the_page_compiles_and_imports_what_there_is(page):
+    for block in blocks("python", page.read_text(encoding="utf-8")):
+        if ">>>" not in block:
+            tree = ast.parse(block)
+            imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+            exec(compile(ast.Module(imports, []), page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_and_file_that_the_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert len(links) > 10 or page.name != "README.md"
     for link in links:
-        assert (ROOT / link).exists(), f"README.md links to {link}, which is not there"
+        assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
+    for name in re.findall(r"`((?:tinygpt|tests|benchmarks|docs)/[a-z0-9_/]+\.(?:py|md))`", text):
+        if "swish" not in name and "hello" not in name:  # what CONTRIBUTING.md tells a reader to write
+            assert (ROOT / name).exists(), f"{page.name} names {name}, which is not there"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -162,8 +162,8 @@ def test_a_view_gives_the_same_as_a_copy_and_nothing_is_written_into(rng):
     [
         ([0, 5], "cross_entropy: targets must be from 0 to 4, got 5"),
         ([0, -1], "cross_entropy: targets must be from 0 to 4, got -1"),  # NumPy would count it from the end
-        ([0, 1, 2], r"cross_entropy: targets must have shape \(2,\), one for each row of scores, got \(3,\)"),
-        ([[0, 1]], r"cross_entropy: targets must have shape \(2,\), one for each row of scores, got \(1, 2\)"),
+        ([0, 1, 2], r"cross_entropy: targets must have shape \(2,\), one per row of logits, got \(3,\)"),
+        ([[0, 1]], r"cross_entropy: targets must have shape \(2,\), one per row of logits, got \(1, 2\)"),
         ([-100, -100], "cross_entropy: no target counts: all 2 are ignore_index = -100"),  # 0 / 0
     ],
 )

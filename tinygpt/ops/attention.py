@@ -4,42 +4,47 @@ they offer. H heads do so independently, each on its own D of the C features.
 
 Throughout this file
     qkv            (B, T, 3C)       queries, keys and values side by side, as GPT-2's c_attn makes them; C = H D
-    q, k, v        (B, H, T, D)     what a token asks for, what it answers to, what it offers
-    scores         (B, H, T, T)     row t: how well token t's query matches each key
-    weights        (B, H, T, T)     row t: where token t looks; non-negative, sums to 1, zero for s > t
-    mask           (B, H, T, T)     dropout's factors, 0 or 1 / (1 - p); 1 outside training
+    q, heads       (B, H, T, D)     what a token asks for, and what it receives
+    k, v           (B, H, S, D)     what a token answers to, what it offers; S = T, and s is the token that t looks at
+    scores         (B, H, T, S)     row t: how well token t's query matches each key
+    weights        (B, H, T, S)     row t: where token t looks; non-negative, sums to 1, zero for s > t
+    dropout_mask   (B, H, T, S)     0 where dropout drops a weight, 1 / (1 - p) where not; 1 outside training
+    dropped        (B, H, T, S)     the weights after dropout
     out            (B, T, C)        dX: gradient of the loss with respect to X, same shape as X
+    split, merge   a token's features to heads, (B, T, C) to (B, H, T, D), and back; of qkv, three such side by side
 
 Forward                                          Backward, read upwards
-    (1) q, k, v = split(qkv)                     (1) dqkv = join(dq, dk, dv)
-    (2) scores  = q k^T / sqrt(D)                (2) dq = dscores k / sqrt(D),  dk = dscores^T q / sqrt(D)
-    (3) scores  = -inf where s > t               (3) dscores = 0 where s > t: follows from (4), where weights = 0
-    (4) weights = softmax_s(scores)              (4) dscores = weights * (dweights - sum_s(dweights * weights))
-    (5) kept    = weights * mask                 (5) dweights = dkept * mask
-    (6) heads   = kept v                         (6) dkept = dheads v^T,  dv = kept^T dheads
-    (7) out     = merge(heads)                   (7) dheads = split of dout over the heads
+    (1) q, k, v = split(qkv)                     (1)    dqkv = merge(dq, dk, dv)
+    (2) scores  = q @ k^T / sqrt(D)              (2)    dq = dscores @ k / sqrt(D),  dk = dscores^T @ q / sqrt(D)
+    (3) scores  = -inf where s > t
+    (4) weights = softmax_S(scores)              (4, 3) dscores = weights * (dweights - sum_S(dweights * weights))
+    (5) dropped = weights * dropout_mask         (5)    dweights = ddropped * dropout_mask
+    (6) heads   = dropped @ v                    (6)    ddropped = dheads @ v^T,  dv = dropped^T @ dheads
+    (7) out     = merge(heads)                   (7)    dheads = split(dout)
+                                                 (1, 5) q, k, v, dropped again
 
-Step (7) and (1) move values and compute nothing, so their backwards move the gradients back.
-Step (6). heads_td = sum_s kept_ts v_sd, a matrix product for each sequence and head:
-    dkept_ts = sum_d dheads_td v_sd       = (dheads v^T)_ts
-    dv_sd    = sum_t kept_ts dheads_td    = (kept^T dheads)_sd
-Step (5). kept_ts = weights_ts mask_ts, and the mask depends on nothing:  dweights = dkept * mask.
+Step (7) and step (1) move values and compute nothing, so their backwards move the gradients back.
+Step (6). heads_td = sum_s dropped_ts v_sd, a matrix product for each sequence and head:
+    ddropped_ts = sum_d dheads_td v_sd         = (dheads v^T)_ts
+    dv_sd       = sum_t dropped_ts dheads_td   = (dropped^T dheads)_sd
+Step (5). dropped_ts = weights_ts dropout_mask_ts, and the mask depends on nothing:  dweights = ddropped * dropout_mask.
 Step (4). Row t alone: w_s = e^{a_s} / z with z = sum_j e^{a_j}, a = scores of the row.
     d w_s / d a_r = 1[s = r] e^{a_s} / z - e^{a_s} e^{a_r} / z^2 = w_s (1[s = r] - w_r)
     da_r = sum_s dw_s w_s (1[s = r] - w_r) = w_r (dw_r - sum_s dw_s w_s)
-Step (3). A masked score is -inf whatever q and k are: no gradient passes. w_r = 0 there makes da_r = 0 by itself.
+Step (3). A masked score is -inf whatever q and k are: no gradient passes. Step (4) gives this by itself, as w_r = 0
+    there makes da_r = 0. So (4, 3) is one line.
 Step (2). scores_ts = (1 / sqrt(D)) sum_d q_td k_sd:
     dq_td = (1 / sqrt(D)) sum_s dscores_ts k_sd    = (dscores k)_td / sqrt(D)
     dk_sd = (1 / sqrt(D)) sum_t dscores_ts q_td    = (dscores^T q)_sd / sqrt(D)
     Without 1 / sqrt(D), scores of D independent unit products would have variance D, and the softmax would saturate.
 
 What surprises people here
-    Each row of dscores sums to zero: raising all scores of a row changes no weight. The first token can look at itself
-    only, so its query gets no gradient at all. And the mask needs no line in backward: where a weight is zero, so is
-    the gradient of its score.
+    Each row of dscores sums to zero: adding a number to all scores of a row changes no weight. The first token can look
+    at itself only, so its query gets no gradient at all. And the causal mask needs no line in backward: where a weight
+    is zero, so is the gradient of its score.
 
 Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1 and section 3.2.3; packed layout of OpenAI's gpt-2, src/model.py.
-Cost:   4 T^2 C operations a sequence forward, 8 T^2 C backward; this reference keeps (B, H, T, T) arrays, so memory
+Cost:   4 T^2 C operations per sequence forward, 8 T^2 C backward; this reference keeps (B, H, T, T) arrays, so memory
         grows with T^2.
 """
 
@@ -50,37 +55,40 @@ import math
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.dropout import check_dropout, dropout_mask, whole_number
+from tinygpt.ops.dropout import check_dropout, whole_number
+from tinygpt.ops.dropout import dropout_mask as make_dropout_mask
 
 
+# fmt: off
 def attention_forward(qkv, n_head, p=0.0, seed=None):
-    q, k, v = split_heads(qkv, n_head)  # (1) (B, H, T, D) each
+    q, k, v = split_heads(qkv, n_head)                             # (1) (B, H, T, D) each
     scale = 1 / math.sqrt(q.shape[-1])
-    scores = q @ k.swapaxes(-1, -2) * scale  # (2) (B, H, T, T)
-    scores[..., future(scores.shape[-1])] = -np.inf  # (3)
+    scores = q @ k.swapaxes(-1, -2) * scale                        # (2) (B, H, T, S)
+    scores[..., causal_mask(scores.shape[-1])] = -np.inf           # (3)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))  # (4) shifted: e^x cannot overflow
-    weights /= weights.sum(axis=-1, keepdims=True)  # (4) (B, H, T, T)
-    kept = weights * dropout_mask(weights.shape, p, seed, weights.dtype) if p else weights  # (5)
-    heads = kept @ v  # (6) (B, H, T, D)
-    out = merge_heads(heads)  # (7) (B, T, C)
+    weights /= weights.sum(axis=-1, keepdims=True)                 # (4) (B, H, T, S)
+    dropped = weights * make_dropout_mask(weights.shape, p, seed, weights.dtype) if p else weights  # (5)
+    heads = dropped @ v                                            # (6) (B, H, T, D)
+    out = merge_heads(heads)                                       # (7) (B, T, C)
     return out, (qkv, weights, n_head, p, seed)
 
 
 def attention_backward(dout, saved):
     qkv, weights, n_head, p, seed = saved
-    q, k, v = split_heads(qkv, n_head)  # (1) again: views, no copy
+    q, k, v = split_heads(qkv, n_head)                                                      # (1) again: views, no copy
     scale = 1 / math.sqrt(q.shape[-1])
-    mask = dropout_mask(weights.shape, p, seed, weights.dtype) if p else None  # (5) again
-    kept = weights if mask is None else weights * mask  # (5) again
-    (dheads,) = split_heads(dout, n_head, parts=1)  # (7) (B, H, T, D)
-    dkept = dheads @ v.swapaxes(-1, -2)  # (6) (B, H, T, T)
-    dv = kept.swapaxes(-1, -2) @ dheads  # (6) (B, H, T, D)
-    dweights = dkept if mask is None else dkept * mask  # (5)
-    dscores = weights * (dweights - (dweights * weights).sum(axis=-1, keepdims=True))  # (4, 3)
-    dq = dscores @ k * scale  # (2) (B, H, T, D)
-    dk = dscores.swapaxes(-1, -2) @ q * scale  # (2) (B, H, T, D)
-    dqkv = np.concatenate([merge_heads(dq), merge_heads(dk), merge_heads(dv)], axis=-1)  # (1) (B, T, 3C)
+    dropout_mask = make_dropout_mask(weights.shape, p, seed, weights.dtype) if p else None  # (5) again
+    dropped = weights if dropout_mask is None else weights * dropout_mask                   # (5) again
+    (dheads,) = split_heads(dout, n_head, parts=1)                                          # (7) (B, H, T, D)
+    ddropped = dheads @ v.swapaxes(-1, -2)                                                  # (6) (B, H, T, S)
+    dv = dropped.swapaxes(-1, -2) @ dheads                                                  # (6) (B, H, T, D)
+    dweights = ddropped if dropout_mask is None else ddropped * dropout_mask                # (5)
+    dscores = weights * (dweights - (dweights * weights).sum(axis=-1, keepdims=True))       # (4, 3)
+    dq = dscores @ k * scale                                                                # (2) (B, H, T, D)
+    dk = dscores.swapaxes(-1, -2) @ q * scale                                               # (2) (B, H, T, D)
+    dqkv = np.concatenate([merge_heads(dq), merge_heads(dk), merge_heads(dv)], axis=-1)     # (1) (B, T, 3C)
     return (dqkv,)
+# fmt: on
 
 
 def split_heads(packed, n_head, parts=3):
@@ -95,7 +103,7 @@ def merge_heads(heads):
     return heads.transpose(0, 2, 1, 3).reshape(B, T, H * D)
 
 
-def future(T):
+def causal_mask(T):
     """(T, T), True at [t, s] where s > t: what token t must not see."""
     return np.triu(np.ones((T, T), bool), k=1)
 

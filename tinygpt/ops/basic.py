@@ -2,8 +2,32 @@
 Arithmetic and the matrix product; ends by giving `Tensor` its operators.
 
 Every pair here is one line of calculus. What they share is broadcasting: NumPy stretches (3, 1) and (4,) to (3, 4) by
-using the same element several times, so in backward that element collects the sum over all its uses: `unbroadcast`
-(in `ops/shapes.py`).
+using the same element several times. In backward that element collects the sum over all its uses: `unbroadcast` (in
+`ops/shapes.py`). The table leaves this sum out.
+
+Operation   Forward               Backward
+    add     out = a + b           da = dout,  db = dout
+    sub     out = a - b           da = dout,  db = -dout
+    mul     out = a * b           da = dout * b,  db = dout * a
+    div     out = a / b           da = dout / b,  db = -dout * out / b
+    neg     out = -a              da = -dout
+    pow     out = a^exponent      da = dout * exponent * a^(exponent - 1)
+    matmul  out = a @ b           da = dout @ b^T,  db = a^T @ dout
+
+matmul. Entry by entry out_ij = sum_k a_ik b_kj, so d out_ij / d a_ik = b_kj and
+    da_ik = sum_j dout_ij b_kj = (dout b^T)_ik
+    db_kj = sum_i a_ik dout_ij = (a^T dout)_kj
+    Leading axes are a batch, and broadcast.
+
+What surprises people here
+    add     Both operands receive dout itself, not copies: a residual connection costs backward no memory.
+    sub     a - a has gradient zero: dout and -dout meet in a and cancel.
+    mul     Each operand's gradient needs the other operand: both are kept until backward. x * x adds up to 2 x.
+    div     db needs neither a nor b^2: a / b^2 is out / b, and out is there already.
+    neg     Backward needs nothing of forward: nothing is saved.
+    pow     Exponent 0 has gradient zero everywhere; the formula would give 0 * a^(-1), which is NaN at a = 0.
+    matmul  A forgotten transpose goes unnoticed where the matrices are square. A vector is one row on the left, and one
+            column on the right.
 
 Source: the derivatives are those of any calculus text; the broadcasting rule is NumPy's.
 """
@@ -17,8 +41,6 @@ import numpy as np
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops import elementwise, reductions, shapes
 from tinygpt.ops.shapes import operands, unbroadcast
-
-# add: out = a + b,  d out / da = 1,  d out / db = 1
 
 
 def add_forward(a, b):
@@ -45,9 +67,6 @@ def add(a: Any, b: Any) -> Tensor:
     return apply(ADD, *operands(a, b))
 
 
-# sub: out = a - b,  d out / da = 1,  d out / db = -1
-
-
 def sub_forward(a, b):
     return a - b, (a.shape, b.shape)
 
@@ -72,9 +91,6 @@ def sub(a: Any, b: Any) -> Tensor:
     return apply(SUB, *operands(a, b))
 
 
-# mul: out = a b,  d out / da = b,  d out / db = a
-
-
 def mul_forward(a, b):
     return a * b, (a, b)
 
@@ -97,9 +113,6 @@ def mul(a: Any, b: Any) -> Tensor:
     Tensor([10., 20.], dtype=float32)
     """
     return apply(MUL, *operands(a, b))
-
-
-# div: out = a / b,  d out / da = 1 / b,  d out / db = -a / b^2 = -out / b
 
 
 def div_forward(a, b):
@@ -128,9 +141,6 @@ def div(a: Any, b: Any) -> Tensor:
     return apply(DIV, *operands(a, b))
 
 
-# neg: out = -a,  d out / da = -1
-
-
 def neg_forward(a):
     return -a, None
 
@@ -152,9 +162,6 @@ def neg(a: Tensor) -> Tensor:
     Tensor([-1.,  2.], dtype=float32)
     """
     return apply(NEG, a)
-
-
-# pow: out = a^p for a fixed number p,  d out / da = p a^(p - 1)
 
 
 def pow_forward(a, exponent):
@@ -188,11 +195,6 @@ def pow(a: Tensor, exponent: float) -> Tensor:
     if isinstance(exponent, Tensor) or np.ndim(exponent):
         raise TypeError("pow: the exponent must be a number, got an array; for a tensor b write exp(b * log(a))")
     return apply(POW, a, exponent=exponent.item() if isinstance(exponent, (np.generic, np.ndarray)) else exponent)
-
-
-# matmul: out = a b,  da = dout b^T,  db = a^T dout.
-# Entry by entry: out_ij = sum_k a_ik b_kj, so d out_ij / d a_ik = b_kj and da_ik = sum_j dout_ij b_kj = (dout b^T)_ik;
-# likewise db_kj = sum_i a_ik dout_ij. Leading axes are a batch, and broadcast.
 
 
 def matmul_forward(a, b):

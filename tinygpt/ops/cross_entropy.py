@@ -2,16 +2,19 @@
 Cross-entropy: how surprised the model is by the token that came next, averaged over all tokens.
 
 Throughout this file
-    logits         (N, V)           one score for each token of the vocabulary; N = all leading axes together
-    targets        (N,)             the id that came next; `ignore_index` marks those that do not count
-    p              (N, V)           the model's probabilities        M: how many targets count
-    loss           ()               in nats: e^loss is the perplexity
+    logits         (N, V)           one number per token of the vocabulary; N = all leading axes together
+    shifted        (N, V)           the logits, the largest of each row moved to 0; v counts the vocabulary
+    p              (N, V)           the model's probabilities        z     (N, 1)    what makes them sum to 1
+    targets, nll   (N,)             the id that came next, and -ln of its probability
+    counted        (N,)             1, or 0 where the target is `ignore_index`
+    M, loss        ()               how many targets count; the mean, in nats: e^loss is the perplexity
+    counted = 1[targets != ignore_index]                             M = sum_N(counted)
 
 Forward                                              Backward, read upwards
-    (1) shifted = logits - max_V(logits)             (1) adds nothing: p does not change when all logits shift
-    (2) z = sum_V(e^shifted),  p = e^shifted / z     (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count       (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+    (1) shifted = logits - max_V(logits)
+    (2) z = sum_V(e^shifted),  p = e^shifted / z     (3, 2) dlogits = (p - 1[v = targets]) * dnll
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M              (4)    dnll = counted / M * dloss
 
 Step (4). The mean gives each counted token the same share, dnll_n = dloss / M.
 Step (3). nll = ln z - s_y, with s the shifted logits of one token and y its target. For any v:
@@ -20,14 +23,14 @@ Step (2). z = sum_j e^{s_j}, so
     d ln z / d s_v = (1 / z) e^{s_v} = p_v
     hence d nll / d s_v = p_v - 1[v = y]:  what was predicted minus what happened.
 Step (1). s_v = l_v - m with m = max_j l_j. The share that reaches m is -sum_v (p_v - 1[v = y]) = -(1 - 1) = 0, so
-    whichever logit was the largest receives nothing extra, and dl_v = ds_v.
+    whichever logit was the largest receives nothing extra, and dlogits = dshifted: the step needs no line in backward.
 
 What surprises people here
     The gradient is as simple as it looks, p minus one at the target, and each row of it sums to zero. Tokens that are
-    not counted get none, and the mean divides by those that are: a batch full of padding does not learn less.
+    not counted get none, and the mean divides by the number of those that are: padding does not weaken the gradient.
 
 Source: Bishop, Pattern Recognition and Machine Learning, 2006, eq. 4.108-4.109 (softmax and its gradient).
-Cost:   reads the logits, writes p; with a GPT-2 vocabulary that is most of the memory of a step.
+Cost:   reads the logits, writes p; with GPT-2's vocabulary that is most of the memory of a training step.
 """
 
 from __future__ import annotations
@@ -40,16 +43,17 @@ from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.embedding import check_ids, integers
 
 
+# fmt: off
 def cross_entropy_forward(logits, targets, ignore_index=-100):
     rows = np.arange(len(targets))
     counted = targets != ignore_index
-    target = np.where(counted, targets, 0)  # any valid id where the target is ignored
-    count = max(counted.sum(), 1)  # M
-    shifted = logits - logits.max(axis=-1, keepdims=True)  # (1) (N, V)
-    p = np.exp(shifted)  # (2) (N, V)
-    z = p.sum(axis=-1, keepdims=True)  # (2) (N, 1)
-    p /= z  # (2) (N, V)
-    nll = np.log(z[:, 0]) - shifted[rows, target]  # (3) (N,)
+    target = np.where(counted, targets, 0)                  # any valid id where the target is ignored
+    count = max(counted.sum(), 1)                           # M
+    shifted = logits - logits.max(axis=-1, keepdims=True)   # (1) (N, V)
+    p = np.exp(shifted)                                     # (2) (N, V)
+    z = p.sum(axis=-1, keepdims=True)                       # (2) (N, 1)
+    p /= z                                                  # (2) (N, V)
+    nll = np.log(z[:, 0]) - shifted[rows, target]           # (3) (N,)
     loss = nll[counted].sum() / count.astype(logits.dtype)  # (4) ()
     return loss, (p, target, counted, count)
 
@@ -58,9 +62,10 @@ def cross_entropy_backward(dloss, saved):
     p, target, counted, count = saved
     rows = np.arange(len(target))
     dnll = (counted / count * dloss).astype(p.dtype)  # (4) (N,)
-    dlogits = p * dnll[:, None]  # (2) (N, V)
-    dlogits[rows, target] -= dnll  # (3) (N, V)
+    dlogits = p * dnll[:, None]                       # (2) (N, V)
+    dlogits[rows, target] -= dnll                     # (3) (N, V)
     return (dlogits,)
+# fmt: on
 
 
 def check_cross_entropy(logits, targets, ignore_index=-100):
@@ -72,15 +77,15 @@ def check_cross_entropy(logits, targets, ignore_index=-100):
 
 
 def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, ignore_index: int) -> np.ndarray:
-    """`targets` as int64 of this shape in memory of their own, or an error that says what is wrong with them."""
+    """`targets` of this shape as a copy in int64, or an error that says what is wrong with them."""
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
         raise TypeError(f"{who}: ignore_index must be an integer, got {ignore_index!r}")
     if not -(2**63) <= ignore_index < 2**63:
         raise ValueError(f"{who}: ignore_index must fit into int64, got {ignore_index}")
     targets = integers(f"{who}: targets", targets)
     if targets.shape != shape:
-        raise ValueError(f"{who}: targets must have shape {shape}, one for each row of scores, got {targets.shape}")
-    counts = targets != int(ignore_index)  # asked of the type that they have: as int64 a huge unsigned one is negative
+        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}")
+    counts = targets != int(ignore_index)  # in their own dtype: as int64 a huge unsigned one is negative
     check_ids(f"{who}: targets", targets[counts], n_vocab)
     if not counts.any():
         raise ValueError(f"{who}: no target counts: all {targets.size} are ignore_index = {ignore_index}")

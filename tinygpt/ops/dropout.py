@@ -2,13 +2,15 @@
 Dropout: in training, set each element to zero with probability p and scale the others so that the mean stays.
 
 Throughout this file
-    x, mask, out   any shape; i is an element's position in C order
+    x, mask, out   any shape        bits      any shape, 32-bit words
+    i              an element's position in C order
     p              probability of dropping        dX: gradient of the loss with respect to X
 
 Forward                                          Backward
-    (1) bits_i = hash(seed, i)                   (1) the same bits from the same seed: nothing was stored
-    (2) mask_i = 1[bits_i >= p 2^32] / (1 - p)   (2) the same mask; it does not depend on x
-    (3) out_i  = x_i mask_i                      (3) dx_i = dout_i mask_i
+    (1) bits = hash(seed, i)
+    (2) mask = 1[bits >= p * 2^32] / (1 - p)
+    (3) out  = x * mask                          (3)    dx = dout * mask
+                                                 (1, 2) bits, mask again
 
 Step (3). mask is a constant as far as x is concerned, so d out_i / dx_i = mask_i.
 Step (2). E[mask_i] = (1 - p) / (1 - p) = 1: the layers above see the same mean with dropout and without.
@@ -22,13 +24,13 @@ any number of threads draws the same mask. The hash works on 32-bit words, which
     mix(h)     : h ^= h >> 16;  h *= 0x85EBCA6B;  h ^= h >> 13;  h *= 0xC2B2AE35;  h ^= h >> 16
 
 What surprises people here
-    What stays is scaled up, so that nothing is to be done at the end of training; backward needs the same mask, not
-    another one as random. Here nobody keeps it: it is a function of the seed, and is computed again.
+    What stays is scaled up in training, so that evaluation needs no scaling ("inverted dropout"). Backward needs the
+    same mask, not another random one. The mask is not kept: it is a function of the seed, and is computed again.
 
 Source: Srivastava et al. 2014, JMLR 15, section 4 (scaled in training, as everyone does now); `mix` is the finalizer of
         MurmurHash3 (Appleby, public domain); splitmix64 is of Steele, Lea & Flood 2014, OOPSLA; counters instead of
         states: Salmon et al. 2011, SC '11.
-Cost:   moves 2 arrays each way; about 20 integer operations an element.
+Cost:   moves 2 arrays each way; about 20 integer operations per element.
 """
 
 from __future__ import annotations

@@ -2,7 +2,30 @@
 Functions and choices, element by element: exp, log, sqrt, tanh, relu, maximum, minimum, where.
 
 A function of one number per element has a diagonal Jacobian: its backward multiplies by the slope. Where the slope is
-cheaper to write with the output than with the input (exp, sqrt, tanh), the output is what is saved.
+cheaper to write with the output than with the input (exp, sqrt, tanh), the output is what is saved. Where broadcasting
+stretched an operand, its gradient is summed over its uses; the table leaves this sum out.
+
+Operation   Forward                         Backward
+    exp     out = e^a                       da = dout * out
+    log     out = ln(a)                     da = dout / a
+    sqrt    out = a^(1/2)                   da = dout / (2 * out)
+    tanh    out = tanh(a)                   da = dout * (1 - out^2)
+    relu    out = max(a, 0)                 da = dout * 1[a > 0]
+    maximum out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
+                                            db = dout * (1[b > a] + 1[a = b]/2)
+    where   out = where(condition, a, b)    da = where(condition, dout, 0)
+                                            db = where(condition, 0, dout)
+
+`minimum` is -maximum(-a, -b).
+
+What surprises people here
+    exp     The slope of e^a is e^a: the output is all that backward needs.
+    log     The logarithm of a negative number is NaN, and yet its gradient dout / a is an ordinary number.
+    sqrt    The slope at 0 is infinite: the gradient of sqrt(sum(x * x)) at x = 0 is infinity times 0, which is NaN.
+    tanh    For |a| > 10 the output is exactly 1 or -1 in float32, and the gradient is exactly zero.
+    relu    There is no slope at a = 0; by convention it is 0 here. A unit below 0 for every input stops learning.
+    maximum Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
+    where   The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at x = 0.
 """
 
 from __future__ import annotations
@@ -13,8 +36,6 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.shapes import operands, unbroadcast
-
-# exp: out = e^a,  d out / da = out
 
 
 def exp_forward(a):
@@ -41,9 +62,6 @@ def exp(a: Tensor) -> Tensor:
     return apply(EXP, a)
 
 
-# log: out = ln a,  d out / da = 1 / a
-
-
 def log_forward(a):
     return np.log(a), a
 
@@ -65,9 +83,6 @@ def log(a: Tensor) -> Tensor:
     Tensor([0.       , 0.6931472], dtype=float32)
     """
     return apply(LOG, a)
-
-
-# sqrt: out = a^(1/2),  d out / da = 1 / (2 out)
 
 
 def sqrt_forward(a):
@@ -94,9 +109,6 @@ def sqrt(a: Tensor) -> Tensor:
     return apply(SQRT, a)
 
 
-# tanh: out = tanh a,  d out / da = 1 - out^2
-
-
 def tanh_forward(a):
     out = np.tanh(a)
     return out, out
@@ -121,9 +133,6 @@ def tanh(a: Tensor) -> Tensor:
     return apply(TANH, a)
 
 
-# relu: out = max(a, 0),  d out / da = 1 where a > 0, else 0 (0 at a = 0, by convention)
-
-
 def relu_forward(a):
     return np.maximum(a, 0), a > 0
 
@@ -145,9 +154,6 @@ def relu(a: Tensor) -> Tensor:
     Tensor([0., 2.], dtype=float32)
     """
     return apply(RELU, a)
-
-
-# maximum, minimum: the gradient goes to the operand that was taken, and half to each where they are equal
 
 
 def maximum_forward(a, b):
@@ -189,9 +195,6 @@ def minimum(a: Any, b: Any) -> Tensor:
     if not a.dtype.kind == b.dtype.kind == "f":
         return Tensor(np.minimum(a.data, b.data))  # -a of an unsigned integer wraps around
     return -maximum(-a, -b)
-
-
-# where: out = a where the condition holds, else b; the gradient takes the same way back
 
 
 def where_forward(a, b, condition):

@@ -3,23 +3,24 @@ Embedding: look up one row of a table for each token id.
 
 Throughout this file
     ids            (...)            integers from 0 to V - 1
-    weight         (V, C)           one row a token of the vocabulary
+    weight         (V, C)           one row per token of the vocabulary, counted by v
     out            (..., C)         dX: gradient of the loss with respect to X, same shape as X
+    sum_N          sum over all tokens, the axes of ids
 
 Forward                                Backward
-    (1) out_n = weight[ids_n]          (1) dweight_v = sum of dout_n over all n with ids_n = v
+    (1) out = weight[v = ids]          (1) dweight = sum_N(1[v = ids] * dout)
 
 Step (1). Think of the lookup as a product with one-hot rows, out = onehot(ids) @ weight, onehot_nv = 1[ids_n = v]. Then
     dweight = onehot^T dout,   that is   dweight_v = sum_n 1[ids_n = v] dout_n
-A token that stands in the text five times collects five gradients; one that does not stand in it receives zero. The
-product itself would be V times too much work: a scatter-add does the same.
+A token that occurs five times in the text collects five gradients; one that does not occur receives zero. The product
+itself would cost V times the work; a scatter-add gives the same.
 
 What surprises people here
     The gradient of a lookup is a scatter, and a token that occurs twice is added twice: dweight[ids] += dout would
-    count it once. In GPT-2 the table is the head's too, and gets a second gradient, a dense one, from there.
+    count it once. GPT-2 uses the same table as its output head, which adds a second, dense gradient to it.
 
 Source: the chain rule; the one-hot view is in Bengio et al. 2003, JMLR 3, section 2.
-Cost:   moves the rows once; backward touches the rows in use, and the zeros of all others.
+Cost:   forward copies the rows once; backward writes zeros to the whole table and adds to the rows in use.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def check_embedding(weight, ids):
 
 
 def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
-    """`ids` as int64 in memory of their own, or an error that says which is not from 0 to n_vocab - 1."""
+    """`ids` as a copy in int64, or an error that says which is not from 0 to n_vocab - 1."""
     ids = integers(who, ids)
     wrong = (ids < 0) | (ids >= n_vocab)
     if wrong.any():

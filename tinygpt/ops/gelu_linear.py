@@ -4,23 +4,24 @@ that a block makes, and computing it again in backward is cheaper than keeping i
 
 Throughout this file
     x, h           (..., I)         before GELU, and after it
-    weight, bias   (I, O), (O,)     out   (..., O)
+    weight         (I, O)           bias   (O,)         out   (..., O)
     dX             gradient of the loss with respect to X, same shape as X
+    N              all leading axes of x as one: the tokens; h^T is (I, N)
 
 Forward                                Backward, read upwards
     (1) h   = gelu(x)                  (1) dx = dh * gelu'(x)
-    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = sum_N(h^T dout),  dbias = sum_N(dout)
-                                       (1) h = gelu(x) again: it was not kept
+    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T @ dout,  dbias = sum_N(dout)
+                                       (1) h again
 
-Step (2) is derived in linear.py, step (1) in gelu.py: the chain rule joins them, and nothing new is to be shown. What
-is new is what is saved, x and no h. The product rules of step (2) need h for dweight only.
+Step (2) is derived in linear.py, step (1) in gelu.py, and the chain rule joins them; gelu' is the slope derived there.
+What is new is what is saved: x, and not h. Of step (2) only dweight needs h.
 
 What surprises people here
-    Backward never sees h again unless it computes it: the wide (N, 4C) array is not kept, and computing gelu twice
-    costs less than keeping it would.
+    The widest array of a block, h with its (N, 4C) numbers, is not kept: computing gelu a second time costs less than
+    the memory would.
 
-Source: the chain rule; to compute cheap activations again: Chen et al. 2016, arXiv:1604.06174, section 3.
-Cost:   that of both, and GELU's forward once more; keeps I numbers a token instead of 2 I.
+Source: the chain rule; recomputation of cheap activations: Chen et al. 2016, arXiv:1604.06174, section 3.
+Cost:   that of both, and GELU's forward once more; keeps I numbers per token instead of 2 I.
 """
 
 from __future__ import annotations
@@ -33,18 +34,20 @@ from tinygpt.ops.linear import check_linear, linear_backward, linear_forward
 from tinygpt.ops.shapes import operands
 
 
+# fmt: off
 def gelu_linear_forward(x, weight, bias):
-    h, _ = gelu_forward(x)  # (1) (..., I)
+    h, _ = gelu_forward(x)                    # (1) (..., I)
     out, _ = linear_forward(h, weight, bias)  # (2) (..., O)
     return out, (x, weight)
 
 
 def gelu_linear_backward(dout, saved):
     x, weight = saved
-    h, of_gelu = gelu_forward(x)  # (1) again
+    h, of_gelu = gelu_forward(x)                             # (1) again
     dh, dweight, dbias = linear_backward(dout, (h, weight))  # (2)
-    (dx,) = gelu_backward(dh, of_gelu)  # (1)
+    (dx,) = gelu_backward(dh, of_gelu)                       # (1)
     return dx, dweight, dbias
+# fmt: on
 
 
 GELU_LINEAR = Op(

@@ -10,11 +10,12 @@ Throughout this file
     mean_C, sum_N  mean over the features of a token, sum over all tokens
 
 Forward                                        Backward, read upwards
-    (1) mean = mean_C(x)                       (1,2) dx   = dxc - mean_C(dxc)
-    (2) xc   = x - mean                        (3)   dxc -= rstd * xhat * mean_C(dxhat * xhat)
-    (3) rstd = (mean_C(xc^2) + eps)^(-1/2)     (4)   dxc  = rstd * dxhat
-    (4) xhat = xc * rstd                       (5)   dxhat = dout * weight
-    (5) out  = xhat * weight + bias                  dweight = sum_N(dout * xhat),  dbias = sum_N(dout)
+    (1) mean = mean_C(x)                       (2, 1) dx    = dxc - mean_C(dxc)
+    (2) xc   = x - mean                        (3)    dxc  -= rstd * xhat * mean_C(dxhat * xhat)
+    (3) rstd = (mean_C(xc^2) + eps)^(-1/2)     (4)    dxc   = rstd * dxhat
+    (4) xhat = xc * rstd                       (5)    dxhat = dout * weight
+    (5) out  = xhat * weight + bias                   dweight = sum_N(dout * xhat),  dbias = sum_N(dout)
+                                               (4)    xhat again
 
 Step (5). Each out_c = xhat_c weight_c + bias_c uses one feature, one weight and one bias:
     dxhat_c   = dout_c weight_c
@@ -34,7 +35,7 @@ Step (3). Let v = mean_C(xc^2) + eps, so rstd = v^(-1/2):
       = -rstd (rstd xc_c) (1 / C) sum_j dxhat_j (rstd xc_j)
       = -rstd xhat_c mean_C(dxhat * xhat)                 (b) the path through the scale
 
-Steps (2) and (1). xc_c = x_c - mean, and mean = (1 / C) sum_j x_j:
+Steps (2) and (1), one line in the table. xc_c = x_c - mean, and mean = (1 / C) sum_j x_j:
     dmean = -sum_j dxc_j
     dx_c  = dxc_c + dmean / C = dxc_c - mean_C(dxc)       (c) the path through the mean
     The share (b) adds nothing to (c): it is a multiple of xhat, whose mean is zero. So a fused kernel may write
@@ -46,7 +47,7 @@ What surprises people here
     changes nothing either.
 
 Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3-4. GPT-2 uses eps = 1e-5.
-Cost:   fused, forward moves 2 arrays and backward 3: bound by memory.
+Cost:   memory-bound; fused, forward moves 2 arrays and backward 3.
 """
 
 from __future__ import annotations
@@ -57,26 +58,28 @@ from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.shapes import operands
 
 
+# fmt: off
 def layernorm_forward(x, weight, bias, eps=1e-5):
-    mean = x.mean(axis=-1, keepdims=True)  # (1) (..., 1)
-    xc = x - mean  # (2) (..., C)
+    mean = x.mean(axis=-1, keepdims=True)                             # (1) (..., 1)
+    xc = x - mean                                                     # (2) (..., C)
     rstd = 1 / np.sqrt((xc * xc).mean(axis=-1, keepdims=True) + eps)  # (3) (..., 1)
-    xhat = xc * rstd  # (4) (..., C)
-    out = xhat * weight + bias  # (5) (..., C)
+    xhat = xc * rstd                                                  # (4) (..., C)
+    out = xhat * weight + bias                                        # (5) (..., C)
     return out, (x, weight, mean, rstd)
 
 
 def layernorm_backward(dout, saved):
     x, weight, mean, rstd = saved
-    tokens = tuple(range(x.ndim - 1))  # every axis but the features
-    xhat = (x - mean) * rstd  # (4) again: cheaper than keeping a (..., C) array
-    dbias = dout.sum(axis=tokens)  # (5) (C,)
-    dweight = (dout * xhat).sum(axis=tokens)  # (5) (C,)
-    dxhat = dout * weight  # (5) (..., C)
-    dxc = rstd * dxhat  # (4) (..., C)
+    tokens = tuple(range(x.ndim - 1))                                 # every axis but the features
+    xhat = (x - mean) * rstd                                          # (4) again: cheaper than keeping a (..., C) array
+    dbias = dout.sum(axis=tokens)                                     # (5) (C,)
+    dweight = (dout * xhat).sum(axis=tokens)                          # (5) (C,)
+    dxhat = dout * weight                                             # (5) (..., C)
+    dxc = rstd * dxhat                                                # (4) (..., C)
     dxc -= rstd * xhat * (dxhat * xhat).mean(axis=-1, keepdims=True)  # (3) (..., C)
-    dx = dxc - dxc.mean(axis=-1, keepdims=True)  # (2, 1) (..., C)
+    dx = dxc - dxc.mean(axis=-1, keepdims=True)                       # (2, 1) (..., C)
     return dx, dweight, dbias
+# fmt: on
 
 
 def check_layernorm(x, weight, bias, eps=1e-5):

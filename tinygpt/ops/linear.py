@@ -4,11 +4,11 @@ Linear: every token's I features become O features, each a weighted sum plus a b
 Throughout this file
     x              (..., I)         weight   (I, O)         bias   (O,)
     out            (..., O)         dX       gradient of the loss with respect to X, same shape as X
-    sum_N          sum over all tokens, the leading axes of x
+    N              all leading axes of x as one: the tokens; x^T is (I, N)
 
 Forward                                Backward
     (1) out = x @ weight + bias        (1) dx = dout @ weight^T
-                                           dweight = sum_N(x^T dout),  dbias = sum_N(dout)
+                                           dweight = x^T @ dout,  dbias = sum_N(dout)
 
 Step (1), one entry at a time. For token n:  out_no = sum_i x_ni weight_io + bias_o, so
     d out_no / d x_ni      = weight_io   and   dx_ni      = sum_o dout_no weight_io  = (dout weight^T)_ni
@@ -19,11 +19,11 @@ The inner index of each product is the one that the result does not have: shapes
 GPT-2 stores its weights as (I, O), "Conv1D" in its code, so x @ weight needs no transpose and loading is a copy.
 
 What surprises people here
-    dweight is a sum over all tokens of the batch, and dbias too: the mean is the loss's business, and was taken there.
-    Where inputs and outputs are equally many, a forgotten transpose in dx still fits.
+    dweight and dbias are sums over all tokens of the batch, not means: the loss has already divided. Where inputs and
+    outputs are equally many, a forgotten transpose in dx still fits.
 
 Source: the chain rule; layout from OpenAI's gpt-2, src/model.py, `conv1d`.
-Cost:   2 N I O operations forward, 4 N I O backward: bound by arithmetic, most of a training step.
+Cost:   2 N I O operations forward, 4 N I O backward: compute-bound, and most of a training step.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.shapes import operands
 
 
+# fmt: off
 def linear_forward(x, weight, bias):
     inputs, outputs = weight.shape
-    rows = x.reshape(-1, inputs)  # (N, I): one product for all tokens, much faster than one for each sequence
-    out = rows @ weight + bias  # (1) (N, O)
+    rows = x.reshape(-1, inputs)  # (N, I): one product for all tokens, much faster than one per sequence
+    out = rows @ weight + bias    # (1) (N, O)
     return out.reshape(*x.shape[:-1], outputs), (x, weight)
 
 
@@ -46,10 +47,11 @@ def linear_backward(dout, saved):
     x, weight = saved
     inputs, outputs = weight.shape
     rows, drows = x.reshape(-1, inputs), dout.reshape(-1, outputs)  # (N, I), (N, O)
-    dx = (drows @ weight.T).reshape(x.shape)  # (1) (..., I)
-    dweight = rows.T @ drows  # (1) (I, O)
-    dbias = drows.sum(axis=0)  # (1) (O,)
+    dx = (drows @ weight.T).reshape(x.shape)                        # (1) (..., I)
+    dweight = rows.T @ drows                                        # (1) (I, O)
+    dbias = drows.sum(axis=0)                                       # (1) (O,)
     return dx, dweight, dbias
+# fmt: on
 
 
 def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:

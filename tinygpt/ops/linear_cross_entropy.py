@@ -1,20 +1,24 @@
 """
-GPT-2's head and its loss in one: score every token of the vocabulary, then cross-entropy. One op, because the scores
-are by far the largest array of a training step, and nobody but the loss needs them.
+GPT-2's head and its loss in one: a logit per token of the vocabulary, then cross-entropy. One op, because the logits
+are by far the largest array of a training step, and only the loss needs them.
 
 Throughout this file
     x              (N, C)           the last hidden state of each token
-    weight         (V, C)           one row a token of the vocabulary: GPT-2's embedding table
-    targets        (N,)             the id that came next; `ignore_index` marks those that do not count
-    logits, p      (N, V)           scores, and the model's probabilities        M: how many targets count
-    loss           ()               in nats: e^loss is the perplexity
+    weight         (V, C)           one row per token of the vocabulary: GPT-2's embedding table
+    logits         (N, V)           one number per token of the vocabulary
+    shifted        (N, V)           the logits, the largest of each row moved to 0; v counts the vocabulary
+    p              (N, V)           the model's probabilities        z     (N, 1)    what makes them sum to 1
+    targets, nll   (N,)             the id that came next, and -ln of its probability
+    counted        (N,)             1, or 0 where the target is `ignore_index`
+    M, loss        ()               how many targets count; the mean, in nats: e^loss is the perplexity
+    counted = 1[targets != ignore_index]                             M = sum_N(counted)
 
 Forward                                              Backward, read upwards
-    (1) logits = x weight^T                          (1) dx = dlogits weight,  dweight = dlogits^T x
-    (2) z = sum_V(e^shifted),  p = e^shifted / z     (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
-        with shifted = logits - max_V(logits)
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count       (4) dnll_n = dloss / M, or 0 where targets_n is ignored
+    (1) logits = x @ weight^T                        (1)    dx = dlogits @ weight,  dweight = dlogits^T @ x
+    (2) shifted = logits - max_V(logits)
+        z = sum_V(e^shifted),  p = e^shifted / z     (3, 2) dlogits = (p - 1[v = targets]) * dnll
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M              (4)    dnll = counted / M * dloss
 
 Steps (4) to (2) are those of cross_entropy.py, derived there.
 Step (1). logits_nv = sum_c x_nc weight_vc, so
@@ -25,12 +29,12 @@ Row n of dlogits depends on row n of x only, up to the factor dloss. So the kern
 has loss, dx and dweight of a chunk before it forgets its logits: (N, V) never exists. This reference keeps p.
 
 What surprises people here
-    The gradient is ready before anybody asks for it: while a chunk of logits is at hand, so are dlogits, and the two
-    products with them. All that is left for backward is to multiply by dloss, which mostly is 1.
+    The kernel has the gradient before backward begins: while it holds a chunk of logits, it also makes dlogits and the
+    two products of step (1). Backward only multiplies by dloss, which is usually 1.
 
 Source: steps (2) to (4) Bishop, Pattern Recognition and Machine Learning, 2006, eq. 4.108-4.109; head tied to the
         embedding: Press & Wolf 2017, arXiv:1608.05859. The chunks: Wijmans et al. 2024, arXiv:2411.09009, in spirit.
-Cost:   6 N V C operations: at GPT-2's size and a short context a third of a step.
+Cost:   6 N V C operations: a third of a training step at GPT-2's size with a short context.
 """
 
 from __future__ import annotations
@@ -42,8 +46,9 @@ from tinygpt.ops.cross_entropy import check_targets, cross_entropy_backward, cro
 from tinygpt.ops.shapes import operands
 
 
+# fmt: off
 def linear_cross_entropy_forward(x, weight, targets, ignore_index=-100):
-    logits = x @ weight.T  # (1) (N, V)
+    logits = x @ weight.T                                                       # (1) (N, V)
     loss, probabilities = cross_entropy_forward(logits, targets, ignore_index)  # (2, 3, 4)
     return loss, (x, weight, probabilities)
 
@@ -51,9 +56,10 @@ def linear_cross_entropy_forward(x, weight, targets, ignore_index=-100):
 def linear_cross_entropy_backward(dloss, saved):
     x, weight, probabilities = saved
     (dlogits,) = cross_entropy_backward(dloss, probabilities)  # (4, 3, 2) (N, V)
-    dx = dlogits @ weight  # (1) (N, C)
-    dweight = dlogits.T @ x  # (1) (V, C)
+    dx = dlogits @ weight                                      # (1) (N, C)
+    dweight = dlogits.T @ x                                    # (1) (V, C)
     return dx, dweight
+# fmt: on
 
 
 def check_linear_cross_entropy(x, weight, targets, ignore_index=-100):
@@ -109,7 +115,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Any, ignore_index: 
     Examples
     --------
     >>> x, weight = Tensor([[1.0, 0.0]]), Tensor([[0.0, 5.0], [0.0, 7.0], [0.0, 9.0]])
-    >>> linear_cross_entropy(x, weight, [2])  # all three scores are 0: ln 3
+    >>> linear_cross_entropy(x, weight, [2])  # all three logits are 0: ln 3
     Tensor(1.0986123, dtype=float32)
     """
     check_head(x, weight)

@@ -25,7 +25,7 @@ def _mapped(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
-            if hasattr(np, name):  # permute_dims for one is younger than the oldest NumPy
+            if hasattr(np, name):  # NumPy adds names: permute_dims is one
                 DIFFERENTIABLE[getattr(np, name)] = functools.partial(_call, name, function)
         return function
 
@@ -39,8 +39,10 @@ def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
         signature = inspect.signature(getattr(np, name))
     except ValueError:  # written in C
         if len(args) > len(known):
-            raise TypeError(f"np.{name}: {len(args)} arguments cannot be honoured where a tensor requires a gradient; "
-                            "pass x.detach()") from None  # fmt: skip
+            raise TypeError(
+                f"np.{name}: {len(args)} arguments cannot be honoured where a tensor requires a gradient; "
+                "pass x.detach()"
+            ) from None
     else:
         given = signature.bind(*args, **kwargs).arguments
         required = [value for key, value in given.items() if signature.parameters[key].default is inspect._empty]
@@ -95,8 +97,10 @@ def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     places = np.arange(ary.shape[axis])
     split = np.split if np.ndim(indices_or_sections) or not len(places) % indices_or_sections else np.array_split
     before = (slice(None),) * (axis % ary.ndim)
-    return [ary[(*before, slice(part[0], part[-1] + 1) if len(part) else slice(0, 0))]
-            for part in split(places, indices_or_sections)]  # fmt: skip
+    return [
+        ary[(*before, slice(part[0], part[-1] + 1) if len(part) else slice(0, 0))]
+        for part in split(places, indices_or_sections)
+    ]
 
 
 @_mapped("take")
@@ -144,7 +148,7 @@ def _matrix_transpose(x: Any) -> Tensor:
 def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
     a = _tensor(a)
     sources, places = ([int(axis) for axis in np.atleast_1d(axes)] for axes in (source, destination))
-    np.moveaxis(a.data, sources, places)  # raises what is to be raised
+    np.moveaxis(a.data, sources, places)  # raises for invalid axes
     moved = {axis % a.ndim for axis in sources}
     order = [axis for axis in range(a.ndim) if axis not in moved]
     for place, axis in sorted((place % a.ndim, axis % a.ndim) for place, axis in zip(places, sources, strict=True)):
@@ -262,8 +266,10 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Any]:
 def _refuse(name: str, options: dict[str, Any]) -> None:
     for key, value in options.items():
         if value is not None and value is not _NO_VALUE and not (key == "where" and value is True):
-            raise TypeError(f"np.{name}: {key}= cannot be honoured where a tensor requires a gradient; leave it out, "
-                            "or pass x.detach()")  # fmt: skip
+            raise TypeError(
+                f"np.{name}: {key}= cannot be honoured where a tensor requires a gradient; leave it out, "
+                "or pass x.detach()"
+            )
 
 
 def square(x: Tensor) -> Tensor:

@@ -1,8 +1,37 @@
 """
 Many values into one: sum, mean, max, min, var, softmax and log_softmax along axes.
 
-A reduction gives each of its inputs a share of the output's gradient. All backwards here first stretch `dout` back to
-the shape of the input, in words: every input of a group sees the gradient of its group's output.
+The values along `axis` that make one output are a group; n is their number. Every value of a group sees the gradient of
+its group's output: all backwards here first stretch `dout` over the group again. In the table sum, mean and max run
+over each group, and dout and out are stretched.
+
+Operation       Forward                             Backward
+    sum         out = sum(x)                        dx = dout
+    mean        out = sum(x) / n                    dx = dout / n
+    var         centred = x - mean(x)
+                out = sum(centred^2) / (n - ddof)   dx = dout * 2 * centred / (n - ddof)
+    max         out = max(x)                        dx = dout * 1[x = out] / sum(1[x = out])
+    softmax     out = e^x / sum(e^x)                dx = out * (dout - sum(dout * out))
+    log_softmax out = x - ln(sum(e^x))              dx = dout - e^out * sum(dout)
+
+`min` is -max(-x).
+
+var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof) = 0: its path adds nothing.
+
+softmax. With p = out, d p_i / d x_j = p_i (1[i = j] - p_j), so
+    dx_j = sum_i dout_i p_i (1[i = j] - p_j) = p_j (dout_j - sum_i dout_i p_i)
+
+log_softmax. With p = softmax(x) = e^out, d out_i / d x_j = 1[i = j] - p_j, so
+    dx_j = dout_j - p_j sum_i dout_i
+
+What surprises people here
+    sum         Every value receives the whole gradient of its group: nothing is divided among them.
+    mean        The gradient of one value shrinks with the size of its group: twice as many values, half the gradient.
+    var         The formula treats the mean as a constant and is right: the centred values of a group sum to zero.
+    max         k equal maxima receive 1 / k of the gradient each. A tie is a corner without a derivative; the even
+                split is the mean of the one-sided slopes, and does not depend on the order of the values.
+    softmax     dx sums to zero over each group: adding a number to all of x changes no probability.
+    log_softmax Where a probability underflows to 0, ln(softmax(x)) is -inf; this form never makes the probability.
 """
 
 from __future__ import annotations
@@ -30,9 +59,6 @@ def _group_size(shape, axis):
     return math.prod(shape[i] for i in axes)
 
 
-# sum: out = sum_i x_i,  d out / dx_i = 1
-
-
 def sum_forward(x, axis=None, keepdims=False):
     return x.sum(axis=axis, keepdims=keepdims), (x.shape, axis, keepdims)
 
@@ -55,9 +81,6 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     Tensor([4., 6.], dtype=float32)
     """
     return apply(SUM, x, axis=axis, keepdims=keepdims)
-
-
-# mean: out = (1 / n) sum_i x_i,  d out / dx_i = 1 / n
 
 
 def mean_forward(x, axis=None, keepdims=False):
@@ -85,10 +108,6 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return apply(MEAN, x, axis=axis, keepdims=keepdims)
 
 
-# var: out = (1 / m) sum_i (x_i - mean)^2 with m = n - ddof.
-# d out / dx_i = (2 / m) (x_i - mean): the mean moves too, but d out / d mean = -(2 / m) sum_i (x_i - mean) = 0.
-
-
 def var_forward(x, axis=None, ddof=0, keepdims=False):
     return x.var(axis=axis, ddof=ddof, keepdims=keepdims), (x, axis, ddof, keepdims)
 
@@ -109,7 +128,7 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     Raises
     ------
     ValueError
-        If there are not more than `ddof` values to a group.
+        If a group does not have more than `ddof` values.
 
     Examples
     --------
@@ -119,10 +138,6 @@ def var(x: Tensor, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> 
     if _group_size(x.shape, axis) <= ddof:
         raise ValueError(f"var: needs more than ddof = {ddof} values along axis {axis}, got shape {x.shape}")
     return apply(VAR, x, axis=axis, ddof=ddof, keepdims=keepdims)
-
-
-# max: out = max_i x_i. The gradient goes to the largest; k equal ones receive 1 / k each. (At a tie the function has a
-# corner and no derivative; an even split is the mean of the one-sided ones, and does not depend on the order.)
 
 
 def max_forward(x, axis=None, keepdims=False):
@@ -175,10 +190,6 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return -max(-x, axis=axis, keepdims=keepdims)
 
 
-# softmax: p_i = e^{x_i} / sum_j e^{x_j}.  dp_i / dx_j = p_i (1[i = j] - p_j), so
-# dx_j = sum_i dout_i p_i (1[i = j] - p_j) = p_j (dout_j - sum_i dout_i p_i).
-
-
 def softmax_forward(x, axis=-1):
     e = np.exp(x - x.max(axis=axis, keepdims=True))  # p does not change when x shifts, and e^x cannot overflow
     p = e / e.sum(axis=axis, keepdims=True)
@@ -204,10 +215,6 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """
     _check_softmax("softmax", x, axis)
     return apply(SOFTMAX, x, axis=axis)
-
-
-# log_softmax: out_i = x_i - ln sum_j e^{x_j}.  d out_i / dx_j = 1[i = j] - p_j with p = softmax(x) = e^out, so
-# dx_j = dout_j - p_j sum_i dout_i.
 
 
 def log_softmax_forward(x, axis=-1):

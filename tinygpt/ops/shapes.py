@@ -1,10 +1,29 @@
 """
-The same values, arranged otherwise: reshaped, transposed, selected, joined, in another precision.
+The same values in another arrangement: reshaped, transposed, selected, joined, or in another precision.
 
 An operation that only moves values has a backward that only moves them back. Where a value is used several times, by
 broadcasting or by a repeated index, it collects the sum of the gradients of its uses.
 
 Forwards return views where NumPy does: no copy is made.
+
+Operation        Forward                             Backward
+    astype       out = astype(a, dtype)              da = astype(dout, a.dtype)
+    reshape      out = reshape(x, shape)             dx = reshape(dout, x.shape)
+    transpose    out = transpose(x, axes)            dx = transpose(dout, argsort(axes))
+    broadcast_to out = broadcast_to(x, shape)        dx = unbroadcast(dout, x.shape)
+    getitem      out = x[index]                      dx = scatter_add(dout, index, x.shape)
+    concatenate  out = concatenate(arrays, axis)     darrays = split(dout, arrays, axis)
+
+`squeeze` and `expand_dims` are reshapes, `swapaxes` is a transpose, `stack` concatenates reshaped tensors.
+
+What surprises people here
+    astype       The gradient comes back in the dtype of a: a float64 gradient is rounded where a is float32.
+    reshape      It is a view: a weight and its reshaped form are the same memory.
+    transpose    The gradient takes the inverse order, which is another one from three axes on: (2, 0, 1) undoes
+                 (1, 2, 0).
+    broadcast_to What is a stretch forward is a sum backward; a sum's backward is a stretch.
+    getitem      An index that occurs twice collects two gradients; NumPy's dx[index] += dout would add only one.
+    concatenate  The gradients are views of dout, one slice per input: nothing is computed, nothing is copied.
 """
 
 from __future__ import annotations
@@ -58,9 +77,6 @@ def operands(*values: Any) -> list[Tensor]:
     return tensors
 
 
-# astype: out = a in another precision; the gradient goes back in a's own
-
-
 def astype_forward(a, dtype):
     return a.astype(dtype), a.dtype
 
@@ -84,9 +100,6 @@ def astype(a: Tensor, dtype: Any) -> Tensor:
     dtype = np.dtype(dtype).newbyteorder("=")
     Tensor(np.empty(0, dtype))  # raises unless it is one that a tensor has
     return apply(ASTYPE, a, dtype=dtype)
-
-
-# reshape: the same values in the same order; so is the gradient
 
 
 def reshape_forward(x, shape):
@@ -126,7 +139,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """
-    With new axes of size 1 at the named places of the result.
+    With new axes of size 1, which are at these places in the result.
 
     Examples
     --------
@@ -134,9 +147,6 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     (1, 2)
     """
     return reshape(x, np.expand_dims(x.data, axis).shape)
-
-
-# transpose: out axis i is x axis axes[i]; the gradient takes the inverse permutation
 
 
 def transpose_forward(x, axes):
@@ -181,9 +191,6 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     return transpose(x, order)
 
 
-# broadcast_to: each value is used several times; its gradient is the sum over the uses
-
-
 def broadcast_to_forward(x, shape):
     return np.broadcast_to(x, shape), x.shape
 
@@ -205,9 +212,6 @@ def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     (3, 2)
     """
     return apply(BROADCAST_TO, x, shape=tuple(shape))
-
-
-# getitem: out = x[index]; what was not selected has no influence and gradient 0, what was selected twice adds up
 
 
 def getitem_forward(x, index):
@@ -243,9 +247,6 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     parts = index if isinstance(index, tuple) else (index,)
     index = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
     return apply(GETITEM, x, index=index)
-
-
-# concatenate: each input is a slice of the output, and so is its gradient of the output's
 
 
 def concatenate_forward(*arrays, axis):

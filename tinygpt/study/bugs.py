@@ -102,12 +102,13 @@ BUGS = [
         "Which token's key gathers from which tokens' queries?",
         "dk_s sums over the queries t that looked at s: dscores must be transposed. It is square, so it fits "
         "either way."),
-    Bug("attention", "attention_backward", "dv = kept.swapaxes(-1, -2) @ dheads",
+    Bug("attention", "attention_backward", "dv = dropped.swapaxes(-1, -2) @ dheads",
         "dv = weights.swapaxes(-1, -2) @ dheads",
         "Try it with dropout.",
         "The values were mixed with the weights that dropout kept, not with all of them. Without dropout both are "
         "the same."),
-    Bug("attention", "attention_backward", "dweights = dkept if mask is None else dkept * mask", "dweights = dkept",
+    Bug("attention", "attention_backward", "dweights = ddropped if dropout_mask is None else ddropped * dropout_mask",
+        "dweights = ddropped",
         "Try it with dropout.",
         "A weight that was dropped had no influence, and must get no gradient; one that stayed counted 1 / (1 - "
         "p) times."),
