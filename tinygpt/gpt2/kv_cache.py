@@ -36,7 +36,7 @@ import numpy as np
 from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.dispatch import compare, kernel_for, settled
 from tinygpt.nn import no_dropout
-from tinygpt.ops.attention import attention, future, merge_heads, split_heads
+from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.reductions import softmax_forward
@@ -124,7 +124,7 @@ class LayerCache(NamedTuple):
         for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
             keys, values = self.keys[sequence, :, :, : n + T], self.values[sequence, :, : n + T]
             scores = q[b] @ keys / q.dtype.type(np.sqrt(q.shape[-1]))  # (H, T, n + T)
-            scores[:, future(n + T)[n:]] = -np.inf
+            scores[:, causal_mask(n + T)[n:]] = -np.inf
             heads[b] = softmax_forward(scores)[0] @ values  # (H, T, D)
         return Tensor(merge_heads(heads))  # (B, T, C)
 
