@@ -124,7 +124,8 @@ class LayerCache(NamedTuple):
         for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
             keys, values = self.keys[sequence, :, :, : n + T], self.values[sequence, :, : n + T]
             scores = q[b] @ keys / q.dtype.type(np.sqrt(q.shape[-1]))  # (H, T, n + T)
-            scores[:, causal_mask(n + T)[n:]] = -np.inf
+            if T > 1:  # a single new token may attend to all
+                scores[:, causal_mask(n + T)[n:]] = -np.inf
             heads[b] = softmax_forward(scores)[0] @ values  # (H, T, D)
         return Tensor(merge_heads(heads))  # (B, T, C)
 
