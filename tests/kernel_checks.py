@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from tinygpt import Op
+from tinygpt.autograd.gradients import Reservation
 from tinygpt.runtime import settings
-from tinygpt.runtime.memory import Loan, Slot
+from tinygpt.runtime.memory import Slot
 
 
 @contextlib.contextmanager
@@ -47,11 +48,11 @@ def run_kernel(op: Op, arrays, attrs=None, dout=None, into=None) -> tuple[np.nda
     kernel, attrs = importlib.import_module(op.kernel), attrs or {}
     into = into or ["overwrite"] * len(arrays)
     assert kernel.accepts(*arrays, **attrs)
-    loans = tuple(
-        None if how is None else Loan(np.full(array.shape, np.nan, array.dtype))
+    reserved = tuple(
+        None if how is None else Reservation(np.full(array.shape, np.nan, array.dtype))
         for array, how in zip(arrays, into, strict=True)
     )
-    eager = {"loans": loans} if getattr(kernel, "EAGER", False) else {}
+    eager = {"reserved": reserved} if getattr(kernel, "GRADIENTS_IN_FORWARD", False) else {}
     copies = [array.copy() for array in arrays]
     out, saved = kernel.forward(*arrays, **attrs, **eager)
     out = np.array(out)

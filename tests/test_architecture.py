@@ -24,7 +24,6 @@ FOLDERS = [
     "functional",
     "quantization",
     "nn",
-    "display",
     "optim",
     "tokenizer",
     "text",
@@ -35,11 +34,25 @@ FOLDERS = [
     "cli",
     "__main__",
 ]
-CORE = [  # dispatch.py is not among them: it is the way to the kernels, which are not either
+AUTOGRAD = [  # inside autograd/, the same rule file by file
+    "reference",
+    "gradients",
+    "graph",
+    "watch",
+    "rounding",
+    "contract",
+    "dispatch",
+    "copying",
+    "summary",
+    "tensor",
+    "recompute",
+    "gradient_check",
+]
+CORE = [  # what a training step runs; not dispatch.py, the way to the kernels, which are not counted either
     "autograd/__init__.py",
-    "autograd/graph.py",
     "autograd/tensor.py",
-    "autograd/tensor_methods.py",
+    "autograd/graph.py",
+    "autograd/gradients.py",
     "runtime/memory.py",
     "nn.py",
     "gpt2/model.py",
@@ -72,6 +85,30 @@ def test_imports_point_downward(path):
         return  # the public names, from wherever they are
     allowed = {*FOLDERS[: FOLDERS.index(name_of(path))], name_of(path)}
     assert imports_of(path) <= allowed, f"{path.name} may not import {imports_of(path) - allowed}"
+
+
+@pytest.mark.parametrize("name", AUTOGRAD)
+def test_imports_inside_autograd_point_downward(name):
+    tree = ast.parse((PACKAGE / "autograd" / f"{name}.py").read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    files = {module.split(".")[2] for module in imported if module.startswith("tinygpt.autograd.")}
+    allowed = {*AUTOGRAD[: AUTOGRAD.index(name)]}
+    assert files <= allowed, f"autograd/{name}.py may not import {files - allowed}"
+
+
+def test_the_list_of_files_in_autograd_is_that_of_the_folder():
+    assert {*AUTOGRAD, "__init__"} == {path.stem for path in (PACKAGE / "autograd").glob("*.py")}
+
+
+def test_the_engine_imports_by_a_string_in_two_functions_only():
+    """`_load`, a kernel; `_ops`, the operations behind a tensor's methods."""
+    found = []
+    for path in (PACKAGE / "autograd").glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef):
+                calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
+                found += [function.name for call in calls if call.endswith(("import_module", "__import__"))]
+    assert sorted(found) == ["_load", "_ops"]
 
 
 def test_the_list_of_folders_is_that_of_the_package():

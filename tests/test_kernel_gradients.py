@@ -21,7 +21,7 @@ WITH_KERNELS = {name: op for name, op in every_op().items() if op.kernel is not 
 
 def gradients(op, sample, dtype):
     tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in sample.arrays]
-    out = apply(op._replace(least=0), *tensors, **sample.attrs)
+    out = apply(op._replace(min_size=0), *tensors, **sample.attrs)
     dout = np.random.default_rng(4).standard_normal(out.shape).astype(dtype)
     out.backward(dout)
     return [tensor.grad for tensor in tensors]

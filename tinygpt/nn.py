@@ -6,8 +6,8 @@ the modules among its attributes, in the order in which they were set. A `Parame
 off is frozen: saved and loaded, but not learned. Their names are the paths to them: `h.0.attn.c_attn.weight`.
 
 `flatten_parameters` moves all of them into one array, and their gradients into another: each parameter becomes a view.
-Backward then writes every gradient where it stays, nothing is allocated from the second step on, and whoever wants to
-treat all parameters alike has one array to go through.
+Backward then writes every gradient where it stays, nothing is allocated from the second step on, and an optimizer that
+treats all parameters alike has one array to go through.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinygpt.autograd import Tensor
+from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_text
+from tinygpt.autograd.watch import current_watch
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
@@ -65,6 +67,10 @@ class Module:
     [('weight', (2, 3)), ('bias', (3,))]
     >>> layer.num_parameters()
     9
+    >>> layer
+    Linear: 9 parameters, float32, training
+      weight  (2, 3)  6  none
+      bias    (3,)    3  none
     """
 
     training = True
@@ -87,7 +93,12 @@ class Module:
             self.flatten_parameters()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self.forward(*args, **kwargs)
+        """What `forward` returns."""
+        watch = current_watch()
+        if watch is None:
+            return self.forward(*args, **kwargs)
+        with watch.module(self):
+            return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__}: define forward()")
@@ -208,6 +219,17 @@ class Module:
                 parameter.keep_grad_in(self.flat_gradients[here].reshape(parameter.shape))
                 parameter.grad = parameter.grad  # one that is there already moves: the next backward will add to it
             start = here.stop
+
+    def __repr__(self) -> str:
+        return table_as_text(self._title(), parameter_table(self.named_parameters()))
+
+    def _repr_html_(self) -> str:
+        return table_as_html(self._title(), parameter_table(self.named_parameters()))
+
+    def _title(self) -> str:
+        kinds = ", ".join(sorted({str(parameter.dtype) for parameter in self.parameters()})) or "none"
+        mode = "training" if self.training else "evaluating"
+        return f"{type(self).__name__}: {self.num_parameters():,} parameters, {kinds}, {mode}"
 
 
 def _few(names: list[str]) -> str:

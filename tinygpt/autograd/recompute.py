@@ -1,11 +1,9 @@
 """
-Gradient checkpointing: activations are computed twice instead of kept. It needs the memory of one block at a time, and
-a third more work.
+Activation checkpointing: activations computed twice instead of kept, one block's memory for a third more work.
 
 Backward needs what each operation saved. For a whole GPT-2 that is most of a step's memory, and it grows with the batch
-and the context. A recomputed block keeps only its input: when backward reaches the block, its forward runs again, from
-the same input and with the same seeds of dropout, and backward goes through that second run. The gradients are equal in
-every bit.
+and the context. A recomputed block keeps only its input: when backward reaches it, its forward runs again, from the
+same input and with the same seeds of dropout, and backward goes through that. The gradients are the same in every bit.
 
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
 """
@@ -22,7 +20,7 @@ from tinygpt.autograd import Op, Tensor, apply, no_grad
 
 def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.random.Generator) -> Tensor:
     """
-    Compute ``function(x)``, keeping only `x` for backward.
+    ``function(x)``, keeping nothing but `x` for backward.
 
     Parameters
     ----------
@@ -30,7 +28,7 @@ def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.ran
         From one tensor to one tensor, by recorded operations; its parameters receive their gradients as usual.
     x : Tensor
     generator : np.random.Generator
-        The source of the dropout seeds in `function`. Its state is set back for the second run, and restored after it.
+        Where `function` draws its seeds of dropout from. It is set back for the second run, and restored after it.
 
     Returns
     -------

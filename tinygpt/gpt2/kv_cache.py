@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
-from tinygpt.autograd.dispatch import compare, kernel_for, settled
+from tinygpt.autograd.dispatch import aligned, compare, kernel_for
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.dropout import whole_number
@@ -364,4 +364,4 @@ def _as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -
     dtype = model.wte.weight.dtype
     if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8):
         raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
-    return settled(np.ascontiguousarray(array))
+    return aligned(np.ascontiguousarray(array))

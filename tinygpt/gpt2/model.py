@@ -148,8 +148,8 @@ class GPT(Module):
     Attributes
     ----------
     recompute : bool
-        Whether backward computes the activations of each block again instead of keeping them (gradient checkpointing);
-        see `tinygpt.autograd.recompute`.
+        Whether backward computes the activations of each block again instead of keeping them; see
+        `tinygpt.autograd.recompute`.
     generator : np.random.Generator
         The source of dropout's seeds; its state is part of the state of a training run.
 

@@ -8,9 +8,9 @@ The head and its loss, a chunk of rows at a time: the twin of ops/linear_cross_e
         (1) dx = dlogits weight,  dweight += dlogits^T x
     (4) loss = the sum of nll / M
 
-Everything that backward needs is known once a chunk's logits are: so dx and dweight, for dloss = 1, are made during
-forward, where somebody will want them. `loans` says so, and is memory for them: that of a parameter's gradient itself,
-if nobody else has written there. Backward only multiplies by dloss, which is 1 unless the loss was scaled.
+Everything that backward needs is known once a chunk's logits are: so dx and dweight, for dloss = 1, are computed during
+forward, where they will be needed. `reserved` has the memory for them, or None: where possible the place where the
+gradient stays (see autograd/gradients.py). Backward only multiplies by dloss, which is 1 unless the loss was scaled.
 
 Cost: three products of 2 N V C operations; the softmax finds a chunk's row in cache. Workspace: ROWS x V numbers.
 """
@@ -27,16 +27,16 @@ from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.simd.math import exp, total
 from tinygpt.runtime import memory
 
-__all__ = ["EAGER", "accepts", "backward", "forward"]
+__all__ = ["GRADIENTS_IN_FORWARD", "accepts", "backward", "forward"]
 
-EAGER = True
+GRADIENTS_IN_FORWARD = True
 ROWS = 512
 
 
-def forward(x, weight, targets, ignore_index=-100, loans=(None, None)):
+def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
     x, weight = rows_of(x, x.shape[1]), np.ascontiguousarray(weight)
     targets, count = counted_targets(targets, ignore_index)
-    dx, dweight = loans
+    dx, dweight = reserved
     share = np.float32(1 / count)
     z, shifted = memory.empty((2, len(x)), np.float32)
     logits = memory.empty((min(ROWS, len(x)), len(weight)), np.float32)
@@ -51,16 +51,16 @@ def forward(x, weight, targets, ignore_index=-100, loans=(None, None)):
             multiply(chunk, weight, dx.array[here])  # (1)
         if dweight is not None:
             multiply(chunk, rows, dweight.array, a_along_k=False, accumulate=first > 0)  # (1)
-    return mean_loss(z, shifted, targets, count), loans  # (3, 4)
+    return mean_loss(z, shifted, targets, count), reserved  # (3, 4)
 
 
 def backward(dout, saved, into):
     factor = np.float32(dout)
-    for loan, slot in zip(saved, into, strict=True):
+    for reservation, slot in zip(saved, into, strict=True):
         if slot is None:
             continue
-        if slot.array is not loan.array:
-            spread(_scale, slot.array.size)(loan.array.reshape(-1), factor, slot.array.reshape(-1), slot.add)
+        if slot.array is not reservation.array:
+            spread(_scale, slot.array.size)(reservation.array.reshape(-1), factor, slot.array.reshape(-1), slot.add)
         elif factor != 1:
             spread(_scale, slot.array.size)(slot.array.reshape(-1), factor, slot.array.reshape(-1), False)
 

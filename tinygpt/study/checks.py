@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd import Tensor, apply, no_grad
-from tinygpt.autograd.contract import Contract, watch
+from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.gradient_check import loss_magnitude, numeric_gradient
 from tinygpt.autograd.graph import Op
+from tinygpt.autograd.watch import watching
 from tinygpt.runtime import settings
-from tinygpt.runtime.scope import Block
 from tinygpt.study import torch_twins
 from tinygpt.study.samples import Sample
 
@@ -118,7 +118,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
 def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     arrays = [np.array(array, np.float64) for array in sample.arrays]
     with settings.implementation("numpy"):
-        with Block(watch, Contract(ValueError)):
+        with watching(Contract(ValueError)):
             gradients, weights = _gradients(op, arrays, sample.attrs)
 
         def output() -> np.ndarray:
@@ -143,7 +143,7 @@ def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tupl
     precision = settings.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
     with precision, settings.implementation("kernels"):
         arrays = [np.asarray(array, np.float32) for array in sample.arrays]
-        ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
+        ours, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout)
     return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 
 

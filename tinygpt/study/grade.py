@@ -100,7 +100,7 @@ def _seconds(op: Op, name: str) -> float:
     for _ in range(15):
         tensors = [Tensor(array, requires_grad=True) for array in arrays]
         with implementation("kernels"):
-            out = apply(op._replace(least=0), *tensors, **sample.attrs)
+            out = apply(op._replace(min_size=0), *tensors, **sample.attrs)
             dout = np.ones(out.shape, np.float32)
             start = time.perf_counter()
             out.backward(dout)

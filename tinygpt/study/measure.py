@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd.gradients import Reservation
 from tinygpt.autograd.graph import Op
-from tinygpt.runtime.memory import Loan, Slot
+from tinygpt.runtime.memory import Slot
 from tinygpt.study.machine import fastest_seconds, rates
 
 N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and vocabulary
@@ -62,7 +63,8 @@ def _work(kernel: Any, size: Size) -> Callable[[], None]:
     arrays = [rng.standard_normal(shape, np.float32) for shape in size.shapes]
     dout = np.ones(size.out, np.float32)
     slots = [Slot(np.empty_like(array), add=False) for array in arrays]
-    extra = {"loans": tuple(Loan(slot.array) for slot in slots)} if getattr(kernel, "EAGER", False) else {}
+    ahead = getattr(kernel, "GRADIENTS_IN_FORWARD", False)
+    extra = {"reserved": [Reservation(slot.array) for slot in slots]} if ahead else {}
 
     def run() -> None:
         _, saved = kernel.forward(*arrays, **size.attrs, **extra)

@@ -105,7 +105,7 @@ def test_gradients_accumulate_over_several_batches(table):
     assert_gradient(table, 3 * exact(table))
 
 
-def test_without_recording_nothing_is_lent(table):
+def test_without_recording_nothing_is_reserved(table):
     with no_grad():
         loss_of(table)
     assert np.isnan(table.flat_gradients).all()
