@@ -24,7 +24,7 @@ from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
-from tinygpt.quantization import QuantizedWeight, check_kind, dequantize, quantize
+from tinygpt.quantization import QuantizedWeight, round_in_place
 from tinygpt.runtime.memory import empty
 from tinygpt.runtime.scope import Block, Setting
 
@@ -303,7 +303,7 @@ class Linear(Module):
         >>> layer.quantized.values.dtype, layer.quantized.scale.shape
         (dtype('int8'), (3,))
         """
-        self.quantized = _rounded(self.weight, kind, axis=1)
+        self.quantized = round_in_place(self.weight, kind, axis=1)
 
 
 class Embedding(Module):
@@ -343,20 +343,7 @@ class Embedding(Module):
 
     def quantize(self, kind: str) -> None:
         """As `Linear.quantize`. int8 has one scale per row: a row is an output of a head that shares the table."""
-        self.quantized = _rounded(self.weight, kind, axis=0)
-
-
-def _rounded(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
-    """Round a weight in place and freeze it; the form that it was rounded to, None for float32."""
-    check_kind("quantize", kind)
-    if kind == "float32":
-        return None
-    if weight.dtype != np.float32:
-        raise TypeError(f"quantize: the weight must be float32, got {weight.dtype}")
-    quantized = quantize(weight.data, kind, axis)
-    dequantize(quantized, out=weight.data)
-    weight.requires_grad = False
-    return quantized
+        self.quantized = round_in_place(self.weight, kind, axis=0)
 
 
 class LayerNorm(Module):

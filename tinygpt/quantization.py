@@ -12,8 +12,8 @@ which is the head.
 
 Layer norms, biases and positions stay float32: they are a thousandth of what is read.
 
-A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); this file knows arrays only,
-but for `round_weights`.
+A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); of this file, only
+`round_weights` knows layers.
 
 Source: symmetric quantization per channel, Wu et al. 2020, arXiv:2004.09602, sections 3 and 4.
 """
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd import Tensor
 from tinygpt.runtime import bfloat16
 
 KINDS = ("float32", "bfloat16", "int8")
@@ -138,6 +139,38 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
         else:
             out[rows] = values[rows]
     return out
+
+
+def round_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
+    """
+    Round a layer's weight to what `kind` can hold, and freeze it.
+
+    Parameters
+    ----------
+    weight : Tensor, float32, 2-D
+    kind : {"float32", "bfloat16", "int8"}
+    axis : int
+        The axis of the output channels.
+
+    Returns
+    -------
+    QuantizedWeight or None
+        What it was rounded to; None for float32, which changes nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weight is not float32, or is not finite and `kind` is int8.
+    """
+    check_kind("quantize", kind)
+    if kind == "float32":
+        return None
+    if weight.dtype != np.float32:
+        raise TypeError(f"quantize: the weight must be float32, got {weight.dtype}")
+    quantized = quantize(weight.data, kind, axis)
+    dequantize(quantized, out=weight.data)
+    weight.requires_grad = False
+    return quantized
 
 
 def round_weights(model: Any, kind: str) -> None:

@@ -7,6 +7,7 @@ GPT-2. To read, in this order:
 
 then, as they are needed,
 
+    pretrained.py          GPT.from_pretrained
     checkpoint.py          a model's folder, written and read: configuration, weights, tokenizer
     weights.py             safetensors files, whole or in shards
     hugging_face.py        what folders of other programs call the same things, and what is refused

@@ -19,7 +19,6 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from os import PathLike
@@ -29,20 +28,16 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.recompute import recompute
-from tinygpt.files.one_line import shown
 from tinygpt.generation import generate
-from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2 import checkpoint, pretrained
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.kv_cache import AttentionCache, Decoder
-from tinygpt.gpt2.parameter_shapes import require_model
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
-from tinygpt.quantization import round_weights
-from tinygpt.runtime.memory_limit import require_memory
 
 
 class CausalSelfAttention(Module):
@@ -358,25 +353,7 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        folder, numbers = checkpoint.find(directory), 0
-
-        def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
-            nonlocal numbers
-            numbers = require_model("GPT.from_pretrained", folder, values, shapes)
-            require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
-
-        try:
-            config, state = checkpoint.load_model(folder, check)
-            model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
-            model.load_state_dict(state)
-            round_weights(model, weights)
-        except MemoryError as error:
-            raise MemoryError(
-                f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "
-                f"while they are read: there is not enough memory: {error or 'MemoryError'}; close other programs, or "
-                "use a smaller model"
-            ) from error
-        return model
+        return pretrained.load(cls, directory, seed, weights, changes)
 
     def _check_tokens(self, tokens: Any) -> np.ndarray:
         tokens, limit = check_ids("GPT: tokens", tokens, self.config.vocab_size), self.config.n_positions
