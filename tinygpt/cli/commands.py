@@ -9,6 +9,7 @@ import errno
 import importlib.util
 from pathlib import Path
 
+from tinygpt.files.locate import locate
 from tinygpt.files.one_line import one_line
 from tinygpt.files.ownership import own_run
 from tinygpt.gpt2 import checkpoint
@@ -18,9 +19,8 @@ from tinygpt.runtime.memory_limit import require_memory
 from tinygpt.runtime.streams import tell
 from tinygpt.text import gutenberg
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.training.initial_model import initial_config
 from tinygpt.training.settings import TrainingSettings
-from tinygpt.training.train import Result, load_settings
+from tinygpt.training.train import Result, initial_config, load_settings
 from tinygpt.training.train import train as train_model
 
 _SETTINGS = [field.name for field in dataclasses.fields(TrainingSettings)]
@@ -79,7 +79,7 @@ def settings_of(options: argparse.Namespace, run: Path) -> TrainingSettings:
         return settings
     if given["init_from"] and not given["preset"]:
         given.pop("preset")
-        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(given["init_from"])))
+        config = GPTConfig.from_dict(checkpoint.read_config(locate(given["init_from"])))
         return TrainingSettings.fine_tuning(config, **given)
     return TrainingSettings.from_preset(given.pop("preset") or "tiny", **given)
 
@@ -93,7 +93,7 @@ def memory_of(settings: TrainingSettings) -> str:
 
 def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     if settings.init_from is not None:
-        config = GPTConfig.from_dict(checkpoint.read_config(checkpoint.find(settings.init_from)))
+        config = GPTConfig.from_dict(checkpoint.read_config(locate(settings.init_from)))
     else:
         n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
         config = initial_config(settings, n_vocab)

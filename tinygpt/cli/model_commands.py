@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 
+from tinygpt.files.locate import locate
 from tinygpt.generation.completion import Completion, complete, known_ids, stream
 from tinygpt.generation.sampling import check_sampling
 from tinygpt.gpt2 import checkpoint
@@ -16,6 +17,8 @@ from tinygpt.quantization import round_weights
 from tinygpt.runtime.streams import print_json, tell
 from tinygpt.study import inspection
 from tinygpt.text import corpus
+from tinygpt.text.decoding import plain_text
+from tinygpt.text.token_file import is_token_file, open_token_file
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.training.evaluate import Evaluation
 from tinygpt.training.evaluate import evaluate as evaluate_model
@@ -58,18 +61,18 @@ def _prompt(options: argparse.Namespace) -> str | None:
     if options.prompt is not None:
         return _prompt_argument("generate", options.prompt, "; leave --prompt out to start a new text")
     if options.file is not None:
-        text = corpus.plain_text(options.file.read_bytes(), f"generate: {options.file}").removesuffix("\n")
+        text = plain_text(options.file.read_bytes(), f"generate: {options.file}").removesuffix("\n")
         if not text:
             raise ValueError(f"generate: {options.file} must hold a prompt, and is empty")
         return text
     if sys.stdin is None or sys.stdin.isatty():
         return None
-    return corpus.plain_text(sys.stdin.buffer.read(), "generate: standard input").removesuffix("\n") or None
+    return plain_text(sys.stdin.buffer.read(), "generate: standard input").removesuffix("\n") or None
 
 
 def _prompt_argument(who: str, given: str, remedy: str = "") -> str:
     """The text of --prompt: the bytes that the shell has passed, which Python keeps as surrogates, read as UTF-8."""
-    text = corpus.plain_text(given.encode("utf-8", "surrogateescape"), f"{who}: --prompt")
+    text = plain_text(given.encode("utf-8", "surrogateescape"), f"{who}: --prompt")
     if not text:
         raise ValueError(f"{who}: the prompt must not be empty{remedy}")
     return text
@@ -91,8 +94,8 @@ def _described(result: Completion, tokenizer: Tokenizer) -> dict:
 def evaluate(options: argparse.Namespace) -> int:
     """tinygpt evaluate"""
     model, tokenizer = _open(options.model, options.tokenizer, "float32")
-    if corpus.is_token_file(options.data):
-        tokens: np.ndarray = corpus.open_token_file(options.data, tokenizer.fingerprint, tokenizer.ids).tokens
+    if is_token_file(options.data):
+        tokens: np.ndarray = open_token_file(options.data, tokenizer.fingerprint, tokenizer.ids).tokens
     else:
         tokens = corpus.encode_documents(corpus.read_documents(options.data), tokenizer)
     if len(tokens) < 2:
@@ -138,7 +141,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 def _open(path: str, tokenizer_path: str | None, weights: str) -> tuple[GPT, Tokenizer]:
     """The model in a folder, or of a name on the hub, and its tokenizer."""
-    folder = checkpoint.find(path)
+    folder = locate(path)
     model = GPT.from_pretrained(folder, weights=weights)
     tokenizer = Tokenizer.from_pretrained(tokenizer_path) if tokenizer_path else checkpoint.load_tokenizer(folder)
     if tokenizer is None:

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from tinygpt.files.atomic import atomic_write
+from tinygpt.files.fetch import fetch as fetch_published
 from tinygpt.files.one_line import one_line
+from tinygpt.files.published import PUBLISHED
 from tinygpt.runtime.streams import Stream, bar, tell
-from tinygpt.text import corpus
-from tinygpt.text.documents import Part, joined, size_of, stream_documents
-from tinygpt.text.token_file import write_token_parts
+from tinygpt.text.streaming import Part, joined, size_of, stream_documents
+from tinygpt.text.token_file import open_token_file, write_token_parts
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.explain import explain, shown
-from tinygpt.tokenizer.fetch import fetch as fetch_published
 from tinygpt.tokenizer.pattern import PATTERNS
-from tinygpt.tokenizer.published import PUBLISHED
 
 _BLOCK = 1 << 20  # tokens
 
@@ -65,7 +64,7 @@ def decode(options: argparse.Namespace) -> int:
     if all(given.isdecimal() for given in options.tokens):
         data = tokenizer.decode_bytes([int(given) for given in options.tokens])
     elif len(options.tokens) == 1:
-        tokens = corpus.open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.ids).tokens
+        tokens = open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.ids).tokens
         blocks = range(0, len(tokens), _BLOCK)
         data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
     else:

@@ -12,7 +12,6 @@ then, as they are needed,
     weights.py             safetensors files, whole or in shards
     hugging_face.py        what folders of other programs call the same things, and what is refused
     parameter_shapes.py    the shapes that a configuration implies, compared before anything is allocated
-    hub.py                 models by name, downloaded from the Hugging Face hub
     memory_estimate.py     the memory that training needs, by kind
 
 `GPT` and `GPTConfig` can be imported from here. They are loaded at first use: `GPTConfig` needs no autograd.

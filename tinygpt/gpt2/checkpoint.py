@@ -18,15 +18,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygpt.files.atomic import atomic_open, atomic_write, one_writer
+from tinygpt.files.atomic import atomic_open, atomic_write
 from tinygpt.files.directory_swap import read_whole, recover, swap_in
+from tinygpt.files.locks import one_writer
 from tinygpt.files.one_line import brief, shown
 from tinygpt.files.safetensors_file import load_training_state, read_json, save_training_state, write_tensors
-from tinygpt.gpt2.hub import local_folder
 from tinygpt.gpt2.hugging_face import (
     ADAPTER,
     ARCHITECTURE,
@@ -37,12 +37,12 @@ from tinygpt.gpt2.hugging_face import (
     state_of,
 )
 from tinygpt.gpt2.parameter_shapes import shapes_of_gpt2
-from tinygpt.gpt2.weights import INDEX, WHOLE, Shapes, read_weights
+from tinygpt.gpt2.weights import Shapes, read_weights
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
 
-__all__ = ["find", "load_model", "load_tokenizer", "read_config", "resolve", "save_model"]
+__all__ = ["load_model", "load_tokenizer", "read_config", "save_model"]
 __all__ += ["load_training_state", "save_training_state"]
 __all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
 
@@ -237,78 +237,6 @@ def _read_tokenizer(directory: Path) -> Tokenizer | None:
         config = read_json("load_tokenizer", directory / "config.json", "check the name")
         _check_vocabulary("load_tokenizer", tokenizer, config, directory)
     return tokenizer
-
-
-def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Path:
-    """
-    The checkpoint folder of a run.
-
-    Parameters
-    ----------
-    run : path
-        A run (a folder with ``best`` or ``last`` in it), or a checkpoint folder, which is returned as it is.
-    prefer : {"best", "last"}
-        Which checkpoint of a run to return if it has both.
-
-    Returns
-    -------
-    Path
-        The checkpoint folder. A directory swap that was interrupted there is completed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no checkpoint.
-    ValueError
-        If `prefer` is neither of the two.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as run:
-    ...     (Path(run) / "last").mkdir()
-    ...     atomic_write(Path(run) / "last" / "config.json", "{}")
-    ...     print(resolve(run, prefer="best").name)
-    last
-    """
-    if prefer not in ("best", "last"):
-        raise ValueError(f"resolve: prefer must be 'best' or 'last', got {prefer!r}")
-    run = Path(run)
-    recover(run)
-    if any((run / name).exists() for name in (WHOLE, INDEX)):
-        return run
-    for name in (prefer, "last" if prefer == "best" else "best"):
-        recover(run / name)
-        if (run / name / "config.json").exists():
-            return run / name
-    if any((run / name).exists() for name in ("config.json", ADAPTER)):
-        return run  # load_model says what it lacks
-    found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
-    raise FileNotFoundError(
-        f"resolve: {shown(run)} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
-        " check the name, or train the run first"
-    )
-
-
-def find(model: str | os.PathLike[str]) -> Path:
-    """
-    The checkpoint folder of a run (its best), of a checkpoint, or of a model on the Hugging Face hub.
-
-    Parameters
-    ----------
-    model : path or str
-        As for `GPT.from_pretrained`.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    OSError
-        If there is none, or it cannot be downloaded.
-    """
-    return resolve(local_folder(model), prefer="best")
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:

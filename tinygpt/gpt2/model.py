@@ -327,7 +327,7 @@ class GPT(Module):
         ----------
         directory : path or str
             For a run, its best checkpoint is loaded. A name such as "gpt2-medium" or "owner/model" is downloaded from
-            the Hugging Face hub, if the extra `hub` is installed; see `hub.local_folder`.
+            the Hugging Face hub, if the extra `hub` is installed; see `files/locate.py`.
         seed : int
             Seed of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8"}

@@ -10,6 +10,7 @@ import dataclasses
 from os import PathLike
 from typing import Any
 
+from tinygpt.files.locate import locate
 from tinygpt.files.one_line import shown
 from tinygpt.gpt2 import checkpoint
 from tinygpt.gpt2.config import GPTConfig
@@ -40,7 +41,7 @@ def load(model_class: Any, directory: str | PathLike[str], seed: int, weights: s
     MemoryError
         If the weights do not fit into memory.
     """
-    folder, numbers = checkpoint.find(directory), 0
+    folder, numbers = locate(directory), 0
 
     def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
         nonlocal numbers

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt.training.windows import windows
+from tinygpt.training.evaluate import windows
 
 
 @given(st.integers(2, 200), st.integers(1, 40), st.integers(1, 9))

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tinygpt.text.download import decode_book, default_cache_dir, download_books
+from tinygpt.text.gutenberg import decode_book, default_cache_dir, download_books
 
 START, END = (f"*** {side} OF THE PROJECT GUTENBERG EBOOK X ***".encode() for side in ("START", "END"))
 

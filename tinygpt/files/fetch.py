@@ -1,9 +1,9 @@
 """
 Published tokenizers, fetched once and kept in the user's cache.
 
-A download that breaks off goes on where it stopped, the next time too. What arrives is compared with the published sums
-(SHA-256) before it gets its name, so whoever serves it, the files are those that OpenAI published. Of several processes
-that fetch at once, one downloads; the others wait, and find the files there.
+A download that is interrupted continues where it stopped, also in another process. Before a file gets its name, its
+SHA-256 is compared with the published one, so that any server gives the files that OpenAI published. Of several
+processes that fetch at once, one downloads; the others wait, and find the files there.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from tinygpt.files.atomic import explain_full_disk, sync_folder
 from tinygpt.files.http_client import (
@@ -33,8 +30,9 @@ from tinygpt.files.http_client import (
 from tinygpt.files.input_file import open_input
 from tinygpt.files.locks import OWNER_FILE, FolderLock
 from tinygpt.files.owner_file import create_owner_file, describe_owner, may_be_owned, read_owner_file, remove_owner_file
+from tinygpt.files.published import PUBLISHED, PublishedFile
 from tinygpt.files.user_cache import cache_folder, make_folder
-from tinygpt.tokenizer.published import PUBLISHED, PublishedFile
+from tinygpt.runtime.streams import bar, say
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
@@ -51,11 +49,10 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     ----------
     name : {"gpt2"}
     base_url : str, optional
-        Where the files are, for whoever keeps a copy nearer; else what ``TINYGPT_TOKENIZER_URL`` says; else OpenAI's
-        own address.
+        The address of the files; by default that in ``TINYGPT_TOKENIZER_URL``, else OpenAI's own.
     timeout : float
-        Seconds without a byte, or with hardly any, after which the download is given up. A whole file may take twenty
-        times as long.
+        Seconds without a byte, or with hardly any, after which the download fails. A whole file may take twenty times
+        as long.
     progress : bool
         Show a bar.
 
@@ -69,9 +66,9 @@ def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0
     FileNotFoundError
         If the server has no such file.
     ConnectionError, TimeoutError
-        If there is no network, or the server refuses, breaks off or stays silent. What has arrived is kept.
+        If there is no network, or the server refuses, breaks off or does not answer. What has arrived is kept.
     ValueError
-        If there is no tokenizer of that name, the address makes no sense, or the file is not the published one.
+        If there is no tokenizer of that name, the address is malformed, or the file is not the published one.
 
     Examples
     --------
@@ -102,14 +99,14 @@ def _alone_in(folder: Path, progress: bool) -> Iterator[None]:
         lock = FolderLock(folder)
     except BlockingIOError:
         if progress:
-            print(waiting, file=sys.stderr)
+            say(waiting)
         lock = FolderLock(folder, wait=True)
     mine = describe_owner(folder, lock.held)
     while not lock.held and not create_owner_file(folder, mine):
         found = read_owner_file(folder)
         if found is not None and may_be_owned(folder):
             if progress and waiting:
-                print(f"{waiting}; if it has ended, delete {OWNER_FILE} there", file=sys.stderr)
+                say(f"{waiting}; if it has ended, delete {OWNER_FILE} there")
             waiting = ""
             time.sleep(0.1)
         elif found is not None:
@@ -190,14 +187,14 @@ class _Download:
             raise
 
     def _write(self, answer: Answer, partial: Path, start: int) -> None:
-        bar = tqdm(desc=self.path.name, total=self.published.size, initial=start, unit="B", unit_scale=True,
-                   disable=not self.progress)  # fmt: skip
+        shown = bar(desc=self.path.name, total=self.published.size, initial=start, unit="B", unit_scale=True,
+                    disable=not self.progress)  # fmt: skip
         size = start
-        with bar, open(partial, "ab" if start else "wb") as file:
+        with shown, open(partial, "ab" if start else "wb") as file:
             try:
                 while size <= self.published.size and (block := answer.read(_BLOCK)):
                     size += file.write(block)
-                    bar.update(len(block))
+                    shown.update(len(block))
             finally:
                 file.flush()
                 os.fsync(file.fileno())

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tinygpt import Tokenizer
-from tinygpt.text.corpus import encode_documents, open_token_file, read_documents
-from tinygpt.text.documents import joined, size_of, stream_documents
+from tinygpt.text.corpus import encode_documents, read_documents
+from tinygpt.text.streaming import joined, size_of, stream_documents
+from tinygpt.text.token_file import open_token_file
 from tinygpt.tokenizer.pattern import PATTERNS
 
 TRICKY = (

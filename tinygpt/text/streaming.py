@@ -1,14 +1,14 @@
 """
-The documents of text files that may be larger than memory, a part at a time.
+Documents of text files that may be larger than memory, read in parts.
 
 `corpus.read_documents` reads a whole file; this gives the same documents in parts of about a million characters:
 
-    bytes, a block at a time -> characters, as `corpus.decode_text` reads them      `_characters`
+    bytes, a block at a time -> characters, as `decode_text` reads them            `_characters`
     -> pieces of documents, cut at lines that are exactly <|endoftext|>              `_pieces`
-    -> parts that end where any tokenizer with GPT-2's pattern parts them anyway     `stream_documents`
+    -> parts that end where GPT-2's pattern always cuts                               `stream_documents`
 
-So the ids of the parts, one after the other, are those of the documents. A pattern of one's own may match across any
-place: then a part is a whole document, and memory grows with the longest one.
+So the ids of the parts, one after the other, are those of the documents. Another pattern may match across any place:
+then each part is a whole document, and memory grows with the longest one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def stream_documents(
     ----------
     path : path of a UTF-8 text file or of a folder
     whole : bool
-        Whether a part shall be a whole document, for tokenizers with a pattern of their own.
+        Whether each part is a whole document, which tokenizers with a pattern of their own need.
     block : int
         How many bytes are read at a time, at least 1.
     advance : callable
