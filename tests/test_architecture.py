@@ -66,8 +66,8 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> set[str]:
-    """The modules of the package that a file imports, wherever in the file the import stands."""
+def modules_of(path: Path) -> list[list[str]]:
+    """What a file imports from the package, wherever in the file the import stands: each name in full, in its parts."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -75,8 +75,12 @@ def imports_of(path: Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    parts = [name.split(".") for name in found]
-    return {part[1] for part in parts if part[0] == "tinygpt" and len(part) > 1} - {"__version__"}
+    return [parts for parts in (name.split(".") for name in found) if parts[0] == "tinygpt"]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules and folders of the package that a file imports from."""
+    return {parts[1] for parts in modules_of(path) if len(parts) > 1} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -188,3 +192,27 @@ def test_every_module_and_public_function_says_what_it_is(path):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node) or node.name.endswith(pairs), f"{path.name}: {node.name} has no docstring"
+
+
+# Inside kernels/, from the ground up; what stands in one line does not import one another.
+KERNELS = [
+    {"kernel_cache", "simd"},
+    {"compiler"},
+    {"jit"},
+    {"matmul"},
+    {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm"},
+    {"attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
+]
+
+
+def test_kernels_import_only_what_stands_below_them():
+    folder = PACKAGE / "kernels"
+    assert set().union(*KERNELS) == {path.stem for path in folder.iterdir() if path.name[0] not in "_."}
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder).parts[0].removesuffix(".py")
+        level = next((level for level, names in enumerate(KERNELS) if name in names), 0)
+        allowed = {name}.union(
+            {"compiler"} if name == "__init__" else (), *KERNELS[:level]
+        )  # it decides how Numba starts
+        imported = {parts[2] for parts in modules_of(path) if parts[1:2] == ["kernels"]}
+        assert imported <= allowed, f"kernels/{name} may not import {imported - allowed}"

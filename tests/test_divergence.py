@@ -14,7 +14,7 @@ import pytest
 from tinygpt import nn
 from tinygpt.autograd import dispatch, tensor
 from tinygpt.autograd.watch import watching
-from tinygpt.cli.study_commands import _any_model
+from tinygpt.cli.diff import any_model
 from tinygpt.ops import linear
 from tinygpt.study import divergence
 
@@ -22,7 +22,7 @@ TOKENS = np.random.default_rng(1).integers(0, 101, (2, 2, 16))
 
 
 def gaps(a: str, b: str) -> list[divergence.Gap]:
-    model = _any_model()
+    model = any_model()
     first, second = (divergence.trace(model, *TOKENS, side) for side in (a, b))
     return divergence.compare(first, second, divergence.allowed_between(a, b))
 
@@ -46,7 +46,7 @@ def test_transformers_agrees_and_a_gradient_that_does_not_is_named(monkeypatch):
     assert not any(gap.parted for gap in found)
     compared = {gap.where for gap in found}
     assert {"wte: embedding", "h.1.mlp: gelu_linear", "h.0.attn.c_attn: linear", "linear_cross_entropy"} <= compared
-    assert {name for name, _ in _any_model().named_parameters()} <= compared
+    assert {name for name, _ in any_model().named_parameters()} <= compared
     kernel = importlib.import_module("tinygpt.kernels.layernorm")
     backward = kernel.backward
 
@@ -97,7 +97,7 @@ def watched_names() -> list:
 
 
 def test_it_observes_its_own_thread_and_patches_nothing():
-    model = _any_model()
+    model = any_model()
     before = watched_names()
     recorder = divergence._Recorder(model)
     with watching(recorder):

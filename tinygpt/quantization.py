@@ -90,7 +90,7 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     if kind == "bfloat16":
         bits = np.empty(weight.shape, np.uint16)
         for rows in _blocks(weight):
-            bits[rows] = bfloat16.rounded(weight[rows])
+            bits[rows] = bfloat16.to_bfloat16(weight[rows])
         return QuantizedWeight(bits, axis=axis)
     largest = np.maximum(weight.max(axis=1 - axis), -weight.min(axis=1 - axis))
     if not np.isfinite(largest).all():
@@ -133,7 +133,7 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
         out = np.empty(values.shape, np.float32)
     for rows in _blocks(values):
         if quantized.kind == "bfloat16":
-            out[rows] = bfloat16.widened(values[rows])
+            out[rows] = bfloat16.to_float32(values[rows])
         elif quantized.kind == "int8":
             np.multiply(values[rows], scale if axis else scale[rows, None], out=out[rows])
         else:

@@ -72,6 +72,43 @@ def _rounded(array: np.ndarray, unit: float, rng: np.random.Generator | None) ->
     return view
 
 
+def largest(array: Any) -> float:
+    """
+    The largest finite absolute value of an array: what rounding errors are compared with. 0 if there is none.
+
+    Examples
+    --------
+    >>> largest([1.0, -3.0, np.inf])
+    3.0
+    """
+    array = np.asarray(array)
+    return float(np.max(np.abs(array), initial=0, where=np.isfinite(array)))
+
+
+def relative_gap(ours: Any, theirs: Any, floor: float = 0.0) -> np.ndarray:
+    """
+    How far each element of an array is from that of another, as a share of the other's largest.
+
+    Parameters
+    ----------
+    ours, theirs : float arrays of the same shape
+    floor : float
+        The share is of this if it is larger: below it, numbers count as zero.
+
+    Returns
+    -------
+    ndarray, float64
+        Infinite where either is NaN. Where all of `theirs` is 0 and there is no floor, the gap itself.
+
+    Examples
+    --------
+    >>> relative_gap([1.0, 4.5], [1.0, 5.0])
+    array([0. , 0.1])
+    """
+    gap = np.abs(np.asarray(ours, np.float64) - theirs)
+    return np.where(np.isnan(gap), np.inf, gap) / (max(largest(theirs), floor) or 1.0)
+
+
 def scatter(function: Callable[..., Any], arrays: Any, unit: float) -> list[np.ndarray]:
     """
     For each result of `function`, the standard deviation of each of its elements under rounding in `unit`.

@@ -305,7 +305,7 @@ def read_arrays(
         if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
             raise _damaged(who, path, file, f"{_name(name)} is cut short")
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
-        yield name, bfloat16.widened(native) if entry.dtype == "BF16" else native
+        yield name, bfloat16.to_float32(native) if entry.dtype == "BF16" else native
 
 
 def read_header(who: str, path: Path, file: BufferedReader) -> Header:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels.dropout import constants, mixed
+from tinygpt.kernels.dropout import constants, mix
 from tinygpt.kernels.jit import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.matmul.gemm import factors
@@ -42,7 +42,7 @@ from tinygpt.kernels.matmul.panels import (
     size_of,
 )
 from tinygpt.kernels.simd.cpu import LANES
-from tinygpt.kernels.simd.llvm import take
+from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.kernels.simd.math import dot, exp, maximum
 from tinygpt.kernels.simd.math import total as sum_of
 from tinygpt.runtime import memory
@@ -119,7 +119,7 @@ def _forward_units(qkv, out, lse, total, sizes, drops, form, panels, keys, value
     scale = np.float32(1) / np.sqrt(np.float32(D))
     staged, edge, scores_flat = scratch[:STAGED], scratch[STAGED:], scores.reshape(-1)
     while True:
-        unit = take(counter, 0)
+        unit = fetch_and_increment(counter, 0)
         if unit >= B * H:
             break
         q = unit // H * T * 3 * C + unit % H * D  # where the unit's first query, key, value lie
@@ -173,7 +173,7 @@ def _mask(row, position, drops):
         part = row[done : done + min(len(row) - done, 2**32 - (start & 0xFFFFFFFF))]
         second = np.uint32(key1 ^ high)
         for s in range(len(part)):
-            bits = mixed(mixed(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
+            bits = mix(mix(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
             part[s] *= factor if bits >= threshold else np.float32(0)
         done += len(part)
 
@@ -201,7 +201,7 @@ def _backward_units(dout, qkv, out, lse, dqkv, add, sizes, drops, form, panels, 
     weights, dweights = scores[0].reshape(-1), scores[1].reshape(-1)
     again = ACCUMULATE if add else OVERWRITE
     while True:
-        unit = take(counter, 0)
+        unit = fetch_and_increment(counter, 0)
         if unit >= B * H:
             break
         q, head = unit // H * T * 3 * C + unit % H * D, unit // H * T * C + unit % H * D

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def rounded(array: np.ndarray) -> np.ndarray:
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
     """
     The nearest bfloat16 of each number, of two equally near ones the one with an even fraction. NaN stays NaN.
 
@@ -25,10 +25,10 @@ def rounded(array: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> bits = rounded(np.array([1.0, 3.14159], np.float32))
+    >>> bits = to_bfloat16(np.array([1.0, 3.14159], np.float32))
     >>> bits
     array([16256, 16457], dtype=uint16)
-    >>> widened(bits)
+    >>> to_float32(bits)
     array([1.      , 3.140625], dtype=float32)
     """
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
@@ -37,6 +37,6 @@ def rounded(array: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(array), bits >> np.uint32(16) | np.uint32(0x40), nearest).astype(np.uint16)
 
 
-def widened(bits: np.ndarray) -> np.ndarray:
+def to_float32(bits: np.ndarray) -> np.ndarray:
     """The float32 of each bfloat16, exactly; uint16 in, float32 out."""
     return (np.asarray(bits, np.uint32) << np.uint32(16)).view(np.float32)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd.graph import Op
+from tinygpt.autograd.rounding import relative_gap
 from tinygpt.autograd.watch import Watch, replace_functions, watching
 from tinygpt.gpt2.model import GPT
 from tinygpt.runtime import settings
@@ -103,11 +104,7 @@ def allowed_between(a: str, b: str) -> float:
 
 
 def _gap(x: np.ndarray, y: np.ndarray) -> float:
-    if x.shape != y.shape:
-        return np.inf
-    scale = np.max(np.abs(y), initial=0)
-    gap = float(np.max(np.abs(x - y), initial=0) / (scale or 1.0))
-    return np.inf if np.isnan(gap) else gap
+    return float(np.max(relative_gap(x, y), initial=0)) if x.shape == y.shape else np.inf
 
 
 class _Recorder(Watch):

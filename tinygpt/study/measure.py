@@ -1,4 +1,4 @@
-"""How fast an operation's kernel is on this machine, at the sizes of GPT-2, as a share of what the machine can do."""
+"""The speed of an operation's kernel at the sizes of GPT-2, as a share of this machine's measured peak."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from tinygpt.autograd.gradients import Reservation
 from tinygpt.autograd.graph import Op
+from tinygpt.kernels.rates import fastest_seconds, rates
 from tinygpt.runtime.memory import Slot
-from tinygpt.study.machine import fastest_seconds, rates
 
 N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and vocabulary
 
@@ -42,9 +42,9 @@ SIZES = {
 
 def speed(op: Op) -> str:
     """
-    A sentence: milliseconds of forward and backward, and the share of the machine's measured rate.
+    Milliseconds of forward and backward together, and the share of the machine's peak, as text.
 
-    Empty for an operation without a kernel, or one that is not GPT-2's.
+    "" for an operation without a kernel, or one that has no size here.
     """
     if op.name not in SIZES or op.kernel is None:
         return ""
@@ -54,8 +54,8 @@ def speed(op: Op) -> str:
     best, rate = rates()[kind], size.amount / seconds / 1e9
     unit = "GB/s" if size.unit == "bytes" else "GFLOP/s"
     shapes = ", ".join(map(str, size.shapes))
-    return (f"measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.0f} {unit}, "
-            f"{rate / best:.0%} of the {best:.0f} that this machine showed in the same minute")  # fmt: skip
+    return (f"Measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.3g} {unit}, "
+            f"{rate / best:.0%} of the {best:.3g} that this machine showed in the same minute")  # fmt: skip
 
 
 def _work(kernel: Any, size: Size) -> Callable[[], None]:

@@ -58,8 +58,8 @@ def train(
     if len(vocab) < room:
         n_vocab = len(vocab) + len(special_tokens)
         warnings.warn(
-            f"Tokenizer.train: the corpus has pairs for {n_vocab} tokens only, not for vocab_size = {vocab_size}, so "
-            f"n_vocab is {n_vocab}; give more text or a smaller vocab_size",
+            f"Tokenizer.train: the corpus has pairs for {n_vocab} tokens only, not for the {vocab_size} that were "
+            "asked for; give more text or ask for fewer",
             stacklevel=3,
         )
     return vocab, merges, {text: len(vocab) + number for number, text in enumerate(special_tokens)}

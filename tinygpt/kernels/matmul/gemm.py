@@ -36,7 +36,7 @@ from tinygpt.kernels.matmul.microkernel import (
 from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, packed_elements, tile_of
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
-from tinygpt.kernels.simd.llvm import ask_for, take
+from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
 from tinygpt.runtime import memory, settings
 
 CHUNK = 768  # numbers along k
@@ -172,7 +172,7 @@ def _pack_panels(a, along_k, all_rows, depth, row, high, k, deep, packed, form, 
     stride = depth if along_k else all_rows
     staged = scratch[:STAGED]
     while True:
-        panel = take(counters, phase)
+        panel = fetch_and_increment(counters, phase)
         if panel >= panels:
             break
         first = panel * form.rows
@@ -208,7 +208,7 @@ def _multiply_units(
     stride = depth if along_k else all_columns
     staged, edge = scratch[:STAGED], scratch[STAGED:]
     while True:
-        unit = take(counters, phase)
+        unit = fetch_and_increment(counters, phase)
         if unit >= units * panels:
             break
         column = unit // units * width
@@ -219,7 +219,7 @@ def _multiply_units(
         upcoming = min((unit + workers) // units, panels - 1) * width
         next_wide = min(width, all_columns - upcoming)
         for part in range(first, last, form.rows):
-            _ask_for_part(b, along_k, stride, upcoming, next_wide, k, deep, part - first, last - first, form.rows)
+            _prefetch_part(b, along_k, stride, upcoming, next_wide, k, deep, part - first, last - first, form.rows)
             place = part * form.lines * form.unit * ((deep + form.block - 1) // form.block)
             tile_of(
                 packed_a, place, packed_b, ZERO, deep, c, (row + part) * all_columns + column,
@@ -228,11 +228,11 @@ def _multiply_units(
 
 
 @inlined
-def _ask_for_part(b, along_k, stride, column, wide, k, deep, done, rows, step):
-    """Have a part of the panel of B that comes next brought from memory, while another is multiplied."""
+def _prefetch_part(b, along_k, stride, column, wide, k, deep, done, rows, step):
+    """Prefetch a part of the next panel of B while another is multiplied."""
     lines, length = (wide, deep) if along_k else (deep, wide)
     start = column * stride + k if along_k else k * stride + column
     for line in range(lines * done // rows, min(lines, lines * (done + step) // rows)):
         for number in range(0, length, 16):
-            ask_for(b, start + line * stride + number)
-        ask_for(b, start + line * stride + length - 1)
+            prefetch(b, start + line * stride + number)
+        prefetch(b, start + line * stride + length - 1)

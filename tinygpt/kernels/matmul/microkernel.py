@@ -28,7 +28,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from tinygpt.kernels.simd.cpu import AMX, FLOAT32, FUSED, LANES, PAIRS
+from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS
 from tinygpt.kernels.simd.llvm import (
     BFLOAT,
     FLOAT,
@@ -36,12 +36,14 @@ from tinygpt.kernels.simd.llvm import (
     INT32,
     INT64,
     POINTER,
-    counted,
+    advance,
+    broadcast,
+    fma,
     load,
-    moved,
-    one_of,
+    loop,
     pointer,
     prefetch,
+    switch,
 )
 
 # What becomes of C: the sum, C + the sum, the sum + one bias a column. Not plain numbers: see `kernels/__init__.py`.
@@ -105,8 +107,8 @@ def _await_rows(builder: Any, c: Any, stride: Any, mode: Any, rows: int, vectors
     with builder.if_then(builder.icmp_signed("!=", mode, INT64(int(STREAM)))):
         for _ in range(rows):
             for word in range(0, vectors * LANES, 16):
-                prefetch(builder, moved(builder, c, word), to_write=True)
-            c = moved(builder, c, stride)
+                prefetch(builder, advance(builder, c, word), to_write=True)
+            c = advance(builder, c, stride)
 
 
 def unpacked(a, a_start, b, b_start, depth, columns):
@@ -140,28 +142,25 @@ def _multiply(
             a, b, *sums = state
             for _ in range(count):
                 for word in range(0, vectors * LANES, 16):
-                    prefetch(builder, moved(builder, b, _AHEAD * vectors * LANES + word))
+                    prefetch(builder, advance(builder, b, _AHEAD * vectors * LANES + word))
                 sums = step(builder, a, b, sums, vectors)
-                a, b = moved(builder, a, rows), moved(builder, b, vectors * LANES)
+                a, b = advance(builder, a, rows), advance(builder, b, vectors * LANES)
             return [a, b, *sums]
 
         return body
 
     zero = ir.Constant(ir.VectorType(FLOAT, LANES), [0.0] * LANES)
-    state = counted(builder, builder.lshr(depth, INT64(2)), [a, b, *[zero] * (rows * vectors)], steps(4))
-    return counted(builder, builder.and_(depth, INT64(3)), state, steps(1))[2:]
+    state = loop(builder, builder.lshr(depth, INT64(2)), [a, b, *[zero] * (rows * vectors)], steps(4))
+    return loop(builder, builder.and_(depth, INT64(3)), state, steps(1))[2:]
 
 
 def _step(builder: Any, a: Any, b: Any, sums: list[Any], vectors: int) -> list[Any]:
-    """Add the products of one k. Without an instruction for it, "fma" would be a library call: then "fmuladd"."""
-    wide, name = ir.VectorType(FLOAT, LANES), "llvm.fma" if FUSED else "llvm.fmuladd"
-    kind = ir.FunctionType(wide, [wide] * 3)
-    multiply_add = builder.module.declare_intrinsic(f"{name}.v{LANES}f32", (), kind)
+    """Add the products of one k."""
     columns = _line(builder, b, vectors, FLOAT)
     result = []
     for r in range(len(sums) // vectors):
-        factor = _in_all_lanes(builder, moved(builder, a, r), FLOAT)
-        result += [builder.call(multiply_add, [factor, columns[v], sums[r * vectors + v]]) for v in range(vectors)]
+        factor = _broadcast_from(builder, advance(builder, a, r), FLOAT)
+        result += [fma(builder, factor, columns[v], sums[r * vectors + v]) for v in range(vectors)]
     return result
 
 
@@ -173,19 +172,17 @@ def _step_of_pairs(builder: Any, a: Any, b: Any, sums: list[Any], vectors: int) 
     columns = [builder.bitcast(column, pairs) for column in _line(builder, b, vectors, INT32)]
     result = []
     for r in range(len(sums) // vectors):
-        factor = builder.bitcast(_in_all_lanes(builder, moved(builder, a, r), INT32), pairs)
+        factor = builder.bitcast(_broadcast_from(builder, advance(builder, a, r), INT32), pairs)
         result += [builder.call(dot, [sums[r * vectors + v], factor, columns[v]]) for v in range(vectors)]
     return result
 
 
 def _line(builder: Any, address: Any, vectors: int, element: Any) -> list[Any]:
-    return [load(builder, moved(builder, address, v * LANES), element, LANES) for v in range(vectors)]
+    return [load(builder, advance(builder, address, v * LANES), element, LANES) for v in range(vectors)]
 
 
-def _in_all_lanes(builder: Any, address: Any, element: Any) -> Any:
-    wide = ir.VectorType(element, LANES)
-    first = builder.insert_element(wide(ir.Undefined), builder.load(address, align=4, typ=element), INT32(0))
-    return builder.shuffle_vector(first, wide(ir.Undefined), ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+def _broadcast_from(builder: Any, address: Any, element: Any) -> Any:
+    return broadcast(builder, builder.load(address, align=4, typ=element), LANES)
 
 
 def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: Any, vectors: int) -> None:
@@ -196,7 +193,7 @@ def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: 
         biases = _line(builder, bias, vectors, FLOAT) if kind == WITH_BIAS else []
         for r in range(len(sums) // vectors):
             for v in range(vectors):
-                total, here = sums[r * vectors + v], moved(builder, place, v * LANES)
+                total, here = sums[r * vectors + v], advance(builder, place, v * LANES)
                 if kind == ACCUMULATE:
                     total = builder.fadd(load(builder, here, FLOAT, LANES), total)
                 elif kind == WITH_BIAS:
@@ -206,9 +203,9 @@ def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: 
                     written.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
                 else:
                     builder.store(total, here, align=4)
-            place = moved(builder, place, stride)
+            place = advance(builder, place, stride)
 
-    one_of(builder, mode, 4, write)
+    switch(builder, mode, 4, write)
 
 
 def _multiply_by_amx(
@@ -222,8 +219,8 @@ def _multiply_by_amx(
     row_bytes = builder.mul(stride, INT64(4))
     sums = []  # register, its place in C, its first column
     for row in range(2):
-        sums += [(INT8(2 * row + v), moved(builder, c, 16 * v), v) for v in range(vectors)]
-        c = moved(builder, c, builder.mul(stride, INT64(16)))
+        sums += [(INT8(2 * row + v), advance(builder, c, 16 * v), v) for v in range(vectors)]
+        c = advance(builder, c, builder.mul(stride, INT64(16)))
 
     def begin(kind: int) -> None:
         for register, place, v in sums:
@@ -232,24 +229,24 @@ def _multiply_by_amx(
             elif kind == ACCUMULATE:
                 builder.call(load_tile, [register, place, row_bytes])
             else:  # sixteen times the same line
-                builder.call(load_tile, [register, moved(builder, bias, 16 * v), INT64(0)])
+                builder.call(load_tile, [register, advance(builder, bias, 16 * v), INT64(0)])
 
     def step(state: list[Any]) -> list[Any]:
         a, b = state
         for line in range(32):
-            prefetch(builder, moved(builder, a, 512 + 16 * line))
+            prefetch(builder, advance(builder, a, 512 + 16 * line))
         for line in range(16 * vectors):
-            prefetch(builder, moved(builder, b, 256 * vectors + 16 * line))
+            prefetch(builder, advance(builder, b, 256 * vectors + 16 * line))
         for row in range(2):
-            builder.call(load_tile, [INT8(4 + row), moved(builder, a, 256 * row), INT64(64)])
+            builder.call(load_tile, [INT8(4 + row), advance(builder, a, 256 * row), INT64(64)])
         for v in range(vectors):
-            builder.call(load_tile, [INT8(6 + v), moved(builder, b, 16 * v), INT64(64 * vectors)])
+            builder.call(load_tile, [INT8(6 + v), advance(builder, b, 16 * v), INT64(64 * vectors)])
         for index, (register, _, v) in enumerate(sums):
             builder.call(multiply_add, [register, INT8(4 + index // vectors), INT8(6 + v)])
-        return [moved(builder, a, 512), moved(builder, b, 256 * vectors)]
+        return [advance(builder, a, 512), advance(builder, b, 256 * vectors)]
 
-    one_of(builder, mode, 4, begin)
-    counted(builder, builder.lshr(builder.add(depth, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
+    switch(builder, mode, 4, begin)
+    loop(builder, builder.lshr(builder.add(depth, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
     for register, place, _ in sums:
         builder.call(_amx(builder, "tilestored64", INT8, POINTER, INT64), [register, place, row_bytes])
 

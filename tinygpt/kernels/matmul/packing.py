@@ -26,7 +26,18 @@ from numba.extending import intrinsic
 
 from tinygpt.kernels.jit import inlined, kernel
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS
-from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, load, moved, paired, pairs_of, pointer, rounded, zipped
+from tinygpt.kernels.simd.llvm import (
+    FLOAT,
+    INT32,
+    INT64,
+    advance,
+    load,
+    numpy_bfloat16_pairs,
+    pointer,
+    to_bfloat16,
+    to_bfloat16_pairs,
+    transpose,
+)
 
 
 def _format_of(packed: Any) -> Any:
@@ -49,7 +60,7 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
             shape = (across, form.block) if along_k else (form.block, across)
             block = np.stack([source[start + i * stride :][: shape[1]] for i in range(shape[0])])
             block = block.T if along_k else block  # (k, rows or columns)
-            words = block.view(np.uint32) if form is FLOAT32 else pairs_of(block[0::2], block[1::2])
+            words = block.view(np.uint32) if form is FLOAT32 else numpy_bfloat16_pairs(block[0::2], block[1::2])
             words = words.T if form is AMX and of_a else words
             whole = target.view(np.uint32)
             first = place * target.itemsize // 4
@@ -70,7 +81,7 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
             for index, vector in enumerate(vectors):
                 line, column = divmod(index * vector.type.count, width)
                 offset = builder.add(builder.mul(arguments[5], INT64(line)), INT64(column))
-                builder.store(vector, moved(builder, write, offset), align=4)
+                builder.store(vector, advance(builder, write, offset), align=4)
 
         n = types.int64
         return types.void(source, n, n, target, n, n), codegen
@@ -84,13 +95,13 @@ def _words_along(
     """The words of a block that is stored along k, and how many make a line: its rows, transposed."""
     vectors = []
     for _ in range(across):
-        row = [load(builder, moved(builder, read, k), FLOAT, LANES) for k in range(0, form.block, LANES)]
+        row = [load(builder, advance(builder, read, k), FLOAT, LANES) for k in range(0, form.block, LANES)]
         if form is not FLOAT32:
-            halves = [builder.bitcast(rounded(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
+            halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
             row = [_joined(builder, *halves)] if len(halves) == 2 else halves
         vectors += row
-        read = moved(builder, read, stride)
-    return (vectors, form.lines) if as_stored else (zipped(builder, vectors), across)
+        read = advance(builder, read, stride)
+    return (vectors, form.lines) if as_stored else (transpose(builder, vectors), across)
 
 
 def _joined(builder: Any, low: Any, high: Any) -> Any:
@@ -105,16 +116,16 @@ def _words_across(
     rows = []
     for _ in range(form.block):
         rows.append(
-            [load(builder, moved(builder, read, i), FLOAT, min(across, LANES)) for i in range(0, across, LANES)]
+            [load(builder, advance(builder, read, i), FLOAT, min(across, LANES)) for i in range(0, across, LANES)]
         )
-        read = moved(builder, read, stride)
+        read = advance(builder, read, stride)
     if form is not FLOAT32:
         rows = [
-            [paired(builder, *pair) for pair in zip(first, second, strict=True)]
+            [to_bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
             for first, second in zip(rows[0::2], rows[1::2], strict=True)
         ]
     if as_stored:  # AMX wants A along k
-        return [v for i in range(across // LANES) for v in zipped(builder, [row[i] for row in rows])], form.lines
+        return [v for i in range(across // LANES) for v in transpose(builder, [row[i] for row in rows])], form.lines
     return [vector for row in rows for vector in row], across
 
 

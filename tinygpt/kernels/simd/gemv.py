@@ -1,16 +1,16 @@
 """
-The two loops that decoding spends its time in, as pieces of LLVM code, so that a weight is widened once for several
-sequences and stays in a register meanwhile.
+Matrix-vector products (gemv): the two loops that decoding spends its time in, written in LLVM code, so that a weight is
+converted to float32 once and stays in a register for several sequences.
 
     add_rows    y[b, o] += x[b, 0] w[0, o] + x[b, 1] w[1, o] + x[b, 2] w[2, o] + x[b, 3] w[3, o]     four rows of w
     dot_rows    out[b, r] = sum over c of x[b, c] w[r, c]                                            some rows of w
 
-for 1 or 4 sequences b. Matrices are flat arrays with a place to begin and the distance of two rows; x, y and out are
-float32, w float32, int8 or uint16 (the bits of bfloat16). Only whole vectors of LANES numbers are done: the caller does
-what is left over. Each number is summed in the same order, however many sequences and rows are done at once.
+for 1 or 4 sequences b. A matrix is a flat array, the index of its first number, and the stride of its rows; x, y and
+out are float32, w is float32, int8 or uint16 (the bits of bfloat16). Only whole vectors of LANES numbers are done: the
+caller does the remainder. Each number is summed in the same order, however many sequences and rows are done at once.
 
-Reading weights from memory is what takes time, and the processor does not foresee where the next row is: so the row 16
-further on is asked for, into the second cache, while one is used. That alone doubles the speed of int8.
+Reading weights from memory is what takes time, and the processor does not foresee where the next row is: so while one
+row is used, the row 16 further on is prefetched into the second-level cache. That alone doubles the speed of int8.
 """
 
 from __future__ import annotations
@@ -23,41 +23,37 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from tinygpt.kernels.simd.cpu import FUSED, LANES
-from tinygpt.kernels.simd.llvm import FLOAT, INT8, INT16, INT32, INT64, counted, moved, pointer, prefetch, widened
+from tinygpt.kernels.simd import intrinsics
+from tinygpt.kernels.simd.cpu import LANES
+from tinygpt.kernels.simd.llvm import (
+    FLOAT,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    advance,
+    broadcast,
+    fma,
+    loop,
+    pointer,
+    prefetch,
+    to_float32,
+)
 
 WIDE = ir.VectorType(FLOAT, LANES)
-_AHEAD = 16  # rows of weights between what is asked of memory and what is used: measured, from 4 to 16
+_AHEAD = 16  # rows between the weights that are used and those that are prefetched; of 4 to 16 the fastest
 
 
-def _loaded(builder: Any, address: Any, kind: Any, ahead: Any) -> Any:
-    """A vector of weights as float32, from memory that need not be aligned; the one `ahead` bytes on is asked for."""
+def _load_weights(builder: Any, address: Any, dtype: Any, ahead: Any) -> Any:
+    """A vector of weights as float32; prefetches the one `ahead` bytes further on."""
     prefetch(builder, builder.gep(address, [ahead], source_etype=INT8), cache=2)
-
-    def load(element: Any) -> Any:
-        return builder.load(address, align=kind.bitwidth // 8, typ=ir.VectorType(element, LANES))
-
-    if kind == types.float32:
-        return load(FLOAT)
-    if kind == types.int8:
-        return builder.sitofp(load(INT8), WIDE)
-    words = builder.zext(load(INT16), ir.VectorType(INT32, LANES))
-    return builder.bitcast(builder.shl(words, ir.Constant(words.type, [16] * LANES)), WIDE)
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    name = f"llvm.{'fma' if FUSED else 'fmuladd'}.v{LANES}f32"
-    return builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(WIDE, [WIDE] * 3)), [a, b, c])
-
-
-def _everywhere(builder: Any, number: Any) -> Any:
-    """A number in all lanes."""
-    first = builder.insert_element(ir.Constant(WIDE, ir.Undefined), number, INT32(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+    element = {types.float32: FLOAT, types.int8: INT8, types.uint16: INT16}[dtype]
+    weights = builder.load(address, align=dtype.bitwidth // 8, typ=ir.VectorType(element, LANES))
+    return to_float32(builder, weights, dtype)
 
 
 def _sum_of_lanes(builder: Any, vector: Any) -> Any:
-    """Halves added until one number is left."""
+    """The sum of a vector: its halves added, until one number is left."""
     while vector.type.count > 1:
         half = vector.type.count // 2
         low, high = (
@@ -70,52 +66,56 @@ def _sum_of_lanes(builder: Any, vector: Any) -> Any:
     return builder.extract_element(vector, INT32(0))
 
 
-def _words(kind: Any) -> int:
-    """How many words of 4 bytes a vector of weights has."""
-    return LANES * kind.bitwidth // 32
+def _words(dtype: Any) -> int:
+    """How many 4-byte words a vector of weights takes."""
+    return LANES * dtype.bitwidth // 32
 
 
-def _places(context: Any, builder: Any, kind: Any, array: Any, start: Any, step: Any, count: int) -> list[Any]:
-    """The addresses of `count` rows."""
-    starts = [builder.add(start, builder.mul(step, INT64(row))) for row in range(count)]
+def _row_pointers(context: Any, builder: Any, kind: Any, array: Any, start: Any, stride: Any, count: int) -> list[Any]:
+    """Pointers to `count` rows."""
+    starts = [builder.add(start, builder.mul(stride, INT64(row))) for row in range(count)]
     return [pointer(context, builder, kind, array, place) for place in starts]
 
 
 def _make_add_rows(sequences: int) -> Callable[..., None]:
     if numba.config.DISABLE_JIT:
 
-        def add_rows(x, x_at, x_step, w, w_at, w_step, y, y_at, y_step, vectors):
+        def add_rows(x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
             for b in range(sequences):
-                for o in range(vectors * LANES):
-                    for r in range(4):
-                        y[y_at + b * y_step + o] += x[x_at + b * x_step + r] * widened(w[w_at + r * w_step + o])
+                for r in range(4):
+                    factor = x[x_start + b * x_stride + r]
+                    for o in range(vectors * LANES):
+                        y[y_start + b * y_stride + o] += factor * intrinsics.to_float32(w[w_start + r * w_stride + o])
 
         return add_rows
 
     @intrinsic
-    def add_rows(typingctx, x, x_at, x_step, w, w_at, w_step, y, y_at, y_step, vectors):
+    def add_rows(typingctx, x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
             factors = [
-                [_everywhere(builder, builder.load(moved(builder, place, r), align=4, typ=FLOAT)) for r in range(4)]
-                for place in _places(context, builder, kinds[0], *arguments[:3], sequences)
+                [
+                    broadcast(builder, builder.load(advance(builder, place, r), align=4, typ=FLOAT), LANES)
+                    for r in range(4)
+                ]
+                for place in _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
             ]
-            rows = _places(context, builder, kinds[3], *arguments[3:6], 4)
-            sums = _places(context, builder, kinds[6], *arguments[6:9], sequences)
+            rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], 4)
+            sums = _row_pointers(context, builder, kinds[6], *arguments[6:9], sequences)
             element = kinds[3].dtype
             ahead = builder.mul(arguments[5], INT64(_AHEAD * element.bitwidth // 8))
 
             def body(state: list[Any]) -> list[Any]:
-                weights = [_loaded(builder, place, element, ahead) for place in state[:4]]
+                weights = [_load_weights(builder, place, element, ahead) for place in state[:4]]
                 for place, own in zip(state[4:], factors, strict=True):
                     total = builder.load(place, align=4, typ=WIDE)
                     for factor, weight in zip(own, weights, strict=True):
-                        total = _multiply_add(builder, factor, weight, total)
+                        total = fma(builder, factor, weight, total)
                     builder.store(total, place, align=4)
                 steps = [_words(element)] * 4 + [LANES] * sequences
-                return [moved(builder, place, step) for place, step in zip(state, steps, strict=True)]
+                return [advance(builder, place, step) for place, step in zip(state, steps, strict=True)]
 
-            counted(builder, arguments[9], [*rows, *sums], body)
+            loop(builder, arguments[9], [*rows, *sums], body)
             return context.get_dummy_value()
 
         n = types.int64
@@ -127,37 +127,38 @@ def _make_add_rows(sequences: int) -> Callable[..., None]:
 def _make_dot_rows(sequences: int, rows: int) -> Callable[..., None]:
     if numba.config.DISABLE_JIT:
 
-        def dot_rows(x, x_at, x_step, w, w_at, w_step, out, out_at, out_step, vectors):
+        def dot_rows(x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
             for b in range(sequences):
                 for r in range(rows):
-                    weights = widened(w[w_at + r * w_step :][: vectors * LANES])
-                    out[out_at + b * out_step + r] = (x[x_at + b * x_step :][: vectors * LANES] * weights).sum()
+                    row = x[x_start + b * x_stride :][: vectors * LANES]
+                    weights = intrinsics.to_float32(w[w_start + r * w_stride :][: vectors * LANES])
+                    out[out_start + b * out_stride + r] = (row * weights).sum()
 
         return dot_rows
 
     @intrinsic
-    def dot_rows(typingctx, x, x_at, x_step, w, w_at, w_step, out, out_at, out_step, vectors):
+    def dot_rows(typingctx, x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
         def codegen(context, builder, signature, arguments):
             kinds, element = signature.args, signature.args[3].dtype
-            read = _places(context, builder, kinds[0], *arguments[:3], sequences)
-            weights_at = _places(context, builder, kinds[3], *arguments[3:6], rows)
-            write = _places(context, builder, kinds[6], *arguments[6:9], sequences)
+            read = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
+            weight_rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], rows)
+            write = _row_pointers(context, builder, kinds[6], *arguments[6:9], sequences)
             ahead = builder.mul(arguments[5], INT64(_AHEAD * element.bitwidth // 8))
             zeros = [ir.Constant(WIDE, [0.0] * LANES)] * (sequences * rows)
 
             def body(state: list[Any]) -> list[Any]:
                 places, sums = state[: sequences + rows], state[sequences + rows :]
                 numbers = [builder.load(place, align=4, typ=WIDE) for place in places[:sequences]]
-                weights = [_loaded(builder, place, element, ahead) for place in places[sequences:]]
+                weights = [_load_weights(builder, place, element, ahead) for place in places[sequences:]]
                 pairs = [(number, weight) for number in numbers for weight in weights]
-                sums = [_multiply_add(builder, *pair, total) for pair, total in zip(pairs, sums, strict=True)]
+                sums = [fma(builder, *pair, total) for pair, total in zip(pairs, sums, strict=True)]
                 steps = [LANES] * sequences + [_words(element)] * rows
-                return [*(moved(builder, place, step) for place, step in zip(places, steps, strict=True)), *sums]
+                return [*(advance(builder, place, step) for place, step in zip(places, steps, strict=True)), *sums]
 
-            sums = counted(builder, arguments[9], [*read, *weights_at, *zeros], body)[sequences + rows :]
+            sums = loop(builder, arguments[9], [*read, *weight_rows, *zeros], body)[sequences + rows :]
             for index, total in enumerate(sums):
                 b, r = divmod(index, rows)
-                builder.store(_sum_of_lanes(builder, total), moved(builder, write[b], r), align=4)
+                builder.store(_sum_of_lanes(builder, total), advance(builder, write[b], r), align=4)
             return context.get_dummy_value()
 
         n = types.int64

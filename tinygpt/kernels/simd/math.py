@@ -1,21 +1,20 @@
 """
-Functions that Numba lacks, or does not give the same bits for whenever it compiles them: exp, maximum, sums.
+exp, maximum and sums: functions that Numba lacks, or whose bits would depend on what they are compiled with.
 
-The exponential function is a polynomial, which a loop computes for as many numbers at once as the processor has lanes.
-
-A call of the system's library for each number would be many times slower. For any x there are a whole n and a small r,
+The exponential function is a polynomial, so that the loops that call it are vectorized. A call of the system's library
+for each number would be many times slower. For any x there are a whole n and a small r,
 
     (1) x = n ln 2 + r,   |r| <= ln 2 / 2
-    (2) e^r = 1 + r + r^2 (c2 + r (c3 + r (c4 + r (c5 + r c6))))      to 2e-9: the best such polynomial in [-0.35, 0.35]
-    (3) e^x = 2^n e^r,    2^n made of its bits, in two halves, because the whole may be too large or too small
+    (2) e^r = 1 + r + r^2 (c2 + r (c3 + r (c4 + r (c5 + r c6))))      to 2e-9: the minimax polynomial in [-0.35, 0.35]
+    (3) e^x = 2^n e^r,    2^n from its bits, in two halves, because 2^n itself may overflow or underflow
 
 Step (1) subtracts n ln 2 in two parts, of which the first has so few bits that its product with n is exact.
 
-A sum that the compiler may reorder can change its last bit with the function that it is part of, or when the code comes
-from the cache. `total` and `dot` fix the order: lane l of four times LANES sums up every so many-th number, then the
-sums are added, first to last, then what is left over.
+If the compiler could reorder a sum, its last bit would depend on the function that it is inlined into. `total` and
+`dot` fix the order: four vectors of LANES partial sums, of which each takes every (4 LANES)-th number; then the partial
+sums are added, first to last; then the remaining numbers.
 
-Error: exp is below 1 unit in the last place off. NaN stays NaN; e^-inf = 0; what is beyond float32 is infinite.
+Error: exp is within 1 unit in the last place. NaN stays NaN; e^-inf = 0; what is beyond float32 is infinite.
 Source: Cody & Waite 1980, "Software Manual for the Elementary Functions", chapter 6; the coefficients were fitted for
         least relative error by Lawson's iteration.
 """
@@ -30,12 +29,12 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from tinygpt.kernels.simd.cpu import FUSED, LANES
-from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, counted, load, moved, pointer
+from tinygpt.kernels.simd.cpu import LANES
+from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, fma, load, loop, pointer
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4
-_ROUND = 1.5 * 2**23  # adding this leaves no bits for a fraction: the sum's last bits are the nearest whole number
+_ROUND = 1.5 * 2**23  # adding this leaves no bits for a fraction: the sum's last bits are the nearest integer
 _COEFFICIENTS = [0.4999999343, 0.166665204, 0.04166839079, 0.008368745116, 0.001381453999]
 
 if numba.config.DISABLE_JIT:
@@ -60,7 +59,7 @@ else:
 
     @intrinsic
     def exp(typingctx, x):
-        """e^x, float32, below 1 unit in the last place; in a loop it is computed for many x at once."""
+        """e^x, float32, within 1 unit in the last place; loops that call it are vectorized."""
 
         def codegen(context, builder, signature, arguments):
             return exponential(builder, arguments[0])
@@ -69,7 +68,7 @@ else:
 
     @intrinsic
     def maximum(typingctx, a, b):
-        """The larger of two float32, NaN if one is NaN; a loop of it needs no order, and so is computed in lanes."""
+        """The larger of two float32, NaN if one is NaN; its order does not matter, so loops of it are vectorized."""
 
         def codegen(context, builder, signature, arguments):
             kind = ir.FunctionType(FLOAT, [FLOAT] * 2)
@@ -115,23 +114,23 @@ def ordered_sum(context: Any, builder: Any, kinds: Any, arrays: Any, element: An
         def body(state: list[Any]) -> list[Any]:
             *here, sums = state[: len(places)] + [state[len(places) :]]
             values = [
-                [_read(builder, moved(builder, p, i * lanes), lanes, element) for i in range(len(sums))] for p in here
+                [_read(builder, advance(builder, p, i * lanes), lanes, element) for i in range(len(sums))] for p in here
             ]
             terms = values[0] if len(here) == 1 else [builder.fmul(x, y) for x, y in zip(*values, strict=True)]
             added = [builder.fadd(s, t) for s, t in zip(sums, terms, strict=True)]
-            return [*(moved(builder, p, words) for p in here), *added]
+            return [*(advance(builder, p, words) for p in here), *added]
 
         return body
 
     zeros = [ir.Constant(wide, [0.0] * LANES)] * 4
-    state = counted(builder, builder.sdiv(length, INT64(4 * LANES)), [*places, *zeros], step(4 * LANES, LANES))
+    state = loop(builder, builder.sdiv(length, INT64(4 * LANES)), [*places, *zeros], step(4 * LANES, LANES))
     *places, first, second, third, fourth = state
     lanes = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
     whole = element(0.0)
     for lane in range(LANES):
         whole = builder.fadd(whole, builder.extract_element(lanes, INT32(lane)))
     rest = builder.srem(length, INT64(4 * LANES))
-    return counted(builder, rest, [*places, whole], step(1, 1))[-1]
+    return loop(builder, rest, [*places, whole], step(1, 1))[-1]
 
 
 def _read(builder: Any, place: Any, lanes: int, element: Any) -> Any:
@@ -144,15 +143,15 @@ def _read(builder: Any, place: Any, lanes: int, element: Any) -> Any:
 
 def exponential(builder: Any, x: Any) -> Any:
     """LLVM code for e^x."""
-    x = _bounded(builder, x, ">", 89.0)
-    x = _bounded(builder, x, "<", -104.0)
-    shifted = _multiply_add(builder, x, FLOAT(_LOG2_E), FLOAT(_ROUND))
+    x = _clamp(builder, x, ">", 89.0)
+    x = _clamp(builder, x, "<", -104.0)
+    shifted = fma(builder, x, FLOAT(_LOG2_E), FLOAT(_ROUND))
     whole = builder.fsub(shifted, FLOAT(_ROUND))  # (1) n
-    rest = _multiply_add(builder, whole, FLOAT(-_LN2_HIGH), x)
-    rest = _multiply_add(builder, whole, FLOAT(-_LN2_LOW), rest)  # (1) r
+    rest = fma(builder, whole, FLOAT(-_LN2_HIGH), x)
+    rest = fma(builder, whole, FLOAT(-_LN2_LOW), rest)  # (1) r
     total = FLOAT(_COEFFICIENTS[-1])
     for coefficient in (*_COEFFICIENTS[-2::-1], 1.0, 1.0):
-        total = _multiply_add(builder, total, rest, FLOAT(coefficient))  # (2)
+        total = fma(builder, total, rest, FLOAT(coefficient))  # (2)
     exponent = builder.sub(builder.bitcast(shifted, INT32), builder.bitcast(FLOAT(_ROUND), INT32))
     half = builder.ashr(exponent, INT32(1))
     for part in (half, builder.sub(exponent, half)):
@@ -161,12 +160,6 @@ def exponential(builder: Any, x: Any) -> Any:
     return total
 
 
-def _bounded(builder: Any, x: Any, comparison: str, bound: float) -> Any:
-    """The bound where x is beyond it: false for NaN, which stays."""
+def _clamp(builder: Any, x: Any, comparison: str, bound: float) -> Any:
+    """The bound where x is beyond it; a comparison with NaN is false, so NaN stays."""
     return builder.select(builder.fcmp_ordered(comparison, x, FLOAT(bound)), FLOAT(bound), x)
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(FLOAT, [FLOAT] * 3)
-    name = "llvm.fma.f32" if FUSED else "llvm.fmuladd.f32"
-    return builder.call(builder.module.declare_intrinsic(name, (), kind), [a, b, c])

@@ -185,7 +185,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
     raise FileNotFoundError(
         f"from_pretrained: {shown(folder)} must hold vocab.json and merges.txt, or encoder.json and vocab.bpe, or "
         "tokenizer.json; "
-        "name a folder that save_pretrained has written, or one with GPT-2's two files"
+        "name the folder of a checkpoint or of a tokenizer, or one with GPT-2's two files"
     )
 
 

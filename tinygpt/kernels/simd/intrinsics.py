@@ -1,0 +1,59 @@
+"""
+Instructions that Numba has no name for, as functions that kernels call: prefetch, conversion to float32, and an atomic
+counter that several threads share.
+
+With NUMBA_DISABLE_JIT=1 each is a plain Python function that does the same.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from tinygpt.kernels.simd import llvm
+from tinygpt.runtime import bfloat16
+
+if numba.config.DISABLE_JIT:
+
+    def fetch_and_increment(counters, index):
+        counters[index] += 1
+        return counters[index] - 1
+
+    def prefetch(array, index):
+        pass
+
+    def to_float32(number):
+        return bfloat16.to_float32(number)[()] if number.dtype == np.uint16 else np.float32(number)
+
+else:
+
+    @intrinsic
+    def fetch_and_increment(typingctx, counters, index):
+        """Add 1 to `counters[index]` atomically and return what it was: the number of the next task to do."""
+
+        def codegen(context, builder, signature, arguments):
+            place = llvm.pointer(context, builder, signature.args[0], *arguments)
+            return builder.atomic_rmw("add", place, llvm.INT64(1), "monotonic")
+
+        return types.int64(counters, types.int64), codegen
+
+    @intrinsic
+    def prefetch(typingctx, array, index):
+        """Prefetch the 64-byte line of `array[index]` into the second-level cache."""
+
+        def codegen(context, builder, signature, arguments):
+            llvm.prefetch(builder, llvm.pointer(context, builder, signature.args[0], *arguments), cache=2)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), codegen
+
+    @intrinsic
+    def to_float32(typingctx, number):
+        """A weight as float32: a float32 itself, an int8, or a uint16 with the bits of a bfloat16."""
+
+        def codegen(context, builder, signature, arguments):
+            return llvm.to_float32(builder, arguments[0], number)
+
+        return types.float32(number), codegen
