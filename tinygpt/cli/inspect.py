@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
     model, tokenizer = open_model(options.model, options.tokenizer)
     ids = tokenizer.encode(prompt_argument(options.prompt))
     texts = [tokenizer.decode([id]) for id in ids]
-    seen = inspection.look_inside(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
-    tell(inspection.describe(seen, texts, tokenizer.decode))
-    for drawn in inspection.draw(seen, texts, tokenizer.decode, options.out):
+    found = inspection.inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
+    tell(inspection.describe(found, texts, tokenizer.decode))
+    for drawn in inspection.draw(found, texts, tokenizer.decode, options.out):
         tell(str(drawn))
     return 0

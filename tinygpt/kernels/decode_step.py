@@ -1,6 +1,6 @@
 """
-Decoding: one more token for each sequence of a batch, a layer at a time. The twin of `layer_step` and `head_step` in
-gpt2/kv_cache.py.
+One more token for each sequence of a batch, a layer at a time: the twin of `Block` in gpt2/model.py with a cache, and
+of the final norm and the head. tests/test_decoding.py holds it to them.
 
     (1) qkv    = ln_1(x) @ c_attn
     (2) heads  = attention of the new token, whose key and value join the cache
