@@ -33,7 +33,7 @@ def prepare(side: str, tiny: bool) -> list[int]:
     from tinygpt.quantization import round_weights
 
     model = GPT(GPTConfig(**TINY if tiny else GPT2), seed=1337).eval()
-    model.wte.weight.data *= 5  # random scores lie close together: now no rounding decides between two of them
+    model.wte.weight.data *= 5  # random logits lie close together: now no rounding decides between two of them
     framework, kind = side.split()
     prompt = np.random.default_rng(5).integers(0, model.config.vocab_size, LONG)
     if framework == "torch":
@@ -45,7 +45,7 @@ def prepare(side: str, tiny: bool) -> list[int]:
 
 
 def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
-    from tinygpt.generation.generate import Rereader, generate_batch
+    from tinygpt.generation.generate import UncachedDecoder, generate_batch
 
     options = {"temperature": 0.8, "top_k": 50, "seed": 1}
 
@@ -61,21 +61,25 @@ def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
             raise WrongResult(f"cached {told}, uncached {again}; not timed")
         return told
 
-    class Nothing(Rereader):
-        scores = np.random.default_rng(0).standard_normal(model.config.vocab_size).astype(np.float32)
+    class Nothing(UncachedDecoder):
+        logits = np.random.default_rng(0).standard_normal(model.config.vocab_size).astype(np.float32)
 
-        def read(self, sequence, tokens):
-            return self.scores
+        def prefill(self, sequence, tokens):
+            return self.logits
 
         def step(self, sequences, tokens):
-            return self.scores[None]
+            return self.logits[None]
 
     def python(batch: int) -> None:
         stub = type("Stub", (), {"config": model.config, "decoder": lambda self, n, capacity: Nothing(self, n)})()
         assert sum(1 for _ in generate_batch(stub, [prompt[:PROMPT]], max_tokens=NEW, **options)) == NEW
 
     decoder = model.decoder()
-    return {"generate": generate, "greedy": greedy, "python": python, "prefill": lambda batch: decoder.read(0, prompt)}
+
+    def prefill(batch: int) -> None:
+        decoder.prefill(0, prompt)
+
+    return {"generate": generate, "greedy": greedy, "python": python, "prefill": prefill}
 
 
 def _theirs(model: Any, prompt: np.ndarray, kind: str) -> dict[str, Any]:

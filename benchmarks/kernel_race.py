@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.worker import Worker, median
 
 OPS = ["linear", "attention", "layernorm", "gelu", "gelu_linear", "linear_cross_entropy", "cross_entropy",
-       "embedding", "dropout", "adamw", "norm"]  # fmt: skip
+       "embedding", "dropout", "add", "adamw", "norm"]  # fmt: skip
 SIDES = ("numpy", "tinygpt", "torch")
 PAUSE = 0.2  # seconds: OpenBLAS's threads spin for a while after their work, on cores that the next side needs
 MEDIUM = 3e-2  # how far bfloat16 products may be from the reference, as a share of the largest value

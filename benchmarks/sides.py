@@ -21,17 +21,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.runtime.memory import Loan, Slot
+from tinygpt.autograd.gradients import Reservation
+from tinygpt.runtime.memory import Slot
 
 Run = Callable[[], list[np.ndarray]]
 
 
 class Given(NamedTuple):
-    """Arrays that gradients are wanted of, the gradient of the output, and everything else the op takes."""
+    """
+    The differentiable inputs, the gradient of the output, and everything else the op takes.
+
+    `reserve`: whether a kernel that computes gradients in its forward may do so where they stay, as in training; if
+    not, it computes them elsewhere, and backward copies them.
+    """
 
     arrays: list[np.ndarray]
     dout: np.ndarray
     attrs: dict[str, Any] = {}  # noqa: RUF012 (nobody writes into it)
+    reserve: bool = True
 
 
 def ours(module: ModuleType, given: Given) -> Run:
@@ -40,10 +47,15 @@ def ours(module: ModuleType, given: Given) -> Run:
         return module.ours(given)
     kernel = importlib.import_module(module.OP.kernel)
     into = [Slot(np.empty_like(array), add=False) for array in given.arrays]
-    extra = {"loans": tuple(Loan(slot.array) for slot in into)} if getattr(kernel, "EAGER", False) else {}
+    extra = {}
+    if getattr(kernel, "GRADIENTS_IN_FORWARD", False):
+        places = [slot.array if given.reserve else np.empty_like(slot.array) for slot in into]
+        extra = {"reserved": [Reservation(array) for array in places]}
 
     def run() -> list[np.ndarray]:
         out, saved = kernel.forward(*given.arrays, **given.attrs, **extra)
+        if not hasattr(kernel, "backward"):
+            return [out, *module.OP.backward(given.dout, saved)]
         kernel.backward(given.dout, saved, into)
         return [out, *(slot.array for slot in into)]
 

@@ -265,11 +265,11 @@ def call_decoder(rng: Rng) -> list[np.ndarray]:
     )
     decoder = MODEL.decoder(int(rng.integers(1, 4)), capacity)
     s = len(decoder.lengths)
-    results = [decoder.read(i, ids(rng, (int(rng.integers(1, 6)),), 33)) for i in range(s)]
+    results = [decoder.prefill(i, ids(rng, (int(rng.integers(1, 6)),), 33)) for i in range(s)]
     for _ in range(3):
         if rng.integers(3) == 0:
             sequence = int(rng.integers(s + (rng.integers(9) == 0)))
-            results.append(decoder.read(sequence, ids(rng, (int(rng.integers(14)),), 33)))
+            results.append(decoder.prefill(sequence, ids(rng, (int(rng.integers(14)),), 33)))
         else:
             rows = arranged(rng, rng.permutation(s)[: rng.integers(1, s + 1)])
             results.append(decoder.step(rows, ids(rng, rows.shape, 33)))

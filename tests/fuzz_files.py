@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -35,6 +36,11 @@ SECONDS = 10.0
 ADDRESS_SPACE = 4 << 30  # bytes
 SLACK = 64 << 20  # bytes that a command may take whatever the folder: what is imported when first needed, one page each
 TEXT = "The hen said good night to the moon, and the moon said good night to the hen. " * 40
+IMPORTS = [
+    "generation.completion", "gpt2.memory_estimate", "gpt2.model", "quantization", "runtime.memory_limit",
+    "study.inspection", "text.streaming", "text.token_file", "tokenizer.explain", "files.fetch",
+    "training.evaluate", "training.train",
+]  # fmt: skip
 
 
 # The folders that work
@@ -441,14 +447,13 @@ def child(kind: str, start: int, stop: int, seed: int, bases: Path) -> None:
     opened: list[str] = []
     sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
     tell = os.fdopen(os.dup(1), "w")
-    import tinygpt.cli.commands  # what any command imports: not memory of the first case
-    import tinygpt.cli.model_commands
-    import tinygpt.cli.tokenizer_commands
     import tinygpt.training.train
+
+    for name in IMPORTS:
+        importlib.import_module(f"tinygpt.{name}")  # what commands import: not memory of the first case
 
     sys.modules["matplotlib.backends.backend_agg"] = None  # type: ignore[assignment]  # pictures take most of the time
     tinygpt.training.train.STORY_TOKENS = 4
-    assert tinygpt.cli.commands and tinygpt.cli.model_commands and tinygpt.cli.tokenizer_commands
     for number in range(start, stop):
         print(json.dumps([number]), file=tell, flush=True)
         print(json.dumps([number, *one_case(kind, number, seed, bases, opened)]), file=tell, flush=True)

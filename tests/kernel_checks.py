@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from tinygpt import Op
+from tinygpt.autograd.gradients import Reservation
 from tinygpt.runtime import settings
-from tinygpt.runtime.memory import Loan, Slot
+from tinygpt.runtime.memory import Slot
 
 
 @contextlib.contextmanager
@@ -47,11 +48,11 @@ def run_kernel(op: Op, arrays, attrs=None, dout=None, into=None) -> tuple[np.nda
     kernel, attrs = importlib.import_module(op.kernel), attrs or {}
     into = into or ["overwrite"] * len(arrays)
     assert kernel.accepts(*arrays, **attrs)
-    loans = tuple(
-        None if how is None else Loan(np.full(array.shape, np.nan, array.dtype))
+    reserved = tuple(
+        None if how is None else Reservation(np.full(array.shape, np.nan, array.dtype))
         for array, how in zip(arrays, into, strict=True)
     )
-    eager = {"loans": loans} if getattr(kernel, "EAGER", False) else {}
+    eager = {"reserved": reserved} if getattr(kernel, "GRADIENTS_IN_FORWARD", False) else {}
     copies = [array.copy() for array in arrays]
     out, saved = kernel.forward(*arrays, **attrs, **eager)
     out = np.array(out)
@@ -103,10 +104,15 @@ def check_kernel(op: Op, arrays, attrs=None, tolerance: float = 1e-6, seed: int 
                              besides=1 if into[index] == "add" else 0)  # fmt: skip
 
 
-def assert_close(who: str, ours: np.ndarray, exact: np.ndarray, tolerance: float, besides: float = 0) -> None:
-    """Equal up to a share of the largest value, `besides` being what else was in the sum; float32, the same shape."""
+def assert_close(who: str, ours: np.ndarray, exact: np.ndarray, tolerance: float, besides: float = 0,
+                 floor: float = 0) -> None:  # fmt: skip
+    """
+    Equal up to a share of the largest value, or of `floor` if that is larger; float32, the same shape.
+
+    `besides` is what else was in the sum: it was rounded with it.
+    """
     assert ours.dtype == np.float32 and ours.shape == np.shape(exact), who
-    scale = np.max(np.abs(exact), initial=0) + besides
+    scale = max(np.max(np.abs(exact), initial=0), floor) + besides
     gap = np.max(np.abs(ours - exact), initial=0)
     assert gap <= tolerance * scale, f"{who}: off by {gap:.3g}, allowed {tolerance:.3g} of {scale:.3g}"
 

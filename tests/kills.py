@@ -34,10 +34,10 @@ from typing import Any
 
 import matplotlib.figure  # noqa: F401 (now, so that a run, which is a fork of this process, need not)
 
-import tinygpt.cli.commands  # noqa: F401
 from tinygpt import GPT, GPTConfig, Tokenizer
 from tinygpt.cli.main import main
 from tinygpt.files.atomic import atomic_write
+from tinygpt.gpt2 import memory_estimate  # noqa: F401 (as matplotlib: each run asks for it)
 from tinygpt.training import train
 
 TEXT = "\n".join(f"The hen counts {n} eggs, and then {n + 1}." for n in range(120))

@@ -22,9 +22,8 @@ FOLDERS = [
     "kernels",
     "ops",
     "functional",
-    "nn",
-    "display",
     "quantization",
+    "nn",
     "optim",
     "tokenizer",
     "text",
@@ -35,11 +34,25 @@ FOLDERS = [
     "cli",
     "__main__",
 ]
-CORE = [  # dispatch.py is not among them: it is the way to the kernels, which are not either
+AUTOGRAD = [  # inside autograd/, the same rule file by file
+    "reference",
+    "gradients",
+    "graph",
+    "watch",
+    "rounding",
+    "contract",
+    "dispatch",
+    "copying",
+    "summary",
+    "tensor",
+    "recompute",
+    "gradient_check",
+]
+CORE = [  # what a training step runs; not dispatch.py, the way to the kernels, which are not counted either
     "autograd/__init__.py",
-    "autograd/graph.py",
     "autograd/tensor.py",
-    "autograd/tensor_methods.py",
+    "autograd/graph.py",
+    "autograd/gradients.py",
     "runtime/memory.py",
     "nn.py",
     "gpt2/model.py",
@@ -53,8 +66,8 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> set[str]:
-    """The modules of the package that a file imports, wherever in the file the import stands."""
+def modules_of(path: Path) -> list[list[str]]:
+    """What a file imports from the package, wherever in the file the import stands: each name in full, in its parts."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -62,8 +75,12 @@ def imports_of(path: Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    parts = [name.split(".") for name in found]
-    return {part[1] for part in parts if part[0] == "tinygpt" and len(part) > 1} - {"__version__"}
+    return [parts for parts in (name.split(".") for name in found) if parts[0] == "tinygpt"]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules and folders of the package that a file imports from."""
+    return {parts[1] for parts in modules_of(path) if len(parts) > 1} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -72,6 +89,30 @@ def test_imports_point_downward(path):
         return  # the public names, from wherever they are
     allowed = {*FOLDERS[: FOLDERS.index(name_of(path))], name_of(path)}
     assert imports_of(path) <= allowed, f"{path.name} may not import {imports_of(path) - allowed}"
+
+
+@pytest.mark.parametrize("name", AUTOGRAD)
+def test_imports_inside_autograd_point_downward(name):
+    tree = ast.parse((PACKAGE / "autograd" / f"{name}.py").read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    files = {module.split(".")[2] for module in imported if module.startswith("tinygpt.autograd.")}
+    allowed = {*AUTOGRAD[: AUTOGRAD.index(name)]}
+    assert files <= allowed, f"autograd/{name}.py may not import {files - allowed}"
+
+
+def test_the_list_of_files_in_autograd_is_that_of_the_folder():
+    assert {*AUTOGRAD, "__init__"} == {path.stem for path in (PACKAGE / "autograd").glob("*.py")}
+
+
+def test_the_engine_imports_by_a_string_in_two_functions_only():
+    """`_load`, a kernel; `_ops`, the operations behind a tensor's methods."""
+    found = []
+    for path in (PACKAGE / "autograd").glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef):
+                calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
+                found += [function.name for call in calls if call.endswith(("import_module", "__import__"))]
+    assert sorted(found) == ["_load", "_ops"]
 
 
 def test_the_list_of_folders_is_that_of_the_package():
@@ -151,3 +192,27 @@ def test_every_module_and_public_function_says_what_it_is(path):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node) or node.name.endswith(pairs), f"{path.name}: {node.name} has no docstring"
+
+
+# Inside kernels/, from the ground up; what stands in one line does not import one another.
+KERNELS = [
+    {"kernel_cache", "simd"},
+    {"compiler"},
+    {"jit"},
+    {"matmul"},
+    {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm"},
+    {"attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
+]
+
+
+def test_kernels_import_only_what_stands_below_them():
+    folder = PACKAGE / "kernels"
+    assert set().union(*KERNELS) == {path.stem for path in folder.iterdir() if path.name[0] not in "_."}
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder).parts[0].removesuffix(".py")
+        level = next((level for level, names in enumerate(KERNELS) if name in names), 0)
+        allowed = {name}.union(
+            {"compiler"} if name == "__init__" else (), *KERNELS[:level]
+        )  # it decides how Numba starts
+        imported = {parts[2] for parts in modules_of(path) if parts[1:2] == ["kernels"]}
+        assert imported <= allowed, f"kernels/{name} may not import {imported - allowed}"

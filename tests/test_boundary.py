@@ -347,14 +347,14 @@ def test_a_decoder_reads_weights_in_any_memory_order():
     for kind, parameter in zip([read_only, np.asfortranarray, unaligned] * 20, model.parameters(), strict=False):
         parameter.data = kind(parameter.data)
     decoder, other = Decoder(model), Decoder(plain)
-    np.testing.assert_allclose(decoder.read(0, [1, 2]), other.read(0, [1, 2]), rtol=1e-5)
+    np.testing.assert_allclose(decoder.prefill(0, [1, 2]), other.prefill(0, [1, 2]), rtol=1e-5)
     np.testing.assert_allclose(decoder.step([0], [3]), other.step([0], [3]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("length", [0, -1, -(2**40), 8, 2**40])
 def test_a_length_that_no_text_has_is_refused(length):
     decoder = Decoder(GPT(CONFIG).eval())
-    decoder.read(0, [1, 2])
+    decoder.prefill(0, [1, 2])
     decoder.lengths[0] = length
     with pytest.raises(ValueError, match=r"Decoder.step: each sequence must have from 1 to 7 tokens"):
         decoder.step([0], [3])
@@ -362,8 +362,8 @@ def test_a_length_that_no_text_has_is_refused(length):
 
 @pytest.mark.parametrize("sequence", [1, -1, 10**9])
 def test_a_sequence_that_is_not_there_is_refused(sequence):
-    with pytest.raises(ValueError, match=r"Decoder.read: sequence must be from 0 to 0"):
-        Decoder(GPT(CONFIG).eval()).read(sequence, [1, 2])
+    with pytest.raises(ValueError, match=r"Decoder.prefill: sequence must be from 0 to 0"):
+        Decoder(GPT(CONFIG).eval()).prefill(sequence, [1, 2])
 
 
 def test_flat_memory_still_receives_what_kernels_write():
@@ -383,7 +383,7 @@ def test_a_table_that_is_resized_under_a_decoder_is_refused_at_its_next_step(col
     """The scratch memory of a step is as wide as the model was when the decoder was made."""
     model = fresh()
     decoder = Decoder(model)
-    decoder.read(0, [1, 2])
+    decoder.prefill(0, [1, 2])
     model.wte.weight.data = np.ones((13, columns), np.float32)
     with pytest.raises(ValueError, match=r"Decoder: wte.weight must be float32 \(13, 8\), got"):
         decoder.step([0], [3])
@@ -395,9 +395,9 @@ def test_data_that_is_replaced_under_a_decoder_is_what_it_reads_next():
     for name in ("h.0.attn.c_attn.weight", "ln_f.weight", "wpe.weight", "wte.weight"):
         parameter = dict(model.named_parameters())[name]
         parameter.data = parameter.data * 0.5
-        decoder.read(0, [1, 2])
+        decoder.prefill(0, [1, 2])
         other = Decoder(model)
-        other.read(0, [1, 2])
+        other.prefill(0, [1, 2])
         np.testing.assert_array_equal(decoder.step([0], [3]), other.step([0], [3]), err_msg=name)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 import tinygpt.functional as F
 from tinygpt import Op, Tensor, apply
-from tinygpt.runtime.memory import GradientCell, Holders, Slot
+from tinygpt.autograd.gradients import RefCount, SharedGradient
+from tinygpt.runtime.memory import Slot
 
 
 def address(array: np.ndarray) -> int:
@@ -181,10 +182,10 @@ def test_a_small_leaf_does_not_keep_a_large_gradient_alive():
 # the parts
 
 
-def test_a_cell_adds_in_place_only_while_it_is_the_only_holder():
+def test_a_gradient_is_added_in_place_only_while_it_has_one_owner():
     array = np.array([1.0, 2.0])
-    first = GradientCell(array, Holders()).hold()
-    second = GradientCell(array[::-1], first.holders).hold()
+    first = SharedGradient(array, RefCount()).incref()
+    second = SharedGradient(array[:], first.owners).incref()
     assert not first.exclusive and not second.exclusive
     first.add(np.array([10.0, 10.0]))
     np.testing.assert_array_equal(array, [1, 2])
@@ -193,10 +194,20 @@ def test_a_cell_adds_in_place_only_while_it_is_the_only_holder():
     second.add(np.array([10.0, 10.0]))
     np.testing.assert_array_equal(array, [11, 12])
     assert second.take() is second.array
-    second.hold()
+    second.incref()
     taken = second.take()
     assert not np.shares_memory(taken, array)
-    np.testing.assert_array_equal(taken, [12, 11])
+    np.testing.assert_array_equal(taken, [11, 12])
+
+
+def test_a_share_in_another_memory_order_is_added_as_numpy_adds_it():
+    rows, columns = np.ones((2, 3)), np.ones((3, 2)).T
+    for first, second in ((rows, columns), (columns, rows), (columns, columns), (rows, rows), (rows[:, ::-1], rows)):
+        owner = RefCount()
+        gradient = SharedGradient(first.copy("K"), owner).incref()
+        gradient.add(second)
+        assert gradient.exclusive and gradient.array.strides == (first + second).strides
+        np.testing.assert_array_equal(gradient.array, 2)
 
 
 @pytest.mark.parametrize("add", [False, True])

@@ -19,7 +19,6 @@ from tinygpt.gpt2.checkpoint import (
     load_tokenizer,
     load_training_state,
     recover,
-    resolve,
     save_model,
     save_training_state,
     swap_in,
@@ -210,38 +209,12 @@ def test_the_tokenizer_travels_with_the_model_that_it_fits(tmp_path, rng):
         load_tokenizer(tmp_path / "missing")
 
 
-def test_resolve_finds_the_checkpoint_that_is_meant(tmp_path, rng):
-    run = tmp_path / "run"
-    with pytest.raises(FileNotFoundError, match=r"resolve: .*run must be a checkpoint folder.*does not exist; check"):
-        resolve(run, "best")
-    run.mkdir()
-    (run / "config.json").write_text('{"settings": "of the run"}')
-    save_model(run / "last", CONFIG, weights(rng), None)
-    assert resolve(run, "best") == resolve(run, "last") == run / "last"
-    save_model(run / "best", CONFIG, weights(rng), None)
-    assert (resolve(run, "best"), resolve(run, "last")) == (run / "best", run / "last")
-    for name in ("best", "last"):
-        os.rename(run / name, run / f"{name}.tinygpt-new")  # killed between the renames
-    assert (resolve(run, "best"), resolve(run / "last", "best")) == (run / "best", run / "last")
-    assert load_model(run / "best")[0].items() >= CONFIG.items()
-
-
 @pytest.mark.parametrize("load", [load_model, load_tokenizer, load_training_state])
 def test_every_loader_completes_a_swap_that_was_cut_short(tmp_path, rng, load):
     save_model(tmp_path / "last.tinygpt-new", CONFIG, weights(rng), None)
     save_training_state(tmp_path / "last.tinygpt-new", {}, {"step": 1})
     load(tmp_path / "last")  # raises if there is none
     assert os.listdir(tmp_path) == ["last"]
-
-
-def test_resolve_says_what_is_wrong(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").touch()
-    for name, found in (("empty", "has neither"), ("file", "is a file")):
-        with pytest.raises(FileNotFoundError, match=f"resolve: .*{name} must be .*{found}"):
-            resolve(tmp_path / name, "best")
-    with pytest.raises(ValueError, match="prefer must be 'best' or 'last', got 'newest'"):
-        resolve(tmp_path, "newest")
 
 
 SAVE_FOREVER = """

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer
-from tinygpt.cli.main import PRESETS, main
+from tinygpt.cli.main import main
 from tinygpt.gpt2 import checkpoint
-from tinygpt.gpt2.config import PRESETS as CONFIGURATIONS
+from tinygpt.gpt2.config import PRESETS
 
 SMALL = ["--steps", "4", "--batch-size", "2", "--context", "16", "--eval-every", "2", "--vocab-size", "300"]
 
@@ -110,7 +110,7 @@ def test_every_mistake_in_training_is_one_line(folder, capsys):
     assert "byte 0xe4 at offset 5" in refused(capsys, "train", "--data", "latin.txt")
     assert "longer than the context" in refused(capsys, "train", "--data", "short.txt", "--vocab-size", "257")
     assert "--tokenizer FOLDER" in refused(capsys, "train", "--preset", "bedtime")
-    assert "steps must be at least 1" in refused(capsys, "train", "--steps", "0")
+    assert "train: --steps must be at least 1" in refused(capsys, "train", "--steps", "0")
     assert "at least 257" in refused(capsys, "train", "--data", "hens.txt", "--vocab-size", "100")
     assert "must be positive" in refused(capsys, "train", "--lr", "nan")
     assert "not a run to resume" in refused(capsys, "train", "--resume", "--out", "nowhere")
@@ -122,7 +122,7 @@ def test_a_run_that_exists_and_changed_settings_are_refused(folder, capsys):
     capsys.readouterr()
     before = (folder / "run/last/model.safetensors").read_bytes()
     assert "--resume" in refused(capsys, "train", "--data", "hens.txt", "--out", "run", *SMALL)
-    assert "lr is 0.002, not 0.1" in refused(capsys, "train", "--resume", "--out", "run", "--lr", "0.1")
+    assert "--lr is 0.002, not 0.1" in refused(capsys, "train", "--resume", "--out", "run", "--lr", "0.1")
     assert (folder / "run/last/model.safetensors").read_bytes() == before
 
 
@@ -131,8 +131,8 @@ def test_damaged_checkpoints_and_wrong_prompts_are_one_line(folder, capsys):
     tokenizer = Tokenizer.train((folder / "hens.txt").read_text(encoding="utf-8"), 300, progress=False)
     GPT(config).save_pretrained("model", tokenizer)
     assert "must not be empty" in refused(capsys, "generate", "model", "--prompt", "")
-    assert "temperature" in refused(capsys, "generate", "model", "--temperature", "-1")
-    assert "top_p" in refused(capsys, "generate", "model", "--top-p", "0")
+    assert "--temperature must" in refused(capsys, "generate", "model", "--temperature", "-1")
+    assert "--top-p must" in refused(capsys, "generate", "model", "--top-p", "0")
     assert "<|endoftext|>" in refused(capsys, "generate", "model", "--prompt", "a <|endoftext|> b")
     assert "nowhere" in refused(capsys, "generate", "nowhere")
     Tokenizer([bytes([b]) for b in range(256)], [], {}).save_pretrained("bytes")
@@ -150,7 +150,7 @@ def test_a_warning_is_one_line_without_a_traceback_or_a_path(folder, capsys):
     (folder / "few.txt").write_text("the hen, the hen", encoding="utf-8")
     assert main(["tokenizer", "train", "few.txt", "-o", "tok", "--vocab-size", "300"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line.lower()]
-    assert len(lines) == 1 and lines[0].startswith("tinygpt: warning: Tokenizer.train: the corpus has pairs for")
+    assert len(lines) == 1 and lines[0].startswith("tinygpt: warning: the corpus has pairs for")
 
 
 def test_no_network_is_one_line(folder, capsys):
@@ -173,12 +173,12 @@ def test_help_names_every_command_and_every_preset():
     assert helped.returncode == 0
     for name in ("train", "generate", "evaluate", "inspect", "data", "tokenizer"):
         assert name in helped.stdout
-    assert tuple(CONFIGURATIONS) == PRESETS  # the command line does not import NumPy to know them
+    assert all(name in run("train", "--help").stdout for name in PRESETS)
     assert "(default: None)" not in run("train", "--help").stdout
 
 
 def test_help_does_not_wait_for_numpy():
-    code = "import sys, tinygpt.cli.main as cli; cli.build_parser(); print('numpy' in sys.modules)"
+    code = "import sys; from tinygpt.cli.main import build_parser; build_parser(); print('numpy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
@@ -194,9 +194,8 @@ def test_every_preset_has_the_sizes_that_the_help_says(preset):
     config = GPTConfig.preset(preset)
     shown = " ".join(run("train", "--help").stdout.split())
     sizes = [config.n_layer, config.n_head, config.n_embd, config.n_positions, config.vocab_size]
-    row = re.search(rf"{preset} ((?:\d+,? ?)+)", shown[shown.index("preset sizes") :]).group(1)
-    numbers = [int(number) for number in re.findall(r"\d+", row)]
-    assert numbers == sizes[: len(numbers)] and len(numbers) >= 3
+    row = re.search(rf" {preset} ([\d ]+)", shown[shown.index("presets layers heads features context") :]).group(1)
+    assert list(map(int, row.split()))[:5] == sizes
 
 
 def test_text_is_streamed_in_whole_characters(folder):

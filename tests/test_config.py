@@ -7,6 +7,8 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -143,3 +145,13 @@ def test_names_and_defaults_are_those_of_transformers():
     theirs = transformers.GPT2Config().to_dict()
     assert theirs.items() >= GPTConfig().to_dict().items()
     assert GPTConfig.from_dict(theirs) == GPTConfig()
+
+
+def test_the_package_gives_the_configuration_without_the_engine_and_the_model_with_it():
+    code = (
+        "import sys; from tinygpt.gpt2 import GPTConfig; GPTConfig(); print('tinygpt.autograd' in sys.modules)\n"
+        "import tinygpt, tinygpt.gpt2; from tinygpt.gpt2 import GPT, checkpoint\n"
+        "print(GPT is tinygpt.GPT, GPTConfig is tinygpt.GPTConfig, hasattr(tinygpt.gpt2, 'nothing'))"
+    )
+    told = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert told.split() == ["False", "True", "True", "False"]

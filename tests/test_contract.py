@@ -90,20 +90,20 @@ def backward_remembers(dout, saved):
 
 FAULTY = {
     "writes into its inputs": Op("faulty", forward_writes_input, triple_back),
-    "hands out memory that a later call writes into": Op("faulty", forward_hands_out_a_buffer, triple_back),
+    "returns memory that a later call writes into": Op("faulty", forward_hands_out_a_buffer, triple_back),
     "saves memory": Op("faulty", forward_saves_a_buffer, square_of_saved),
     "forward gives another result": Op("faulty", forward_remembers, triple_back),
     "writes into dout": Op("faulty", triple, backward_writes_dout),
     "writes into a view of dout": Op("faulty", triple, backward_writes_a_view_of_dout),
     "writes into saved": Op("faulty", triple, backward_writes_saved),
-    "backward hands out memory": Op("faulty", triple, backward_hands_out_a_buffer),
+    "backward returns memory": Op("faulty", triple, backward_hands_out_a_buffer),
     "backward gives another result": Op("faulty", triple, backward_remembers),
 }
 SAYS = {
-    "saves memory": "faulty.forward: hands out memory that a later call writes into",
+    "saves memory": "faulty.forward: returns memory that a later call writes into",
     "forward gives another result": "faulty.forward: gives another result the second time",
     "writes into a view of dout": "faulty.backward: writes into dout",
-    "backward hands out memory": "faulty.backward: hands out memory that a later call writes into",
+    "backward returns memory": "faulty.backward: returns memory that a later call writes into",
     "backward gives another result": "faulty.backward: gives another result the second time",
 }
 
@@ -179,7 +179,7 @@ def kernel_op(forward=triple, backward=triple_back) -> Op:
     ("op", "says"),
     [
         (kernel_op(forward_writes_input), "forward: writes into its inputs"),
-        (kernel_op(forward_hands_out_a_buffer), "forward: hands out memory"),
+        (kernel_op(forward_hands_out_a_buffer), "forward: returns memory"),
         (kernel_op(backward=backward_writes_dout), "backward: writes into dout"),
         (kernel_op(backward=backward_writes_saved), "backward: writes into saved"),
         (kernel_op(backward=backward_remembers), "backward: gives another result"),

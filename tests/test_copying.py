@@ -147,7 +147,7 @@ def test_rounded_models_and_decoders_go_on_where_they_were(duplicate, kind):
     model, _ = trained()
     round_weights(model.eval(), kind)
     decoder = model.decoder(2, 8)
-    decoder.read(0, [1, 2, 3])
+    decoder.prefill(0, [1, 2, 3])
     twin = duplicate(decoder)
     assert twin.model.weights == kind and not twin.model.wte.weight.requires_grad
     np.testing.assert_array_equal(twin.step([0], [4]), decoder.step([0], [4]))

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows sends Ctrl-C
 
 # The command `tinygpt doctor` with another body.
 PROGRAM = """
-import atexit, os, signal, sys, time, types
-from tinygpt.cli import main
+import atexit, os, signal, sys, time
+from tinygpt.cli import doctor, main
 
 def ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
@@ -27,10 +27,9 @@ def command(options):
 BODY
     return 0
 
-found = types.SimpleNamespace(doctor=command)
-main.importlib = types.SimpleNamespace(import_module=lambda name: found)
+doctor.run = command
 sys.argv = ["tinygpt", "doctor"]
-sys.exit(main.main())
+sys.exit(main())
 """
 
 

@@ -1,4 +1,4 @@
-"""Decoding: with the keys and values kept, every score is that of reading the whole text again."""
+"""Decoding: with the keys and values kept, the logits are those of reading the whole text again."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from kernel_checks import using_threads
 
-from tinygpt import GPT, GPTConfig, implementation
-from tinygpt.gpt2.kv_cache import Decoder
+from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
+from tinygpt.gpt2.kv_cache import Decoder, LayerCache
 from tinygpt.quantization import round_weights
 
 SIZES = {"vocab_size": 131, "n_positions": 24, "n_embd": 40, "n_layer": 3, "n_head": 4}
 TEXTS = [[5], [1, 2, 3, 4], list(range(100, 120)), [7, 7]]
 MORE = [[9, 8, 130], [0, 0, 1], [1, 2, 3], [3, 2, 1]]
 # Both sum the same products, but a step sums them along the inputs one by one, and a pass over a text in tiles: each
-# sum of n terms in float32 is off by a few times sqrt(n) 6e-8, n = 160 at most, through 3 layers; scores are about 10.
+# sum of n terms in float32 is off by a few times sqrt(n) 6e-8, n = 160 at most, through 3 layers; logits are about 10.
 BOUND = {np.float32: 2e-5, np.float64: 1e-13}
 
 
@@ -35,29 +35,29 @@ def test_texts_of_different_lengths_read_side_by_side_score_as_when_read_whole(d
     model = random_model(dtype)
     with implementation(mode):
         decoder = Decoder(model, sequences=4)
-        scores = [decoder.read(i, text) for i, text in enumerate(TEXTS)]
+        logits = [decoder.prefill(i, text) for i, text in enumerate(TEXTS)]
         seen = [list(text) for text in TEXTS]
         for step in range(4):
-            for text, row in zip(seen, scores, strict=True):
+            for text, row in zip(seen, logits, strict=True):
                 expected = uncached(model, text)
                 assert row.dtype == dtype
                 np.testing.assert_allclose(row, expected, rtol=0, atol=BOUND[dtype] * np.abs(expected).max())
             if step < 3:
                 for text, more in zip(seen, MORE, strict=True):
                     text.append(more[step])
-                scores = decoder.step(range(4), [more[step] for more in MORE])
+                logits = decoder.step(range(4), [more[step] for more in MORE])
     assert decoder.lengths.tolist() == [4, 7, 23, 5]
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("n_embd", [4, 12, 72])
-def test_each_form_of_weights_scores_as_the_rounded_model(kind, n_embd):
+def test_each_kind_of_weights_gives_the_logits_of_the_rounded_model(kind, n_embd):
     """Widths below a vector, not a multiple of one, and over several; in some of them not all threads have columns."""
     model = random_model(kind=kind, n_embd=n_embd)
     decoder = Decoder(model, sequences=2)
-    decoder.read(0, [1, 2, 3]), decoder.read(1, [130])
-    scores = decoder.step([1, 0], [6, 5])
-    for row, text in zip(scores, [[130, 6], [1, 2, 3, 5]], strict=True):
+    decoder.prefill(0, [1, 2, 3]), decoder.prefill(1, [130])
+    logits = decoder.step([1, 0], [6, 5])
+    for row, text in zip(logits, [[130, 6], [1, 2, 3, 5]], strict=True):
         expected = uncached(model, text)
         np.testing.assert_allclose(row, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
@@ -71,11 +71,11 @@ def test_the_hidden_layer_may_have_any_width(kind, n_inner):
     for mode in ("kernels", "numpy"):
         with implementation(mode):
             decoder = Decoder(model, sequences=2)
-            decoder.read(0, text), decoder.read(1, text[:1])
+            decoder.prefill(0, text), decoder.prefill(1, text[:1])
             for i in range(3):
-                scores = decoder.step([1, 0], [text[i], more[i]])[1]
+                logits = decoder.step([1, 0], [text[i], more[i]])[1]
         expected = uncached(model, text + more)
-        np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 def test_a_hidden_layer_of_another_width_than_the_configuration_never_reaches_the_kernel():
@@ -96,34 +96,34 @@ def test_bits_depend_neither_on_the_threads_nor_on_the_neighbours(kind):
         with using_threads(threads):
             decoder = Decoder(model, sequences=4)
             for i in sequences:
-                decoder.read(i, TEXTS[i])
+                decoder.prefill(i, TEXTS[i])
             for step in range(3):
-                scores = decoder.step(sequences, [MORE[i][step] for i in sequences])
-        return dict(zip(sequences, scores, strict=True))
+                logits = decoder.step(sequences, [MORE[i][step] for i in sequences])
+        return dict(zip(sequences, logits, strict=True))
 
     all_, reordered = told(2, [0, 1, 2, 3]), told(1, [3, 0, 2])
-    for i, scores in [*reordered.items(), *told(2, [1]).items()]:
-        np.testing.assert_array_equal(scores, all_[i])
+    for i, logits in [*reordered.items(), *told(2, [1]).items()]:
+        np.testing.assert_array_equal(logits, all_[i])
 
 
 def test_reading_a_prompt_is_reading_its_tokens_one_by_one():
     model, text = random_model(), TEXTS[2]
     whole, single = Decoder(model), Decoder(model)
-    expected = whole.read(0, text)
-    scores = single.read(0, text[:1])
+    expected = whole.prefill(0, text)
+    logits = single.prefill(0, text[:1])
     for token in text[1:]:
-        scores = single.step([0], [token])[0]
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        logits = single.step([0], [token])[0]
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 def test_a_sequence_can_be_read_anew_and_filled_to_the_end():
     model = random_model()
     decoder = Decoder(model, capacity=6)
-    decoder.read(0, [9, 9, 9, 9])
-    decoder.read(0, [1, 2])
+    decoder.prefill(0, [9, 9, 9, 9])
+    decoder.prefill(0, [1, 2])
     for token in (3, 4, 5, 6):
-        scores = decoder.step([0], [token])[0]
-    np.testing.assert_allclose(scores, uncached(model, [1, 2, 3, 4, 5, 6]), rtol=0, atol=2e-4)
+        logits = decoder.step([0], [token])[0]
+    np.testing.assert_allclose(logits, uncached(model, [1, 2, 3, 4, 5, 6]), rtol=0, atol=2e-4)
     with pytest.raises(ValueError, match=r"Decoder\.step: each sequence must have from 1 to 5 tokens, got \[6\]"):
         decoder.step([0], [7])
     assert decoder.lengths.tolist() == [6]
@@ -134,7 +134,7 @@ def test_damage_is_not_hidden():
     model = random_model()
     model.h[1].mlp.c_fc.weight.data[3, 5] = np.nan
     decoder = Decoder(model)
-    assert np.isnan(decoder.read(0, [1, 2])).all()
+    assert np.isnan(decoder.prefill(0, [1, 2])).all()
     assert np.isnan(decoder.step([0], [1])).all()
 
 
@@ -146,17 +146,121 @@ def test_damage_is_not_hidden():
         ([2], [1], ValueError, r"Decoder\.step: sequences must be from 0 to 1, got 2"),
         ([0, 0], [1, 1], ValueError, "one token for each of different sequences"),
         ([0], [1, 1], ValueError, "one token for each of different sequences"),
-        ([1], [1], ValueError, r"must have from 1 to 23 tokens, got \[0\]; read\(\) begins one"),
+        ([1], [1], ValueError, r"must have from 1 to 23 tokens, got \[0\]; prefill\(\) begins one"),
     ],
 )
 def test_mistakes_are_named_before_a_kernel_sees_them(sequences, tokens, error, message):
     decoder = Decoder(random_model(), sequences=2)
-    decoder.read(0, [1])
+    decoder.prefill(0, [1])
     with pytest.raises(error, match=message):
         decoder.step(sequences, tokens)
 
 
 @pytest.mark.parametrize("tokens", [[], list(range(25))])
 def test_a_text_must_fit(tokens):
-    with pytest.raises(ValueError, match=rf"Decoder\.read: from 1 to 24 tokens fit, got {len(tokens)}"):
-        Decoder(random_model()).read(0, tokens)
+    with pytest.raises(ValueError, match=rf"Decoder\.prefill: from 1 to 24 tokens fit, got {len(tokens)}"):
+        Decoder(random_model()).prefill(0, tokens)
+
+
+# The one-token step is held to `Block`
+
+
+@pytest.mark.parametrize("mode", ["kernels", "numpy"])
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_of_one_token_are_the_block_on_the_whole_sequence(mode, seed):
+    """Of random sizes, with an epsilon that matters: each layer alone, on its own input."""
+    rng = np.random.default_rng(seed)
+    H = int(rng.integers(1, 5))
+    C, T = H * int(rng.integers(1, 20)), int(rng.integers(2, 20))
+    model = random_model(n_embd=C, n_head=H, n_inner=int(rng.integers(1, 200)), layer_norm_epsilon=0.3)
+    x = rng.standard_normal((T, C)).astype(np.float32)
+    for i, block in enumerate(model.h):
+        expected = block(Tensor(x[None])).data[0]
+        with implementation(mode):
+            found = stepped(model, i, x)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=BOUND[np.float32] * np.abs(expected).max())
+
+
+def stepped(model: GPT, i: int, x: np.ndarray) -> np.ndarray:
+    """x (T, C) after layer i, one token at a time."""
+    decoder = Decoder(model)
+    rows = []
+    for t, row in enumerate(x):
+        cache = LayerCache(decoder._keys[i], decoder._values[i], np.array([0]), np.array([t]))
+        rows.append(decoder._layer(row[None].copy(), i, cache)[0])
+    return np.stack(rows)
+
+
+LAYER = [name for name, _ in random_model().h[1].named_parameters()]
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("name", LAYER)
+def test_a_step_reads_each_weight_of_its_layer_where_the_block_does(name, kind):
+    """With one of the layer's weights replaced, both change, and to the same."""
+    x = np.random.default_rng(1).standard_normal((5, 40)).astype(np.float32)
+    model, changed = random_model(), random_model()
+    weight = dict(changed.h[1].named_parameters())[name]
+    weight.data[...] = np.random.default_rng(4).permutation(weight.data.reshape(-1)).reshape(weight.shape) + 0.5
+    round_weights(model, kind), round_weights(changed, kind)
+    expected = changed.h[1](Tensor(x[None])).data[0]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(stepped(changed, 1, x), expected, rtol=0, atol=BOUND[np.float32] * scale)
+    assert np.abs(stepped(model, 1, x) - expected).max() > 1e-2 * scale
+    for other in (0, 2):
+        np.testing.assert_array_equal(stepped(changed, other, x), stepped(model, other, x))
+
+
+def test_a_step_adds_the_position_that_follows_the_text():
+    """Positions that are alike but for one: logits change at that position, and those after it, only."""
+    model, changed = random_model(), random_model()
+    changed.wpe.weight.data[3] += 1
+    told = []
+    for each in (model, changed):
+        decoder = Decoder(each)
+        told.append([decoder.prefill(0, [7]), *(decoder.step([0], [token])[0] for token in (1, 2, 3, 4))])
+    for t, (before, after) in enumerate(zip(*told, strict=True)):
+        assert np.array_equal(before, after) == (t < 3)
+
+
+@pytest.mark.parametrize("mode", ["kernels", "numpy"])
+def test_a_block_with_a_cache_may_read_texts_in_pieces(mode):
+    """Two sequences of different lengths, in pieces of one token and of several, as in one pass."""
+    block, H, D, N = random_model().h[0], 4, 10, 12
+    x = np.random.default_rng(0).standard_normal((2, N, 40)).astype(np.float32)
+    expected = block(Tensor(x)).data
+    keys, values = np.full((3, H, D, N), np.nan, np.float32), np.full((3, H, N, D), np.nan, np.float32)
+    with implementation(mode), no_grad():
+        first = block(Tensor(x[:1, :3]), LayerCache(keys, values, [2], [0])).data
+        np.testing.assert_allclose(first[0], expected[0, :3], rtol=0, atol=BOUND[np.float32] * np.abs(expected).max())
+        lengths = [3, 0]
+        for size in (1, 4, 4):
+            piece = np.stack([x[b, n : n + size] for b, n in enumerate(lengths)])
+            found = block(Tensor(piece), LayerCache(keys, values, [2, 0], lengths)).data
+            for b, n in enumerate(lengths):
+                np.testing.assert_allclose(found[b], expected[b, n : n + size], rtol=0,
+                                           atol=BOUND[np.float32] * np.abs(expected).max())  # fmt: skip
+            lengths = [n + size for n in lengths]
+    assert np.isnan(keys[1]).all() and np.isnan(values[1]).all()  # a sequence that was not read is not touched
+
+
+def test_what_a_layers_cache_cannot_do_is_refused():
+    block = random_model().h[0]
+    cache = LayerCache(np.empty((1, 4, 10, 6), np.float32), np.empty((1, 4, 6, 10), np.float32), [0], [4])
+    x = Tensor(np.ones((1, 3, 40), np.float32))
+    with pytest.raises(ValueError, match=r"no gradient passes through a cache; call the block inside no_grad\(\)"):
+        block(x, cache)
+    with no_grad(), pytest.raises(ValueError, match="LayerCache: 6 tokens fit, got 3 more after 4"):
+        block(x, cache)
+
+
+@pytest.mark.parametrize("mode", ["kernels", "numpy"])
+def test_dropout_is_off_in_a_decoder_of_a_model_that_trains(mode):
+    model = random_model(embd_pdrop=0.5, attn_pdrop=0.5, resid_pdrop=0.5)
+    told = []
+    with implementation(mode):
+        for training in (False, True):
+            decoder = Decoder(model.train(training))
+            told.append([decoder.prefill(0, [1, 2, 3]), decoder.step([0], [4])[0]])
+    np.testing.assert_array_equal(*told)
+    assert model.training and model.h[0].mlp.dropout.training

@@ -6,18 +6,23 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
-from tinygpt.cli.study_commands import _any_model
+from tinygpt import nn
+from tinygpt.autograd import dispatch, tensor
+from tinygpt.autograd.watch import watching
+from tinygpt.cli.diff import any_model
+from tinygpt.ops import linear
 from tinygpt.study import divergence
 
 TOKENS = np.random.default_rng(1).integers(0, 101, (2, 2, 16))
 
 
 def gaps(a: str, b: str) -> list[divergence.Gap]:
-    model = _any_model()
+    model = any_model()
     first, second = (divergence.trace(model, *TOKENS, side) for side in (a, b))
     return divergence.compare(first, second, divergence.allowed_between(a, b))
 
@@ -41,7 +46,7 @@ def test_transformers_agrees_and_a_gradient_that_does_not_is_named(monkeypatch):
     assert not any(gap.parted for gap in found)
     compared = {gap.where for gap in found}
     assert {"wte: embedding", "h.1.mlp: gelu_linear", "h.0.attn.c_attn: linear", "linear_cross_entropy"} <= compared
-    assert {name for name, _ in _any_model().named_parameters()} <= compared
+    assert {name for name, _ in any_model().named_parameters()} <= compared
     kernel = importlib.import_module("tinygpt.kernels.layernorm")
     backward = kernel.backward
 
@@ -84,6 +89,26 @@ def test_a_planted_divergence_is_named(monkeypatch, op, direction, where):
     assert (found[-1].where, found[-1].direction) == (where, direction) and found[-1].parted
     assert found[-1].gap == pytest.approx(0.02, rel=0.01)
     assert not any(gap.parted for gap in found[:-1])
+
+
+def watched_names() -> list:
+    """What an observer could have put something else in place of."""
+    return [nn.Module.__call__, nn.Linear.forward, tensor.select, tensor.apply, dispatch.select, linear.LINEAR]
+
+
+def test_it_observes_its_own_thread_and_patches_nothing():
+    model = any_model()
+    before = watched_names()
+    recorder = divergence._Recorder(model)
+    with watching(recorder):
+        other = threading.Thread(target=lambda: model.loss(*TOKENS))
+        other.start()
+        other.join()
+        assert recorder.results == []
+        model.loss(*TOKENS)
+        during = watched_names()
+    assert all(a is b for a, b in zip(before, during, strict=True))
+    assert {"wte: embedding", "h.1.attn: attention"} <= {result.where for result in recorder.results}
 
 
 def test_the_command_says_so(tmp_path):

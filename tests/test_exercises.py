@@ -78,7 +78,10 @@ FILES = {
     "syntax.py": ("def gelu_backward(dout, saved)\n", "SyntaxError"),
     "endless.py": ("while True:\n    pass\n", "not done after 5 seconds: is there an endless loop?"),
     "exits.py": ("import os\nos._exit(3)\n", "ended with status 3"),
-    "nothing.py": ("x = 1\n", "the file must define what one exercise asks for, such as linear_backward"),
+    "nothing.py": (
+        "x = 1\n",
+        "the file must define the function of one exercise, such as linear_backward; it defines none",
+    ),
     "none.py": ("def gelu_backward(dout, saved):\n    print('hello')\n", "Error"),
 }
 

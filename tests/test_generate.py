@@ -67,7 +67,7 @@ def test_greedy_generation_equals_the_loop_done_by_hand(prompt, cache):
     model = random_model().eval()
     given_prompt = list(prompt)
     ids = list(model.generate(given_prompt, max_tokens=12, temperature=0, cache=cache))
-    assert ids == continued_by_hand(model, prompt, 12, lambda scores: int(np.argmax(scores)))
+    assert ids == continued_by_hand(model, prompt, 12, lambda logits: int(np.argmax(logits)))
     assert all(type(id) is int for id in ids)
     assert len(set(ids)) > 2  # the model has something to say
     assert given_prompt == prompt
@@ -77,7 +77,7 @@ def test_greedy_generation_equals_the_loop_done_by_hand(prompt, cache):
 def test_sampled_generation_equals_the_loop_done_by_hand(cache):
     model, rng = random_model().eval(), np.random.default_rng(5)
     options = {"temperature": 2.0, "top_k": 6, "top_p": 0.9}
-    by_hand = continued_by_hand(model, [1, 2], 12, lambda scores: sample(scores, rng, **options))
+    by_hand = continued_by_hand(model, [1, 2], 12, lambda logits: sample(logits, rng, **options))
     assert list(model.generate([1, 2], max_tokens=12, seed=5, cache=cache, **options)) == by_hand
 
 
@@ -204,7 +204,7 @@ def test_the_mode_and_dropouts_generator_stay_as_they_were(training, monkeypatch
     assert got == expected  # dropout was off
     assert model.generator.bit_generator.state == before
     model.wte.weight.data[:] = np.nan
-    with pytest.raises(ValueError, match="the scores must be finite"):
+    with pytest.raises(ValueError, match="the logits must be finite"):
         next(model.generate([1]))
     with pytest.raises(ZeroDivisionError):
         monkeypatch.setattr(model, "head", lambda hidden: 1 // 0)

@@ -12,9 +12,8 @@ import pytest
 from tinygpt import Op
 from tinygpt.ops.gelu import GELU, gelu_backward
 from tinygpt.study import checks
-from tinygpt.study.bugs import BUGS
 from tinygpt.study.model_check import check_model
-from tinygpt.study.museum import broken
+from tinygpt.study.museum import EXHIBITS, broken
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 
@@ -35,7 +34,7 @@ def test_every_operation_passes_and_the_table_says_so():
     assert kernels == {name for name, op in every_op().items() if op.kernel is not None}
 
 
-GRADIENTS = [bug for bug in BUGS if bug.op != "adamw"]
+GRADIENTS = [bug for bug in EXHIBITS if bug.op != "adamw"]
 
 
 @pytest.mark.parametrize("bug", GRADIENTS, ids=[f"{i}-{bug.op}" for i, bug in enumerate(GRADIENTS, 1)])
@@ -58,7 +57,7 @@ def test_errors_are_what_they_say():
 def test_the_model_passes_and_a_wrong_part_of_it_does_not(monkeypatch):
     findings = check_model()
     assert len(findings) == 28 and all(finding.passed for finding in findings)
-    wrong = broken(next(bug for bug in BUGS if bug.op == "gelu_linear"))
+    wrong = broken(next(bug for bug in EXHIBITS if bug.op == "gelu_linear"))
     monkeypatch.setattr("tinygpt.ops.gelu_linear.GELU_LINEAR", wrong)
     failed = {finding.input for finding in check_model() if not finding.passed}
     assert "h.1.mlp.c_proj.weight" in failed and "h.1.mlp.c_proj.bias" not in failed
@@ -123,13 +122,13 @@ def test_the_sweep_is_drawn(tmp_path):
 
 
 def test_the_museum_shows_hints_and_answers():
-    assert len([line for line in run("museum").stdout.splitlines() if line[:4].strip().isdigit()]) == len(BUGS)
+    assert len([line for line in run("museum").stdout.splitlines() if line[:4].strip().isdigit()]) == len(EXHIBITS)
     shown = run("museum", "7").stdout
     assert "def gelu_backward" in shown and "finite differences give" in shown
-    assert BUGS[6].answer[:30] not in shown
-    assert BUGS[6].hint in run("museum", "7", "--hint").stdout
+    assert EXHIBITS[6].answer[:30] not in shown
+    assert EXHIBITS[6].hint in run("museum", "7", "--hint").stdout
     answer = run("museum", "7", "--answer").stdout
-    assert BUGS[6].right in answer and BUGS[6].wrong in answer
+    assert EXHIBITS[6].right in answer and EXHIBITS[6].wrong in answer
     assert "there are exhibits 1 to" in run("museum", "0").stderr
 
 

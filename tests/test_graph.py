@@ -256,7 +256,7 @@ def test_saved_arrays_are_freed_as_backward_passes():
 
 def test_a_parameters_gradient_lives_in_its_memory_and_the_first_write_overwrites_garbage():
     x, h = leaf(1.0, 2.0), leaf(5.0, 5.0)
-    x.node.memory = memory = np.full(2, np.nan)  # 0 * NaN is NaN: only overwriting gets rid of it
+    x.node.storage = memory = np.full(2, np.nan)  # 0 * NaN is NaN: only overwriting gets rid of it
     assert x.grad is None
     (x * 3.0 + x + h).sum().backward()
     assert x.grad is memory

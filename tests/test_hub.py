@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer
-from tinygpt.gpt2.hub import local_folder
+from tinygpt.files.locate import locate
 
 pytest.importorskip("huggingface_hub", reason="the hub's own client: install the extra 'hub'")
 
@@ -98,6 +98,16 @@ def test_a_name_is_fetched_once_and_is_there_without_a_network(hub, tmp_path):
     assert offline.stdout == expected.stdout and not server.asked
 
 
+def test_a_tokenizer_is_fetched_without_the_weights(hub, tmp_path):
+    server, environment = hub
+    program = "from tinygpt import Tokenizer; print(Tokenizer.from_pretrained('someone/small').n_vocab)"
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+                            text=True, timeout=120)  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "256\n"), result.stderr
+    loaded = {path.split("/")[-1] for command, path in server.asked if command == "GET" and "/resolve/" in path}
+    assert {"vocab.json", "merges.txt"} <= loaded and "model.safetensors" not in loaded
+
+
 def test_what_the_hub_does_not_have_is_one_line(hub, tmp_path):
     _, environment = hub
     for name, extra in (("someone/else", {}), ("gpt2", {}), ("someone/small", {"HF_HUB_OFFLINE": "1"})):
@@ -121,6 +131,7 @@ def test_without_the_client_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # what import finds where it is not installed
     with pytest.raises(FileNotFoundError, match=r'there is no folder gpt2; .* pip install "tinygpt\[hub\]"'):
-        local_folder("gpt2")
+        locate("gpt2")
     (tmp_path / "gpt2").mkdir()
-    assert local_folder("gpt2") == Path("gpt2")
+    (tmp_path / "gpt2" / "model.safetensors").touch()
+    assert locate("gpt2") == Path("gpt2")

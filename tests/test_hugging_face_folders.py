@@ -118,22 +118,22 @@ def _(folder):
     return model
 
 
-@model_case("GPT2DoubleHeadsModel", r"multiple_choice_head\.\S+, the head for multiple choice")
+@model_case("GPT2DoubleHeadsModel", r"multiple_choice_head\.\S+, the multiple choice head")
 def _(folder):
     saved(folder, random_model("GPT2DoubleHeadsModel"))
 
 
-@model_case("GPT2ForSequenceClassification", r"score\.weight, the head of a classifier of texts: not supported")
+@model_case("GPT2ForSequenceClassification", r"score\.weight, the head of a sequence classifier: not supported")
 def _(folder):
     saved(folder, random_model("GPT2ForSequenceClassification"))
 
 
-@model_case("GPT2ForTokenClassification", r"classifier\.\S+, the head of a classifier of tokens")
+@model_case("GPT2ForTokenClassification", r"classifier\.\S+, the head of a token classifier")
 def _(folder):
     saved(folder, random_model("GPT2ForTokenClassification"))
 
 
-@model_case("GPT2ForQuestionAnswering", r"qa_outputs\.\S+, the head that answers questions")
+@model_case("GPT2ForQuestionAnswering", r"qa_outputs\.\S+, the head of a question answering model")
 def _(folder):
     saved(folder, random_model("GPT2ForQuestionAnswering"))
 
@@ -498,7 +498,7 @@ def test_a_model_gives_the_logits_of_transformers_or_is_refused_by_name(name, tm
     ours = GPT.from_pretrained(tmp_path).eval()
     np.testing.assert_allclose(ours(TOKENS).data, expected, rtol=0, atol=1e-4)
     decoder = Decoder(ours)
-    decoder.read(0, TOKENS[0, :-1])
+    decoder.prefill(0, TOKENS[0, :-1])
     np.testing.assert_allclose(decoder.step([0], TOKENS[0, -1:])[0], expected[0, -1], rtol=0, atol=1e-4)
     ours.save_pretrained(tmp_path / "ours")
     again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()

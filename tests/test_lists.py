@@ -8,7 +8,7 @@ import pytest
 from tinygpt import GPT, AdamW, GPTConfig, Tensor, Tokenizer, clip_grad_norm, grad_norm, gradcheck
 from tinygpt.generation.completion import complete, stream
 from tinygpt.generation.generate import generate_batch
-from tinygpt.study.inspection import look_inside
+from tinygpt.study.inspection import inspect_prompt
 from tinygpt.text.corpus import encode_documents, sample_batch, split_documents
 from tinygpt.text.gutenberg import write_corpus
 
@@ -155,13 +155,13 @@ def test_batches_are_drawn_from_one_row_of_integers(tokens):
 
 
 def test_a_decoder_reads_one_text_per_sequence():
-    with pytest.raises(ValueError, match=r"Decoder\.read: tokens must have shape \(T,\), got \(2, 2\)"):
-        MODEL.decoder(2).read(0, [[1, 2], [3, 4]])
+    with pytest.raises(ValueError, match=r"Decoder\.prefill: tokens must have shape \(T,\), got \(2, 2\)"):
+        MODEL.decoder(2).prefill(0, [[1, 2], [3, 4]])
 
 
-def test_one_text_is_looked_into_at_a_time():
-    with pytest.raises(ValueError, match=r"look_inside: ids must have shape \(T,\), got \(2, 2\)"):
-        look_inside(MODEL, [[1, 2], [3, 4]])
+def test_one_prompt_is_inspected_at_a_time():
+    with pytest.raises(ValueError, match=r"inspect_prompt: ids must have shape \(T,\), got \(2, 2\)"):
+        inspect_prompt(MODEL, [[1, 2], [3, 4]])
 
 
 # tensors

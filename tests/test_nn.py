@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
 
 from tinygpt import AdamW, Tensor, no_grad
-from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, normal
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout, normal
 
 
 class Net(Module):
@@ -144,6 +145,21 @@ def test_dropout_that_drops_nothing_returns_its_input_and_draws_no_random_number
     assert layer(x) is x
     assert layer.seed() is None
     assert rng.bit_generator.state == before
+
+
+def test_no_dropout_holds_for_its_thread_alone_and_changes_no_module(rng):
+    layer, x = Dropout(0.5, rng), Tensor(np.ones(100, np.float32))
+    elsewhere = []
+    with no_dropout():
+        assert layer(x) is x and layer.training
+        thread = threading.Thread(target=lambda: elsewhere.append(layer(x).data))
+        thread.start(), thread.join()
+    assert 0 in elsewhere[0] and 0 in layer(x).data
+
+
+def test_modules_are_this_one_and_all_inside():
+    net = Net()
+    assert [*map(id, net.modules())] == [*map(id, (net, net.table, net.layers[0], net.layers[2], net.drop))]
 
 
 # state

@@ -52,7 +52,7 @@ def test_memory_that_ends_while_training_is_one_line_with_the_size(tmp_path, cap
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("tinygpt.cli.commands.train_model", fail)
+    monkeypatch.setattr("tinygpt.training.train.train", fail)
     line = one_line_of(capsys, "train", "--out", str(tmp_path / "run"))
     assert "train: there is not enough memory: this run needs about 0." in line and "--dry-run" in line
 
@@ -69,8 +69,8 @@ def test_any_command_without_memory_is_one_line(tmp_path, capsys, monkeypatch):
     def fail(options):
         raise MemoryError
 
-    monkeypatch.setattr("tinygpt.cli.tokenizer_commands.info", fail)
-    assert one_line_of(capsys, "tokenizer", "info", str(tmp_path)) == "tinygpt: no memory is left"
+    monkeypatch.setattr("tinygpt.cli.tokenizer.run_info", fail)
+    assert one_line_of(capsys, "tokenizer", "info", str(tmp_path)) == "tinygpt: tokenizer info: no memory is left"
 
 
 def test_the_limit_is_the_least_of_all(monkeypatch):

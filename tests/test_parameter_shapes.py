@@ -92,8 +92,8 @@ def rewritten(folder: Path, rename, more=(), **fields):
 @pytest.mark.parametrize(
     ("rename", "more", "fields", "named"),
     [
-        (str, ["score.weight"], {}, r"must hold a language model, got score\.weight, the head of a classifier"),
-        ("module.transformer.{}".format, ["module.v_head.summary.weight"], {}, r"the head that estimates values"),
+        (str, ["score.weight"], {}, r"a language model, got score\.weight, the head of a sequence classifier"),
+        ("module.transformer.{}".format, ["module.v_head.summary.weight"], {}, r"the value head"),
         (str, ["h.0.crossattention.q_attn.weight"], {}, "cross-attention is not supported"),
         ("base_model.model.transformer.{}".format, [], {}, r"of an adapter \(PEFT\)"),
         (str, ["_orig_mod.wte.weight"], {}, r"must hold wte\.weight once, got .*'_orig_mod\.wte\.weight'"),

@@ -6,30 +6,31 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig
-from tinygpt.quantization import restored, round_weights, store
+from tinygpt.nn import Linear
+from tinygpt.quantization import dequantize, quantize, round_weights
 
 CONFIG = GPTConfig(vocab_size=37, n_positions=16, n_embd=12, n_layer=2, n_head=3)
 
 
-@pytest.mark.parametrize("outputs", [0, 1])
-def test_int8_is_the_nearest_of_255_steps_of_each_output_channel(rng, outputs):
+@pytest.mark.parametrize("axis", [0, 1])
+def test_int8_is_the_nearest_of_255_steps_of_each_output_channel(rng, axis):
     weight = rng.standard_normal((6, 9)).astype(np.float32) * 10.0 ** rng.integers(-3, 3, 9)
-    weight = np.float32(weight if outputs else weight[:, :6].T)
-    numbers, scale = stored = store(weight, "int8", outputs)
-    for channel in range(weight.shape[outputs]):
-        column = np.take(weight, channel, outputs)
+    weight = np.float32(weight if axis else weight[:, :6].T)
+    values, scale, _ = quantized = quantize(weight, "int8", axis)
+    for channel in range(weight.shape[axis]):
+        column = np.take(weight, channel, axis)
         step = max(abs(float(value)) for value in column) / 127
         assert scale[channel] == pytest.approx(step, rel=1e-6)
-        for value, kept in zip(column, np.take(numbers, channel, outputs), strict=True):
+        for value, kept in zip(column, np.take(values, channel, axis), strict=True):
             assert abs(float(value) - step * int(kept)) <= step / 2 * (1 + 1e-5)  # the scale is a float32
-    assert numbers.dtype == np.int8 and numbers.min() >= -127
-    np.testing.assert_allclose(restored(stored, outputs), weight, atol=float(scale.max()) / 2 * (1 + 1e-5))
+    assert values.dtype == np.int8 and values.min() >= -127
+    np.testing.assert_allclose(dequantize(quantized), weight, atol=float(scale.max()) / 2 * (1 + 1e-5))
 
 
 def test_a_channel_of_zeros_stays_zero():
     weight = np.zeros((3, 2), np.float32)
     weight[0, 1] = -2
-    np.testing.assert_array_equal(restored(store(weight, "int8")), weight)
+    np.testing.assert_array_equal(dequantize(quantize(weight, "int8")), weight)
 
 
 def test_bfloat16_is_torchs(rng):
@@ -37,27 +38,34 @@ def test_bfloat16_is_torchs(rng):
     weight = (rng.standard_normal((50, 40)) * 10.0 ** rng.integers(-38, 38, (50, 40))).astype(np.float32)
     weight[0, :4] = [np.inf, -np.inf, np.nan, 0.0]
     expected = torch.from_numpy(weight).bfloat16()
-    stored = store(weight, "bfloat16")
-    np.testing.assert_array_equal(restored(stored), expected.float().numpy())
+    quantized = quantize(weight, "bfloat16")
+    np.testing.assert_array_equal(dequantize(quantized), expected.float().numpy())
     finite = ~np.isnan(weight)
-    np.testing.assert_array_equal(stored.numbers[finite], expected.view(torch.uint16).numpy()[finite])
+    np.testing.assert_array_equal(quantized.values[finite], expected.view(torch.uint16).numpy()[finite])
 
 
 def test_float32_is_the_array_itself(rng):
     weight = rng.standard_normal((3, 4)).astype(np.float32)
-    assert store(weight, "float32").numbers is weight and restored(store(weight, "float32")) is weight
+    assert quantize(weight, "float32").values is weight and dequantize(quantize(weight, "float32")) is weight
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
-def test_a_model_computes_with_what_is_stored_and_cannot_be_trained(kind):
+def test_a_model_computes_with_the_quantized_weights_and_cannot_be_trained(kind):
     model, tokens = GPT(CONFIG).eval(), np.arange(8)[None]
     before = {name: array.copy() for name, array in model.state_dict().items()}
     exact = model(tokens).data
     round_weights(model, kind)
     assert model.weights == kind
+    layers = {"wte.weight": model.wte} | {
+        f"h.{i}.{part}.{name}.weight": getattr(getattr(block, part), name)
+        for i, block in enumerate(model.h)
+        for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+    }
+    assert model.wpe.quantized is None
     for name, array in model.state_dict().items():
         if array.ndim == 2 and name != "wpe.weight":
-            np.testing.assert_array_equal(array, restored(model.stored[name], 0 if name == "wte.weight" else 1))
+            assert layers[name].quantized.kind == kind and layers[name].quantized.axis == int(name != "wte.weight")
+            np.testing.assert_array_equal(array, dequantize(layers[name].quantized))
             assert (
                 0
                 < np.abs(array - before[name]).max()
@@ -77,7 +85,7 @@ def test_rounding_twice_changes_nothing(tmp_path):
     round_weights(model, "int8")
     model.save_pretrained(tmp_path)
     again = GPT.from_pretrained(tmp_path, weights="int8")
-    np.testing.assert_array_equal(again.stored["wte.weight"].numbers, model.stored["wte.weight"].numbers)
+    np.testing.assert_array_equal(again.wte.quantized.values, model.wte.quantized.values)
     np.testing.assert_allclose(again.flat_parameters, model.flat_parameters, rtol=2.5e-7)
 
 
@@ -90,3 +98,28 @@ def test_mistakes_are_named():
     model.wte.weight.data[3, 2] = np.nan
     with pytest.raises(ValueError, match="int8: the weights must be finite"):
         round_weights(model, "int8")
+
+
+def test_weights_that_are_loaded_take_the_place_of_quantized_ones():
+    """Logits and generated tokens are those of the loaded weights, also of a decoder that was made before."""
+    model, plain = GPT(CONFIG, seed=1).eval(), GPT(CONFIG, seed=2).eval()
+    round_weights(model, "int8")
+    decoder = model.decoder()
+    model.load_state_dict(plain.state_dict())
+    assert model.weights == "float32" and model.h[1].mlp.c_fc.quantized is None
+    other = plain.decoder()
+    np.testing.assert_array_equal(decoder.prefill(0, [1, 2]), other.prefill(0, [1, 2]))
+    np.testing.assert_array_equal(decoder.step([0], [3]), other.step([0], [3]))
+
+
+def test_a_layer_is_quantized_by_itself(rng):
+    layer = Linear(6, 4, rng)
+    before = layer.weight.data.copy()
+    layer.quantize("float32")
+    assert layer.quantized is None and layer.weight.requires_grad
+    np.testing.assert_array_equal(layer.weight.data, before)
+    layer.quantize("int8")
+    np.testing.assert_array_equal(layer.weight.data, dequantize(quantize(before, "int8")))
+    assert not layer.weight.requires_grad and layer.bias.requires_grad
+    with pytest.raises(TypeError, match="quantize: the weight must be float32, got float64"):
+        Linear(6, 4, rng, dtype=np.float64).quantize("int8")

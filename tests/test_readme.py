@@ -101,7 +101,6 @@ def test_docstring_examples_run(name, tmp_path, monkeypatch):
     if name == "tinygpt.__main__":
         return  # importing it is harmless, but it has no example
     monkeypatch.chdir(tmp_path)
-    importlib.import_module("tinygpt.ops.basic")
     module = importlib.import_module(name)
     failures = []
     for test in doctest.DocTestFinder(exclude_empty=True).find(module):

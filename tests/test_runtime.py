@@ -290,5 +290,5 @@ def test_a_command_refuses_them_in_one_line(arguments, variable, tmp_path):
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     name = "NUMBA_NUM_THREADS" if variable else "--threads"
-    assert done.stderr.startswith(f"tinygpt: {name}: must be an integer of at least 1 and at most ")
+    assert done.stderr.startswith(f"tinygpt: train: {name}: must be an integer of at least 1 and at most ")
     assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tinygpt.generation.sampling import likeliest, sample
+from tinygpt.generation.sampling import sample, top_k_ids
 
 LOGITS = np.array([1.0, -2.0, 3.0, 0.5, 2.5, -1.0, 2.5])  # two are equal
 
@@ -42,7 +42,7 @@ OPTIONS = [
     {"temperature": 0.5},
     {"temperature": 3.0},
     {"top_k": 1},
-    {"top_k": 2},  # cuts between two equal scores
+    {"top_k": 2},  # cuts between two equal logits
     {"top_k": 4},
     {"top_k": 100},
     {"top_p": 0.3},
@@ -109,15 +109,15 @@ def test_without_temperature_the_first_of_the_most_probable_is_chosen(temperatur
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_damaged_scores_are_reported(bad):
+def test_damaged_logits_are_reported(bad):
     for temperature in (0, 1):
-        with pytest.raises(ValueError, match="sample: the scores must be finite"):
+        with pytest.raises(ValueError, match="sample: the logits must be finite"):
             sample(np.array([0.0, bad]), np.random.default_rng(0), temperature)
 
 
 @pytest.mark.parametrize("options", [{"top_p": 0.5}, {"top_p": 0.999}, {"top_k": 700}, {"temperature": 2.0}], ids=str)
 def test_a_large_vocabulary_follows_the_definition_too(options):
-    """Of 3,000 tokens the likeliest are found without sorting all: in steps, of which top_p = 0.999 needs several."""
+    """Of 3,000 tokens the most probable are found without sorting all, in steps: top_p = 0.999 needs several."""
     logits, draws = np.random.default_rng(4).standard_normal(3000).astype(np.float32), 4000
     expected = np.array(literal_probabilities(logits.tolist(), **options))
     rng = np.random.default_rng(1)
@@ -130,6 +130,6 @@ def test_a_large_vocabulary_follows_the_definition_too(options):
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=20), st.integers(1, 25))
-def test_the_likeliest_are_those_of_a_stable_sort(logits, k):
+def test_the_top_k_are_those_of_a_stable_sort(logits, k):
     expected = sorted(range(len(logits)), key=lambda id: (-logits[id], id))[:k]
-    assert likeliest(np.array(logits, np.float32), k).tolist() == expected
+    assert top_k_ids(np.array(logits, np.float32), k).tolist() == expected

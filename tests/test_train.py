@@ -20,6 +20,7 @@ from tinygpt.files.sealed_json import unseal
 from tinygpt.gpt2 import checkpoint
 from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.text import corpus
+from tinygpt.text.token_file import write_token_file
 from tinygpt.training.dataset import Dataset
 from tinygpt.training.log import MetricsLog, plot_losses, read_metrics, smooth
 from tinygpt.training.settings import TrainingSettings
@@ -423,7 +424,7 @@ def test_a_token_file_trains_like_the_text_it_was_made_from(text, tmp_path):
     tokenizer = Tokenizer.train(text.read_text(encoding="utf-8"), 300, progress=False)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     tokens = corpus.encode_documents(corpus.read_documents(text), tokenizer)
-    corpus.write_token_file(tmp_path / "text.bin", tokens, tokenizer.fingerprint)
+    write_token_file(tmp_path / "text.bin", tokens, tokenizer.fingerprint)
     s = settings(tmp_path / "text.bin", tokenizer=str(tmp_path / "tokenizer"))
     trainer = Trainer(s, tmp_path / "run", False, False)
     np.testing.assert_array_equal(np.concatenate([trainer.data.train, trainer.data.validation]), tokens)

@@ -102,14 +102,14 @@ def test_a_kernel_without_a_backward_has_the_references():
     np.testing.assert_array_equal(a.grad, [19, 19])
 
 
-def test_an_eager_kernel_is_lent_memory_for_the_gradients_that_will_be_wanted():
+def test_a_kernel_that_computes_gradients_in_forward_has_memory_for_those_that_will_be_needed():
     told = []
 
-    def forward(a, b, loans):
-        told.append(tuple(loan is not None and loan.array.shape == (1,) for loan in loans))
+    def forward(a, b, reserved):
+        told.append(tuple(memory is not None and memory.array.shape == (1,) for memory in reserved))
         return a * b, (a, b)
 
-    op = product_op([], EAGER=True)
+    op = product_op([], GRADIENTS_IN_FORWARD=True)
     op.kernel.forward = forward
     a, b = leaves([2.0], [5.0])
     apply(op, a, b.data).sum().backward()

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt.files import user_cache
+from tinygpt.files import hub, user_cache
 from tinygpt.files.user_cache import cache_folder, cache_root, kernel_root, make_folder
-from tinygpt.gpt2 import hub
 
 ROOT = Path(__file__).resolve().parents[1]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="HOME and the list of users are POSIX's")

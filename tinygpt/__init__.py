@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tinygpt import autograd as autograd
+    from tinygpt import functional as functional
+    from tinygpt import nn as nn
+    from tinygpt import ops as ops
+    from tinygpt import optim as optim
     from tinygpt.autograd import Tensor as Tensor
     from tinygpt.autograd import apply as apply
     from tinygpt.autograd import no_grad as no_grad
@@ -52,21 +57,20 @@ _HOME = {
     "set_num_threads": "runtime.settings",
 }
 
-_NO_TENSORS = {"gpt2.config", "runtime.settings", "tokenizer"}  # these start without autograd, and sooner
+_MODULES = ("autograd", "functional", "nn", "ops", "optim")
 
-__all__ = [*_HOME]
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"tinygpt.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
-    if _HOME[name] not in _NO_TENSORS:
-        importlib.import_module("tinygpt.ops.basic")  # gives Tensor its operators
-        importlib.import_module("tinygpt.display")  # and what notebooks show
     value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted(__all__)

@@ -6,8 +6,8 @@ the modules among its attributes, in the order in which they were set. A `Parame
 off is frozen: saved and loaded, but not learned. Their names are the paths to them: `h.0.attn.c_attn.weight`.
 
 `flatten_parameters` moves all of them into one array, and their gradients into another: each parameter becomes a view.
-Backward then writes every gradient where it stays, nothing is allocated from the second step on, and whoever wants to
-treat all parameters alike has one array to go through.
+Backward then writes every gradient where it stays, nothing is allocated from the second step on, and an optimizer that
+treats all parameters alike has one array to go through.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinygpt.autograd import Tensor
+from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_text
+from tinygpt.autograd.watch import current_watch
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+from tinygpt.quantization import QuantizedWeight, round_in_place
 from tinygpt.runtime.memory import empty
+from tinygpt.runtime.scope import Block, Setting
 
 Self = TypeVar("Self", bound="Module")
 
@@ -63,6 +67,10 @@ class Module:
     [('weight', (2, 3)), ('bias', (3,))]
     >>> layer.num_parameters()
     9
+    >>> layer
+    Linear: 9 parameters, float32, training
+      weight  (2, 3)  6  none
+      bias    (3,)    3  none
     """
 
     training = True
@@ -85,7 +93,12 @@ class Module:
             self.flatten_parameters()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self.forward(*args, **kwargs)
+        """What `forward` returns."""
+        watch = current_watch()
+        if watch is None:
+            return self.forward(*args, **kwargs)
+        with watch.module(self):
+            return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__}: define forward()")
@@ -113,6 +126,12 @@ class Module:
                 yield prefix + name, value
         for name, child in self.children():
             yield from child._paths(f"{prefix}{name}.")
+
+    def modules(self) -> Iterator[Module]:
+        """This module and every module inside it, depth first."""
+        yield self
+        for _, child in self.children():
+            yield from child.modules()
 
     def parameters(self) -> list[Tensor]:
         """Every parameter, in the order of `named_parameters`."""
@@ -148,6 +167,8 @@ class Module:
         """
         Copy arrays into the parameters of the same names. Nothing is written unless everything fits.
 
+        Quantized weights are forgotten: the layers hold what was loaded.
+
         Parameters
         ----------
         state : mapping of str to array
@@ -178,6 +199,8 @@ class Module:
                 raise TypeError(f"load_state_dict: {name} must be convertible to {parameter.dtype}, got {array.dtype}")
         for name, parameter in parameters.items():
             np.copyto(parameter.data, state[name])
+        for module in self.modules():
+            vars(module).pop("quantized", None)
 
     def flatten_parameters(self) -> None:
         """Move all parameters into `flat_parameters` and give their gradients a place in `flat_gradients`."""
@@ -197,6 +220,17 @@ class Module:
                 parameter.grad = parameter.grad  # one that is there already moves: the next backward will add to it
             start = here.stop
 
+    def __repr__(self) -> str:
+        return table_as_text(self._title(), parameter_table(self.named_parameters()))
+
+    def _repr_html_(self) -> str:
+        return table_as_html(self._title(), parameter_table(self.named_parameters()))
+
+    def _title(self) -> str:
+        kinds = ", ".join(sorted({str(parameter.dtype) for parameter in self.parameters()})) or "none"
+        mode = "training" if self.training else "evaluating"
+        return f"{type(self).__name__}: {self.num_parameters():,} parameters, {kinds}, {mode}"
+
 
 def _few(names: list[str]) -> str:
     more = f" ({len(names)} in all)" if len(names) > 3 else ""
@@ -212,13 +246,34 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float, dtype: 
 
 class Linear(Module):
     """
-    x @ weight + bias, with a weight of shape (I, O) drawn from N(0, std^2) and a bias of zeros.
+    A linear layer: ``x @ weight + bias``.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        I and O, the sizes of the last axis before and after.
+    rng : np.random.Generator
+        The source of the initial weights.
+    std : float
+        Standard deviation of the initial weights.
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight : Parameter, shape (I, O)
+        Drawn from N(0, std^2).
+    bias : Parameter, shape (O,)
+        Zeros at first.
+    quantized : QuantizedWeight or None
+        The weight in fewer bits, after `quantize`.
 
     Examples
     --------
     >>> Linear(2, 3, np.random.default_rng(0))(Tensor(np.ones((5, 2), np.float32))).shape
     (5, 3)
     """
+
+    quantized: QuantizedWeight | None = None
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
         self.weight = Parameter(normal(rng, (inputs, outputs), std, dtype))
@@ -227,10 +282,50 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
+    def quantize(self, kind: str) -> None:
+        """
+        Round the weight to what `kind` can hold, keep it in that form in `quantized`, and freeze it.
+
+        Parameters
+        ----------
+        kind : {"float32", "bfloat16", "int8"}
+            int8 has one scale per column of the weight, which is one per output. float32 changes nothing.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the weight is not float32, or is not finite and `kind` is int8.
+
+        Examples
+        --------
+        >>> layer = Linear(2, 3, np.random.default_rng(0))
+        >>> layer.quantize("int8")
+        >>> layer.quantized.values.dtype, layer.quantized.scale.shape
+        (dtype('int8'), (3,))
+        """
+        self.quantized = round_in_place(self.weight, kind, axis=1)
+
 
 class Embedding(Module):
     """
-    A table of `count` rows of `size` features, drawn from N(0, std^2).
+    A lookup table: one row of features per id.
+
+    Parameters
+    ----------
+    count, size : int
+        How many rows, and the features of each.
+    rng : np.random.Generator
+        The source of the initial weights.
+    std : float
+        Standard deviation of the initial weights.
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight : Parameter, shape (count, size)
+        Drawn from N(0, std^2).
+    quantized : QuantizedWeight or None
+        The table in fewer bits, after `quantize`.
 
     Examples
     --------
@@ -238,11 +333,17 @@ class Embedding(Module):
     (1, 2, 3)
     """
 
+    quantized: QuantizedWeight | None = None
+
     def __init__(self, count: int, size: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
         self.weight = Parameter(normal(rng, (count, size), std, dtype))
 
     def forward(self, ids: Any) -> Tensor:
         return embedding(ids, self.weight)
+
+    def quantize(self, kind: str) -> None:
+        """As `Linear.quantize`. int8 has one scale per row: a row is an output of a head that shares the table."""
+        self.quantized = round_in_place(self.weight, kind, axis=0)
 
 
 class LayerNorm(Module):
@@ -264,9 +365,37 @@ class LayerNorm(Module):
         return layernorm(x, self.weight, self.bias, self.eps)
 
 
+_dropping = Setting("dropping", True)
+
+
+class no_dropout(Block):
+    """
+    Dropout off inside the block, or inside the decorated function, whatever the modules' `training` flags say.
+
+    It holds for this thread alone, and changes no module: several threads may generate with one model.
+
+    Examples
+    --------
+    >>> layer = Dropout(0.5, np.random.default_rng(0))
+    >>> with no_dropout():
+    ...     layer(Tensor([1.0, 2.0]))
+    Tensor([1., 2.], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_dropping, False)
+
+
 class Dropout(Module):
     """
-    Drops with probability `p` in training; draws one seed a call from the generator that it is given.
+    Dropout: in training, sets each value to zero with probability `p` and divides the others by 1 - p.
+
+    Parameters
+    ----------
+    p : float
+        In [0, 1).
+    generator : np.random.Generator
+        The source of the masks: one seed is drawn per call.
 
     Examples
     --------
@@ -278,8 +407,8 @@ class Dropout(Module):
         self.p, self.generator = p, generator
 
     def seed(self) -> int | None:
-        """The seed of the next mask, or None where nothing is to be dropped."""
-        return int(self.generator.integers(2**63)) if self.training and self.p else None
+        """The seed of the next mask, or None where nothing is dropped."""
+        return int(self.generator.integers(2**63)) if self.training and self.p and _dropping.get() else None
 
     def forward(self, x: Tensor) -> Tensor:
         seed = self.seed()

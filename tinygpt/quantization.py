@@ -1,15 +1,19 @@
 """
-Weights in fewer bits, for decoding: one token asks for every weight once, so that its time is that of reading them.
+Weights in fewer bits, for generation. One token reads every weight once, and the time it takes is that of reading them.
 
     float32     as they are
-    bfloat16    the upper half of each float32, rounded: 2 bytes, off by up to 2^-9 of the number
-    int8        q = round(w / scale), w ~ q * scale: 1 byte, off by up to scale / 2
+    bfloat16    the upper half of each float32, rounded: 2 bytes, an error of up to 2^-9 of the number
+    int8        q = round(w / scale), w ~ q * scale: 1 byte, an error of up to scale / 2
 
-int8 has one scale for each output channel, scale = max |w| / 127 over all that is summed for that output: so the scale
-is taken out of the sum, y_o = scale_o * sum_i x_i q_io, and one large weight spoils its own channel only. An output of
-a linear layer is a column of its (I, O) weight, a score of the head a row of the (V, C) table of embeddings.
+int8 has one scale per output channel, scale = max |w| / 127 over everything that is summed for that output. So the
+scale can be taken out of the sum, y_o = scale_o * sum_i x_i q_io, and one large weight affects its own channel only.
+The output channels are the columns of a linear layer's (I, O) weight, and the rows of the (V, C) table of embeddings,
+which is the head.
 
 Layer norms, biases and positions stay float32: they are a thousandth of what is read.
+
+A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); of this file, only
+`round_weights` knows layers.
 
 Source: symmetric quantization per channel, Wu et al. 2020, arXiv:2004.09602, sections 3 and 4.
 """
@@ -20,124 +24,196 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd import Tensor
 from tinygpt.runtime import bfloat16
 
 KINDS = ("float32", "bfloat16", "int8")
-_BLOCK = 2**20  # numbers that are converted at a time: what conversion needs besides stays small
+_BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _NO_SCALE = np.empty(0, np.float32)
 
 
-class Stored(NamedTuple):
+class QuantizedWeight(NamedTuple):
     """
-    A weight as decoding reads it.
+    A weight in fewer bits.
 
     Attributes
     ----------
-    numbers : ndarray
-        float32, uint16 (the bits of bfloat16) or int8, in the weight's shape; float64 where the model is.
+    values : ndarray
+        int8, uint16 (the bits of bfloat16), or the weight itself where it is not quantized; in the weight's shape.
     scale : ndarray, float32
-        One for each output channel; empty where the numbers are the weights themselves.
+        One per output channel; empty where `values` are the weights themselves.
+    axis : int
+        The axis of the output channels.
     """
 
-    numbers: np.ndarray
+    values: np.ndarray
     scale: np.ndarray = _NO_SCALE
+    axis: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS` it is."""
+        return {"u": "bfloat16", "i": "int8"}.get(self.values.dtype.kind, "float32")
 
 
-def store(weight: np.ndarray, kind: str, outputs: int = 1) -> Stored:
+def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     """
-    A weight in the form that `kind` names.
+    Round a weight to the nearest that `kind` can hold.
 
     Parameters
     ----------
     weight : ndarray, float32, 2-D
     kind : {"float32", "bfloat16", "int8"}
-    outputs : int
-        The axis of the output channels: 1 of a linear layer's (I, O), 0 of the head's (V, C).
+    axis : int
+        The axis of the output channels: 1 for a linear layer's (I, O), 0 for the head's (V, C).
+
+    Returns
+    -------
+    QuantizedWeight
+        For float32, `weight` itself.
 
     Raises
     ------
     ValueError
-        If `kind` is none of these, or int8 is to hold weights that are not finite.
+        If `kind` is none of these, or is int8 and a weight is not finite.
 
     Examples
     --------
     >>> weight = np.array([[0.5, -8.0], [1.0, 0.1]], np.float32)
-    >>> store(weight, "int8").numbers
+    >>> quantize(weight, "int8").values
     array([[  64, -127],
            [ 127,    2]], dtype=int8)
-    >>> restored(store(weight, "bfloat16")).tolist()
-    [[0.5, -8.0], [1.0, 0.10009765625]]
     """
-    check_kind("store", kind)
+    check_kind("quantize", kind)
     if kind == "float32":
-        return Stored(weight)
+        return QuantizedWeight(weight, axis=axis)
     if kind == "bfloat16":
-        numbers = np.empty(weight.shape, np.uint16)
+        bits = np.empty(weight.shape, np.uint16)
         for rows in _blocks(weight):
-            numbers[rows] = bfloat16.to_bfloat16(weight[rows])
-        return Stored(numbers)
-    largest = np.maximum(weight.max(axis=1 - outputs), -weight.min(axis=1 - outputs))
+            bits[rows] = bfloat16.to_bfloat16(weight[rows])
+        return QuantizedWeight(bits, axis=axis)
+    largest = np.maximum(weight.max(axis=1 - axis), -weight.min(axis=1 - axis))
     if not np.isfinite(largest).all():
         raise ValueError(
             "int8: the weights must be finite, got NaN or infinity: training of this model diverged, or its file is "
             "damaged; train again with a lower --lr, or use another checkpoint"
         )
     scale = np.where(largest > 0, largest / np.float32(127), np.float32(1))
-    numbers = np.empty(weight.shape, np.int8)
+    values = np.empty(weight.shape, np.int8)
     for rows in _blocks(weight):
-        numbers[rows] = np.rint(weight[rows] / (scale if outputs else scale[rows, None]))
-    return Stored(numbers, scale)
+        values[rows] = np.rint(weight[rows] / (scale if axis else scale[rows, None]))
+    return QuantizedWeight(values, scale, axis)
 
 
-def restored(stored: Stored, outputs: int = 1) -> np.ndarray:
-    """The weight that `stored` stands for: float32, or as it was where nothing was rounded."""
-    numbers, scale = stored
-    if numbers.dtype == np.uint16:
-        return bfloat16.to_float32(numbers)
-    if not scale.size:
-        return numbers
-    return numbers * (scale if outputs else scale[:, None])
+def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.ndarray:
+    """
+    The weight that a quantized one stands for.
+
+    Parameters
+    ----------
+    quantized : QuantizedWeight
+    out : ndarray, float32, optional
+        Where to write it.
+
+    Returns
+    -------
+    ndarray
+        float32; `quantized.values` themselves if they are the weights and there is no `out`.
+
+    Examples
+    --------
+    >>> weight = np.array([[0.5, -8.0], [1.0, 0.1]], np.float32)
+    >>> dequantize(quantize(weight, "bfloat16")).tolist()
+    [[0.5, -8.0], [1.0, 0.10009765625]]
+    """
+    values, scale, axis = quantized
+    if out is None:
+        if quantized.kind == "float32":
+            return values
+        out = np.empty(values.shape, np.float32)
+    for rows in _blocks(values):
+        if quantized.kind == "bfloat16":
+            out[rows] = bfloat16.to_float32(values[rows])
+        elif quantized.kind == "int8":
+            np.multiply(values[rows], scale if axis else scale[rows, None], out=out[rows])
+        else:
+            out[rows] = values[rows]
+    return out
+
+
+def round_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
+    """
+    Round a layer's weight to what `kind` can hold, and freeze it.
+
+    Parameters
+    ----------
+    weight : Tensor, float32, 2-D
+    kind : {"float32", "bfloat16", "int8"}
+    axis : int
+        The axis of the output channels.
+
+    Returns
+    -------
+    QuantizedWeight or None
+        What it was rounded to; None for float32, which changes nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weight is not float32, or is not finite and `kind` is int8.
+    """
+    check_kind("quantize", kind)
+    if kind == "float32":
+        return None
+    if weight.dtype != np.float32:
+        raise TypeError(f"quantize: the weight must be float32, got {weight.dtype}")
+    quantized = quantize(weight.data, kind, axis)
+    dequantize(quantized, out=weight.data)
+    weight.requires_grad = False
+    return quantized
 
 
 def round_weights(model: Any, kind: str) -> None:
     """
-    Replace a model's matrices by what `kind` can hold, and keep them in that form too, for decoding.
+    Quantize the matrices of a GPT-2: those of its linear layers, and the table of embeddings, which is also the head.
 
-    Whatever the model computes from then on, perplexity for one, is computed with the rounded weights. They are
-    frozen, `requires_grad` being False: training would leave the stored ones behind.
+    Each layer keeps both forms: `weight`, rounded, with which the model computes from then on (its perplexity, for
+    one), and `quantized`, which generation reads. All parameters are frozen, `requires_grad` being False: training
+    would change one form and not the other.
 
     Parameters
     ----------
     model : GPT
-        Its `weights` becomes `kind`, and its `stored` the weights by name.
+        float32. `model.weights` says what it was rounded to.
     kind : {"float32", "bfloat16", "int8"}
+        float32 changes nothing.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is none of these, or is int8 and a weight is not finite.
+    TypeError
+        If the model is not float32.
 
     Examples
     --------
     >>> from tinygpt import GPT, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
     >>> round_weights(model, "int8")
-    >>> model.stored["wte.weight"].numbers.dtype
-    dtype('int8')
+    >>> model.weights, model.wte.quantized.values.dtype
+    ('int8', dtype('int8'))
     """
     check_kind("round_weights", kind)
     if kind == "float32":
         return
-    parameters = dict(model.named_parameters())
     if model.wte.weight.dtype != np.float32:
         raise TypeError(f"round_weights: the model must be float32, got {model.wte.weight.dtype}")
-    for name, parameter in parameters.items():
-        if parameter.ndim == 2 and name != "wpe.weight":
-            outputs = 0 if name == "wte.weight" else 1
-            stored = model.stored[name] = store(parameter.data, kind, outputs)
-            for rows in _blocks(parameter.data):
-                part = stored._replace(numbers=stored.numbers[rows])
-                if stored.scale.size and not outputs:
-                    part = part._replace(scale=stored.scale[rows])
-                parameter.data[rows] = restored(part, outputs)
-    for parameter in parameters.values():
+    model.wte.quantize(kind)
+    for block in model.h:
+        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+            layer.quantize(kind)
+    for parameter in model.parameters():
         parameter.requires_grad = False
-    model.weights = kind
 
 
 def check_kind(who: str, kind: str) -> None:

@@ -8,9 +8,9 @@ from kernel_checks import check_kernel, digest_on_threads, in_a_process, precisi
 
 from tinygpt.kernels import attention
 from tinygpt.ops.attention import ATTENTION
-from tinygpt.ops.dropout import splitmix64
 from tinygpt.runtime import memory
 from tinygpt.runtime.memory import Slot
+from tinygpt.runtime.seeds import splitmix64
 
 TOLERANCE = 2e-6  # of the largest value: sums of up to 257 products, twice
 

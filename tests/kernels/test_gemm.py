@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
+from benchmarks.worker import X86_64_V2, X86_64_V3
 from tinygpt.kernels.matmul.gemm import KC, MC_KC, multiply
 from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
 from tinygpt.runtime import memory
@@ -74,12 +75,10 @@ def test_every_order_gives_the_product(size):
 
 
 CHECK = "from test_gemm import check_all; from tinygpt.kernels.simd.cpu import *; check_all(); print({})"
-BASE = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
-AVX2 = f"{BASE},+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+f16c"
-AVX512 = f"{AVX2},+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
+AVX512 = f"{X86_64_V3},+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
 PROCESSORS = {
-    "generic": (BASE, "4 4 False False"),
-    "AVX2": (AVX2, "8 4 False False"),
+    "generic": (X86_64_V2, "4 4 False False"),
+    "AVX2": (X86_64_V3, "8 4 False False"),
     "AVX-512": (AVX512, "16 8 False False"),
     "AVX-512 with bfloat16": (f"{AVX512},+avx512bf16", "16 8 True False"),
 }
@@ -136,6 +135,7 @@ def test_four_threads_give_the_same_bits():
 import hashlib, numpy as np
 from tinygpt.runtime import settings
 from tinygpt.runtime import memory
+from benchmarks.worker import X86_64_V2, X86_64_V3
 from tinygpt.kernels.matmul.gemm import multiply
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal(shape, np.float32) for shape in ((1500, 800), (800, 500)))

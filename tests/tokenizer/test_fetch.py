@@ -15,11 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tinygpt.cli.main import main
-from tinygpt.files import locks
+from tinygpt.files import locks, published
+from tinygpt.files.fetch import fetch
+from tinygpt.files.locate import locate_tokenizer
 from tinygpt.files.owner_file import create_owner_file, describe_owner
-from tinygpt.tokenizer import Tokenizer, published
-from tinygpt.tokenizer.fetch import fetch
-from tinygpt.tokenizer.published import PublishedFile, resolve
+from tinygpt.files.published import PublishedFile
+from tinygpt.tokenizer import Tokenizer
 
 CONTENTS = {"encoder.json": bytes(range(256)) * 1000, "vocab.bpe": b"#version: 0.2\nh e\n" * 500}
 
@@ -264,5 +265,5 @@ def test_the_name_means_what_was_fetched(monkeypatch, tmp_path, shared_data, gpt
     (cached / "vocab.bpe").write_bytes((shared_data / "gpt2" / "vocab.bpe").read_bytes())
     assert Tokenizer.from_pretrained("gpt2").fingerprint == gpt2.fingerprint
     Tokenizer.train("", 256, special_tokens=(), progress=False).save_pretrained("gpt2")
-    assert resolve("gpt2").resolve() == tmp_path / "gpt2"
+    assert locate_tokenizer("gpt2").resolve() == tmp_path / "gpt2"
     assert Tokenizer.from_pretrained("gpt2").n_vocab == 256

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import implementation
-from tinygpt.tokenizer import Tokenizer, words
+from tinygpt.tokenizer import Tokenizer, training
 from tinygpt.tokenizer.kernels import counting, trainer
 from tinygpt.tokenizer.kernels.counting import WordCounts
 from tinygpt.tokenizer.reference import BYTE_ORDERS, learn_merges, split
@@ -118,7 +118,7 @@ def test_the_switch_in_the_middle_of_a_corpus_changes_nothing(texts, monkeypatch
     with implementation("numpy"):
         expected = Tokenizer.train(documents, 700, progress=False).merges
     for together in (1, 10_000, 1 << 20):
-        monkeypatch.setattr(words, "_TOGETHER", together)
+        monkeypatch.setattr(training, "_BLOCK", together)
         assert Tokenizer.train(documents, 700, progress=False).merges == expected
 
 

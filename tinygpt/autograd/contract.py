@@ -1,13 +1,13 @@
 """
-What an operation promises besides its numbers, and a watch that finds where it does not keep it.
+What an operation promises besides its numbers, and how to watch whether it keeps that.
 
 * Neither forward nor backward writes into what it is given: inputs, attributes, `dout`, `saved`. Others hold these too.
-* What it hands out stays as it is: no later call writes into it. A buffer that is used again may be worked in, not
-  returned or saved.
+* What it returns stays as it is: no later call writes into it. It may work in a buffer that is used again, but must not
+  return or save it.
 * The same input gives the same result: what a second call must know travels in attributes and in `saved`.
 
 The numbers of one call may be right all the same, so that a gradient check alone does not see such a fault; in a graph
-it spoils the gradients of others. A watched operation runs twice, and what went in and came out is compared.
+it spoils the gradients of others. A `Contract` runs each operation twice, and compares what went in and what came out.
 """
 
 from __future__ import annotations
@@ -15,56 +15,66 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from tinygpt.autograd.graph import Op
-from tinygpt.runtime.scope import Setting
+from tinygpt.autograd.rounding import largest
+from tinygpt.autograd.watch import Watch, replace_functions
 
-watch = Setting("watch", None)  # what `twin.rule_of` lets look at operations, a `Contract` for one: gradcheck sets it
 _ADD_TO_GRADIENTS = {"recompute"}  # their backward runs a graph of its own, which must run once
 
 
-class Contract:
+class Contract(Watch):
     """A watch that raises `error` where an operation breaks the contract."""
 
     def __init__(self, error: Callable[[str], Exception]) -> None:
         self.error = error
 
     def operation(self, op: Op) -> Op:
-        """`op`, watched."""
-        return watched(op, self.error)
+        """
+        `op`, raising `error` where forward or backward break the contract.
 
+        Examples
+        --------
+        >>> def backward(dout, saved):
+        ...     dout *= 2
+        ...     return (dout,)
+        >>> op = Contract(ValueError).operation(Op("double", lambda x: (2 * x, None), backward))
+        >>> op.backward(np.ones(2), None)
+        Traceback (most recent call last):
+        ...
+        ValueError: double.backward: writes into dout, which others hold too; compute into a new array
+        """
+        if op.name in _ADD_TO_GRADIENTS:
+            return op
 
-def watched(op: Op, error: Callable[[str], Exception]) -> Op:
-    """
-    `op`, raising `error` where forward or backward break the contract.
+        def forward(*arrays: Any, **attrs: Any) -> Any:
+            given = {"its inputs": arrays, "its attributes": attrs}
+            return run_twice(f"{op.name}.forward", lambda: op.forward(*arrays, **attrs), given, self.error)
 
-    Examples
-    --------
-    >>> def backward(dout, saved):
-    ...     dout *= 2
-    ...     return (dout,)
-    >>> op = watched(Op("double", lambda x: (2 * x, None), backward), ValueError)
-    >>> op.backward(np.ones(2), None)
-    Traceback (most recent call last):
-    ...
-    ValueError: double.backward: writes into dout, which others hold too; compute into a new array
-    """
-    if op.name in _ADD_TO_GRADIENTS:
-        return op
+        def backward(dout: np.ndarray, saved: Any) -> Any:
+            given = {"dout": dout, "saved": saved}
+            return run_twice(f"{op.name}.backward", lambda: op.backward(dout, saved), given, self.error)
 
-    def forward(*arrays: Any, **attrs: Any) -> Any:
-        given = {"its inputs": arrays, "its attributes": attrs}
-        return run_twice(f"{op.name}.forward", lambda: op.forward(*arrays, **attrs), given, error)
+        return op._replace(forward=forward, backward=backward)
 
-    def backward(dout: np.ndarray, saved: Any) -> Any:
-        given = {"dout": dout, "saved": saved}
-        return run_twice(f"{op.name}.backward", lambda: op.backward(dout, saved), given, error)
+    def kernel(self, op: Op, kernel: Any) -> Any:
+        """`kernel`, which must not write into what it is given. Its backward adds into slots, so it runs once."""
 
-    return op._replace(forward=forward, backward=backward)
+        def forward(*arrays: Any, **attrs: Any) -> Any:
+            given = {"its inputs": arrays, "its attributes": attrs}
+            run = partial(kernel.forward, *arrays, **attrs)
+            return run_twice(f"{op.name}.forward", run, given, self.error, compared=lambda result: result[0])
+
+        def backward(dout: np.ndarray, saved: Any, into: Any) -> None:
+            given = {"dout": dout, "saved": saved}
+            run_once(f"{op.name}.backward", lambda: kernel.backward(dout, saved, into), given, self.error)
+
+        return replace_functions(kernel, forward, backward)
 
 
 def run_twice(
@@ -118,7 +128,7 @@ def run_once(who: str, run: Callable[[], Any], given: Mapping[str, Any], error: 
 
 
 def _check_handed_out(who: str, run: Any, first: Any, second: Any, given: Mapping[str, Any], error: Any) -> None:
-    """Where two results share memory that was not given: a constant that is kept, or a buffer that is written again?"""
+    """Raise where two results share memory that a third call writes into: a buffer, not a constant that is kept."""
     inputs = [array for value in given.values() for array in _arrays_in(value)]
     later = list(_arrays_in(second))
     suspects = [
@@ -150,7 +160,7 @@ def _run_quietly(run: Callable[[], Any]) -> None:
 
 
 def _rewritten(who: str) -> str:
-    return f"{who}: hands out memory that a later call writes into; return a new array, or a copy"
+    return f"{who}: returns memory that a later call writes into; return a new array, or a copy"
 
 
 def _arrays_in(value: Any) -> Iterator[np.ndarray]:
@@ -196,8 +206,7 @@ def _close(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
             if a.tobytes() != b.tobytes():
                 return False
             continue
-        scale = np.max(np.abs(b), initial=0, where=np.isfinite(b))
-        few_roundings = 100 * float(np.finfo(a.dtype).eps) * float(scale)  # a library may sum in another order
+        few_roundings = 100 * float(np.finfo(a.dtype).eps) * largest(b)  # a library may sum in another order
         if not np.allclose(a, b, rtol=0, atol=few_roundings, equal_nan=True):
             return False
     return True

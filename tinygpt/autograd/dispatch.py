@@ -6,13 +6,13 @@ A kernel is a module (or any object) that offers
     accepts(*arrays, **attrs)      optional: whether it takes these inputs. Where not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
     backward(dout, saved, into)    writes the gradient of input i into the slot `into[i]`, which says whether to add to
-                                   what is there or to overwrite it; None where nobody wants that gradient. Without a
-                                   backward the reference's runs, on what the kernel's forward saved
-    EAGER = True                   optional: `forward` is also given `loans`, for each input None or memory for its
-                                   gradient, so that it can compute it while it has what it needs
+                                   what is there or to overwrite it; None where no gradient is needed. A kernel
+                                   without a backward uses the reference's, on what the kernel's forward saved
+    GRADIENTS_IN_FORWARD = True    optional: `forward` has a parameter `reserved` as well, for each input None or a
+                                   `Reservation`, memory for its gradient, to compute it ahead (see `gradients.py`)
 
-The reference returns its gradients, as a reader expects of a function; a kernel writes them where they belong, so that
-nothing is allocated and a second gradient is added while it is computed. A `Rule` makes one of both for the engine.
+The reference returns its gradients, as a reader expects of a function; a kernel writes them where they stay, so that
+nothing is allocated and a second gradient is added while it is computed. `select` makes one `Implementation` of either.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.autograd.contract import run_once, run_twice, watch, watched
+from tinygpt.autograd.contract import Contract, run_twice
 from tinygpt.autograd.graph import WRITTEN, Node, Op
-from tinygpt.autograd.rounding import scatter
+from tinygpt.autograd.rounding import largest, scatter
+from tinygpt.autograd.watch import current_watch
 from tinygpt.runtime import settings
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
 
 Destination = Callable[[], Slot]
-_NOISE = 32  # how many times the scatter of rounding two codes may be apart: each has its own, and few were drawn
+_NOISE = 32  # how many standard deviations of rounding two codes may differ by: few samples are drawn, of one code
 
 
-class Rule(NamedTuple):
+class Implementation(NamedTuple):
     """
     What the engine calls.
 
@@ -43,19 +44,19 @@ class Rule(NamedTuple):
     ----------
     forward : callable
         ``forward(arrays, attrs, parents) -> (out, saved)``. A parent is the node of an input, None where no gradient is
-        wanted.
+        needed.
     backward : callable
-        ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is wanted, else a
-        function that gives the slot for it; a gradient that was written there is returned as `WRITTEN`.
+        ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is needed, else a
+        function that returns the slot for it; in place of a gradient that was written there, `WRITTEN` is returned.
     """
 
     forward: Callable[[Sequence[np.ndarray], dict[str, Any], Sequence[Node | None]], tuple[Any, Any]]
     backward: Callable[[np.ndarray, Any, Sequence[Destination | None]], Sequence[Any]]
 
 
-def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule:
+def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Implementation:
     """
-    The code that the current implementation runs for `op` on these inputs.
+    The code to run for `op` on these inputs, as the settings of this block say.
 
     Parameters
     ----------
@@ -63,27 +64,31 @@ def rule_of(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Rule
     arrays, attrs
         What the op is about to be called with: a kernel may leave some inputs to the reference.
     """
-    watcher = watch.get()
-    if watcher is not None:
-        op = watcher.operation(op)
-    implementation = settings.current_implementation()
-    if op.kernel is None or implementation == "numpy" or arrays[0].size < op.least or not kernels_may_run():
+    watch = current_watch()
+    if watch is not None:
+        op = watch.operation(op)
+    setting = settings.current_implementation()
+    if op.kernel is None or setting == "numpy" or arrays[0].size < op.min_size or not kernels_may_run():
         return _reference(op)
-    kernel = importlib.import_module(op.kernel) if isinstance(op.kernel, str) else op.kernel
-    if not getattr(kernel, "accepts", _anything)(*arrays, **attrs):
+    kernel = _load(op.kernel)
+    if hasattr(kernel, "accepts") and not kernel.accepts(*arrays, **attrs):
         return _reference(op)
-    rule = _kernel(op, kernel)
-    if implementation == "kernels":
-        return rule if watcher is None else _watched(op.name, rule, watcher.error)
-    return _both(op, rule)
+    if watch is not None:
+        kernel = watch.kernel(op, kernel)
+    return _both(op, kernel) if setting == "check" else _kernel(op, kernel)
+
+
+def _load(kernel: Any) -> Any:
+    """A kernel by its module's name, since a program that runs none need not import Numba; or the kernel itself."""
+    return importlib.import_module(kernel) if isinstance(kernel, str) else kernel
 
 
 def kernel_for(name: str, *arrays: np.ndarray) -> Any:
-    """The kernel module of this name, for work outside of the graph such as AdamW's; None: the reference shall run."""
+    """The kernel module of this name, for work outside of the graph such as AdamW's; None where the reference runs."""
     if settings.current_implementation() == "numpy" or not kernels_may_run():
         return None
     fit = all(array.dtype == np.float32 and array.flags.carray for array in arrays)
-    return importlib.import_module(name) if fit else None
+    return _load(name) if fit else None
 
 
 def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray], options: Sequence[Any]) -> None:
@@ -110,56 +115,66 @@ def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray],
         compare(who, "update", arrays, copies)
 
 
-def settled(array: np.ndarray) -> np.ndarray:
+def aligned(array: np.ndarray) -> np.ndarray:
     """The array as compiled code takes it: aligned, and writable, since Numba would compile a read-only one anew."""
     return array if array.flags.behaved else array.copy()
 
 
-def _anything(*arrays: np.ndarray, **attrs: Any) -> bool:
-    return True
-
-
-def _reference(op: Op) -> Rule:
-    return Rule(
+def _reference(op: Op) -> Implementation:
+    return Implementation(
         lambda arrays, attrs, parents: op.forward(*arrays, **attrs),
         lambda dout, saved, destinations: op.backward(dout, saved),
     )
 
 
-def _kernel(op: Op, kernel: Any) -> Rule:
-    eager = getattr(kernel, "EAGER", False)
+def _kernel(op: Op, kernel: Any) -> Implementation:
+    if getattr(kernel, "GRADIENTS_IN_FORWARD", False):
+        return _with_reservations(kernel)
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
-        if not eager:
-            return kernel.forward(*map(settled, arrays), **attrs)
-        loans = tuple(None if parent is None else parent.lend() for parent in parents)
-        out, saved = kernel.forward(*map(settled, arrays), loans=loans, **attrs)
-        return out, (saved, loans, parents)
+        return kernel.forward(*map(aligned, arrays), **attrs)
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         if not hasattr(kernel, "backward"):
             return op.backward(dout, saved)
-        if eager:
-            saved, loans, parents = saved
-            for parent, loan in zip(parents, loans, strict=True):
-                if parent is not None:
-                    parent.reclaim(returned=loan)
-        slots = [None if slot is None else slot() for slot in destinations]
-        into, later = _separate(slots)
-        kernel.backward(settled(dout), saved, into)
-        for slot, gradient in later:
-            slot.write(gradient)
-        return [WRITTEN] * len(destinations)
+        return _write(kernel, dout, saved, destinations)
 
-    return Rule(forward, backward)
+    return Implementation(forward, backward)
+
+
+def _with_reservations(kernel: Any) -> Implementation:
+    """A kernel that computes gradients in its forward, into memory that is reserved until backward comes."""
+
+    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
+        reserved = tuple(None if parent is None else parent.reserve() for parent in parents)
+        out, saved = kernel.forward(*map(aligned, arrays), reserved=reserved, **attrs)
+        return out, (saved, reserved, parents)
+
+    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+        saved, reserved, parents = saved
+        for parent, reservation in zip(parents, reserved, strict=True):
+            if parent is not None:
+                parent.release(used=reservation)
+        return _write(kernel, dout, saved, destinations)
+
+    return Implementation(forward, backward)
+
+
+def _write(kernel: Any, dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
+    """Let the kernel's backward write into the slots."""
+    into, later = _separate([None if slot is None else slot() for slot in destinations])
+    kernel.backward(aligned(dout), saved, into)
+    for slot, gradient in later:
+        slot.write(gradient)
+    return [WRITTEN] * len(destinations)
 
 
 def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tuple[Slot, np.ndarray]]]:
     """
     Slots as kernels need them: C-contiguous, and none twice.
 
-    Where one tensor is several inputs, or a gradient lies in another order, as that of a transposed tensor does, the
-    kernel gets memory of its own, to be added when all is written.
+    Where one tensor is several inputs, or a gradient has another memory order, as that of a transposed tensor does, the
+    kernel gets memory of its own, which is added afterwards.
     """
     into: list[Slot | None] = []
     later = []
@@ -173,31 +188,16 @@ def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tup
     return into, later
 
 
-def _watched(name: str, rule: Rule, error: Callable[[str], Exception]) -> Rule:
-    """A kernel's rule, which must not write into what it is given. Its backward adds into slots: it runs once."""
-
-    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
-        given = {"its inputs": arrays, "its attributes": attrs}
-        run = partial(rule.forward, arrays, attrs, parents)
-        return run_twice(f"{name}.forward", run, given, error, compared=lambda result: result[0])
-
-    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
-        given = {"dout": dout, "saved": saved}
-        run = partial(rule.backward, dout, saved, destinations)
-        return run_once(f"{name}.backward", run, given, error)
-
-    return Rule(forward, backward)
-
-
-def _both(op: Op, kernel: Rule) -> Rule:
+def _both(op: Op, kernel: Any) -> Implementation:
     """
     Kernel and reference side by side, each with its own `saved`; an error where they differ, or where one of them
     breaks the contract (see `contract.py`).
     """
-    reference, kernel = watched(op, ValueError), _watched(op.name, kernel, ValueError)
+    contract = Contract(ValueError)
+    reference, checked = contract.operation(op), _kernel(op, contract.kernel(op, kernel))
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
-        out, kernel_saved = kernel.forward(arrays, attrs, parents)
+        out, kernel_saved = checked.forward(arrays, attrs, parents)
         reference_out, saved = reference.forward(*arrays, **attrs)
         compare(op.name, "forward", [out], [reference_out], (lambda *inputs: [op.forward(*inputs, **attrs)[0]], arrays))
         return out, (kernel_saved, saved, arrays, attrs)
@@ -210,7 +210,7 @@ def _both(op: Op, kernel: Rule) -> Rule:
             memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that reading garbage shows
             slots = [None if slot is None else partial(Slot, memory[i], add=False)
                      for i, slot in enumerate(destinations)]  # fmt: skip
-            written = kernel.backward(dout, kernel_saved, slots)
+            written = checked.backward(dout, kernel_saved, slots)
             return [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
 
         def in_exact_arithmetic(dout: np.ndarray, *inputs: np.ndarray) -> list[Any]:
@@ -223,7 +223,7 @@ def _both(op: Op, kernel: Rule) -> Rule:
                 (in_exact_arithmetic, [dout, *arrays]))  # fmt: skip
         return ours
 
-    return Rule(forward, backward)
+    return Implementation(forward, backward)
 
 
 def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any], computed: Any = None) -> None:
@@ -231,16 +231,15 @@ def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any
     Raise ValueError, naming the op, where a kernel's results are not the reference's within the tolerance.
 
     The tolerance is a share of each result's largest value (`kernel_tolerance`). Where that is exceeded and
-    `computed`, the reference and its arguments, is given, it is measured how far rounding alone carries each element
-    (see `rounding.py`): so far, many times over, the two may be apart as well.
+    `computed`, the reference and its arguments, is given, the effect of rounding on each element is measured (see
+    `rounding.py`): a multiple of that is allowed as well.
     """
     kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
     noise: list[Any] | None = None
     for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        scale = np.max(np.abs(b), initial=0, where=np.isfinite(b))
-        tolerance = settings.kernel_tolerance(np.asarray(b).dtype == np.float64) * scale
+        tolerance = settings.kernel_tolerance(np.asarray(b).dtype == np.float64) * largest(b)
         if np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True):
             continue
         gap = np.abs(np.asarray(a, np.float64) - b)
@@ -255,7 +254,7 @@ def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any
 
 
 def _noise(reference: Callable[..., Any], arrays: Sequence[np.ndarray], results: Sequence[Any]) -> list[Any]:
-    """How far rounding carries each element of each result; 0 where that cannot be told."""
+    """The effect of rounding on each element of each result; 0 where it cannot be measured."""
     try:
         float64 = any(np.asarray(result).dtype == np.float64 for result in results)
         found = scatter(reference, arrays, settings.unit_of_rounding(float64))

@@ -8,7 +8,7 @@ A gradient is a claim about small changes: moving the input x by h along a direc
               2 h
 
 The left side needs the forward only. `gradcheck` computes it in float64, compares it with the right side, and reports
-the first place where they part.
+the first place where they differ.
 
 * Small inputs: element by element, u = each unit vector in turn, so that a report names the element.
 * Large inputs: along a few random directions, *one input at a time*: an error in any element shows with probability
@@ -26,7 +26,7 @@ cancels *inside* the function, its noise is larger than its values show: where a
 how far rounding alone carries the loss (see `rounding.py`), and a difference below ten times that says nothing. What
 passes for that reason only is looked at again with larger steps, whose differences are larger and have the same noise.
 
-Besides the values, every operation is watched while the check runs: see `contract.py`.
+Besides the values, a watch tests every operation's contract while the check runs: see `contract.py`.
 
 Source: Nocedal & Wright, Numerical Optimization, 2nd ed. 2006, section 8.1.
 """
@@ -39,9 +39,9 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
-from tinygpt.autograd.contract import Contract, watch
+from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.rounding import Perturbation
-from tinygpt.runtime.scope import Block
+from tinygpt.autograd.watch import watching
 
 
 class GradientCheckError(AssertionError):
@@ -110,7 +110,7 @@ def gradcheck(
     rng = np.random.default_rng(seed)
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
     before = [array.copy() for array in arrays]
-    with Block(watch, Contract(_gradcheck_error)):
+    with watching(Contract(_gradcheck_error)):
         out = f(*tensors)
         name = _name_of(f, out)
         weights = rng.standard_normal(out.shape)
@@ -200,14 +200,14 @@ class _Comparison:
 
 
 def _noise_of(loss: Callable[[], float]) -> Callable[[], float]:
-    """How far rounding carries the loss, measured when it is first asked for."""
+    """The effect of rounding on the loss, measured at the first call."""
     measured: list[float] = []
 
     def noise() -> float:
         if not measured:
             values = []
             for seed in range(8):
-                with Block(watch, Perturbation(seed)), np.errstate(all="ignore"):
+                with watching(Perturbation(seed)), np.errstate(all="ignore"):
                     values.append(loss())
             spread = float(np.std(values)) * Perturbation.share
             measured.append(spread if np.isfinite(spread) else 0.0)

@@ -1,28 +1,24 @@
 """
-The record of a computation, and the walk back through it: the chain rule.
+The engine: what `reference.py` computes, for models whose memory counts.
 
-An operation is a pair of plain NumPy functions, and nothing else:
+The graph is made of nodes. Each knows the nodes of its inputs, and none knows its tensor or its consumers: there is no
+reference cycle, and memory is freed with the last tensor that needs it. `walk_back` is the loop of
+`reference.backward`: newest node first, its operation's backward, shares added in the same order. It adds to it
 
-    forward(*arrays, **attrs) -> out, saved          what it computes, and what its backward will need
-    backward(dout, saved)     -> one gradient per array
-
-Running a forward leaves a `Node` behind. The nodes form the graph: each knows the nodes of its inputs, and none knows
-its tensor or its consumers, so there is no reference cycle and memory dies with the last tensor that uses it.
-
-`walk_back` is the chain rule over that graph. If L depends on x through the outputs y1, y2, ... then
-
-    dL/dx = sum over consumers k of  (dL/dyk) (dyk/dx)
-
-so a node's gradient is complete once every consumer has added its share. A consumer is always created after what it
-consumes: going through the nodes from the newest to the oldest, with a heap, visits each exactly when it is complete.
-No recursion, so a chain of 100,000 operations is no deeper than one of ten.
+    scale      A heap finds the newest node. What a node saved, and its gradient, are freed as soon as its backward has
+               run, so that the memory of a step falls while backward goes on.
+    slots      A kernel writes or adds a share where the gradient will stay, instead of returning it: no array is made
+               that is only copied. Several nodes may own the array of one gradient: see `gradients.py`.
+    hooks      `register_hook` sees a complete gradient and may replace it; `retain_grad` keeps that of an inner tensor;
+               `retain_graph` keeps what was saved for another backward.
+    errors     A share of the wrong shape or dtype, a second walk over a graph that was freed, and with TINYGPT_DEBUG=1
+               arrays that were changed in place between forward and backward, each named with its operation.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,8 +26,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd.gradients import Accumulator, RefCount, SharedGradient
 from tinygpt.runtime import memory, settings
-from tinygpt.runtime.memory import GradientCell, Holders, Loan, Slot
+from tinygpt.runtime.memory import Slot
 
 
 class Op(NamedTuple):
@@ -50,8 +47,9 @@ class Op(NamedTuple):
     kernel : optional
         The module that holds the fast twin of both, or its name (then it is imported when it is first needed), taken
         when the implementation is "kernels". See `autograd/dispatch.py` for what it offers.
-    least : int
-        Below so many numbers in its first input, the kernel is not worth its call, or its import.
+    min_size : int
+        The kernel runs only where the first input has at least so many elements: below, its call costs more than it
+        saves, and a program that adds a few numbers need not import Numba.
     check : callable, optional
         ``check(*arrays, **attrs) -> attrs``: raises ValueError or TypeError unless forward and kernel can take these
         inputs, and returns the attributes in the form that they take. Kernels check no index, so every way to the op
@@ -62,158 +60,122 @@ class Op(NamedTuple):
     forward: Callable[..., tuple[Any, Any]]
     backward: Callable[[np.ndarray, Any], tuple[Any, ...]]
     kernel: Any = None
-    least: int = 0
+    min_size: int = 0
     check: Callable[..., dict[str, Any]] | None = None
 
-    def settled(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
-        """The attributes, checked, and with copies of the caller's arrays among them: backward must find them again."""
+    def checked(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
+        """The attributes, checked, and with copies of the caller's arrays: backward must find them unchanged."""
         if self.check is not None:
             return self.check(*arrays, **attrs)
-        return {name: _own(value) for name, value in attrs.items()} if attrs else attrs
+        return {name: _copy_arrays(value) for name, value in attrs.items()} if attrs else attrs
 
 
-def _own(value: Any) -> Any:
+def _copy_arrays(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy()
     if type(value) in (tuple, list):
-        return type(value)(_own(item) for item in value)
+        return type(value)(_copy_arrays(item) for item in value)
     if isinstance(value, slice):
-        return slice(_own(value.start), _own(value.stop), _own(value.step))
+        return slice(_copy_arrays(value.start), _copy_arrays(value.stop), _copy_arrays(value.step))
     return value
 
 
-_creation = itertools.count()
+_clock = itertools.count()
 _FREED = object()
-WRITTEN = object()  # what a backward returns in place of a gradient that it has written into its slot
+WRITTEN = object()  # what a backward returns in place of a share that it has written into a slot
 
 
-class Node:
-    """What backward needs to know about one tensor. `op` is None for a leaf, which keeps its gradient instead."""
+class Node(Accumulator):
+    """What backward needs to know about one tensor. `op` is None for a leaf, whose gradient stays."""
 
-    __slots__ = ("__weakref__", "backward", "checksum", "dtype", "grad", "hooks", "keeps_grad", "memory", "op", "order",
-                 "parents", "saved", "shape", "tenant")  # fmt: skip
+    __slots__ = ("__weakref__", "backward", "checksum", "hooks", "keeps_grad", "op", "parents", "saved", "time")
 
     def __init__(self, array: np.ndarray, op: Op | None = None, parents: tuple[Node | None, ...] = ()) -> None:
-        self.order = next(_creation)
+        self.time = next(_clock)
         self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
         self.saved: Any = None
-        self.backward: Any = None  # of the rule that made it, (dout, saved, destinations) -> gradients: see dispatch.py
+        self.backward: Any = None  # (dout, saved, destinations) -> shares, of the implementation: see dispatch.py
         self.checksum = 0
         self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] = []
-        self.grad: np.ndarray | None = None
         self.keeps_grad = op is None
-        self.memory: np.ndarray | None = None  # where the gradient must live: a parameter's slice of the flat array
-        self.tenant: Callable[[], Loan | None] | None = None  # to whom `memory` is lent until backward comes
+        self.grad = self.storage = self.reserved = None
 
     @property
     def name(self) -> str:
         """The op's name."""
         return "leaf" if self.op is None else self.op.name
 
-    def lend(self) -> Loan:
-        """Memory for a share of this gradient that is computed ahead: its own place if that is free."""
-        if self.memory is None or self.grad is not None or (self.tenant is not None and self.tenant() is not None):
-            return Loan(memory.empty(self.shape, self.dtype))
-        loan = Loan(self.memory)
-        self.tenant = weakref.ref(loan)  # weak: a loss that nobody differentiates frees the place again
-        return loan
-
-    def reclaim(self, returned: Loan | None = None) -> None:
-        """End the loan of `memory`; what it holds moves out, unless it is `returned` to be the gradient itself."""
-        loan = None if self.tenant is None else self.tenant()
-        if loan is not None and loan is not returned:
-            loan.move_out()
-        self.tenant = None
-
-    def slot(self) -> Slot:
-        """Memory for one more share of a leaf's gradient: from now on it counts as written."""
-        self.reclaim()
-        if self.grad is not None:
-            return Slot(self.grad, add=True)
-        self.grad = memory.empty(self.shape, self.dtype) if self.memory is None else self.memory
-        return Slot(self.grad, add=False)
-
-    def deposit(self, cell: GradientCell) -> None:
-        """Add a finished gradient to `grad`: into `memory` if there is one, else into an array of our own."""
-        self.reclaim()
-        if self.memory is not None:
-            Slot(self.memory, add=self.grad is not None).write(cell.array)
-            self.grad = self.memory
-        elif self.grad is None:
-            self.grad = cell.take()
-        else:
-            np.add(self.grad, cell.array, out=self.grad)
-
 
 def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
-    """The chain rule, from the newest node to the oldest."""
-    frontier = _Frontier()
-    frontier.add(root, GradientCell(dout, Holders(1)))
-    while frontier.newest_first:
-        node, cell = frontier.next()
-        cell = _run_hooks(node, cell)
-        if node.keeps_grad:
-            node.deposit(cell if node.op is None else GradientCell(cell.array, Holders(2)))  # 2: op.backward needs it
+    """The chain rule, from the newest node to the oldest: `reference.backward`."""
+    waiting = _Waiting()
+    waiting.add(root, SharedGradient(dout, RefCount(1)))
+    while waiting.newest_first:
+        node, gradient = waiting.pop()
+        gradient = _run_hooks(node, gradient)
         if node.op is None:
+            node.accumulate(gradient)
             continue
+        if node.keeps_grad:
+            node.accumulate(SharedGradient(gradient.array, RefCount(2)))  # 2: op.backward needs it, too
         if retain_graph:
             for parent in node.parents:
                 if parent is not None:
-                    parent.reclaim()  # another backward will ask for what was computed ahead
-        for parent, share in _shares(node, cell, frontier):
-            frontier.add(parent, share)
+                    parent.release()  # the next backward needs what was computed ahead
+        for parent, share in _shares(node, gradient, waiting):
+            waiting.add(parent, share)
         if not retain_graph:
             node.saved, node.parents = _FREED, ()
 
 
-class _Frontier:
-    """The nodes that some consumer has given a gradient to, and that wait for the others."""
+class _Waiting:
+    """The nodes that have a share from some consumer and wait for the others: `waiting` of the reference."""
 
     def __init__(self) -> None:
-        self.pending: dict[Node, GradientCell] = {}
+        self.gradients: dict[Node, SharedGradient] = {}
         self.newest_first: list[tuple[int, Node]] = []
 
-    def next(self) -> tuple[Node, GradientCell]:
+    def pop(self) -> tuple[Node, SharedGradient]:
         """The newest node: all its consumers have been visited, so its gradient is complete."""
         node = heapq.heappop(self.newest_first)[1]
-        return node, self.pending.pop(node)
+        return node, self.gradients.pop(node)
 
-    def add(self, node: Node, share: GradientCell) -> None:
+    def add(self, node: Node, share: SharedGradient) -> None:
         """Add one consumer's share to a node's gradient."""
-        if _needs_no_completion(node):
-            node.deposit(share)
-            share.release()
-        elif node in self.pending:
-            self.pending[node].add(share.array)
-            share.release()
+        if _needs_no_wait(node):
+            node.accumulate(share)
+            share.decref()
+        elif node in self.gradients:
+            self.gradients[node].add(share.array)
+            share.decref()
         else:
-            self._wait(node, share)
+            self._push(node, share)
 
     def slot(self, node: Node) -> Slot:
-        """Memory that a consumer may write or add its share to itself, in place of `add`."""
-        if _needs_no_completion(node):
+        """Memory that a consumer writes its share into, in place of `add`."""
+        if _needs_no_wait(node):
             return node.slot()
-        if node not in self.pending:
-            self._wait(node, GradientCell(memory.empty(node.shape, node.dtype), Holders(1)))
-            return Slot(self.pending[node].array, add=False)
-        cell = self.pending[node]
-        before, cell.array = cell.array, cell.owned()
-        if cell.array is not before:
-            np.copyto(cell.array, before)
-        return Slot(cell.array, add=True)
+        if node not in self.gradients:
+            self._push(node, SharedGradient(memory.empty(node.shape, node.dtype), RefCount(1)))
+            return Slot(self.gradients[node].array, add=False)
+        gradient = self.gradients[node]
+        before, gradient.array = gradient.array, gradient.writable()
+        if gradient.array is not before:
+            np.copyto(gradient.array, before)
+        return Slot(gradient.array, add=True)
 
-    def _wait(self, node: Node, cell: GradientCell) -> None:
-        self.pending[node] = cell
-        heapq.heappush(self.newest_first, (-node.order, node))
+    def _push(self, node: Node, gradient: SharedGradient) -> None:
+        self.gradients[node] = gradient
+        heapq.heappush(self.newest_first, (-node.time, node))
 
 
-def _needs_no_completion(node: Node) -> bool:
+def _needs_no_wait(node: Node) -> bool:
     return node.op is None and not node.hooks  # a leaf: every share goes straight into its gradient
 
 
-def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[Node, GradientCell]]:
-    """Run one backward and give each parent its gradient, counting who holds the memory behind it."""
+def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tuple[Node, SharedGradient]]:
+    """Run one backward: each parent with its share, and who else owns the memory of that."""
     name = node.name
     if node.saved is _FREED:
         raise ValueError(
@@ -222,24 +184,24 @@ def _shares(node: Node, cell: GradientCell, frontier: _Frontier) -> list[tuple[N
         )
     if settings.DEBUG and node.checksum != checksum(node.saved):
         raise RuntimeError(f"{name}: an array saved for backward was changed in place after the forward; copy it first")
-    destinations = [None if parent is None else partial(frontier.slot, parent) for parent in node.parents]
-    before = checksum(cell.array) if settings.DEBUG else 0
-    gradients = node.backward(cell.array, node.saved, destinations)
+    destinations = [None if parent is None else partial(waiting.slot, parent) for parent in node.parents]
+    before = checksum(gradient.array) if settings.DEBUG else 0
+    results = node.backward(gradient.array, node.saved, destinations)
     if settings.DEBUG:
-        _check_unchanged(node, cell.array, before)
-    got = len(gradients) if isinstance(gradients, (tuple, list)) else type(gradients).__name__
+        _check_unchanged(node, gradient.array, before)
+    got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
     if got != len(node.parents):
         raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
-    # Saved arrays are pinned by a holder of their own: a backward may return one, and nobody may write into it.
-    holders = {_memory(array): Holders(1) for array in arrays_in(node.saved)}
-    holders[_memory(cell.array)] = cell.holders
+    # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
+    owners = {_memory(array): RefCount(1) for array in arrays_in(node.saved)}
+    owners[_memory(gradient.array)] = gradient.owners
     shares = []
-    for index, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
-        if parent is not None and gradient is not WRITTEN:
-            gradient = np.asarray(gradient)
-            check_gradient(f"{name}.backward: input {index}", gradient, parent)
-            shares.append((parent, GradientCell(gradient, holders.setdefault(_memory(gradient), Holders())).hold()))
-    cell.release()
+    for index, (parent, result) in enumerate(zip(node.parents, results, strict=True)):
+        if parent is not None and result is not WRITTEN:
+            array = np.asarray(result)
+            check_gradient(f"{name}.backward: input {index}", array, parent)
+            shares.append((parent, SharedGradient(array, owners.setdefault(_memory(array), RefCount())).incref()))
+    gradient.decref()
     return shares
 
 
@@ -262,22 +224,22 @@ def arrays_in(saved: Any) -> Iterator[np.ndarray]:
 
 
 def _memory(array: np.ndarray) -> int:
-    """Names the block of memory behind an array: a view and its base have the same."""
+    """Identifies the block of memory behind an array: a view and its base have the same."""
     owner: Any = array
     while getattr(owner, "base", None) is not None:  # not always an array: as_strided puts an object in between
         owner = owner.base
     return id(owner)
 
 
-def _run_hooks(node: Node, cell: GradientCell) -> GradientCell:
+def _run_hooks(node: Node, gradient: SharedGradient) -> SharedGradient:
     for hook in list(node.hooks):
-        replacement = hook(cell.array)
-        cell.hold()  # the hook may have kept the array: from now on nobody writes into it
+        replacement = hook(gradient.array)
+        gradient.incref()  # the hook may have kept the array: it must not be written into from now on
         if replacement is not None:
             array = np.asarray(replacement)
             check_gradient("hook", array, node)
-            cell = GradientCell(array, Holders(2))
-    return cell
+            gradient = SharedGradient(array, RefCount(2))
+    return gradient
 
 
 def check_gradient(who: str, gradient: Any, node: Node) -> None:

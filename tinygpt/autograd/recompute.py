@@ -1,10 +1,9 @@
 """
-Activations computed twice instead of kept: the memory of one block at a time, for a third more work.
+Activation checkpointing: activations computed twice instead of kept, one block's memory for a third more work.
 
 Backward needs what each operation saved. For a whole GPT-2 that is most of a step's memory, and it grows with the batch
 and the context. A recomputed block keeps only its input: when backward reaches it, its forward runs again, from the
-same input and with the same seeds of dropout, and backward goes through that. The gradients are the same, to the last
-bit.
+same input and with the same seeds of dropout, and backward goes through that. The gradients are the same in every bit.
 
 Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
 """
@@ -26,11 +25,10 @@ def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.ran
     Parameters
     ----------
     function : callable
-        From one tensor to one tensor, by recorded operations; its parameters receive their gradients as always.
+        From one tensor to one tensor, by recorded operations; its parameters receive their gradients as usual.
     x : Tensor
     generator : np.random.Generator
-        Where `function` draws its seeds of dropout from: set back for the second run, and left as it was after the
-        first.
+        Where `function` draws its seeds of dropout from. It is set back for the second run, and restored after it.
 
     Returns
     -------

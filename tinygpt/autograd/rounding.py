@@ -1,12 +1,12 @@
 """
-How far rounding alone carries a result: a function of NumPy arrays, run with every operation a little off.
+The effect of rounding on a result: a function of NumPy arrays is run with every operation perturbed at random.
 
 Two codes that compute the same may sum in another order, and differ by what rounding does to each. Mostly that is a
 share of the largest value of the result. Where large terms cancel it is not: the gradient of a layer norm of two
 features is the rounding noise of two terms that would be equal in exact arithmetic. How much noise depends on every
 step inside, so it is measured: the function runs in float64 several times, and each elementary operation's result is
-multiplied by 1 + u e, with e the unit of rounding and u a random number of size 1. What the results scatter is what
-rounding in that unit does.
+multiplied by 1 + u e, with e the unit of rounding and u a random number of size 1. The standard deviation of the
+results is the effect of rounding in that unit.
 
 Source: Parker 1997, "Monte Carlo Arithmetic: exploiting randomness in floating-point arithmetic"; Vignes 1993,
         "A stochastic arithmetic for reliable scientific computation".
@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.autograd.graph import Op
+from tinygpt.autograd.watch import Watch
+
 _EXACT = {"maximum", "minimum", "fmax", "fmin", "negative", "positive", "absolute", "sign", "copysign", "floor", "ceil",
           "rint", "trunc"}  # fmt: skip
 _RUNS = 8
@@ -27,7 +30,7 @@ _SMALLEST = 2.0**-40  # float64 cannot show smaller ones: they are taken from la
 
 
 class _Rounded(np.ndarray):
-    """An array whose operations are off by random shares of `unit`."""
+    """An array whose operations have random relative errors of size `unit`."""
 
     unit = 0.0
     rng: np.random.Generator | None = None
@@ -69,16 +72,53 @@ def _rounded(array: np.ndarray, unit: float, rng: np.random.Generator | None) ->
     return view
 
 
+def largest(array: Any) -> float:
+    """
+    The largest finite absolute value of an array: what rounding errors are compared with. 0 if there is none.
+
+    Examples
+    --------
+    >>> largest([1.0, -3.0, np.inf])
+    3.0
+    """
+    array = np.asarray(array)
+    return float(np.max(np.abs(array), initial=0, where=np.isfinite(array)))
+
+
+def relative_gap(ours: Any, theirs: Any, floor: float = 0.0) -> np.ndarray:
+    """
+    How far each element of an array is from that of another, as a share of the other's largest.
+
+    Parameters
+    ----------
+    ours, theirs : float arrays of the same shape
+    floor : float
+        The share is of this if it is larger: below it, numbers count as zero.
+
+    Returns
+    -------
+    ndarray, float64
+        Infinite where either is NaN. Where all of `theirs` is 0 and there is no floor, the gap itself.
+
+    Examples
+    --------
+    >>> relative_gap([1.0, 4.5], [1.0, 5.0])
+    array([0. , 0.1])
+    """
+    gap = np.abs(np.asarray(ours, np.float64) - theirs)
+    return np.where(np.isnan(gap), np.inf, gap) / (max(largest(theirs), floor) or 1.0)
+
+
 def scatter(function: Callable[..., Any], arrays: Any, unit: float) -> list[np.ndarray]:
     """
-    For each result of `function`, how far rounding in `unit` carries each of its elements: root mean square.
+    For each result of `function`, the standard deviation of each of its elements under rounding in `unit`.
 
     Parameters
     ----------
     function : callable
         Takes the arrays, returns a list or tuple of float arrays.
     arrays : sequence of array
-        The float ones enter in float64, off by random shares of `unit` themselves; others as they are.
+        The float ones enter in float64, with random relative errors of size `unit`; others as they are.
     unit : float
         2^-24 for float32.
 
@@ -111,24 +151,23 @@ def _entering(value: Any, unit: float, rng: np.random.Generator) -> Any:
     return _rounded(array * (1 + unit * rng.standard_normal(array.shape)), unit, rng)
 
 
-class Perturbation:
+class Perturbation(Watch):
     """
-    Makes every operation of a graph a little off, in float64, while it is the `watch` (see `contract.py`).
+    A watch that perturbs every operation of a graph at random, in float64.
 
     Attributes
     ----------
     share : float
-        The effect of float64's own rounding, as a share of the effect that shows: smaller changes would be lost.
+        The effect of float64's own rounding as a share of the effect of the perturbation, which must be larger.
     """
 
     share = _FLOAT64 / _SMALLEST
-    error = None
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
-    def operation(self, op: Any) -> Any:
-        """`op`, whose forward is off."""
+    def operation(self, op: Op) -> Op:
+        """`op`, whose forward is perturbed."""
 
         def forward(*arrays: Any, **attrs: Any) -> Any:
             out, saved = op.forward(*(self._entering(array) for array in arrays), **attrs)

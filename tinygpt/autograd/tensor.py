@@ -1,11 +1,13 @@
 """
 Tensors: NumPy arrays that remember how they were computed, and `apply`, which makes them remember.
 
-The graph behind them, and the walk back through it, is in `graph.py`; the operations are in `ops/`.
+What they remember, and the walk back through it, is in `graph.py`. The operators and methods of a tensor are the
+functions of `ops/`; those files import this one, so it names them by a string, in `_ops` alone.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,15 +15,25 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd.copying import Copying
-from tinygpt.autograd.dispatch import rule_of
+from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
-from tinygpt.autograd.numpy_protocol import NumPyProtocol, check_detached
-from tinygpt.autograd.tensor_methods import TensorMethods
+from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime import settings
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
 
 recording = Setting("recording", True)
+_package: Any = None
+
+
+def _ops() -> Any:
+    """The package `tinygpt.ops`, imported when the first tensor computes: its files import this one."""
+    global _package
+    if _package is None:
+        for name in ("basic", "elementwise", "numpy_dispatch", "reductions", "shapes"):
+            importlib.import_module(f"tinygpt.ops.{name}")
+        _package = sys.modules["tinygpt.ops"]
+    return _package
 
 
 class no_grad(Block):
@@ -54,7 +66,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     *inputs : Tensor or array
         The differentiable inputs. Arrays count as constants.
     **attrs
-        Everything else the forward takes: axes, indices, masks, seeds. Never differentiated. Arrays are copied.
+        Everything else that the forward takes: axes, indices, masks, seeds. Never differentiated. Arrays are copied.
 
     Returns
     -------
@@ -81,14 +93,14 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     for array, tensor in zip(arrays, tensors, strict=True):
         if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
             raise ValueError(_replaced(op.name, tensor, tensor.node))
-    attrs = op.settled(arrays, attrs)
-    rule = rule_of(op, arrays, attrs)
-    out, saved = rule.forward(arrays, attrs, parents)
+    attrs = op.checked(arrays, attrs)
+    implementation = select(op, arrays, attrs)
+    out, saved = implementation.forward(arrays, attrs, parents)
     out = np.asarray(out)
     if all(parent is None for parent in parents) or out.dtype.kind != "f":
         return Tensor(out)
     node = Node(out, op, parents)
-    node.backward, node.saved = rule.backward, saved
+    node.backward, node.saved = implementation.backward, saved
     if settings.DEBUG:
         node.checksum = checksum(saved)
     return Tensor(out, _node=node)
@@ -102,7 +114,7 @@ def _replaced(who: str, tensor: Tensor, node: Node) -> str:
     )
 
 
-class Tensor(TensorMethods, NumPyProtocol, Copying):
+class Tensor(Copying):
     """
     A NumPy array that remembers how it was computed.
 
@@ -114,21 +126,21 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         float32 and float64 arrays are used as they are, without a copy; integers and booleans too, but they cannot
         require gradients. Python floats become float32.
     requires_grad : bool
-        Whether `backward` shall leave a gradient in `grad`.
+        Whether `backward` accumulates into `grad`.
     dtype : optional
         float32, float64, an integer type or bool.
 
     Attributes
     ----------
     data : np.ndarray
-        The values. Writing into them between forward and backward spoils the gradients (TINYGPT_DEBUG=1 finds it).
+        The values. Writing into them between forward and backward makes gradients wrong (TINYGPT_DEBUG=1 finds it).
     grad : np.ndarray or None
-        The gradient, of the same shape and dtype. Calls of `backward` add to it; set it to None to start afresh.
+        The gradient, of the same shape and dtype. Each `backward` adds to it; set it to None to start from zero.
 
     Raises
     ------
     TypeError
-        If the data is neither float32, float64, integer nor boolean, or gradients of integers are asked for.
+        If the data is neither float32, float64, integer nor boolean, or is of integers and `requires_grad` is set.
 
     Examples
     --------
@@ -209,11 +221,11 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         if value is not None:
             value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
-            value = copied(value)  # backward adds into it, and it may be somebody's weights
-            if self.node.memory is not None:  # keep the parameter's gradient where the optimizer expects it
-                self.node.reclaim()
-                np.copyto(self.node.memory, value)
-                value = self.node.memory
+            value = copied(value)  # backward adds into it, and the caller may use it for something else
+            if self.node.storage is not None:  # keep the parameter's gradient where the optimizer expects it
+                self.node.release()
+                np.copyto(self.node.storage, value)
+                value = self.node.storage
         self.node.grad = value
 
     def retain_grad(self) -> None:
@@ -226,8 +238,8 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
         check_gradient("keep_grad_in", memory, node)
         if not memory.flags.carray:
             raise ValueError("keep_grad_in: the memory must be C-contiguous and writable, for kernels to write into it")
-        node.reclaim()
-        node.memory = memory
+        node.release()
+        node.storage = memory
 
     def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
         """
@@ -303,6 +315,122 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
             )
         return self.node
 
+    # operators and methods: the functions of the same name in tinygpt.functional, with this tensor as their first input
+
+    # fmt: off
+    def __add__(self, other: Any) -> Tensor: return _ops().basic.add(self, other)
+    def __radd__(self, other: Any) -> Tensor: return _ops().basic.add(other, self)
+    def __sub__(self, other: Any) -> Tensor: return _ops().basic.sub(self, other)
+    def __rsub__(self, other: Any) -> Tensor: return _ops().basic.sub(other, self)
+    def __mul__(self, other: Any) -> Tensor: return _ops().basic.mul(self, other)
+    def __rmul__(self, other: Any) -> Tensor: return _ops().basic.mul(other, self)
+    def __truediv__(self, other: Any) -> Tensor: return _ops().basic.div(self, other)
+    def __rtruediv__(self, other: Any) -> Tensor: return _ops().basic.div(other, self)
+    def __matmul__(self, other: Any) -> Tensor: return _ops().basic.matmul(self, other)
+    def __rmatmul__(self, other: Any) -> Tensor: return _ops().basic.matmul(other, self)
+    def __pow__(self, exponent: float) -> Tensor: return _ops().basic.pow(self, exponent)
+    def __neg__(self) -> Tensor: return _ops().basic.neg(self)
+    # fmt: on
+
+    def exp(self) -> Tensor:
+        """e to the power of each element."""
+        return _ops().elementwise.exp(self)
+
+    def log(self) -> Tensor:
+        """The natural logarithm of each element."""
+        return _ops().elementwise.log(self)
+
+    def sqrt(self) -> Tensor:
+        """The square root of each element."""
+        return _ops().elementwise.sqrt(self)
+
+    def tanh(self) -> Tensor:
+        """The hyperbolic tangent of each element."""
+        return _ops().elementwise.tanh(self)
+
+    def relu(self) -> Tensor:
+        """Each element, or 0 where it is negative."""
+        return _ops().elementwise.relu(self)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The sum over all elements, or along the axes."""
+        return _ops().reductions.sum(self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The mean of all elements, or along the axes."""
+        return _ops().reductions.mean(self, axis, keepdims)
+
+    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+        """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof."""
+        return _ops().reductions.var(self, axis, ddof, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The largest element, or the largest ones along the axes."""
+        return _ops().reductions.max(self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The smallest element, or the smallest ones along the axes."""
+        return _ops().reductions.min(self, axis, keepdims)
+
+    def softmax(self, axis: int = -1) -> Tensor:
+        """The softmax along the axis."""
+        return _ops().reductions.softmax(self, axis)
+
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """The logarithm of the softmax along the axis."""
+        return _ops().reductions.log_softmax(self, axis)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The same values in another dtype."""
+        return _ops().shapes.astype(self, dtype)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same values in another shape; one size may be -1."""
+        return _ops().shapes.reshape(self, *shape)
+
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Without the axes of size 1: all of them, or those named."""
+        return _ops().shapes.squeeze(self, axis)
+
+    def expand_dims(self, axis: int | tuple[int, ...]) -> Tensor:
+        """With new axes of size 1 at these places of the result."""
+        return _ops().shapes.expand_dims(self, axis)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """The axes in another order; without arguments, reversed."""
+        return _ops().shapes.transpose(self, *axes)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return _ops().shapes.transpose(self)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Two axes exchanged."""
+        return _ops().shapes.swapaxes(self, axis1, axis2)
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> Tensor:
+        """The same values, repeated to fill the shape by NumPy's rules."""
+        return _ops().shapes.broadcast_to(self, shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return _ops().shapes.getitem(self, index)
+
+    # comparisons: boolean tensors, which have no gradient
+
+    # fmt: off
+    def __eq__(self, other: Any) -> Tensor: return _compared(np.equal, self, other)  # type: ignore[override]
+    def __ne__(self, other: Any) -> Tensor: return _compared(np.not_equal, self, other)  # type: ignore[override]
+    def __lt__(self, other: Any) -> Tensor: return _compared(np.less, self, other)
+    def __le__(self, other: Any) -> Tensor: return _compared(np.less_equal, self, other)
+    def __gt__(self, other: Any) -> Tensor: return _compared(np.greater, self, other)
+    def __ge__(self, other: Any) -> Tensor: return _compared(np.greater_equal, self, other)
+    # fmt: on
+
+    __hash__ = object.__hash__  # a tensor is a key by identity, whatever its values
+
+    # what Python and NumPy read: values, detached. What `np.f(tensor)` does is in numpy_dispatch.py
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -312,13 +440,35 @@ class Tensor(TensorMethods, NumPyProtocol, Copying):
     def __bool__(self) -> bool:
         return bool(self.item())
 
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.data, dtype, copy=copy)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return _ops().numpy_dispatch.array_function(function, args, kwargs)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return _ops().numpy_dispatch.array_ufunc(ufunc, method, inputs, kwargs)
+
     def __repr__(self) -> str:
         made_by = "" if self.node is None else ", requires_grad=True" if self.is_leaf else f", op={self.node.name}"
         return f"Tensor({np.array2string(self.data, separator=', ', prefix='Tensor(')}, dtype={self.dtype}{made_by})"
 
+    def _repr_html_(self) -> str:
+        return tensor_html(self)
+
+
+def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
+    return Tensor(compare(a.data, b.data if isinstance(b, Tensor) else b))
+
 
 def is_masked(data: Any) -> bool:
-    """Whether this is one of NumPy's masked arrays. Asked without importing them: nobody has one who has not."""
+    """Whether this is one of NumPy's masked arrays, without importing them: whoever has one has imported them."""
     masked = sys.modules.get("numpy.ma")
     return masked is not None and isinstance(data, masked.MaskedArray)
 
@@ -326,7 +476,7 @@ def is_masked(data: Any) -> bool:
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
-    check_detached(data)
+    _check_detached(data)
     if is_masked(data):
         raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
     array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
@@ -339,3 +489,14 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if array.dtype not in (np.float32, np.float64) and array.dtype.kind not in "iub":
         raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {array.dtype}")
     return array
+
+
+def _check_detached(data: Any) -> None:
+    """Raise TypeError where a list holds tensors that require gradients: an array of them would lose these."""
+    if isinstance(data, Tensor) and data.requires_grad:
+        raise TypeError("Tensor: got a list of tensors that require gradients, which would be lost; "
+                        "use stack([a, b]) of tinygpt.functional, or detach() them")  # fmt: skip
+    if isinstance(data, (list, tuple)):
+        for item in data:
+            if isinstance(item, (Tensor, list, tuple)):
+                _check_detached(item)

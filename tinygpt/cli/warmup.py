@@ -1,20 +1,58 @@
-"""Compile everything ahead of time: each kernel runs once, on the smallest model and text that reach it."""
+"""`tinygpt warmup`: compile ahead of time; each kernel runs once, on the smallest model and text that reach it."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import time
 from collections.abc import Callable
 
-import numpy as np
-
-from tinygpt.runtime import settings
-from tinygpt.runtime.streams import bar
+from tinygpt.cli.parser import Parser
+from tinygpt.cli.shared_options import add_quiet
 
 # Whatever an op's forward leads to, in the order in which a training step needs it.
-KERNELS = ("embedding", "add", "layernorm", "linear", "attention", "gelu", "gelu_linear", "dropout",
-           "linear_cross_entropy", "cross_entropy", "adamw", "norm", "training steps", "generating",
-           "tokenizer")  # fmt: skip
+KERNELS = (
+    "embedding",
+    "add",
+    "layernorm",
+    "linear",
+    "attention",
+    "gelu",
+    "gelu_linear",
+    "dropout",
+    "linear_cross_entropy",
+    "cross_entropy",
+    "adamw",
+    "norm",
+    "training steps",
+    "generating",
+    "tokenizer",
+)
+_EXAMPLES = """\
+Kernels are compiled when they are first used, and kept. After this, no run has
+to wait for that; "tinygpt cache" says where they are.
+
+example:
+  tinygpt warmup
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
+    add_quiet(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile, and say where the kernels are kept."""
+    from tinygpt.kernels.jit import compiler
+    from tinygpt.runtime.streams import tell
+
+    seconds = warm_up(progress=not options.quiet)
+    trouble = compiler.trouble()
+    where = f"memory only: {trouble}" if trouble else compiler.folder
+    tell(f"every kernel is compiled ({seconds:.0f} s), in {where}")
+    return 0
 
 
 def warm_up(progress: bool = True) -> float:
@@ -31,6 +69,8 @@ def warm_up(progress: bool = True) -> float:
     float
         Seconds.
     """
+    from tinygpt.runtime.streams import bar
+
     start = time.perf_counter()
     with bar(total=len(KERNELS), desc="compiling", disable=not progress, leave=False) as shown:
         for name in KERNELS:
@@ -56,8 +96,11 @@ def _model(dropout: float):
 
 def _train() -> None:
     """A step in each precision, with dropout; gradients are overwritten, and added in the second batch."""
+    import numpy as np
+
     from tinygpt.optim import AdamW
     from tinygpt.optim.gradient_norm import clip_grad_norm
+    from tinygpt.runtime import settings
 
     tokens = np.arange(256).reshape(2, 128)
     for precision in ("highest", "medium"):
@@ -71,6 +114,8 @@ def _train() -> None:
 
 
 def _score() -> None:
+    import numpy as np
+
     import tinygpt.functional as F
     from tinygpt.autograd import Tensor
 
@@ -91,6 +136,6 @@ def _tokenize() -> None:
     from tinygpt.tokenizer import Tokenizer
 
     text = "the hen and the other hen, 12 of them: \U0001f600 " * 4000  # enough for kernels to be worth it
-    tokenizer = Tokenizer.train(text, 300, progress=False)
+    tokenizer = Tokenizer.train(text, 270, progress=False)
     tokenizer.decode(tokenizer.encode(text))
     tokenizer.decode_bytes(tokenizer.encode_to_numpy(text + "x" * 500))

@@ -1,13 +1,12 @@
 """
-Files that survive a kill: each is what it was before or what it should become, never half of it.
+Atomic writes: a file has its old content or its new content, never a part of it, also after a kill.
 
-The operating system promises one thing to build on: a rename inside a folder happens entirely or not at all. So a
-file is written under another name, forced to the disk, and then renamed. `directory_swap.py` does the same for
-whole folders.
+A rename inside a folder is atomic. So a file is written under a temporary name, forced to the disk, and then renamed.
+`directory_swap.py` does the same for folders.
 
-That other name is the writer's own, so two writers of one file do not meet: the file becomes one of the two, whole. A
-writer that is killed leaves its temporary file. It held a lock on it, which died with it, so the next writer of the
-same file recognises the leftover and deletes it; so does the next owner of a run for all files of the run.
+Each writer has a temporary name of its own: of two that write one file at once, one prevails, whole. A writer that is
+killed leaves its temporary file. Its lock on that file has ended with its process, so that the next writer of the same
+file recognises the leftover and deletes it; the next owner of a run does so for all files of the run.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tinygpt.files.locks import PARTIAL, fcntl, lock_file, lock_folder, one_writer
-
-__all__ = ["atomic_open", "atomic_write", "create_temporary", "explain_full_disk", "explain_write", "lock_folder"]
-__all__ += ["one_writer", "remove_leftovers", "sync_folder"]
+from tinygpt.files.locks import PARTIAL, fcntl, lock_file
 
 LEFTOVER_AGE = 24 * 3600.0  # seconds after which a temporary file counts as a leftover where there are no locks
 _LONGEST_NAME = 100  # bytes of a file's name that its temporary file repeats; file systems allow 143 to 255 in all
@@ -37,7 +33,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 @contextlib.contextmanager
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
-    Open a binary file that takes its name only once it is whole and on the disk.
+    Open a binary file for an atomic write: it gets its name when it is complete and on the disk.
 
     Parameters
     ----------
@@ -159,7 +155,7 @@ def remove_leftovers(folder: Path, stem: str | None = None) -> None:
     folder : Path
         The folder; its subfolders are not looked into.
     stem : str, optional
-        Only those whose names begin so; by default, all.
+        Only files whose names begin with it; by default, all.
 
     Notes
     -----
@@ -201,7 +197,7 @@ def _stem(target: Path) -> str:
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     r"""
-    Write a whole file at once, so that a reader finds the old content or the new, and a kill changes nothing.
+    Write a file atomically: a reader finds the old content or the new one, also after a kill.
 
     Parameters
     ----------
@@ -266,7 +262,7 @@ def sync_folder(folder: Path) -> None:
 
 def explain_full_disk(error: BaseException, what_failed: str, what_is_safe: str) -> None:
     """
-    If an error means a full disk, raise it again in words; return otherwise.
+    Raise an error of a full disk again, and say what to do; return if it is another error.
 
     Parameters
     ----------
@@ -292,7 +288,7 @@ def explain_full_disk(error: BaseException, what_failed: str, what_is_safe: str)
 
 def explain_write(error: BaseException, what_failed: str, what_is_safe: str) -> None:
     """
-    If an error means a full disk, a failing one, or a missing permission, raise it again in words; return otherwise.
+    Raise an error of a full or failing disk, or of a missing permission, again, and say what to do.
 
     Parameters
     ----------
@@ -304,8 +300,8 @@ def explain_write(error: BaseException, what_failed: str, what_is_safe: str) -> 
     Raises
     ------
     OSError
-        With the `errno` of `error`, if that is one of a full disk, an exceeded quota or limit, a disk that fails, a
-        file system that cannot be written to, or a permission that is missing.
+        With the `errno` of `error`, if it is one of a full disk, an exceeded quota or limit, a failing disk, a
+        read-only file system, or a missing permission. For other errors, nothing is raised.
 
     Examples
     --------
@@ -317,7 +313,7 @@ def explain_write(error: BaseException, what_failed: str, what_is_safe: str) -> 
         return
     if error.errno in _DISK_FULL:
         remedy = "free space and try again"
-    elif error.strerror is None:  # in words already
+    elif error.strerror is None:  # it has such a message already
         return
     elif error.errno == errno.EIO:
         remedy = "check the disk, or write to another"

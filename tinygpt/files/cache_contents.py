@@ -1,8 +1,8 @@
 """
-What lies in the user's cache, and how it is removed: only files that tinygpt made, and never through a link.
+The contents of the user's cache, and their removal: only files that tinygpt made, and never through a link.
 
-A file is tinygpt's where both its folder and its name are such as tinygpt gives. Whatever else somebody put there
-stays, with the folders above it.
+A file is tinygpt's if both its folder and its name have the form that tinygpt gives. Other files stay, and so do the
+folders above them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Folders that survive a kill: a checkpoint is several files that belong together, and is replaced as a whole.
+Directory swap: a checkpoint, which is several files, is replaced as a whole, also if the process is killed.
 
-No single rename replaces a folder that is not empty, so it takes three (`swap_in`), each of which leaves a state that
-`recover` can read off the names. `read_whole` is for readers while a save goes on in another process.
+A rename cannot replace a folder that is not empty, so `swap_in` takes three. After each, the names of the folders tell
+`recover` how far it came. `read_whole` reads a checkpoint that another process may be replacing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["read_whole", "recover", "swap_in"]
 T = TypeVar("T")
 _MOMENT = 10.0  # seconds between two renames that a writer that lives may need, where there are no locks
 
-# Loading deletes folders of these names, so they must be ones that nobody gives to a copy of a checkpoint.
+# Loading deletes folders with these names: nobody would give them to a copy of a checkpoint.
 _PARTIAL, _NEW, _OLD = PARTIAL, ".tinygpt-new", ".tinygpt-old"
 
 
@@ -46,8 +46,8 @@ def swap_in(directory: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        If `directory` is a file, or holds files but no ``config.json`` (replacing what is no checkpoint would delete
-        someone's work), or if another process is saving to it at this moment.
+        If `directory` is a file, or holds files but no ``config.json`` (it is not a checkpoint, and replacing it would
+        delete someone's work), or if another process is saving to it.
     OSError
         If the disk is full. Whatever the block raises, the old checkpoint is untouched and the fresh folder removed.
 
@@ -112,7 +112,7 @@ def swap_in(directory: str | os.PathLike[str]) -> Iterator[Path]:
 
 def recover(directory: str | os.PathLike[str]) -> None:
     """
-    Complete or undo a swap that was cut short, so that `directory` is one whole checkpoint. Every loader calls it.
+    Complete or undo a directory swap that was interrupted. Every loader calls this first.
 
     Parameters
     ----------
@@ -149,12 +149,12 @@ def recover(directory: str | os.PathLike[str]) -> None:
 
 def read_whole(directory: str | os.PathLike[str], read: Callable[[Path], T]) -> T:
     """
-    Read several files of a checkpoint folder so that all are of one save, though another process may be saving.
+    Read several files of one checkpoint while another process may be replacing it.
 
     Parameters
     ----------
     directory : path
-        The checkpoint folder. A swap that was cut short there is completed first.
+        The checkpoint folder. A directory swap that was interrupted there is completed first.
     read : callable
         Reads what it wants from the folder that it is given, and is called again if the folder was replaced meanwhile.
 

@@ -1,12 +1,12 @@
 """
-HTTP for the package: one GET at a time, from servers that may be slow, broken, hostile, or not who they should be.
+An HTTP client with limits: one GET at a time, from servers that may be slow, broken or hostile.
 
     size       an answer has at most as many bytes as the caller can use, whatever the server announces or sends
     time       a limit on silence, on slowness and on the whole, headers and TLS handshake included
-    headers    a length that is no number, or announced twice, is refused, and so is an answer that came compressed
+    headers    a length that is not a number, or is announced twice, is refused, and so is a compressed answer
     redirects  to the same host, or to another over https; never from https to http, never more than five
 
-Certificates are verified, and proxies used, as Python's own `urllib` does it, which this is built on.
+Certificates are verified and proxies used as by Python's `urllib`, on which this is built.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WHOLE = 20.0  # times `timeout`: how long an answer may take as a whole
 
 
 class AnswerRefused(ConnectionError):
-    """What the server sent makes no sense, or is not allowed; asking again would not help."""
+    """The server sent what is malformed or not allowed; asking again would not help."""
 
 
 class StatusError(ConnectionError):
@@ -122,7 +122,7 @@ def get(
     url : str
         With http or https.
     timeout : float
-        Seconds without a byte, or with fewer than `SLOWEST` bytes per second, after which the answer is given up.
+        Seconds without a byte, or with fewer than `SLOWEST` bytes per second, after which the request fails.
     limit : int
         The most bytes that the body may have.
     whole : float, optional
@@ -139,7 +139,7 @@ def get(
     StatusError
         If the status is not one of success.
     AnswerRefused
-        If the answer is too large, its headers make no sense, or it leads to where it may not.
+        If the answer is too large, its headers are malformed, or it redirects to where it may not.
     TimeoutError
         If it takes too long.
     Unreachable, BrokeOff
@@ -187,7 +187,7 @@ def detail_of(error: TimeoutError) -> str:
 
 @contextlib.contextmanager
 def _in_words(answer: Answer | None = None) -> Iterator[None]:
-    """Make the many errors of sockets, TLS, http.client and urllib the few that `get` names."""
+    """Turn the errors of sockets, TLS, http.client and urllib into those that `get` names."""
     received = answer.received if answer else 0
     try:
         yield
@@ -241,7 +241,7 @@ class _Clock:
         return min(self.timeout, remaining)
 
     def add(self, count: int, waited: float) -> None:
-        """So many bytes have come after so many seconds of waiting."""
+        """Count bytes that have come, and the seconds of waiting for them."""
         self._count += count
         self._recent += count
         self._waited += waited

@@ -1,9 +1,9 @@
 """
-Files that are read: ordinary ones, of a size that makes sense, or an error at once that names the file.
+Reading a file: an ordinary one, of at most a given size, or at once an error that names it.
 
-A name in a folder from elsewhere can be a named pipe, at which a reader waits for ever, or a link to a device that
-never ends. So a file is opened without waiting, and what was opened, not what its name meant a moment before, is looked
-at before anything is read. No more is read than a limit, whatever size the file claims.
+A name in a folder from elsewhere can be a named pipe, for which a reader waits for ever, or a link to a device that
+never ends. So a file is opened without waiting, and the opened file is checked, not its name, before anything is read.
+No more is read than a limit, whatever size the file claims.
 """
 
 from __future__ import annotations

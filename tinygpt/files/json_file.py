@@ -1,12 +1,12 @@
 """
-JSON from elsewhere, read within limits: no file hangs the program, or ends it in a traceback.
+Reading JSON from elsewhere within limits, so that no file hangs the program or ends it in a traceback.
 
     bytes       at most as many as the kind of file can need
-    depth       at most 32 values inside each other: everything that walks them afterwards may be recursive
+    depth       at most 32 values inside each other: code that walks them afterwards may be recursive
     numbers     integers of at most 256 bits (the state of a random generator has 128), no infinite or NaN floats
                 unless asked for, which JSON does not have either
-    names       each once in an object: which of two counts is for nobody to guess
-    text        UTF-8, with or without a byte order mark; no lone surrogates, which no UTF-8 can hold
+    names       each once in an object: it would not be clear which of two counts
+    text        UTF-8, with or without a byte order mark; no lone surrogates, which UTF-8 cannot hold
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_object(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no ordinary file, too large, not UTF-8, not JSON within the limits above, or not an object.
+        If it is not an ordinary file, too large, not UTF-8, not JSON within the limits above, or not an object.
 
     Examples
     --------

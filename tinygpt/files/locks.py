@@ -1,10 +1,10 @@
 """
-Locks on files and folders that die with their process, and that a forked child does not keep.
+Locks on files and folders. They end with their process, and a forked child does not keep them.
 
-`flock` belongs to what was opened, not to its name: it follows a folder through renames, and a copy is not locked.
-A child that is forked while its parent holds a lock would hold it too, and keep it after the parent was killed: it
-closes the lock at once instead. A program that is started by `exec` never sees it. Windows has no such locks, some
-network file systems neither: there, `FolderLock.held` is False, and `ownership.py` decides by files.
+`flock` locks what was opened, not its name: the lock follows a folder through renames, and a copy is not locked. A
+child that is forked while its parent holds a lock would hold it too, also after the parent was killed, so it closes the
+lock at once. A program started by `exec` does not inherit it. Windows has no such locks, nor have some network file
+systems: there, `FolderLock.held` is False, and `ownership.py` decides by files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ImportError:  # Windows
 __all__ = ["OWNER_FILE", "PARTIAL", "FolderLock", "lock_file", "lock_folder", "one_writer"]
 
 OWNER_FILE = "owner.json"  # what a folder holds while a process owns it; see `ownership.py`
-PARTIAL = ".tinygpt-partial"  # how the names of what is not whole yet end
+PARTIAL = ".tinygpt-partial"  # the end of the names of incomplete files and folders
 _FORKING = threading.Lock()  # no fork between the opening of a folder and its entry below
 _OPEN: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 _THREAD = threading.local()  # .writing: the folders of `one_writer`
@@ -134,12 +134,12 @@ def lock_folder(locks: contextlib.ExitStack, folder: Path, wait: bool) -> bool:
 @contextlib.contextmanager
 def one_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
-    Write several files that belong together into a folder, while no other process or thread does; may be nested.
+    Be the only process and thread that writes into a folder, for several files that belong together; may be nested.
 
     Parameters
     ----------
     folder : path
-        Created if it is missing. Whoever comes second waits. A folder that `swap_in` fills is its writer's own.
+        Created if it is missing. A second writer waits. A folder that `swap_in` yields belongs to its writer anyway.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """
-Text from elsewhere as a part of an error message: always one line, never longer than a reader wants.
+Text from elsewhere in an error message: one line, of bounded length.
 
-A name in a file, a file's own name, the words of a server: any of them can hold line ends, terminal escape sequences or
-a million characters. Written as it is, it could add lines of its own to a log, or hide what stands before it.
+A name in a file, the name of a file, the answer of a server: each can hold line ends, terminal escape sequences or a
+million characters. Written unchanged, it could add lines of its own to a log, or hide what stands before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
-The file that names the owner of a folder: only one of two processes can create it, and a stranger may have written it.
+`owner.json`: the file that names the process which owns a folder. Of two processes, only one can create it.
 
-What follows from it is the subject of `ownership.py`.
+Who may own a run, given this file and the locks, is decided in `ownership.py`; `directory_swap.py` and `fetch.py` use
+the file where there are no locks. Anyone may have written it, so it is read like any file from elsewhere.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """
-One owner at a time: a run belongs to one process from before its first file is written until training has ended.
+Ownership of a run: one process at a time, from before it writes the first file until training has ended.
 
-Two things say so. The run's folder is locked, where the system has locks (`locks.py`); the lock dies with its process,
-so nothing is left of an owner that was killed. And `owner.json` in the folder names the owner: host, process, since
-when. It is what others are told, and it decides where locks are missing, or are local to a host while the disk is not.
+The owner holds a lock on the run's folder, where the system has locks (`locks.py`); the lock ends with its process, so
+an owner that was killed leaves none. And `owner.json` in the folder names the owner: host, process, since when. Other
+processes show it, and it decides where locks are missing, or are local to a host while the disk is not.
 
-    the lock      owner.json names                      a start that finds it
+    the lock      owner.json names                      a new process
     is held       anyone                                is refused
     is free       nobody, or is damaged                 owns the run
                   a process on this host                owns the run: its owner ended, or has another folder (a copy)
@@ -16,15 +16,15 @@ when. It is what others are told, and it decides where locks are missing, or are
                   one that cannot be seen from here     is refused, unless the folder is a copy
                   nobody, because it is damaged         is refused
 
-Whoever is refused is told which file to delete in case the owner is known to be dead. Only one of two processes can
-create the file. One that is stale is first renamed, so that only one of two replaces it. A forked child owns nothing.
+The error of a refusal says which file to delete if the owner is known to be dead. Only one of two processes can create
+the file. A stale one is renamed first, so that only one of two replaces it. A forked child owns nothing.
 
-A copy of a run that is being trained holds a copy of `owner.json`, and is nobody's. What tells it from the run itself
-is written in the file: the folder's inode, device and path, and the time of the file. On one host, a copy has another
-inode and another path. Between hosts, paths and devices differ for one and the same folder, and some network disks
-assign inodes anew; so there a copy must have another inode and another time than the file was given. `cp -r` gives
-both. A copy to another host that keeps times (`rsync -a`) while the owner lives is refused, and the owner file must be
-deleted by hand: better than two owners.
+A copy of a run that is being trained has a copy of `owner.json`, and no owner. The file says what tells it from the
+run itself: the folder's inode, device and path, and the time of the file. On one host, a copy has another inode and
+another path. Between hosts, paths and devices differ for one and the same folder, and some network disks assign new
+inodes; so there a copy must have another inode and another time than the file was given. `cp -r` gives both. A copy to
+another host that keeps times (`rsync -a`) while the owner lives is refused, and the owner file must be deleted by hand:
+that is better than two owners.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ from tinygpt.files.owner_file import (
 from tinygpt.files.process_identity import is_alive, this_process
 
 _ATTEMPTS = 20
-_PATIENCE = 2.0  # seconds until whoever just took the lock has written its owner file
-_MINE: set[tuple[int, str]] = set()  # process and token of what this process owns: without locks, its threads need it
+_PATIENCE = 2.0  # seconds until the process that just took the lock has written its owner file
+_MINE: set[tuple[int, str]] = (
+    set()
+)  # process and token of the runs that this process owns: for its threads, without locks
 
 
 @contextlib.contextmanager
@@ -199,7 +201,7 @@ class Ownership:
         except OSError:
             pass  # it stays, and will be recognised as stale
         finally:
-            _remove_empty(created or [])  # still locked: whoever waits for the lock sees that the folder is gone
+            _remove_empty(created or [])  # still locked: who waits for the lock sees that the folder is gone
             _MINE.discard((self._pid, self._owner.token))
             self._lock.close()
 

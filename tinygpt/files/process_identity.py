@@ -1,9 +1,8 @@
 """
-Which process this is, in words that another process, another machine or a later boot can check.
+The identity of a process, which another process, another machine or a later boot can check.
 
-A process id alone names nobody: it is used again, by another process, after a reboot or on another host. So it goes
-with the time at which the process started, the boot in which it counts, the machine, and the namespace of process ids
-(a container has its own).
+A process id alone is not enough: the system uses it again, after a reboot or on another host at any time. So it goes
+with the start time of the process, the boot, the machine, and the namespace of process ids (a container has its own).
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _MACHINE_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 class Process(NamedTuple):
     """
-    A process. What the system does not tell is empty.
+    A process. Fields that the system does not tell are empty.
 
     Attributes
     ----------
     host : str
         The name of the host.
     machine : str
-        Tells two hosts of one name apart: a hash of the machine's id.
+        A hash of the machine's id, which tells two hosts of one name apart.
     boot : str
         The boot of the kernel.
     namespace : str

@@ -1,5 +1,5 @@
 """
-Arrays to safetensors files, settings to JSON files, and back, with every bit kept and every damage named.
+The safetensors format: arrays to disk and back, bit for bit, and an error that names what is damaged.
 
 Nothing is pickled: opening a file never runs code that came with it.
 
@@ -30,10 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.files.atomic import atomic_open, atomic_write, one_writer
+from tinygpt.files.atomic import atomic_open, atomic_write
 from tinygpt.files.directory_swap import read_whole
 from tinygpt.files.input_file import MEGABYTE, open_input
 from tinygpt.files.json_file import parse_object, read_object
+from tinygpt.files.locks import one_writer
 from tinygpt.files.one_line import brief, shown
 from tinygpt.runtime import bfloat16
 

@@ -1,4 +1,4 @@
-"""JSON with a checksum of what it says, so that a flipped bit or a slip of an editor is found when the file is read."""
+"""JSON with a checksum of its values, so that a flipped bit or an accidental edit is found when the file is read."""
 
 from __future__ import annotations
 

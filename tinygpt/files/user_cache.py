@@ -1,13 +1,13 @@
 """
-Where tinygpt keeps what it can make or fetch again: compiled kernels, tokenizers, books.
+The user's cache: the folder for what tinygpt can make or fetch again, which is compiled kernels, tokenizers and books.
 
     $XDG_CACHE_HOME/tinygpt     where XDG_CACHE_HOME is an absolute path; a relative one is ignored, as its
                                 specification says: it would be another folder for each working directory
     ~/.cache/tinygpt            otherwise
     $NUMBA_CACHE_DIR/tinygpt    for compiled kernels only, where NUMBA_CACHE_DIR is an absolute path
 
-A cache is never needed to compute. Where there is no home, or the folder cannot be written, kernels are compiled in
-each process, and a download says which variable to set.
+Nothing needs the cache to compute. Where there is no home, or the folder cannot be written, each process compiles its
+kernels, and a download says which variable to set.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Text in, text out: a prompt becomes tokens, the tokens that a model chooses become text again, up to where it shall end.
+Text in, text out: encode the prompts, generate tokens, decode them, up to a stop text.
 
-A token may be a part of a character, and a stop text a part of several tokens: a piece of text is given out once its
-characters are whole and it can no longer be the beginning of a stop text.
+A token may end within a character, and a stop text may end within a token. So a piece of text is returned when its
+characters are complete, and when it can no longer be the beginning of a stop text.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from tinygpt.tokenizer.validation import list_of_texts
 @dataclass
 class Completion:
     """
-    What became of one prompt.
+    The continuation of one prompt.
 
     Attributes
     ----------
     prompt, text : str
-        What was given, and what follows it.
+        The prompt, and the text that follows it.
     tokens : list of Token
-        All that were chosen, those of a stop text included.
+        All tokens that were generated, those of a stop text included.
     reason : {"length", "stop", "end of text"}
-        Why it ends: as many tokens as were allowed, a stop text, or the token that ends a text.
+        Why it ends: the maximum number of tokens, a stop text, or the end-of-text token.
     """
 
     prompt: str
@@ -49,7 +49,7 @@ def complete(
     **options: Any,
 ) -> list[Completion]:
     """
-    Continue some texts side by side.
+    Continue several texts in one batch.
 
     Parameters
     ----------
@@ -59,12 +59,12 @@ def complete(
     prompts : sequence of str or None
         None starts a new text.
     stop : str or sequence of str
-        End before this text, or before the first of any of these.
+        End a continuation before this text, or before the first of these.
     max_tokens : int
-        How many to generate at most, for each.
+        Maximum number of new tokens per prompt.
     **options
-        Those of `generate_batch`, such as temperature, top_k, top_p, seed and logprobs. Ids that the tokenizer does not
-        have, of a vocabulary that was padded, are never chosen.
+        Those of `generate_batch`, such as temperature, top_k, top_p, seed and logprobs. Ids that the model has and the
+        tokenizer has not, because the vocabulary was padded, are never sampled.
 
     Returns
     -------
@@ -104,7 +104,24 @@ def stream(
     **options: Any,
 ) -> Iterator[str]:
     """
-    Continue one text: its pieces, as soon as they are known. Options as those of `complete`, and checked at the call.
+    Continue one text, and yield it piece by piece.
+
+    Parameters
+    ----------
+    model, tokenizer, stop, max_tokens, **options
+        As for `complete`.
+    prompt : str or None
+        None starts a new text.
+
+    Yields
+    ------
+    str
+        The next piece of the continuation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `complete` does; raised by the call itself, before the first token is generated.
 
     Examples
     --------
@@ -119,7 +136,7 @@ def stream(
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
-    """The tokens of a prompt; for None, what stands before a text's first token."""
+    """The tokens of a prompt; for None, the end-of-text token, or a newline where the tokenizer has no such token."""
     if prompt is not None:
         if not isinstance(prompt, str):
             got = type(prompt).__name__
@@ -132,18 +149,18 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
 
 def known_ids(tokenizer: Tokenizer, vocab_size: int) -> np.ndarray | None:
     """
-    The ids of a model that its tokenizer has, which others are there because vocabularies are padded to round numbers.
+    The ids of a model that its tokenizer has too. A model may have more: vocabularies are padded to round numbers.
 
     Parameters
     ----------
     tokenizer : Tokenizer
     vocab_size : int
-        How many ids the model has.
+        The number of ids that the model has.
 
     Returns
     -------
     array of int, or None
-        In rising order; None if the tokenizer has all.
+        In ascending order; None if the tokenizer has all of them.
 
     Examples
     --------
@@ -188,7 +205,16 @@ def _pieces(model, tokenizer, prompts, results, stop, max_tokens, options) -> It
 
 class Ending:
     """
-    Lets text through up to the first stop text, and holds back what may be the beginning of one.
+    Passes text on up to the first stop text, and holds back what may be the beginning of one.
+
+    Parameters
+    ----------
+    stop : sequence of str
+
+    Attributes
+    ----------
+    reached : bool
+        Whether a stop text has come.
 
     Examples
     --------
@@ -205,18 +231,18 @@ class Ending:
         self._held = ""
 
     def push(self, piece: str) -> str:
-        """What of the text so far is safe to give out, and was not yet."""
+        """Add a piece of text; return what can be passed on now."""
         text = self._held + piece
-        places = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
-        if places:
+        found = [start for start in (text.find(stop) for stop in self.stop) if start >= 0]
+        if found:
             self.reached, self._held = True, ""
-            return text[: min(places)]
-        doubtful = max((_overlap(text, stop) for stop in self.stop), default=0)
-        self._held = text[len(text) - doubtful :]
-        return text[: len(text) - doubtful]
+            return text[: min(found)]
+        overlap = max((_overlap(text, stop) for stop in self.stop), default=0)
+        self._held = text[len(text) - overlap :]
+        return text[: len(text) - overlap]
 
     def flush(self) -> str:
-        """What was held back: no more comes."""
+        """Return what was held back, at the end of the text."""
         held, self._held = self._held, ""
         return held
 

@@ -1,9 +1,9 @@
 """
-From scores to more tokens: choose the next one of each text, let the model read it, ask again.
+The loop over tokens: sample the next token of each text from its logits, let the model read it, and repeat.
 
-What a text longer than the context does: positions are learned with their numbers, up to `n_positions`, so a text
-cannot be shifted under them. Of a longer prompt the last `n_positions` tokens are read. Whenever the context is full,
-the newest half of it is read anew, as a text of its own, and goes on from there: one pass every n_positions / 2 tokens.
+A text may grow longer than the context. Positions are learned by number, up to `n_positions`, so the text cannot be
+shifted under them. Of a longer prompt the model reads the last `n_positions` tokens. Whenever the context is full, it
+reads the newest half again, as a text of its own, and goes on from there: one more pass every n_positions / 2 tokens.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tinygpt.ops.embedding import check_ids
 
 class Token(NamedTuple):
     """
-    What was chosen.
+    A token that was generated.
 
     Attributes
     ----------
     id : int
     logprob : float or None
-        The natural logarithm of its probability, as the model itself gives it (before temperature, top-k and top-p);
-        None unless it was asked for.
+        Natural logarithm of its probability under the model itself: before temperature, top-k and top-p. None unless
+        `logprobs` was set.
     """
 
     id: int
@@ -54,7 +54,8 @@ def generate(model: Any, ids: Any, **options: Any) -> Iterator[int]:
     Raises
     ------
     TypeError, ValueError
-        If the prompt is empty or out of range, or an option is. At the call, before the first token is asked for.
+        If the prompt is empty or has ids that the model does not have, or an option is impossible. Raised by the call
+        itself, before the first token is generated.
 
     Examples
     --------
@@ -83,52 +84,53 @@ def generate_batch(
     allowed: np.ndarray | None = None,
 ) -> Iterator[tuple[int, Token]]:
     """
-    Continue several texts side by side: the weights are read once for all of them.
+    Continue several texts in one batch: the weights are read once for all of them.
 
     Parameters
     ----------
     model : GPT
-        With a `decoder` method; or anything with `config.n_positions`, `config.vocab_size`, `hidden(tokens)`,
-        `head(hidden)`, and a `training` flag that `train(mode)` sets. Dropout is off while it computes.
+        Or any model with a `decoder` method, or with `config.n_positions`, `config.vocab_size`, `hidden(tokens)`,
+        `head(hidden)`, and a `training` flag that `train(mode)` sets. Dropout is off during generation.
     prompts : sequence of sequences of int
-        Of any lengths, at least one token each. Of one that is longer than the context the last tokens are read.
+        Of any lengths, at least one token each. Of a prompt longer than the context, the last tokens are read.
     max_tokens : int
-        How many to generate at most, for each.
+        Maximum number of new tokens per prompt.
     temperature : float
-        0: always the most probable token. 1: the model's own probabilities. Above: flatter.
+        Divides the logits. 0 always takes the most probable token, 1 samples from the model's own probabilities.
     top_k : int, optional
-        Choose among the k most probable only.
+        Sample from the k most probable tokens only.
     top_p : float, optional
-        Choose among the most probable that together reach probability p, in (0, 1].
+        Sample from the most probable tokens that together reach probability p, in (0, 1].
     seed : int, optional
-        The same seed gives the same texts; without one, every run differs.
+        The same seed gives the same texts. Without one, every run differs.
     stop_ids : collection of int
-        End before any of these (the end-of-text token, say).
+        End a text before any of these, such as the end-of-text token.
     logprobs : bool
-        Whether tokens tell the logarithm of their probability.
+        Whether each `Token` has its log probability.
     cache : bool
-        False reads the whole text again for each token: the same, slowly.
+        False reads the whole text again for each token: slow, and the same up to rounding.
     finished : collection of int
-        Numbers of prompts that need no more tokens. The caller may add to it on the way.
+        Indices of prompts that need no more tokens. The caller may add to it during generation.
     allowed : array of int, optional
-        Choose among these ids only, in rising order. A model whose vocabulary was padded to a round number has ids that
-        its tokenizer does not have: see `completion.known_ids`. What `logprobs` tells stays the model's own.
+        Sample from these ids only, in ascending order. A model whose vocabulary was padded to a round number has ids
+        that its tokenizer does not have: see `completion.known_ids`. `logprobs` are those of the whole vocabulary.
 
     Yields
     ------
     int, Token
-        The number of the prompt, and its next token.
+        The index of a prompt, and its next token.
 
     Raises
     ------
     TypeError, ValueError
-        If a prompt is empty or out of range, or an option is. At the call, before the first token is asked for.
+        If a prompt is empty or has ids that the model does not have, or an option is impossible. Raised by the call
+        itself, before the first token is generated.
 
     Examples
     --------
     >>> from tinygpt import GPT, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
-    >>> [number for number, token in generate_batch(model, [[1], [2, 3]], max_tokens=2)]
+    >>> [index for index, token in generate_batch(model, [[1], [2, 3]], max_tokens=2)]
     [0, 1, 0, 1]
     """
     context = model.config.n_positions
@@ -145,19 +147,19 @@ def generate_batch(
     def tokens() -> Iterator[tuple[int, Token]]:
         longest = max(map(len, texts), default=0) + max_tokens
         cached = cache and hasattr(model, "decoder")
-        decoder = model.decoder(len(texts), longest) if cached else Rereader(model, len(texts))
-        going = list(range(len(texts)))
+        decoder = model.decoder(len(texts), longest) if cached else UncachedDecoder(model, len(texts))
+        active = list(range(len(texts)))
         for count in range(max_tokens):
-            going = [i for i in going if i not in finished]
-            scores = _read(decoder, texts, going, context, first=count == 0)
-            for i in list(going):
-                id = sample(scores[i] if allowed is None else scores[i][allowed], rngs[i], temperature, top_k, top_p)
+            active = [i for i in active if i not in finished]
+            logits = _next_logits(decoder, texts, active, context, first=count == 0)
+            for i in list(active):
+                id = sample(logits[i] if allowed is None else logits[i][allowed], rngs[i], temperature, top_k, top_p)
                 id = id if allowed is None else int(allowed[id])
                 if id in stop_ids:
-                    going.remove(i)
+                    active.remove(i)
                     continue
                 texts[i].append(id)
-                yield i, Token(id, logprob(scores[i], id) if logprobs else None)
+                yield i, Token(id, logprob(logits[i], id) if logprobs else None)
 
     return tokens()
 
@@ -199,47 +201,58 @@ def _checked(ids: Any, vocab_size: int) -> list[int]:
     return ids
 
 
-def _read(decoder: Any, texts: list[list[int]], going: list[int], context: int, first: bool) -> dict[int, np.ndarray]:
-    """The scores after each text, of which all but the last token has been read before (nothing, the first time)."""
-    scores, one_more = {}, []
-    for i in going:
+def _next_logits(
+    decoder: Any, texts: list[list[int]], active: list[int], context: int, first: bool
+) -> dict[int, np.ndarray]:
+    """Logits of the token after each active text; all but its last token was read before, the first time nothing."""
+    logits, one_more = {}, []
+    for i in active:
         if len(texts[i]) > context:
             texts[i] = texts[i][-max(1, context // 2) :]
         elif not first:
             one_more.append(i)
             continue
-        scores[i] = decoder.read(i, texts[i])
+        logits[i] = decoder.prefill(i, texts[i])
     if one_more:
-        scores |= zip(one_more, decoder.step(one_more, [texts[i][-1] for i in one_more]), strict=True)
-    return scores
+        logits |= zip(one_more, decoder.step(one_more, [texts[i][-1] for i in one_more]), strict=True)
+    return logits
 
 
-class Rereader:
-    """What `Decoder` does, for any model and without a cache: everything is read again for each token."""
+class UncachedDecoder:
+    """
+    `prefill` and `step` of a `Decoder`, for any model and without a cache: each token reads the whole text again.
+
+    Parameters
+    ----------
+    model : GPT
+        Or another model, as in `generate_batch`.
+    sequences : int
+        How many texts are read side by side.
+    """
 
     def __init__(self, model: Any, sequences: int):
         self.model = model
         self.texts: list[list[int]] = [[] for _ in range(sequences)]
 
-    def read(self, sequence: int, tokens: Any) -> np.ndarray:
-        """The scores (V,) after a text that takes the place of the sequence's."""
+    def prefill(self, sequence: int, tokens: Any) -> np.ndarray:
+        """Logits (V,) of the token after a text, which takes the place of what the sequence held."""
         self.texts[sequence] = list(tokens)
         return next_logits(self.model, self.texts[sequence])
 
     def step(self, sequences: Any, tokens: Any) -> np.ndarray:
-        """The scores (B, V) after one token more for each of some sequences."""
+        """Logits (B, V) after one more token for each of some sequences."""
         for sequence, token in zip(sequences, tokens, strict=True):
             self.texts[sequence].append(token)
         return np.stack([next_logits(self.model, self.texts[sequence]) for sequence in sequences])
 
 
 def next_logits(model: Any, ids: list[int]) -> np.ndarray:
-    """The scores (V,) of the token that follows `ids`, dropout off and nothing recorded."""
+    """Logits (V,) of the token that follows `ids`; dropout is off, and nothing is recorded."""
     was_training = model.training
     model.eval()
     try:
         with no_grad():
             hidden = model.hidden(np.array([ids]))  # (1, T, C)
-            return model.head(hidden[:, -1]).data[0]  # (V,): the head is asked about the last token only
+            return model.head(hidden[:, -1]).data[0]  # (V,): the head computes the last token's logits only
     finally:
         model.train(was_training)

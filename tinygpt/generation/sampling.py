@@ -1,17 +1,17 @@
 """
-From scores to a token: temperature, then top-k, then top-p on what top-k left.
+From logits to a token: temperature, then top-k, then top-p on what top-k left.
 
 Source: temperature as in Ackley, Hinton & Sejnowski 1985; top-k: Fan et al. 2018, arXiv:1805.04833; top-p (nucleus):
         Holtzman et al. 2019, arXiv:1904.09751.
-Cost:   a few passes over the V scores; only those that may be chosen are sorted.
+Cost:   a few passes over the V logits; only those that may be chosen are sorted.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_BLOCK = 64  # scores of which the largest is found before any is sorted
-_FIRST = 256  # how many of the likeliest are tried first where top-p alone limits them
+_BLOCK = 64  # logits per block: the largest of each is found before any is sorted
+_FIRST_K = 256  # how many are sorted at first where top-p alone limits them
 
 
 def sample(
@@ -22,13 +22,14 @@ def sample(
     top_p: float | None = None,
 ) -> int:
     """
-    Choose one token. First the temperature, then top-k, then top-p on what top-k left.
+    Sample one token: temperature first, then top-k, then top-p on what top-k left.
 
     Parameters
     ----------
     logits : array, shape (V,)
-    rng, temperature, top_k, top_p
-        As in `generate`. Equal scores at a limit are kept in order of their ids.
+    rng : np.random.Generator
+    temperature, top_k, top_p
+        As in `generate_batch`. Of equal logits at a limit, those with lower ids are kept.
 
     Returns
     -------
@@ -37,7 +38,7 @@ def sample(
     Raises
     ------
     ValueError
-        If the scores are not finite.
+        If the logits are not finite.
 
     Examples
     --------
@@ -47,18 +48,18 @@ def sample(
     logits = np.asarray(logits)
     if not np.isfinite(logits).all():
         raise ValueError(
-            "sample: the scores must be finite, got NaN or infinity: training of this model diverged, or its file is "
+            "sample: the logits must be finite, got NaN or infinity: training of this model diverged, or its file is "
             "damaged; train again with a lower --lr, or use another checkpoint"
         )
     if temperature == 0:
         return int(np.argmax(logits))
     limited = top_k is not None and top_k < len(logits)
-    order = likeliest(logits, top_k) if top_k is not None and limited else np.arange(len(logits))
+    order = top_k_ids(logits, top_k) if top_k is not None and limited else np.arange(len(logits))
     p = np.exp((np.asarray(logits[order], np.float64) - logits.max()) / temperature)
     if top_p is not None and top_p < 1:
         needed = top_p * p.sum() * (1 - 1e-12)  # sums round
         if not limited:
-            order = _likeliest_reaching(p, needed)
+            order = _top_ids_reaching(p, needed)
             p = p[order]
         p = p[: np.searchsorted(np.cumsum(p), needed) + 1]
     cumulative = np.cumsum(p)
@@ -66,34 +67,43 @@ def sample(
     return int(order[choice])
 
 
-def likeliest(logits: np.ndarray, k: int) -> np.ndarray:
+def top_k_ids(logits: np.ndarray, k: int) -> np.ndarray:
     """
-    The ids of the k highest scores, the highest first; of equal ones, the lower id first.
+    The ids of the k highest logits, the highest first; of equal ones, the lower id first.
+
+    Parameters
+    ----------
+    logits : array, shape (V,)
+    k : int
+
+    Returns
+    -------
+    ndarray of int, shape (min(k, V),)
 
     Examples
     --------
-    >>> likeliest(np.array([1.0, 3.0, 2.0, 3.0]), 3)
+    >>> top_k_ids(np.array([1.0, 3.0, 2.0, 3.0]), 3)
     array([1, 3, 2])
     """
     k = min(k, len(logits))
     blocks = logits[: len(logits) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
-    # Of k blocks the largest scores are at least `limit`, and so are at least k scores: the rest need not be looked at.
+    # The maxima of k blocks are at least `limit`, so at least k logits are: the others cannot be among the top k.
     limit = np.partition(blocks, len(blocks) - k)[len(blocks) - k] if k <= len(blocks) else -np.inf
     candidates = np.flatnonzero(logits >= limit)
     return candidates[np.argsort(-logits[candidates], kind="stable")][:k]
 
 
 def logprob(logits: np.ndarray, token: int) -> float:
-    """The natural logarithm of a token's probability, as the model itself gives it: before temperature and limits."""
+    """Natural logarithm of a token's probability under the model itself: before temperature, top-k and top-p."""
     shifted = np.asarray(logits, np.float64) - np.max(logits)
     return float(shifted[token] - np.log(np.exp(shifted).sum()))
 
 
-def _likeliest_reaching(p: np.ndarray, needed: float) -> np.ndarray:
-    """The ids of the largest, enough to sum up to what is needed; not many more than these are sorted."""
-    k = _FIRST
+def _top_ids_reaching(p: np.ndarray, needed: float) -> np.ndarray:
+    """The ids of the largest p, at least as many as sum up to what is needed; few more than these are sorted."""
+    k = _FIRST_K
     while True:
-        order = likeliest(p, k)
+        order = top_k_ids(p, k)
         if k >= len(p) or p[order].sum() >= needed:
             return order
         k *= 8

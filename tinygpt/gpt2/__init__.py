@@ -1,1 +1,37 @@
-"""GPT-2: its sizes, the model, its key/value cache, and the folders that hold its weights."""
+"""
+GPT-2. To read, in this order:
+
+    config.py              the sizes, and the presets
+    model.py               the model: attention, MLP, block, GPT
+    kv_cache.py            the key/value cache: one more token for one token's work
+
+then, as they are needed,
+
+    pretrained.py          GPT.from_pretrained
+    checkpoint.py          a model's folder, written and read: configuration, weights, tokenizer
+    weights.py             safetensors files, whole or in shards
+    hugging_face.py        what folders of other programs call the same things, and what is refused
+    parameter_shapes.py    the shapes that a configuration implies, compared before anything is allocated
+    memory_estimate.py     the memory that training needs, by kind
+
+`GPT` and `GPTConfig` can be imported from here. They are loaded at first use: `GPTConfig` needs no autograd.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinygpt.gpt2.config import GPTConfig as GPTConfig
+    from tinygpt.gpt2.model import GPT as GPT
+
+_HOME = {"GPT": "model", "GPTConfig": "config"}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tinygpt.gpt2' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tinygpt.gpt2.{_HOME[name]}"), name)

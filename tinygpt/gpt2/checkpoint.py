@@ -1,16 +1,15 @@
 """
-Checkpoints: a GPT-2 folder as the Hugging Face ecosystem lays it out, and beside it what is needed to resume training.
+Checkpoints: a folder as the Hugging Face ecosystem lays out a GPT-2, and the state that training needs to resume.
 
-    config.json              sizes and settings, under the field names of Hugging Face
-    model.safetensors        the weights, or in shards that model.safetensors.index.json lists
+    config.json              sizes and settings, with Hugging Face's field names
+    model.safetensors        the weights; or shards, which model.safetensors.index.json lists
     vocab.json, merges.txt, tokenizer_config.json        the tokenizer
     training_state.safetensors, training_state.json      in `last` only: optimizer state, counters, generators
 
-So `transformers.GPT2LMHeadModel.from_pretrained("runs/x/best")` opens what we trained, and we open what it saved.
-This file moves dictionaries of arrays and knows no model class; that every weight is there, in its shape, is checked
-by the model that takes them. How files and folders survive a kill is the subject of `atomic.py` and
-`directory_swap.py`, how arrays become bytes that of `safetensors_file.py`; what callers need of these can be had from
-here.
+So `transformers.GPT2LMHeadModel.from_pretrained("runs/x/best")` loads what we trained, and we load what it saved.
+This file reads and writes dictionaries of arrays and knows no model class: the model checks that each weight is present
+and has its shape. Atomic writes are in files/atomic.py and files/directory_swap.py, the safetensors format is in
+files/safetensors_file.py; what callers need of these is exported here.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygpt.files.atomic import atomic_open, atomic_write, one_writer
+from tinygpt.files.atomic import atomic_open, atomic_write
 from tinygpt.files.directory_swap import read_whole, recover, swap_in
+from tinygpt.files.locks import one_writer
 from tinygpt.files.one_line import brief, shown
 from tinygpt.files.safetensors_file import load_training_state, read_json, save_training_state, write_tensors
-from tinygpt.gpt2.hub import local_folder
 from tinygpt.gpt2.hugging_face import (
     ADAPTER,
     ARCHITECTURE,
@@ -38,17 +37,17 @@ from tinygpt.gpt2.hugging_face import (
     state_of,
 )
 from tinygpt.gpt2.parameter_shapes import shapes_of_gpt2
-from tinygpt.gpt2.weights import INDEX, WHOLE, Shapes, read_weights
+from tinygpt.gpt2.weights import Shapes, read_weights
 
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
 
-__all__ = ["find", "load_model", "load_tokenizer", "read_config", "resolve", "save_model"]
+__all__ = ["load_model", "load_tokenizer", "read_config", "save_model"]
 __all__ += ["load_training_state", "save_training_state"]
 __all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
 
 _TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
-_GPT2_VOCABULARY, _GPT2_END_OF_TEXT = 50257, 50256  # its size, and its <|endoftext|>
+_GPT2_VOCABULARY, _GPT2_END_OF_TEXT = 50257, 50256  # its size, and the id of <|endoftext|>
 
 
 def save_model(
@@ -63,15 +62,14 @@ def save_model(
     Parameters
     ----------
     directory : path
-        Where to write; created if missing. Each file appears whole, but only `swap_in` makes the folder do so. Of two
-        that save there at once, the second waits for the first.
+        Where to write; created if missing. Each file is written atomically; only `swap_in` does so for the folder. Of
+        two processes that save there at once, the second waits for the first.
     config : dict
-        The fields of ``config.json``, under Hugging Face's names. `model_type`, the architecture and the ids that
-        begin and end a text are filled in where missing: the tokenizer's, or null where there is none, because
-        transformers takes what is missing for 50256. GPT-2's own vocabulary has that token with or without a
-        tokenizer beside it.
+        The fields of ``config.json``, with Hugging Face's names. Where they are missing, `model_type`, the architecture
+        and the ids that begin and end a text are filled in. These ids are the tokenizer's, or null if there is none,
+        because transformers' default is 50256; GPT-2's own vocabulary has that id with or without a tokenizer.
     state : dict of str to array
-        The weights, float32 or float64, under GPT-2's names (``wte.weight``), without a tied ``lm_head.weight``.
+        The weights, float32 or float64, with GPT-2's names (``wte.weight``), without a tied ``lm_head.weight``.
     tokenizer : Tokenizer or None
         Written beside the model, unless None.
 
@@ -80,7 +78,7 @@ def save_model(
     ValueError
         If `config` is not of a model that tinygpt computes, or the tokenizer has more ids than the model.
     TypeError
-        If a weight is neither float32 nor float64, or `config` holds what JSON does not know.
+        If a weight is neither float32 nor float64, or a value in `config` cannot be written as JSON.
     OSError
         If the disk is full, or the folder cannot be written.
 
@@ -118,32 +116,32 @@ def load_model(
     directory: str | os.PathLike[str], check: Callable[[dict[str, Any], Shapes], object] = lambda config, shapes: None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
-    Read the configuration and the weights of a GPT-2 folder, ours or one saved by transformers.
+    Read the configuration and the weights of a GPT-2 folder, ours or transformers'.
 
     Parameters
     ----------
     directory : path
-        The checkpoint folder. A swap that was cut short there is completed first.
+        The checkpoint folder. A directory swap that was interrupted there is completed first.
     check : callable
-        Called with the configuration and the shapes of the weights, under GPT-2's names, before any weight is read:
-        raises if they do not belong together.
+        Called with the configuration and the shapes of the weights, by GPT-2's names, before any weight is read; may
+        raise.
 
     Returns
     -------
     config : dict
         The fields of ``config.json``.
     state : dict of str to float32 array
-        The weights under GPT-2's names, ``transformer.`` and the names of PyTorch's wrappers taken off. Half
-        precision is converted exactly, float64 is rounded to the nearest float32. Mask buffers and an
-        ``lm_head.weight`` equal to ``wte.weight`` are left out; where only the head is stored, it is ``wte.weight``.
+        The weights by GPT-2's names, without ``transformer.`` and the prefixes of PyTorch's wrappers. Half precision is
+        converted exactly, float64 is rounded to the nearest float32. Mask buffers and an ``lm_head.weight`` equal to
+        ``wte.weight`` are left out; where only the head is stored, it becomes ``wte.weight``.
 
     Raises
     ------
     FileNotFoundError
         If the folder or one of the two files is missing.
     ValueError
-        If a file is truncated or corrupt, the model is not one that tinygpt computes, or the weights are in a form
-        that is not read: pickled, or of another dtype than float16, bfloat16, float32 and float64.
+        If a file is truncated or corrupt, the model is not one that tinygpt computes, or the weights are in a format
+        that is not read: pickled, or with a dtype other than float16, bfloat16, float32 and float64.
 
     Examples
     --------
@@ -178,14 +176,14 @@ def _read_model(
 
 
 def _end_of_text(config: Mapping[str, Any], tokenizer: Tokenizer | None) -> int | None:
-    """The id that begins and ends a text, None if that is not known."""
+    """The id that begins and ends a text; None if it is not known."""
     if tokenizer is not None:
         return tokenizer.eot_token
     return _GPT2_END_OF_TEXT if config.get("vocab_size") == _GPT2_VOCABULARY else None
 
 
 def _check_ends(who: str, fields: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the tokens that begin and end a text are None, or tokens of the model."""
+    """Raise ValueError unless the ids that begin and end a text are None or ids of the model."""
     for name in ("bos_token_id", "eos_token_id"):
         ids = fields[name] if isinstance(fields[name], list) else [fields[name]]
         for id in ids:
@@ -201,17 +199,17 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
     Parameters
     ----------
     directory : path
-        The checkpoint folder. A swap that was cut short there is completed first.
+        The checkpoint folder. A directory swap that was interrupted there is completed first.
 
     Returns
     -------
     Tokenizer or None
-        None if the folder holds no tokenizer file at all.
+        None if the folder has no tokenizer file.
 
     Raises
     ------
     FileNotFoundError
-        If the folder is missing, or one file of the tokenizer is.
+        If the folder is missing, or one of the tokenizer's files.
     ValueError
         If a file is damaged, or the tokenizer has more ids than the model beside it.
 
@@ -226,7 +224,7 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
 
 
 def _read_tokenizer(directory: Path) -> Tokenizer | None:
-    from tinygpt.tokenizer import Tokenizer  # here, because weights alone can do without its import
+    from tinygpt.tokenizer import Tokenizer  # here, because loading weights alone does not need it
 
     if not directory.is_dir():
         raise FileNotFoundError(
@@ -239,69 +237,6 @@ def _read_tokenizer(directory: Path) -> Tokenizer | None:
         config = read_json("load_tokenizer", directory / "config.json", "check the name")
         _check_vocabulary("load_tokenizer", tokenizer, config, directory)
     return tokenizer
-
-
-def resolve(run: str | os.PathLike[str], prefer: Literal["best", "last"]) -> Path:
-    """
-    Find the checkpoint folder that is meant by the name of a run or of a checkpoint.
-
-    Parameters
-    ----------
-    run : path
-        A run (a folder with ``best`` or ``last`` in it), or a checkpoint folder, which is its own answer.
-    prefer : {"best", "last"}
-        Which checkpoint of a run to take if it has both; if it has one, that one is taken.
-
-    Returns
-    -------
-    Path
-        The checkpoint folder. A swap that was cut short there is completed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no checkpoint.
-    ValueError
-        If `prefer` is neither of the two.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as run:
-    ...     (Path(run) / "last").mkdir()
-    ...     atomic_write(Path(run) / "last" / "config.json", "{}")
-    ...     print(resolve(run, prefer="best").name)
-    last
-    """
-    if prefer not in ("best", "last"):
-        raise ValueError(f"resolve: prefer must be 'best' or 'last', got {prefer!r}")
-    run = Path(run)
-    recover(run)
-    if any((run / name).exists() for name in (WHOLE, INDEX)):
-        return run
-    for name in (prefer, "last" if prefer == "best" else "best"):
-        recover(run / name)
-        if (run / name / "config.json").exists():
-            return run / name
-    if any((run / name).exists() for name in ("config.json", ADAPTER)):
-        return run  # load_model says what it lacks
-    found = "has neither" if run.is_dir() else "is a file" if run.exists() else "does not exist"
-    raise FileNotFoundError(
-        f"resolve: {shown(run)} must be a checkpoint folder, or a run with a `best` or `last` folder, and {found};"
-        " check the name, or train the run first"
-    )
-
-
-def find(model: str | os.PathLike[str]) -> Path:
-    """
-    The checkpoint folder of a run (its best), of a checkpoint, or of a model's name on the Hugging Face hub.
-
-    Raises
-    ------
-    OSError
-        If there is none, or the hub does not give it.
-    """
-    return resolve(local_folder(model), prefer="best")
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sizes of a GPT-2, under the names that GPT-2's own configuration files have, and the presets."""
+"""The configuration of a GPT-2, with the field names of GPT-2's own configuration files, and the presets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gpt2-xl": {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1600, "n_layer": 48, "n_head": 25},
 }
 
-# Other names under which transformers reads the sizes: `attribute_map` of its GPT2Config.
+# Aliases of fields, as in `attribute_map` of transformers' GPT2Config.
 ALIASES = {
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
@@ -31,23 +31,24 @@ ALIASES = {
 @dataclasses.dataclass(frozen=True)
 class GPTConfig:
     """
-    The sizes and rates of a GPT-2.
+    The sizes and dropout rates of a GPT-2.
 
     Parameters
     ----------
     vocab_size : int
-        V, how many tokens there are.
+        V, the number of tokens in the vocabulary.
     n_positions : int
-        The context: the longest text, in tokens, that the model sees at once.
+        The context length: the most tokens that the model reads at once.
     n_embd, n_layer, n_head : int
-        C features a token, L blocks, H heads a block; C must be a multiple of H.
+        C features per token, L blocks, H heads per block; C must be a multiple of H.
     embd_pdrop, attn_pdrop, resid_pdrop : float
-        Dropout after the embeddings, on the attention weights, and before each residual sum.
+        Dropout rates after the embeddings, on the attention weights, and before each residual sum.
     layer_norm_epsilon : float
+        Added to the variance in each layer norm.
     initializer_range : float
         Standard deviation of the initial weights.
     n_inner : int, optional
-        I, the width of the MLP's hidden layer; None is 4 C, which is GPT-2's.
+        I, the number of hidden features of the MLP. By default 4 C, as in GPT-2.
 
     Raises
     ------
@@ -104,13 +105,24 @@ class GPTConfig:
 
     @property
     def inner(self) -> int:
-        """The width of the MLP's hidden layer: `n_inner`, or 4 C where that is None."""
+        """The number of hidden features of the MLP: `n_inner`, or 4 C where that is None."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> GPTConfig:
         """
-        A named configuration, with changes; `dropout` sets all three rates.
+        A named configuration, with changes.
+
+        Parameters
+        ----------
+        name : str
+            A key of `PRESETS`, such as "tiny" or "gpt2".
+        **changes
+            Fields to replace. `dropout` sets all three dropout rates.
+
+        Returns
+        -------
+        GPTConfig
 
         Raises
         ------
@@ -126,22 +138,31 @@ class GPTConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The sizes and rates under the names of a Hugging Face config.json."""
+        """The fields as a dictionary, with the names of a Hugging Face config.json."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GPTConfig:
         """
-        From the contents of a config.json; what it does not say is GPT-2's default, what it says besides is ignored.
+        A configuration from the contents of a config.json.
 
-        Sizes may have the names that transformers gives them in all models, such as `hidden_size`; where both names are
-        there, that one counts, as in transformers. A number must be a number: text and null are refused, as there.
-        `n_ctx`, of files from before 2020, is ignored: `n_positions` says the same.
+        Missing fields have GPT-2's values; unknown fields are ignored. Sizes may have the aliases that transformers
+        gives them in all models, such as `hidden_size`; where both names are present, the alias counts, as in
+        transformers. Strings and null in place of numbers are refused, as there. `n_ctx`, in files from before 2020, is
+        ignored: it has the value of `n_positions`.
+
+        Parameters
+        ----------
+        values : mapping of str to value
+
+        Returns
+        -------
+        GPTConfig
 
         Raises
         ------
         TypeError, ValueError
-            If a size or a rate is impossible: names it as the file does.
+            If a size or a rate is impossible. The message has the name that the file has.
 
         Examples
         --------

@@ -1,14 +1,13 @@
 """
-What a GPT-2 folder from elsewhere says, in our terms: the fields of its config.json, and the names of its tensors.
+GPT-2 folders that other programs have written: the fields of config.json, and the names of the tensors.
 
-transformers and the programs around it write the same model in many ways. A field that changes what is computed must
-have the value that our forward pass computes; a tensor must be one of GPT-2's, whatever the wrappers that it was saved
-from have put into its name. Anything else is refused by name, because a model that is read otherwise than it was
-meant still gives text.
+transformers and the programs around it save the same model in many ways. A field that changes the computation must have
+the value that our forward pass implements; a tensor must be one of GPT-2's, without the prefixes that wrappers add to
+its name. Everything else is refused, by name: a model that is read in the wrong way generates text all the same.
 
-    module. _orig_mod. ...     a wrapper of PyTorch (DataParallel, torch.compile, FSDP, checkpointing) was saved
-    transformer.               what GPT2LMHeadModel puts before the names of GPT2Model
-    lm_head.weight             the head: `wte.weight` under another name
+    module. _orig_mod. ...     prefixes of PyTorch's wrappers (DataParallel, torch.compile, FSDP, checkpointing)
+    transformer.               the prefix that GPT2LMHeadModel adds to the names of GPT2Model
+    lm_head.weight             the head, which is `wte.weight` under another name
 
 Source: GPT2Config, GPT2LMHeadModel and `activations.py` of transformers 5.24.
 """
@@ -28,7 +27,7 @@ BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old vers
 ADAPTER = "adapter_config.json"
 _HEAD, _TABLE = "lm_head.weight", "wte.weight"
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# What our forward pass computes. A field that is missing means the same to transformers.
+# What our forward pass computes. These are transformers' defaults too, for fields that are missing.
 ARCHITECTURE: dict[str, Any] = {
     "activation_function": "gelu_new",
     "add_cross_attention": False,
@@ -38,22 +37,31 @@ ARCHITECTURE: dict[str, Any] = {
 }
 # Other names of the same function, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); `gelu` itself is another one.
 _SAME_AS_GELU_NEW = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
-# Fields that change what is computed, or how weights are stored, if they say anything at all.
+# Fields that change the computation or the storage of the weights, whatever their value.
 _MUST_BE_EMPTY = ("quantization_config", "pruned_heads", "per_layer_config")
 _OTHER_HEADS = {
-    "score": "the head of a classifier of texts",
-    "classifier": "the head of a classifier of tokens",
-    "qa_outputs": "the head that answers questions",
-    "multiple_choice_head": "the head for multiple choice of GPT2DoubleHeadsModel",
-    "v_head": "the head that estimates values in reinforcement learning",
+    "score": "the head of a sequence classifier",
+    "classifier": "the head of a token classifier",
+    "qa_outputs": "the head of a question answering model",
+    "multiple_choice_head": "the multiple choice head of GPT2DoubleHeadsModel",
+    "v_head": "the value head of reinforcement learning",
 }
 
 
 def check_architecture(who: str, config: Mapping[str, Any], where: str | Path) -> None:
     """
-    Raise ValueError, naming the field, unless these are fields of a model that we compute.
+    Raise ValueError, naming the field, unless a config.json is of a model that we compute.
 
-    That a head is not tied is no matter here: it may be equal to the table, which `state_of` looks at.
+    A head that is not tied is accepted here: it may equal the table of embeddings, which `state_of` checks.
+
+    Parameters
+    ----------
+    who : str
+        The function that the error names.
+    config : mapping
+        The fields of config.json.
+    where : path
+        The file that the error names.
 
     Examples
     --------
@@ -84,14 +92,14 @@ def state_of(
     who: str, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], where: str | Path
 ) -> dict[str, np.ndarray]:
     """
-    The weights of a folder under GPT-2's names.
+    The weights of a folder, under GPT-2's names.
 
     Parameters
     ----------
     who : str
         The function that errors name.
     tensors : mapping of str to array
-        By the names under which they are stored.
+        By the names that the files have.
     config : mapping
         The fields of config.json.
     where : path
@@ -100,12 +108,12 @@ def state_of(
     Returns
     -------
     dict of str to array
-        Without a head: where only the head is stored, it is the table of embeddings.
+        Without a head. Where only the head is stored, it becomes the table of embeddings.
 
     Raises
     ------
     ValueError
-        If a tensor is there twice, belongs to another architecture, or the head is not the table of embeddings.
+        If a tensor is present twice or belongs to another architecture, or the head is not the table of embeddings.
 
     Examples
     --------
@@ -128,12 +136,27 @@ def names_in_gpt2(
     who: str, stored_names: Iterable[str], config: Mapping[str, Any], where: str | Path
 ) -> dict[str, str]:
     """
-    GPT-2's names of a folder's tensors, and the name under which each is stored. Only names are needed for that.
+    The names of a folder's tensors: a dictionary from GPT-2's names to those that the files have.
+
+    Parameters
+    ----------
+    who : str
+        The function that errors name.
+    stored_names : iterable of str
+        The names that the files have.
+    config : mapping
+        The fields of config.json.
+    where : path
+        The folder.
+
+    Returns
+    -------
+    dict of str to str
 
     Raises
     ------
     ValueError
-        If a tensor is there twice, belongs to another architecture, or a head that must be there is not.
+        If a tensor is present twice or belongs to another architecture, or an untied head is missing.
 
     Examples
     --------
@@ -163,7 +186,16 @@ def _short(name: str) -> str:
 
 def plain_name(stored: str) -> str:
     """
-    GPT-2's name of a tensor: without the wrappers' parts, wherever they stand, and without `transformer.`.
+    GPT-2's name of a tensor: without the parts that wrappers add, wherever they are, and without `transformer.`.
+
+    Parameters
+    ----------
+    stored : str
+        The name that a file has.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -174,13 +206,12 @@ def plain_name(stored: str) -> str:
 
 
 def _refuse_other_parts(who: str, name: str, stored: str, where: str | Path) -> None:
-    """Say what a tensor is, where it is known to be of another architecture; of others the model says `unknown`."""
+    """Raise ValueError if a tensor is known to belong to another architecture; the model refuses unknown ones."""
     kind = _OTHER_HEADS.get(name.split(".")[0])
     if kind is not None:
         raise ValueError(
             f"{who}: {shown(where)} must hold a language model, got {_short(stored)}, {kind}: not supported; to use "
-            "the rest, save "
-            "model.transformer alone"
+            "the rest, save model.transformer alone"
         )
     if ".crossattention." in name or ".ln_cross_attn." in name:
         raise ValueError(

@@ -1,52 +1,137 @@
 """
-A model that remembers what it has read: the keys and values of every token so far, so that one token more costs one
-token's work.
+The key/value cache: a model that keeps the keys and values of every token it has read, so that one more token costs
+one token's work.
 
-    read(sequence, tokens)       the prompt, in one pass, with the operations that training uses
-    step(sequences, tokens)      one token more for each of some sequences, by `layer_step` and `head_step`
+    LayerCache.attend            attention of new tokens to themselves and to all tokens before them
+    Decoder.prefill              a prompt, in one pass through the model's blocks
+    Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py; where no kernel
+                                 runs (NumPy, float64), by the model's blocks
 
 Throughout this file
-    x                  (B, C)          the residual stream of one new token for each of B sequences
-    keys               (S, H, D, T)    of S sequences in the cache of one layer, along T: all scores are summed at once
-    values             (S, H, T, D)
-    sequences          (B,)            which of the S each row of x belongs to
-    lengths            (B,)            how many tokens each has before the new one, which is its position
+    x                  (B, T, C)       the residual stream of T new tokens of each of B sequences; T = 1 in a step
+    q, k, v            (B, H, T, D)    their queries, keys and values
+    keys               (S, H, D, N)    keys of one layer, for S sequences of up to N tokens; along N, so that all scores
+                                       of a query are summed at once
+    values             (S, H, N, D)
+    sequences          (B,)            which of the S sequences each row of x belongs to
+    lengths            (B,)            the tokens that each has before the new ones: the position of the first new one
 
-A key and a value depend on the tokens up to theirs only, and never change: that is why they may be kept. A position is
-learned with its number, so that a text cannot be shifted in the cache; what happens when it is full is for the caller
-to decide (`generate.py` reads half a context anew).
+A key and a value depend on the tokens up to their own, and never change: that is why they can be kept. Positions are
+learned by number, so a text cannot be shifted in the cache; what happens when it is full is up to the caller
+(generation/generate.py reads half a context again).
 
-Cached and uncached scores differ by the order of their sums: by a few float32 roundings, no more.
+Logits with and without the cache differ by the order in which sums are taken: by a few roundings of float32.
 
-Source: the cache is that of every decoder since Shazeer 2019, arXiv:1911.02150, section 2.3.
-Cost:   a step reads every weight once, and 2 C T numbers a layer and sequence.
+Source: Shazeer 2019, arXiv:1911.02150, section 2.3 (incremental decoding).
+Cost:   a step reads every weight once, and 2 C numbers per token, layer and sequence.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tinygpt.autograd import no_grad
-from tinygpt.autograd.dispatch import compare, kernel_for, settled
-from tinygpt.ops.attention import attention
+from tinygpt.autograd import Tensor, no_grad
+from tinygpt.autograd.dispatch import aligned, compare, kernel_for
+from tinygpt.nn import no_dropout
+from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.embedding import check_ids
-from tinygpt.ops.gelu import gelu_forward
-from tinygpt.ops.gelu_linear import gelu_linear
-from tinygpt.ops.layernorm import layernorm_forward
 from tinygpt.ops.reductions import softmax_forward
-from tinygpt.quantization import Stored, restored
+from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
 
 _KERNEL = "tinygpt.kernels.decode_step"
 Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
-Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # numbers, scale, bias
+Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
+
+
+class AttentionCache(Protocol):
+    """What `Block.forward` takes as its `cache`: it computes attention, and keeps something from it."""
+
+    def attend(self, qkv: Tensor, n_head: int) -> Tensor:
+        """Attention on packed queries, keys and values (B, T, 3C): the heads' outputs, (B, T, C)."""
+        ...
+
+
+class LayerCache(NamedTuple):
+    """
+    The keys and values of one layer, as a pass over new tokens of some sequences reads and writes them.
+
+    Attributes
+    ----------
+    keys : ndarray, (S, H, D, N)
+    values : ndarray, (S, H, N, D)
+    sequences : sequence of int, (B,)
+        The sequences that the new tokens belong to, all different.
+    lengths : sequence of int, (B,)
+        How many tokens each of them has in the cache.
+
+    Examples
+    --------
+    The last token of a text attends to the two before it, which an earlier pass has read:
+
+    >>> from tinygpt import GPT, GPTConfig
+    >>> block = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval().h[0]
+    >>> x = np.random.default_rng(0).standard_normal((1, 3, 4)).astype(np.float32)
+    >>> keys, values = np.empty((1, 2, 2, 8), np.float32), np.empty((1, 2, 8, 2), np.float32)
+    >>> with no_grad():
+    ...     whole = block(Tensor(x))
+    ...     block(Tensor(x[:, :2]), LayerCache(keys, values, [0], [0])).shape
+    ...     last = block(Tensor(x[:, 2:]), LayerCache(keys, values, [0], [2]))
+    (1, 2, 4)
+    >>> np.allclose(last.data, whole.data[:, 2:], atol=1e-6)
+    True
+    """
+
+    keys: np.ndarray
+    values: np.ndarray
+    sequences: Sequence[int] | np.ndarray
+    lengths: Sequence[int] | np.ndarray
+
+    def attend(self, qkv: Tensor, n_head: int) -> Tensor:
+        """
+        Attention of new tokens to themselves and to those before them; their keys and values join the cache.
+
+        Parameters
+        ----------
+        qkv : Tensor, shape (B, T, 3C)
+        n_head : int
+
+        Returns
+        -------
+        Tensor, shape (B, T, C)
+
+        Raises
+        ------
+        ValueError
+            If the new tokens do not fit, or a gradient is wanted: none passes through a cache.
+        """
+        q, k, v = split_heads(qkv.data, n_head)  # (B, H, T, D) each
+        T, N = q.shape[2], self.values.shape[2]
+        if qkv.requires_grad:
+            raise ValueError("LayerCache: no gradient passes through a cache; call the block inside no_grad()")
+        for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
+            if n + T > N:
+                raise ValueError(f"LayerCache: {N} tokens fit, got {T} more after {n}")
+            self.keys[sequence, :, :, n : n + T] = k[b].swapaxes(1, 2)  # (H, D, T)
+            self.values[sequence, :, n : n + T] = v[b]  # (H, T, D)
+        if not any(self.lengths):
+            return attention(qkv, n_head)  # the texts begin here: nothing to attend to but themselves
+        heads = np.empty_like(q)  # (B, H, T, D)
+        for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
+            keys, values = self.keys[sequence, :, :, : n + T], self.values[sequence, :, : n + T]
+            scores = q[b] @ keys / q.dtype.type(np.sqrt(q.shape[-1]))  # (H, T, n + T)
+            if T > 1:  # a single new token may attend to all
+                scores[:, causal_mask(n + T)[n:]] = -np.inf
+            heads[b] = softmax_forward(scores)[0] @ values  # (H, T, D)
+        return Tensor(merge_heads(heads))  # (B, T, C)
 
 
 class Layer(NamedTuple):
-    """The weights of a block as a step reads them."""
+    """The weights of a block as the kernel reads them."""
 
     ln_1: Norm
     c_attn: Projection
@@ -56,58 +141,35 @@ class Layer(NamedTuple):
     mlp_c_proj: Projection
 
 
-def layer_step(x, layer, keys, values, sequences, lengths, eps):
-    """One layer for one new token of each sequence: x after it, (B, C). Writes each token's key and value."""
-    H, D = keys.shape[1:3]
-    qkv = _project(layernorm_forward(x, *layer.ln_1, eps)[0], layer.c_attn)  # (1) (B, 3C)
-    heads = np.empty_like(x)
-    for b, (sequence, n) in enumerate(zip(sequences, lengths, strict=True)):
-        q, keys[sequence, :, :, n], values[sequence, :, n] = qkv[b].reshape(3, H, D)
-        scores = q[:, None] @ keys[sequence, :, :, : n + 1] / x.dtype.type(np.sqrt(D))  # (H, 1, n + 1)
-        heads[b] = (softmax_forward(scores)[0] @ values[sequence, :, : n + 1]).reshape(-1)  # (2)
-    x = x + _project(heads, layer.attn_c_proj)  # (3)
-    hidden = gelu_forward(_project(layernorm_forward(x, *layer.ln_2, eps)[0], layer.c_fc))[0]  # (4) (B, I)
-    return x + _project(hidden, layer.mlp_c_proj)  # (5)
-
-
-def head_step(x, norm, table, eps):
-    """The scores of the token after x: (B, V)."""
-    return layernorm_forward(x, *norm, eps)[0] @ restored(table, outputs=0).T
-
-
-def _project(x, projection):
-    numbers, scale, bias = projection
-    return x @ restored(Stored(numbers, scale)) + bias
-
-
 class Decoder:
     """
-    A model with a cache for some sequences.
+    A model with a key/value cache for some sequences.
 
     Parameters
     ----------
     model : GPT
-        Its parameters are used where they are: do not train it meanwhile.
+        Its parameters are read where they are: do not train it meanwhile. Dropout is off.
     sequences : int
         S, how many texts are read side by side.
     capacity : int, optional
-        The longest text, at most the model's `n_positions`, which is the default. Memory that is never reached is
-        never touched.
+        The length of the longest text, in tokens; by default, and at most, the model's `n_positions`. Memory that is
+        not reached is not touched.
 
     Attributes
     ----------
     lengths : ndarray, int64, (S,)
         How many tokens of each sequence are in the cache.
+    capacity : int
 
     Examples
     --------
     >>> from tinygpt import GPT, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
     >>> decoder = Decoder(model)
-    >>> decoder.read(0, [1, 2]).shape
+    >>> decoder.prefill(0, [1, 2]).shape
     (11,)
-    >>> scores = decoder.step([0], [3])  # the same as asking for all three at once
-    >>> np.allclose(scores, model([[1, 2, 3]]).data[:, -1], atol=1e-6)
+    >>> logits = decoder.step([0], [3])  # those of the model for all three tokens
+    >>> np.allclose(logits, model([[1, 2, 3]]).data[:, -1], atol=1e-6)
     True
     """
 
@@ -124,7 +186,7 @@ class Decoder:
         self._keys = np.empty((config.n_layer, sequences, H, D, capacity), dtype)
         self._values = np.empty((config.n_layer, sequences, H, capacity, D), dtype)
         self._bind()
-        self._memory: dict[int, Any] = {}  # of a batch of so many
+        self._scratch: dict[int, Any] = {}  # the kernel's memory, by B
 
     @property
     def lengths(self) -> np.ndarray:
@@ -133,73 +195,86 @@ class Decoder:
 
     @property
     def capacity(self) -> int:
-        """The longest text that fits."""
+        """The length of the longest text that fits, in tokens."""
         return self._capacity
 
     def _bind(self) -> None:
-        """Look at the model's weights: the kernels check no index, so they must have the shapes that it says."""
+        """Take the model's weights as the kernels read them: these check no index, so shapes are checked here."""
         model, config = self.model, self.model.config
+        shape = (config.vocab_size, config.n_embd)
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
+        self._quantized = model.wte.quantized
         self._layers = [_layer_of(model, i) for i in range(config.n_layer)]
         self._norm = _norm_of(model, "ln_f", model.ln_f)
-        shape = (config.vocab_size, config.n_embd)
-        self._table = _stored_of(model, "wte.weight", model.wte.weight, shape, outputs=0)
+        self._table = _matrix_of(model, "wte", model.wte, shape, axis=0)
         self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
 
     def _bind_again(self) -> None:
-        """Where the data of a parameter was replaced, read the new one from now on."""
-        if any(parameter.data is not array for parameter, array in self._bound):
+        """Where the data of a parameter was replaced, or the model quantized, read what is there now."""
+        if self.model.wte.quantized is not self._quantized:
             self._bind()
+        for parameter, array in self._bound:
+            if parameter.data is not array:
+                self._bind()
+                return
 
-    def read(self, sequence: int, tokens: Any) -> np.ndarray:
+    def prefill(self, sequence: int, tokens: Any) -> np.ndarray:
         """
-        Read a text from its beginning, in place of what the sequence held: the scores (V,) of the token after it.
+        Read a text from its beginning, in place of what the sequence held.
+
+        Parameters
+        ----------
+        sequence : int
+        tokens : array of int, shape (T,)
+
+        Returns
+        -------
+        ndarray, shape (V,)
+            Logits of the token that follows the text.
 
         Raises
         ------
         TypeError, ValueError
-            If `tokens` are no ids of the model's, none, or more than fit.
+            If `tokens` are not ids of the model, are none, or do not fit.
         """
         self._bind_again()
-        tokens = check_ids("Decoder.read: tokens", tokens, self.model.config.vocab_size)
+        tokens = check_ids("Decoder.prefill: tokens", tokens, self.model.config.vocab_size)
         if tokens.ndim > 1 and len(tokens) != 1:
-            raise ValueError(f"Decoder.read: tokens must have shape (T,), got {tokens.shape}; one text each")
+            raise ValueError(f"Decoder.prefill: tokens must have shape (T,), got {tokens.shape}; one text each")
         tokens = tokens.reshape(-1)
-        check_ids("Decoder.read: sequence", sequence, len(self.lengths))
+        check_ids("Decoder.prefill: sequence", sequence, len(self.lengths))
         T = len(tokens)
         if not 0 < T <= self.capacity:
-            raise ValueError(f"Decoder.read: from 1 to {self.capacity} tokens fit, got {T}")
-        model = self.model
-        H = model.config.n_head
-        with no_grad():
-            x = model.wte(tokens[None]) + model.wpe(np.arange(T))  # (1, T, C)
-            for block, keys, values in zip(model.h, self._keys, self._values, strict=True):
-                qkv = block.attn.c_attn(block.ln_1(x))  # (1, T, 3C)
-                _, k, v = qkv.data.reshape(T, 3, H, -1).swapaxes(0, 1)  # (T, H, D) each
-                keys[sequence, :, :, :T], values[sequence, :, :T] = k.transpose(1, 2, 0), v.swapaxes(0, 1)
-                x = x + block.attn.c_proj(attention(qkv, H))
-                x = x + gelu_linear(block.mlp.c_fc(block.ln_2(x)), block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+            raise ValueError(f"Decoder.prefill: from 1 to {self.capacity} tokens fit, got {T}")
+        x = Tensor((self._tokens[tokens] + self._positions[:T])[None])  # (1, T, C)
+        with no_grad(), no_dropout():
+            for block, keys, values in zip(self.model.h, self._keys, self._values, strict=True):
+                x = block(x, LayerCache(keys, values, [sequence], [0]))
         self.lengths[sequence] = T
         return self._head(x.data[0, -1:])[0]
 
     def step(self, sequences: Any, tokens: Any) -> np.ndarray:
         """
-        Read one token more for each of some sequences: the scores (B, V) of the tokens after these.
+        Read one more token for each of some sequences.
 
         Parameters
         ----------
-        sequences : array of int, (B,)
-            Different ones, each of which has been read.
-        tokens : array of int, (B,)
+        sequences : array of int, shape (B,)
+            Different ones, each of which has a text in the cache.
+        tokens : array of int, shape (B,)
+
+        Returns
+        -------
+        ndarray, shape (B, V)
+            Logits of the tokens that follow these.
 
         Raises
         ------
         TypeError, ValueError
-            If these are no such numbers, or a sequence is full.
+            If these are not such numbers, or a sequence is empty or full.
         """
         self._bind_again()
-        eps = self.model.config.layer_norm_epsilon
         tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size).reshape(-1)
         sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
         lengths = self.lengths[sequences]
@@ -208,36 +283,48 @@ class Decoder:
                              f"sequences {sequences.tolist()}")  # fmt: skip
         if (lengths < 1).any() or (lengths >= self.capacity).any():
             raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
-                             f"{lengths.tolist()}; read() begins one")  # fmt: skip
+                             f"{lengths.tolist()}; prefill() begins one")  # fmt: skip
         x = self._tokens[tokens] + self._positions[lengths]  # (B, C)
-        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
-            x = self._layer(x, layer, keys, values, sequences, lengths, eps)
+        for i, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+            x = self._layer(x, i, LayerCache(keys, values, sequences, lengths))
         self.lengths[sequences] += 1
         return self._head(x)
 
-    def _layer(self, x, layer, keys, values, sequences, lengths, eps):
+    def _layer(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
+        """x (B, C) after layer i."""
         kernel = kernel_for(_KERNEL, x)
         if kernel is None:
-            return layer_step(x, layer, keys, values, sequences, lengths, eps)
+            return self._by_block(x, i, cache)
         checking = settings.current_implementation() == "check"
-        expected = layer_step(x, layer, keys, values, sequences, lengths, eps) if checking else None
+        if checking:
+            with settings.implementation("numpy"):
+                expected = self._by_block(x, i, cache)
         B, C = x.shape
-        if B not in self._memory:
-            self._memory[B] = kernel.scratch(B, C, self.model.config.inner, keys.shape[1], self.capacity)
-        kernel.layer_step(x, layer, keys, values, sequences, lengths, eps, self._memory[B])
+        if B not in self._scratch:
+            self._scratch[B] = kernel.scratch(B, C, self.model.config.inner, cache.keys.shape[1], self.capacity)
+        kernel.layer_step(x, self._layers[i], *cache, self.model.config.layer_norm_epsilon, self._scratch[B])
         if checking:
             compare("Decoder.step", "layer", [x], [expected])
         return x
 
-    def _head(self, x):
-        eps = self.model.config.layer_norm_epsilon
+    def _by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
+        with no_grad(), no_dropout():
+            return self.model.h[i](Tensor(x[:, None]), cache).data[:, 0]
+
+    def _head(self, x: np.ndarray) -> np.ndarray:
+        """Logits (B, V) of the tokens after x (B, C)."""
         kernel = kernel_for(_KERNEL, x)
         if kernel is None:
-            return head_step(x, self._norm, self._table, eps)
-        scores = kernel.head_step(x, self._norm, self._table, eps)
+            return self._by_head(x)
+        logits = kernel.head_step(x, self._norm, self._table, self.model.config.layer_norm_epsilon)
         if settings.current_implementation() == "check":
-            compare("Decoder", "head", [scores], [head_step(x, self._norm, self._table, eps)])
-        return scores
+            with settings.implementation("numpy"):
+                compare("Decoder", "head", [logits], [self._by_head(x)])
+        return logits
+
+    def _by_head(self, x: np.ndarray) -> np.ndarray:
+        with no_grad():
+            return self.model.head(self.model.ln_f(Tensor(x))).data
 
 
 def _layer_of(model: Any, i: int) -> Layer:
@@ -245,8 +332,8 @@ def _layer_of(model: Any, i: int) -> Layer:
 
     def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
         name = f"h.{i}.{name}"
-        stored = _stored_of(model, f"{name}.weight", linear.weight, (inputs, outputs), outputs=1)
-        return *stored, _as_read(model, f"{name}.bias", linear.bias.data, (outputs,))
+        matrix = _matrix_of(model, name, linear, (inputs, outputs), axis=1)
+        return *matrix, _as_read(model, f"{name}.bias", linear.bias.data, (outputs,))
 
     return Layer(
         ln_1=_norm_of(model, f"h.{i}.ln_1", block.ln_1),
@@ -264,16 +351,17 @@ def _norm_of(model: Any, name: str, norm: Any) -> Norm:
     return weight, _as_read(model, f"{name}.bias", norm.bias.data, shape)
 
 
-def _stored_of(model: Any, name: str, weight: Any, shape: tuple[int, int], outputs: int) -> Stored:
-    stored = model.stored.get(name, Stored(weight.data))
-    if stored.scale.size:
-        _as_read(model, f"the scale of {name}", stored.scale, shape[outputs : outputs + 1])
-    return stored._replace(numbers=_as_read(model, name, stored.numbers, shape))
+def _matrix_of(model: Any, name: str, layer: Any, shape: tuple[int, int], axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scale of a layer's weight, quantized or not; `axis` is that of the output channels."""
+    values, scale, _ = layer.quantized or QuantizedWeight(layer.weight.data)
+    if scale.size:
+        _as_read(model, f"the scale of {name}.weight", scale, shape[axis : axis + 1])
+    return _as_read(model, f"{name}.weight", values, shape), scale
 
 
 def _as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array as a step reads it, once it is known to have the model's shape: the kernel checks no index."""
+    """The array as the kernel reads it. The kernel checks no index: the shape must be the one that the model has."""
     dtype = model.wte.weight.dtype
     if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8):
         raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
-    return settled(np.ascontiguousarray(array))
+    return aligned(np.ascontiguousarray(array))

@@ -1,22 +1,22 @@
 """
-The memory ledger: what a training run will need, by kind, before any of it is allocated.
+The memory that a training run needs, by kind, estimated before any of it is allocated.
 
-For a GPT-2 of L layers, C features, H heads, an MLP of I features (4 C in GPT-2) and V tokens, on N = B T tokens a
-batch, in float32 (4 bytes per number):
+For a GPT-2 of L layers, C features, H heads, an MLP of I hidden features (4 C in GPT-2) and V tokens in the vocabulary,
+on N = B T tokens per micro-batch, in float32 (4 bytes per number):
 
-    parameters     P numbers; gradients as many, moments (AdamW's m and v) twice as many
-    activations    what a block keeps for backward, N numbers for each feature:
+    parameters     P numbers; as many gradients, and twice as many moments (AdamW's m and v)
+    activations    what a block keeps for backward, N numbers per feature:
                        the residual stream before attention and before the MLP       2 C
                        both layer norms' outputs, which the next products read        2 C
                        queries, keys, values; attention's output                      3 C + C
                        the MLP's hidden layer before GELU                             I
-                   that is N (8 C + I) a block, and 4 N numbers of the norms and N H of attention's log-sum-exp;
-                   with --recompute, N C a block and all of it for one block
-    workspace      the head: the scores of at most 512 tokens at a time (512 V numbers); the MLP's hidden layer and
-                   gradients on their way through a block (N (8 C + 2 I) numbers at once); packed panels of a product
+                   that is N (8 C + I) per block, plus 4 N of the norms and N H of attention's log-sum-exp;
+                   with --recompute, N C per block, and all of the above for one block
+    workspace      the head: logits of at most 512 tokens at a time (512 V numbers); the MLP's hidden layer and the
+                   gradients inside a block (N (8 C + 2 I) numbers at once); the packed panels of a matrix product
     program        the interpreter, its libraries and the compiled kernels
 
-Pieces of memory come in eight sizes to a power of two, so each is up to an eighth larger than its array.
+The memory pool has eight sizes per power of two, so each array takes up to an eighth more than it needs.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import NamedTuple
 from tinygpt.gpt2.config import GPTConfig
 
 FLOAT = 4  # bytes
-PROGRAM = 160 * 2**20  # measured, on Linux: a tiny model that has trained, kernels from the cache
-_HEAD_ROWS = 512  # kernels/linear_cross_entropy.py, ROWS
-_PANELS = 12 * 2**20  # kernels/gemm.py: a slab of A, a panel of B for each thread
-_ROUNDING = 17 / 16  # the mean of no waste and an eighth
+PROGRAM = 160 * 2**20  # measured on Linux, with a tiny model that has trained and kernels from the cache
+_HEAD_ROWS = 512  # ROWS in kernels/linear_cross_entropy.py
+_PANELS = 12 * 2**20  # kernels/matmul/gemm.py: packed panels of A, and of B for each thread
+_ROUNDING = 17 / 16  # the mean of nothing and an eighth more
 
 
 class Ledger(NamedTuple):
-    """Bytes by kind."""
+    """Bytes by kind; see the top of the file."""
 
     parameters: int
     gradients: int
@@ -44,7 +44,7 @@ class Ledger(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all kinds."""
         return sum(self)
 
     def __str__(self) -> str:
@@ -54,15 +54,15 @@ class Ledger(NamedTuple):
 
 def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = False) -> Ledger:
     """
-    What training needs at its peak.
+    The memory that training needs at its peak.
 
     Parameters
     ----------
     config : GPTConfig
     batch_size, context : int
-        B and T of a batch.
+        B and T of a micro-batch.
     recompute : bool
-        As `--recompute`.
+        Whether backward computes activations again: `--recompute`.
 
     Returns
     -------
@@ -76,8 +76,8 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
     L, C, V, H = config.n_layer, config.n_embd, config.vocab_size, config.n_head
     N = batch_size * context
     parameters = number_of_parameters(config)
-    of_a_block = (8 * C + config.inner) * N + 4 * N + N * H
-    kept = L * N * C + of_a_block if recompute else L * of_a_block
+    per_block = (8 * C + config.inner) * N + 4 * N + N * H
+    kept = L * N * C + per_block if recompute else L * per_block
     activations = kept + 3 * N * C  # the embeddings' sum, the last norm's input and output
     workspace = min(_HEAD_ROWS, N) * V + (8 * C + 2 * config.inner) * N
     return Ledger(
@@ -92,7 +92,17 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
 
 def number_of_parameters(config: GPTConfig) -> int:
     """
-    V C + T C embeddings, 4 C^2 + 2 C I + 9 C + I a block (12 C^2 + 13 C if I = 4 C), 2 C of the last norm.
+    The number of parameters of a model.
+
+    V C + T C in the embeddings, 4 C^2 + 2 C I + 9 C + I per block (12 C^2 + 13 C if I = 4 C), 2 C in the last norm.
+
+    Parameters
+    ----------
+    config : GPTConfig
+
+    Returns
+    -------
+    int
 
     Examples
     --------
@@ -100,5 +110,5 @@ def number_of_parameters(config: GPTConfig) -> int:
     124439808
     """
     C, inner = config.n_embd, config.inner
-    of_a_block = 4 * C * C + 2 * C * inner + 9 * C + inner
-    return (config.vocab_size + config.n_positions) * C + config.n_layer * of_a_block + 2 * C
+    per_block = 4 * C * C + 2 * C * inner + 9 * C + inner
+    return (config.vocab_size + config.n_positions) * C + config.n_layer * per_block + 2 * C

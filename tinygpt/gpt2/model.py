@@ -1,12 +1,17 @@
 """
-GPT-2: token and position embeddings, L pre-norm blocks, a final layer norm, and a head that shares the embedding's
-table.
+GPT-2: token and position embeddings, L pre-norm blocks, a final layer norm, and a head that shares the table of
+embeddings.
 
     tokens (B, T) -> wte + wpe -> [ x + attn(ln_1(x));  x + mlp(ln_2(x)) ] x L -> ln_f -> @ wte^T -> logits (B, T, V)
 
-Names, layouts and initialisation are GPT-2's, so that a checkpoint is a copy of the arrays. The residual stream x is
-never normalized in place: each block reads a normalized copy and adds to it, which is why its gradient reaches the
+Names, layouts and initialization are GPT-2's, so that loading a checkpoint is copying arrays. The residual stream x is
+never normalized in place: each block reads a normalized copy and adds to x, which is why the gradient of x reaches the
 embeddings undiminished.
+
+A block is written once. Training, reading a prompt, generation with `implementation("numpy")` and inspection all run
+`Block.forward`; the last three pass a cache, which computes attention and keeps something from it (`AttentionCache` in
+kv_cache.py). Generation with kernels has a step of its own for one token, kernels/decode_step.py, because the overhead
+of one op per line would exceed the arithmetic of a small model; a test holds that step to `Block`.
 
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; OpenAI's gpt-2,
         src/model.py.
@@ -14,7 +19,6 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from os import PathLike
@@ -24,24 +28,20 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.recompute import recompute
-from tinygpt.files.one_line import shown
 from tinygpt.generation import generate
-from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2 import checkpoint, pretrained
 from tinygpt.gpt2.config import GPTConfig
-from tinygpt.gpt2.kv_cache import Decoder
-from tinygpt.gpt2.parameter_shapes import require_model
+from tinygpt.gpt2.kv_cache import AttentionCache, Decoder
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
-from tinygpt.quantization import Stored, round_weights
-from tinygpt.runtime.memory_limit import require_memory
 
 
 class CausalSelfAttention(Module):
-    """Queries, keys and values in one product, attention, and the product that mixes the heads."""
+    """Multi-head attention: a product for queries, keys and values, attention, and a product that mixes the heads."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         std = config.initializer_range
@@ -51,15 +51,18 @@ class CausalSelfAttention(Module):
         self.attn_dropout = Dropout(config.attn_pdrop, dropout)
         self.resid_dropout = Dropout(config.resid_pdrop, dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: AttentionCache | None = None) -> Tensor:
         qkv = self.c_attn(x)  # (B, T, 3C)
-        seed = self.attn_dropout.seed()
-        heads = attention(qkv, self.n_head, 0.0 if seed is None else self.attn_dropout.p, seed)  # (B, T, C)
+        if cache is None:
+            seed = self.attn_dropout.seed()
+            heads = attention(qkv, self.n_head, 0.0 if seed is None else self.attn_dropout.p, seed)  # (B, T, C)
+        else:
+            heads = cache.attend(qkv, self.n_head)  # (B, T, C)
         return self.resid_dropout(self.c_proj(heads))  # (B, T, C)
 
 
 class MLP(Module):
-    """Wider (I features, in GPT-2 four times C), GELU, and back: what each token does on its own."""
+    """Two linear layers with GELU between them, on each token by itself; I hidden features, in GPT-2 four times C."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         self.c_fc = Linear(config.n_embd, config.inner, weights, config.initializer_range, dtype)
@@ -72,7 +75,23 @@ class MLP(Module):
 
 
 class Block(Module):
-    """One layer: attention between tokens, then the MLP on each, both added to the residual stream."""
+    """
+    One layer: attention between tokens, then the MLP on each token, both added to the residual stream.
+
+    Parameters
+    ----------
+    config : GPTConfig
+    weights, dropout : np.random.Generator
+        The sources of the initial weights and of dropout's seeds.
+    dtype : float32 or float64
+
+    Examples
+    --------
+    >>> config = GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)
+    >>> block = GPT(config).eval().h[0]
+    >>> block(Tensor(np.ones((1, 3, 4), np.float32))).shape
+    (1, 3, 4)
+    """
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
@@ -80,13 +99,32 @@ class Block(Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon, dtype)
         self.mlp = MLP(config, weights, dropout, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))  # (B, T, C)
+    def forward(self, x: Tensor, cache: AttentionCache | None = None) -> Tensor:
+        """
+        The residual stream after the layer.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, T, C)
+            The residual stream before it.
+        cache : AttentionCache, optional
+            Computes attention in place of `tinygpt.functional.attention`, for inference: a `kv_cache.LayerCache` lets
+            the T tokens attend to those that were read before them too.
+
+        Returns
+        -------
+        Tensor, shape (B, T, C)
+        """
+        x = x + self.attn(self.ln_1(x), cache)  # (B, T, C)
         return x + self.mlp(self.ln_2(x))  # (B, T, C)
 
 
 def residual_std(config: GPTConfig) -> float:
-    """Each of the 2L residual branches adds variance: scaled so that their sum has that of one (GPT-2, section 2.3)."""
+    """
+    Standard deviation of the initial weights of the products that add to the residual stream.
+
+    Each of the 2L residual branches adds variance; scaled so, their sum has the variance of one (GPT-2, section 2.3).
+    """
     return config.initializer_range / math.sqrt(2 * config.n_layer)
 
 
@@ -98,20 +136,17 @@ class GPT(Module):
     ----------
     config : GPTConfig
     seed : int
-        Of the initial weights and of dropout.
+        Seed of the initial weights and of dropout.
     dtype : float32 or float64
-        Of the parameters, and so of everything computed from them.
+        The type of the parameters, and so of everything that is computed from them.
 
     Attributes
     ----------
     recompute : bool
-        Whether backward computes the inside of each block again instead of keeping it; see `recompute.py`.
+        Whether backward computes the activations of each block again instead of keeping them; see
+        `tinygpt.autograd.recompute`.
     generator : np.random.Generator
-        Where dropout's seeds come from; its state is part of a training run's state.
-    weights : str
-        What the matrices are rounded to: "float32" unless `quantization.round_weights` changed them.
-    stored : dict
-        The rounded matrices as decoding reads them, by name.
+        The source of dropout's seeds; its state is part of the state of a training run.
 
     Examples
     --------
@@ -127,13 +162,11 @@ class GPT(Module):
     """
 
     recompute = False
-    weights = "float32"
 
     def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
         self.config = config
-        self.stored: dict[str, Stored] = {}
         weights, self.generator = np.random.default_rng(seed).spawn(2)
         std = config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
@@ -144,7 +177,17 @@ class GPT(Module):
         self.flatten_parameters()
 
     def hidden(self, tokens: Any) -> Tensor:
-        """The residual stream after the final layer norm, (B, T, C): everything but the head."""
+        """
+        Everything but the head: the residual stream after the final layer norm.
+
+        Parameters
+        ----------
+        tokens : integer array, shape (B, T), 1 <= T <= n_positions
+
+        Returns
+        -------
+        Tensor, shape (B, T, C)
+        """
         tokens = self._check_tokens(tokens)
         x = self.drop(self.wte(tokens) + self.wpe(np.arange(tokens.shape[1])))  # (B, T, C)
         for block in self.h:
@@ -152,12 +195,22 @@ class GPT(Module):
         return self.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Scores for each token of the vocabulary: (N, C) to (N, V) by the embedding's own table."""
+        """
+        Logits of each token of the vocabulary, by the table of embeddings.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (N, C)
+
+        Returns
+        -------
+        Tensor, shape (N, V)
+        """
         return matmul(hidden, self.wte.weight.T)
 
     def forward(self, tokens: Any) -> Tensor:
         """
-        The scores of every possible next token at every place.
+        Logits of the next token at every position.
 
         Parameters
         ----------
@@ -170,7 +223,7 @@ class GPT(Module):
         Raises
         ------
         TypeError, ValueError
-            If `tokens` are not integers of that shape and from 0 to V - 1.
+            If `tokens` are not integers of that shape, from 0 to V - 1.
         """
         x = self.hidden(tokens)
         B, T, C = x.shape
@@ -178,12 +231,14 @@ class GPT(Module):
 
     def loss(self, tokens: Any, targets: Any, ignore_index: int = -100) -> Tensor:
         """
-        Mean cross-entropy of the next token, in nats.
+        Mean cross-entropy of the next token, in nats per token.
 
         Parameters
         ----------
         tokens, targets : integer arrays, shape (B, T)
-            targets[b, t] is the token that follows tokens[b, t]; those equal to `ignore_index` do not count.
+            targets[b, t] is the token that follows tokens[b, t].
+        ignore_index : int
+            Targets equal to it do not count.
 
         Returns
         -------
@@ -192,7 +247,7 @@ class GPT(Module):
         Raises
         ------
         TypeError, ValueError
-            If shapes, dtypes or ids do not fit, or no target counts.
+            If a shape, dtype or id does not fit, or no target counts.
 
         Examples
         --------
@@ -207,34 +262,82 @@ class GPT(Module):
         B, T, C = x.shape
         return linear_cross_entropy(x.reshape(B * T, C), self.wte.weight, targets.reshape(B * T), ignore_index)
 
+    @property
+    def weights(self) -> str:
+        """What the matrices are rounded to: "float32", or the kind that `quantization.round_weights` was given."""
+        return "float32" if self.wte.quantized is None else self.wte.quantized.kind
+
     def generate(self, ids: Any, **options: Any) -> Iterator[int]:
-        """Yield new token ids one by one; see `tinygpt.generation.generate.generate` for the options."""
+        """
+        Yield the ids of new tokens, one by one.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            The prompt, at least one token.
+        **options
+            `max_tokens`, `temperature`, `top_k`, `top_p`, `seed` and more: see `generation.generate.generate_batch`.
+
+        Yields
+        ------
+        int
+        """
         return generate.generate(self, ids, **options)
 
     def decoder(self, sequences: int = 1, capacity: int | None = None) -> Decoder:
-        """A cache for so many texts of up to `capacity` tokens; see `tinygpt.gpt2.kv_cache.Decoder`."""
+        """
+        The model with a key/value cache.
+
+        Parameters
+        ----------
+        sequences : int
+            How many texts are read side by side.
+        capacity : int, optional
+            The length of the longest text, in tokens.
+
+        Returns
+        -------
+        Decoder
+        """
         return Decoder(self, sequences, capacity)
 
     def save_pretrained(self, directory: str | PathLike[str], tokenizer: Any = None) -> None:
-        """Write a Hugging Face GPT-2 directory: config.json, model.safetensors and, if given, the tokenizer's files."""
+        """
+        Write the model as a Hugging Face GPT-2 folder: config.json, model.safetensors and the tokenizer's files.
+
+        Parameters
+        ----------
+        directory : path
+            Created if it is missing.
+        tokenizer : Tokenizer, optional
+
+        Raises
+        ------
+        OSError, ValueError
+            If the folder cannot be written, or the tokenizer has more ids than the model.
+        """
         checkpoint.save_model(directory, self.config.to_dict(), self.state_dict(), tokenizer)
 
     @classmethod
     def from_pretrained(cls, directory: Any, seed: int = 1337, weights: str = "float32", **changes: Any) -> GPT:
         """
-        Open a run, a checkpoint of one, any Hugging Face GPT-2 directory with safetensors, or a model of the hub.
+        Load a run, a checkpoint of a run, any Hugging Face GPT-2 folder with safetensors, or a model of the hub.
 
         Parameters
         ----------
         directory : path or str
-            Given a run directory, its best checkpoint is opened. A name such as "gpt2-medium" or "owner/model" is
-            fetched from the hub, if the extra `hub` is installed; see `hub.local_folder`.
+            For a run, its best checkpoint is loaded. A name such as "gpt2-medium" or "owner/model" is downloaded from
+            the Hugging Face hub, if the extra `hub` is installed; see `files/locate.py`.
         seed : int
-            Of dropout, in case training goes on.
+            Seed of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8"}
-            What the matrices are rounded to, for faster decoding; see `quantization.round_weights`.
+            What the matrices are rounded to, for faster generation; see `quantization.round_weights`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
+
+        Returns
+        -------
+        GPT
 
         Raises
         ------
@@ -250,25 +353,7 @@ class GPT(Module):
         ...     GPT.from_pretrained(folder, attn_pdrop=0.0).num_parameters() == model.num_parameters()
         True
         """
-        folder, numbers = checkpoint.find(directory), 0
-
-        def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
-            nonlocal numbers
-            numbers = require_model("GPT.from_pretrained", folder, values, shapes)
-            require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
-
-        try:
-            config, state = checkpoint.load_model(folder, check)
-            model = cls(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
-            model.load_state_dict(state)
-            round_weights(model, weights)
-        except MemoryError as error:
-            raise MemoryError(
-                f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "
-                f"while they are read: there is not enough memory: {error or 'MemoryError'}; close other programs, or "
-                "use a smaller model"
-            ) from error
-        return model
+        return pretrained.load(cls, directory, seed, weights, changes)
 
     def _check_tokens(self, tokens: Any) -> np.ndarray:
         tokens, limit = check_ids("GPT: tokens", tokens, self.config.vocab_size), self.config.n_positions

@@ -1,8 +1,8 @@
 """
-The shapes of GPT-2's parameters, by name, as its configuration implies them: what a file of weights must hold.
+The names and shapes of GPT-2's parameters, as its configuration implies them: what a file of weights must hold.
 
-They are compared with the header of the file before a model is built. A configuration that asks for a billion layers
-costs nothing then: the first that is not there ends the comparison.
+They are compared with the header of the file before a model is built. So a configuration of a billion layers costs
+nothing: the first layer that the file does not have ends the comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ _HEAD, _TABLE = "lm_head.weight", "wte.weight"
 
 def parameter_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """
-    Give out name and shape of each parameter, one by one.
+    Yield the name and the shape of each parameter.
+
+    Parameters
+    ----------
+    config : GPTConfig
+
+    Yields
+    ------
+    str, tuple of int
 
     Examples
     --------
@@ -52,9 +60,18 @@ def _affine(name: str, weight: tuple[int, ...], bias: int) -> Iterator[tuple[str
 
 def shapes_of_gpt2(stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """
-    Return the shapes of a file's arrays under GPT-2's own names, whatever wrappers' names they have before them there.
+    The shapes of a file's arrays under GPT-2's own names, without the prefixes of wrappers.
 
-    The head is left out: it is the table of embeddings, and where only the head is stored, it gives the table's shape.
+    The head is left out: it is the table of embeddings. Where a file holds the head only, the table has its shape.
+
+    Parameters
+    ----------
+    stored : mapping of str to shape
+        By the names that the file has.
+
+    Returns
+    -------
+    dict of str to shape
 
     Examples
     --------
@@ -68,7 +85,27 @@ def shapes_of_gpt2(stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
 
 def require_model(who: str, folder: Path, values: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> int:
     """
-    Return how many numbers a model has, ValueError or TypeError unless its config.json, given by its fields, fits them.
+    Check the shapes in a file of weights against a config.json, and return how many numbers the file holds.
+
+    Parameters
+    ----------
+    who : str
+        The function that errors name.
+    folder : Path
+        The folder that errors name.
+    values : mapping of str to value
+        The fields of config.json.
+    found : mapping of str to shape
+        The header of the file, with GPT-2's names.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the configuration is impossible, or the shapes are not those of its model.
 
     Examples
     --------
@@ -86,7 +123,7 @@ def require_model(who: str, folder: Path, values: Mapping[str, Any], found: Mapp
 
 def require_shapes(who: str, where: str, config: GPTConfig, found: Mapping[str, tuple[int, ...]]) -> None:
     """
-    Raise ValueError unless a file of weights holds exactly the parameters of this configuration.
+    Raise ValueError unless a file of weights holds exactly the parameters of a configuration.
 
     Parameters
     ----------
@@ -95,8 +132,8 @@ def require_shapes(who: str, where: str, config: GPTConfig, found: Mapping[str, 
     where : str
         The folder that the error names.
     config : GPTConfig
-    found : dict of str to shape
-        What the header says, under GPT-2's names.
+    found : mapping of str to shape
+        The header of the file, with GPT-2's names.
 
     Examples
     --------
@@ -124,6 +161,6 @@ def require_shapes(who: str, where: str, config: GPTConfig, found: Mapping[str, 
 
 
 def _instead(found: Iterable[str]) -> str:
-    """What is there under a name that GPT-2 has not: that of another program, perhaps."""
+    """For the message: a name in the file that GPT-2 does not have, perhaps another program's."""
     other = next((name for name in found if not _OF_GPT2.match(name)), None)
     return "" if other is None else f" but {one_line(other)[:80]}"

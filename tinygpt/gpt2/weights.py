@@ -1,18 +1,17 @@
 """
-The weights of a model folder: one safetensors file, or several that an index lists.
+The weights of a model folder: one safetensors file, or several shards that an index lists.
 
-    model.safetensors                    all of them
+    model.safetensors                    all weights
     model.safetensors.index.json         {"weight_map": {"wte.weight": "model-00001-of-00002.safetensors", ...}}
 
-A shard is a file beside its index, under a plain name: an index from elsewhere cannot name a file of another folder,
-neither by a path nor by a symbolic link. (The cache of the Hugging Face hub is the exception: there, every
+A shard is a file in the folder of its index. An index cannot name a file in another folder, neither by a path nor by a
+symbolic link, because it may come from somebody else. (The cache of the Hugging Face hub is the exception: there, each
 file is a link to one in `../../blobs`.)
 
-Where a model uses one array under two names, safetensors' `save_model` stores it once, and the metadata of the file say
-{"the other name": "the name that is stored"}; such an array is given under both names.
+Where a model has one array under two names, safetensors' `save_model` stores it once, and the file's metadata has
+{"the other name": "the name that is stored"}. Such an array is returned under both names.
 
-First the headers of all files are read, which say what is there; only then, if that is what the caller wants,
-the arrays.
+The headers of all files are read first. The arrays are read only if the caller's check accepts the shapes.
 
 Source: https://huggingface.co/docs/safetensors, https://huggingface.co/docs/transformers/big_models
 """
@@ -34,7 +33,7 @@ from tinygpt.files.safetensors_file import Entry, read_arrays, read_header, requ
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 Shapes = Mapping[str, tuple[int, ...]]
 _DTYPES = ("F16", "BF16", "F32", "F64")
-_OTHER_FORMS = {"pytorch_model*.bin*": "pickled", "*.pt": "pickled", "*.ckpt*": "pickled", "*.h5": "of TensorFlow",
+_OTHER_FORMATS = {"pytorch_model*.bin*": "pickled", "*.pt": "pickled", "*.ckpt*": "pickled", "*.h5": "of TensorFlow",
                 "*.msgpack": "of Flax", "*.gguf": "of llama.cpp"}  # fmt: skip
 _LONGEST_INDEX = 16 * MEGABYTE
 
@@ -55,23 +54,23 @@ def read_weights(
         The function that errors name.
     directory : Path
     remedy : str
-        What to do if there are none.
+        What the error proposes if there are no weights.
     ignore : tuple of str
-        Tensors whose names end so are not read.
+        Suffixes of the names of tensors that are not read.
     check : callable
-        Called with the shapes of all tensors, by name, before any of them is read; may raise.
+        Called with the shapes of all tensors, by name, before any tensor is read; may raise.
 
     Returns
     -------
     dict of str to float32 array
-        Half precision is converted exactly, float64 is rounded to the nearest.
+        Half precision is converted exactly, float64 is rounded to the nearest float32.
 
     Raises
     ------
     FileNotFoundError
         If there is neither of the two files, or a shard is missing.
     ValueError
-        If a file is damaged, the index does not fit its shards, or the weights are in a form that is not read.
+        If a file is damaged, the index does not fit its shards, or the weights are in a format that is not read.
 
     Examples
     --------
@@ -102,11 +101,11 @@ def read_weights(
 def _headers(
     who: str, directory: Path, remedy: str, ignore: tuple[str, ...]
 ) -> tuple[dict[Path, dict[str, Entry]], dict[str, str]]:
-    """What each file of weights holds, by the file; and other names of what is stored under one."""
+    """The tensors of each file, and a dictionary from second names to the names that are stored."""
     if not (directory / WHOLE).exists():
         if (directory / INDEX).exists():
             return _headers_of_shards(who, directory, ignore), {}
-        _refuse_other_forms(who, directory)
+        _refuse_other_formats(who, directory)
     path = directory / WHOLE
     with open_input(path, who, remedy) as file:  # says what is missing
         header = read_header(who, path, file)
@@ -161,8 +160,8 @@ def _header_of_shard(who: str, directory: Path, path: Path, ignore: tuple[str, .
         return _wanted(who, path, read_header(who, path, file).entries, ignore)
 
 
-def _refuse_other_forms(who: str, directory: Path) -> None:
-    """Name the remedy if the weights are there in a form that we do not read."""
+def _refuse_other_formats(who: str, directory: Path) -> None:
+    """Raise ValueError with the remedy if the folder has weights in a format that we do not read."""
     variants = sorted([*directory.glob("model.*.safetensors"), *directory.glob("model.safetensors.index.*.json")])
     if variants:
         remedy = "rename it" if variants[0].suffix == ".safetensors" else "save the model again without variant="
@@ -170,17 +169,17 @@ def _refuse_other_forms(who: str, directory: Path) -> None:
             f"{who}: {shown(directory)} must hold {WHOLE}, got {_name(variants[0])}, a variant that is never read by "
             f"itself; {remedy}"
         )
-    for pattern, form in _OTHER_FORMS.items():
+    for pattern, format_ in _OTHER_FORMATS.items():
         found = sorted(directory.glob(pattern))
         if found:
             raise ValueError(
-                f"{who}: {shown(directory)} must hold {WHOLE}, got {_name(found[0])}, which is {form} and never "
+                f"{who}: {shown(directory)} must hold {WHOLE}, got {_name(found[0])}, which is {format_} and never "
                 "opened; save the model again with transformers, which writes safetensors"
             )
 
 
 def _name(path: Path) -> str:
-    """The name of a file without its folder, in an error."""
+    """For a message: the name of a file without its folder."""
     return shown(path.name)
 
 

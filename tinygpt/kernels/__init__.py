@@ -1,6 +1,17 @@
 """
-The operations once more, as loops that Numba compiles: each file is the fast twin of the file of the same name in
+The operations once more, as loops that Numba compiles. Each file is the fast twin of the file of the same name in
 `ops/`, with the same names and the same step numbers, and works in memory that it is given.
+
+In which order to read
+    layernorm.py                                        the pattern: forward, backward, and what each keeps
+    gelu.py, dropout.py, add.py, embedding.py           an element or a row at a time
+    cross_entropy.py                                    a sum and a maximum per row
+    matmul/                                             the matrix product: most of a training step
+    linear.py, gelu_linear.py                           calls of the product
+    linear_cross_entropy.py, attention.py               products of which only a block exists at a time
+    adamw.py, norm.py, decode_step.py                   the twins of functions in optim/ and gpt2/
+    simd/                                               what the processor can do, and instructions that Numba lacks
+    jit.py, compiler.py, kernel_cache.py, rates.py      how kernels are compiled and kept; how fast this machine is
 
 What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs
@@ -8,16 +19,29 @@ What a kernel module offers
     backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and
                                    whether to add to it or to overwrite it, or None where nobody wants that gradient
 
+Names and steps
+    x_n is row n of x, x_part a part of a flat x, x_c or x_i one number of it. `n_` is n as `prange` counts it.
+    A comment `# (3)` says which step of the derivation in ops/ a statement computes. A step of the reference that the
+    kernel does without is named in the docstring, with the direction and the reason:
+
+        No step (3) forward: the future is left out of the product.
+
 What to know before changing anything here
     No index is checked, so whatever comes from outside is validated in `ops/`, before a kernel sees it.
     `prange` counts in uint64, and uint64 with int64 gives float64: the first line of such a loop makes an int64 of it.
-    An index that could be negative, for all the compiler knows, keeps a loop from being vectorized: take a part of the
+    An index that the compiler cannot prove to be at least 0 keeps a loop from being vectorized: take a part of the
     arrays, `x[here]`, and count from 0.
-    A kernel that another one calls with a number written there, or True, is compiled once more for just that number:
-    pass np.int64(0), or a constant of such a type.
+    In a `prange`, unpack views that are written to from a tuple of arrays alone: from `a, b, c, d = x[n], dx[n], s[n],
+    t[n]`, where s[n] and t[n] are numbers, Numba 0.68 takes a later `b[i] -= c` for dead code and drops it.
     Write to an array through an argument only, or a slice of one. Where a tuple is built and a function is inlined,
     Numba loses sight of arrays in that tuple, takes what is written there for dead code, and removes it.
-    A number without a type is a float64 and makes the whole loop one: np.float32(0.5).
-    Results do not depend on the number of threads: sums are cut into parts by size alone, and joined in their order.
-    NUMBA_DISABLE_JIT=1 makes all of it plain Python, to be stepped through.
+    A kernel called with a literal number, or with True, is compiled once more for that number alone: pass np.int64(0),
+    or a constant of such a type.
+    A number without a type is a float64 and makes the whole loop float64: write np.float32(0.5).
+    Results do not depend on the number of threads: sums are cut into parts by size alone, and the parts are added in
+    order. They do depend on the order of statements: of two products that are added the compiler fuses one with the
+    sum, and which one follows from the order in which the numbers are loaded.
+    NUMBA_DISABLE_JIT=1 makes every kernel plain Python, for a debugger.
 """
+
+import tinygpt.kernels.compiler  # noqa: F401 - first: it decides how Numba starts, and kernels import Numba themselves

@@ -1,9 +1,9 @@
 """
-Addition, on all threads: the twin of `add` in ops/basic.py, for what a model adds again and again.
+Addition, on all threads: the twin of `add` in ops/basic.py, for the two shapes that a model adds.
 
-    out = a + b     of one shape, or `b` the same for every sequence of `a`: the positions' embeddings
+    out = a + b     of one shape, or b broadcast along a's leading axes, such as the embeddings of positions
 
-The backward is the reference's: it hands the gradient through.
+Backward is the reference's: it passes the gradient on.
 
 Cost: moves 3 arrays.
 """
@@ -33,12 +33,12 @@ def forward(a, b):
 
 @parallel
 def _add(a, b, out):
-    parts = (len(b) + _PART - 1) // _PART
+    parts = (len(b) + _PART - 1) // _PART  # of b, for each time that it is added
     for part_ in prange(len(a) // len(b) * parts):
         part = np.int64(part_)
         first = part % parts * _PART
-        term = b[first : first + _PART]
+        b_part = b[first : first + _PART]
         start = part // parts * len(b) + first
-        numbers, results = a[start : start + len(term)], out[start : start + len(term)]
-        for i in range(len(term)):
-            results[i] = numbers[i] + term[i]
+        a_part, out_part = a[start : start + len(b_part)], out[start : start + len(b_part)]
+        for i in range(len(b_part)):
+            out_part[i] = a_part[i] + b_part[i]

@@ -30,7 +30,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels.dropout import constants, mixed
+from tinygpt.kernels.dropout import constants, mix
 from tinygpt.kernels.jit import ZERO, flat, inlined, kernel, parallel, threads
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.matmul.gemm import operand_format
@@ -229,7 +229,7 @@ def _drop(weights, position, dropout):
         part = weights[done : done + min(len(weights) - done, 2**32 - (start & 0xFFFFFFFF))]
         second = np.uint32(key1 ^ high)
         for s in range(len(part)):
-            bits = mixed(mixed(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
+            bits = mix(mix(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
             dropout_mask = factor if bits >= threshold else np.float32(0)
             part[s] *= dropout_mask  # (5)
         done += len(part)

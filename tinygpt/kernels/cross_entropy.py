@@ -2,9 +2,9 @@
 Cross-entropy, on all threads: the twin of ops/cross_entropy.py.
 
     (1) shifted = logits - max_V(logits)
-    (2) z = sum_V(e^shifted),  p = e^shifted / z         (2, 3) dlogits_nv = (p_nv - 1[v = targets_n]) / M * dloss
-    (3) nll_n = ln z_n - shifted_n[targets_n]
-    (4) loss = (1 / M) sum of nll_n that count
+    (2) z = sum_V(e^shifted),  p = e^shifted / z     (3, 2) dlogits = (p - 1[v = targets]) * dnll
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M              (4)    dnll = counted / M * dloss
 
 Forward keeps the largest logit and z of each row; backward computes p from the logits again.
 
@@ -23,22 +23,23 @@ from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
-_BLOCK = 1024  # logits whose powers are summed at a time
+_BLOCK = 1024  # logits of a row whose e^shifted are summed at a time
 
 
 def forward(logits, targets, ignore_index=-100):
     logits = rows_of(logits, logits.shape[-1])
     targets, count = counted_targets(targets, ignore_index)
-    largest, z, shifted = memory.empty((3, len(logits)), np.float32)
-    spread(_forward, logits.size)(logits, targets, largest, z, shifted)
-    return mean_loss(z, shifted, targets, count), (logits, targets, count, largest, z)
+    max_logit, z, shifted_target = memory.empty((3, len(logits)), np.float32)
+    spread(_forward, logits.size)(logits, targets, max_logit, z, shifted_target)
+    return mean_loss(z, shifted_target, targets, count), (logits, targets, count, max_logit, z)
 
 
-def backward(dout, saved, into):
-    logits, targets, count, largest, z = saved
-    if into[0] is not None:
-        share = np.float32(float(dout) / count)
-        spread(_backward, logits.size)(logits, targets, largest, z, share, into[0].array, into[0].add)
+def backward(dloss, saved, into):
+    logits, targets, count, max_logit, z = saved
+    (dlogits,) = into
+    if dlogits is not None:
+        dnll = np.float32(float(dloss) / count)  # (4) of every row that counts
+        spread(_backward, logits.size)(logits, targets, max_logit, z, dnll, dlogits.array, dlogits.add)
 
 
 def counted_targets(targets, ignore_index):
@@ -47,45 +48,48 @@ def counted_targets(targets, ignore_index):
     return np.where(counted, targets, -1).astype(np.int64), max(int(counted.sum()), 1)
 
 
-def mean_loss(z, shifted, targets, count):
-    """(3, 4) from each row's z and the shifted logit of its target."""
-    nll = np.log(z.astype(np.float64)) - shifted
-    return np.asarray(nll[targets >= 0].sum() / count, np.float32)
+def mean_loss(z, shifted_target, targets, count):
+    """The loss, from each row's z and the shifted logit of its target."""
+    nll = np.log(z.astype(np.float64)) - shifted_target  # (3) (N,)
+    loss = nll[targets >= 0].sum() / count  # (4) ()
+    return np.asarray(loss, np.float32)
 
 
 @inlined
-def largest_of(row):
-    """(1) max_V(logits)."""
-    largest = row[0]
-    for v in range(1, len(row)):
-        largest = maximum(largest, row[v])
+def max_V(logits_n):
+    """The largest logit of a row."""
+    largest = logits_n[0]
+    for v in range(1, len(logits_n)):
+        largest = maximum(largest, logits_n[v])
     return largest
 
 
 @parallel
-def _forward(logits, targets, largest, z, shifted):
+def _forward(logits, targets, max_logit, z, shifted_target):
     for n_ in prange(len(logits)):
         n = np.int64(n_)
-        row = logits[n]
-        top, powers, sum_of_powers = largest_of(row), np.empty(_BLOCK, np.float32), np.float32(0)  # (1)
-        for first in range(0, len(row), _BLOCK):
-            part = row[first : first + _BLOCK]
-            for v in range(len(part)):
-                powers[v] = exp(part[v] - top)  # (2)
-            sum_of_powers += total(powers[: len(part)])
-        largest[n], z[n] = top, sum_of_powers
-        shifted[n] = row[max(targets[n], 0)] - top  # (1)
+        logits_n, exp_shifted = logits[n], np.empty(_BLOCK, np.float32)
+        max_n, z_n = max_V(logits_n), np.float32(0)  # (1)
+        for first in range(0, len(logits_n), _BLOCK):
+            block = logits_n[first : first + _BLOCK]
+            for v in range(len(block)):
+                shifted = block[v] - max_n  # (1)
+                exp_shifted[v] = exp(shifted)  # (2)
+            z_n += total(exp_shifted[: len(block)])  # (2)
+        max_logit[n], z[n] = max_n, z_n
+        shifted_target[n] = logits_n[max(targets[n], 0)] - max_n  # (1) all that step (3) needs
 
 
 @parallel
-def _backward(logits, targets, largest, z, share, dlogits, add):
+def _backward(logits, targets, max_logit, z, dnll, dlogits, add):
     for n_ in prange(len(logits)):
         n = np.int64(n_)
-        row, target = logits[n], dlogits[n]
-        counts = share if targets[n] >= 0 else np.float32(0)  # (4) dnll
-        factor = counts / z[n]
-        for v in range(len(row)):
-            p = exp(row[v] - largest[n]) * factor  # (2)
-            target[v] = target[v] + p if add else p
-        if targets[n] >= 0:
-            target[targets[n]] -= counts  # (3)
+        logits_n, dlogits_n = logits[n], dlogits[n]
+        max_n, target = max_logit[n], targets[n]
+        dnll_n = dnll if target >= 0 else np.float32(0)  # (4)
+        dnll_z = dnll_n / z[n]  # (2)
+        for v in range(len(logits_n)):
+            p_dnll = exp(logits_n[v] - max_n) * dnll_z  # (2) p = e^shifted / z again, times dnll
+            dlogits_n[v] = dlogits_n[v] + p_dnll if add else p_dnll
+        if target >= 0:
+            dlogits_n[target] -= dnll_n  # (3)

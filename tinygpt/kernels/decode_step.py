@@ -1,26 +1,25 @@
 """
-One token more for each sequence of a batch, a layer at a time: the twin of `layer_step` and `head_step` in
-gpt2/kv_cache.py.
+One more token for each sequence of a batch, a layer at a time: the twin of `Block` in gpt2/model.py with a cache, and
+of the final norm and the head. tests/test_decoding.py holds it to them.
 
     (1) qkv    = ln_1(x) @ c_attn
     (2) heads  = attention of the new token, whose key and value join the cache
     (3) x      = x + heads @ attn.c_proj
     (4) hidden = gelu(ln_2(x) @ c_fc)
     (5) x      = x + hidden @ mlp.c_proj
-    head: logits = ln_f(x) @ wte^T            each thread computes its share of the vocabulary
+    head: logits = ln_f(x) @ wte^T            each thread computes some columns of the logits
 
-What takes time is reading the weights, once for all sequences, and memory is fast only from front to back. So each
-product is cut along its inputs into H parts, as many as there are heads: a part is some rows of the weight, one after
-the other in memory. C inputs are D for each part; the I of the hidden layer need not be a multiple of H. A part gives a
-partial sum of all outputs,
+What takes time is reading the weights, once for all sequences, and memory is fast only when it is read in order. So
+each product is cut along its inputs into H parts, as many as there are heads: a part is some consecutive rows of the
+weight. The C inputs are D for each part; the I of the hidden layer need not be a multiple of H. A part gives a partial
+sum of all outputs,
 
     partial[part, o] = sum over its rows i of x[i] w[i, o]
 
-and whoever needs an output adds up the parts, first to last. Each thread takes neighbouring parts, and what it needs
-for them it computes itself: x and its norm, the same on every thread; one head's attention, of which (3) then
-multiplies just the rows of that head; hidden, of which (5) multiplies just these rows. So the threads wait for each
-other four times a layer. The result is the same, bit for bit, for any number of threads, and for any sequences beside
-one in the batch.
+and whoever needs an output adds up the parts, first to last. Each thread takes consecutive parts, and what it needs for
+them it computes itself: x and its norm, the same on every thread; one head's attention, of which (3) then multiplies
+the rows of that head only; hidden, of which (5) multiplies these rows only. So there are four barriers per layer. The
+result has the same bits for any number of threads, and for any other sequences in the batch.
 
 Cost: every weight is read once, 4, 2 or 1 bytes; and the keys and values of each sequence so far.
 """
@@ -32,17 +31,18 @@ from numba import prange
 
 from tinygpt.kernels.gelu import gate
 from tinygpt.kernels.jit import ZERO, kernel, parallel, threads
+from tinygpt.kernels.layernorm import normalize
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import add_rows_1, add_rows_4, dot_row, dot_rows_1, dot_rows_4
 from tinygpt.kernels.simd.intrinsics import to_float32
-from tinygpt.kernels.simd.math import dot, exp, maximum, total
+from tinygpt.kernels.simd.math import exp, maximum, total
 from tinygpt.runtime import memory
 
-_NEAR = 4096  # numbers of output that stay in the nearest cache while rows of a weight pass by
+_NEAR = 4096  # outputs that stay in the first-level cache while the rows of a weight are read
 
 
 def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.ndarray, ...]:
-    """Memory for `layer_step`: one for all layers and tokens of a batch of B sequences."""
+    """Memory for `layer_step`, the same for all layers and all tokens of a batch of B sequences."""
     workers = threads()
     widest = max(3 * C // heads, -(-inner // heads))  # a head's q, k and v, or the largest part of the hidden layer
     own = [(workers, B, C), (workers, B, C), (workers, B, widest), (workers, positions)]
@@ -51,12 +51,12 @@ def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.
 
 
 def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):
-    """Change x (B, C) to what it is after the layer, and the cache; see decode_step.py."""
+    """Replace x (B, C) by the output of the layer, and append the tokens' keys and values to the cache."""
     _layer(x, *layer, (keys, values), sequences, lengths, np.float32(eps), len(scratch[0]), scratch)
 
 
 def head_step(x, norm, table, eps):
-    """The scores (B, V) of the next tokens; see decode_step.py."""
+    """The logits (B, V) of the next tokens."""
     logits = memory.empty((len(x), len(table[0])), np.float32)
     workers = threads()
     normed = memory.empty((workers, *x.shape), np.float32)
@@ -71,7 +71,7 @@ def _layer(x, ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj, cache, sequence
     B, H, D, inner = len(x), keys.shape[1], keys.shape[2], hidden.shape[2]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        _normalize(x, ln_1, eps, normed[worker])
+        _layernorm(x, ln_1, eps, normed[worker])  # (1)
         for part in range(worker * H // workers, (worker + 1) * H // workers):
             _multiply_rows(normed[worker], part * D, D, c_attn[0], part * D, qkv[part])  # (1)
     for worker_ in prange(workers):
@@ -87,7 +87,7 @@ def _layer(x, ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj, cache, sequence
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         _add(x, added, attn_c_proj, state[worker])  # (3)
-        _normalize(state[worker], ln_2, eps, normed[worker])
+        _layernorm(state[worker], ln_2, eps, normed[worker])  # (4)
         for part in range(worker * H // workers, (worker + 1) * H // workers):
             _multiply_rows(normed[worker], part * D, D, c_fc[0], part * D, hidden[part])  # (4)
     for worker_ in prange(workers):
@@ -95,10 +95,10 @@ def _layer(x, ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj, cache, sequence
         for part in range(worker * H // workers, (worker + 1) * H // workers):
             first, last = part * inner // H, (part + 1) * inner // H
             for b in range(B):
-                row = own[worker, b, : last - first]
-                _add_up(hidden, b, first, c_fc, row)  # (4)
-                for c in range(len(row)):
-                    row[c] = row[c] * gate(row[c])  # (4)
+                h = own[worker, b, : last - first]
+                _add_up(hidden, b, first, c_fc, h)  # (4)
+                for i in range(len(h)):
+                    h[i] = h[i] * gate(h[i])  # (4)
             _multiply_rows(own[worker], ZERO, last - first, mlp_c_proj[0], first, added[part])  # (5)
     _add(state[0], added, mlp_c_proj, x)  # (5)
 
@@ -109,15 +109,15 @@ def _head(x, norm, table, eps, workers, normed, logits):
     V = len(numbers)
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        _normalize(x, norm, eps, normed[worker])
+        _layernorm(x, norm, eps, normed[worker])
         first, last = worker * V // workers, (worker + 1) * V // workers
         _dot_all(normed[worker], numbers, first, last, logits)
         if len(scale) > 0:
-            factors = scale[first:last]
+            scale_part = scale[first:last]
             for b in range(len(x)):
-                row = logits[b, first:last]
-                for v in range(len(row)):
-                    row[v] = row[v] * factors[v]
+                logits_b = logits[b, first:last]
+                for v in range(len(logits_b)):
+                    logits_b[v] = logits_b[v] * scale_part[v]
 
 
 @kernel
@@ -142,18 +142,10 @@ def _dot_all(x, numbers, first, last, out):
 
 
 @kernel
-def _normalize(x, norm, eps, out):
-    """out = layernorm(x), as in layernorm.py."""
+def _layernorm(x, norm, eps, out):
     weight, bias = norm
-    C = np.float32(x.shape[1])
     for b in range(len(x)):
-        row, target = x[b], out[b]
-        center = total(row) / C
-        for c in range(len(row)):
-            target[c] = row[c] - center
-        rstd = np.float32(1) / np.sqrt(dot(target, target) / C + eps)
-        for c in range(len(row)):
-            target[c] = target[c] * rstd * weight[c] + bias[c]
+        normalize(x[b], weight, bias, eps, out[b])
 
 
 @kernel
@@ -161,8 +153,8 @@ def _multiply_rows(x, start, inputs, numbers, first, out):
     """
     out (B, O) = x[:, start : start + inputs] @ numbers[first : first + inputs].
 
-    Four rows at a time, so that out is read and written once for four of them. Of several sequences a part of the
-    columns at a time, which then stay in the nearest cache.
+    Four rows at a time, so that out is read and written once for four of them; with several sequences, some of the
+    columns at a time, which then stay in the first-level cache.
     """
     B, C, outputs = x.shape[0], x.shape[1], numbers.shape[1]
     flat_x, flat, flat_out = x.reshape(-1), numbers.reshape(-1), out.reshape(-1)
@@ -177,17 +169,17 @@ def _multiply_rows(x, start, inputs, numbers, first, out):
             for b in range(B // 4 * 4, B):
                 add_rows_1(flat_x, b * C + i, C, flat, place, outputs, flat_out, b * outputs + column, outputs, vectors)
     for i in range(inputs):
-        beginning = outputs // LANES * LANES if i < inputs // 4 * 4 else 0
-        row = numbers[first + i, beginning:]
+        done = outputs // LANES * LANES if i < inputs // 4 * 4 else 0
+        row = numbers[first + i, done:]
         for b in range(B):
-            y, factor = out[b, beginning:], x[b, start + i]
-            for o in range(len(y)):
-                y[o] = y[o] + factor * to_float32(row[o])
+            out_b, x_bi = out[b, done:], x[b, start + i]
+            for o in range(len(out_b)):
+                out_b[o] = out_b[o] + x_bi * to_float32(row[o])
 
 
 @kernel
 def _add_up(partial, b, first, projection, out):
-    """The outputs of sequence b from `first` on: the parts added up, times the scale, and the bias."""
+    """The outputs of sequence b from `first` on: the sum of the parts, times the scale, plus the bias."""
     _, scale, bias = projection
     out[:] = np.float32(0)
     for part in range(len(partial)):
@@ -195,30 +187,30 @@ def _add_up(partial, b, first, projection, out):
         for o in range(len(out)):
             out[o] = out[o] + sums[o]
     if len(scale) > 0:
-        factors = scale[first : first + len(out)]
+        scale_part = scale[first : first + len(out)]
         for o in range(len(out)):
-            out[o] = out[o] * factors[o]
-    offsets = bias[first : first + len(out)]
+            out[o] = out[o] * scale_part[o]
+    bias_part = bias[first : first + len(out)]
     for o in range(len(out)):
-        out[o] = out[o] + offsets[o]
+        out[o] = out[o] + bias_part[o]
 
 
 @kernel
 def _add(x, partial, projection, out):
-    """out = x + the product whose parts these are."""
+    """out = x + the product whose partial sums these are."""
     for b in range(len(x)):
-        row, target = x[b], out[b]
-        _add_up(partial, b, ZERO, projection, target)
-        for c in range(len(row)):
-            target[c] = row[c] + target[c]
+        x_b, out_b = x[b], out[b]
+        _add_up(partial, b, ZERO, projection, out_b)
+        for c in range(len(x_b)):
+            out_b[c] = x_b[c] + out_b[c]
 
 
 @kernel
 def _attend(qkv, keys, values, length, scores, out):
     """
-    One head's attention of the token at `length`, over itself and all before it; q, k and v lie side by side.
+    One head's attention of the token at `length`, over itself and all before it: the steps of ops/attention.py.
 
-    The keys lie (D, T), so that all scores are summed at once; the values (T, D).
+    q, k and v lie side by side in `qkv`. The keys lie (D, T), so that all scores are summed at once; the values (T, D).
     """
     D = len(keys)
     for d in range(D):
@@ -227,17 +219,17 @@ def _attend(qkv, keys, values, length, scores, out):
     scores[:] = np.float32(0)
     scale = np.float32(1) / np.sqrt(np.float32(D))
     for d in range(D):
-        q, row = qkv[d] * scale, keys[d, : length + 1]
+        q_d, keys_d = qkv[d] * scale, keys[d, : length + 1]
         for t in range(len(scores)):
-            scores[t] = scores[t] + q * row[t]
-    largest = scores[0]
+            scores[t] = scores[t] + q_d * keys_d[t]
+    max_score = scores[0]
     for t in range(len(scores)):
-        largest = maximum(largest, scores[t])
+        max_score = maximum(max_score, scores[t])
     for t in range(len(scores)):
-        scores[t] = exp(scores[t] - largest)
-    share = np.float32(1) / total(scores)
+        scores[t] = exp(scores[t] - max_score)
+    reciprocal = np.float32(1) / total(scores)
     out[:] = np.float32(0)
     for t in range(len(scores)):
-        weight, row = scores[t] * share, values[t]
+        weight, values_t = scores[t] * reciprocal, values[t]
         for d in range(D):
-            out[d] = out[d] + weight * row[d]
+            out[d] = out[d] + weight * values_t[d]

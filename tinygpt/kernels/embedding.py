@@ -1,12 +1,11 @@
 """
 Embedding, on all threads: the twin of ops/embedding.py.
 
-    (1) out_n = weight[ids_n]
-    (1) dweight_v = sum of dout_n over all n with ids_n = v
+    (1) out = weight[v = ids]          (1) dweight = sum_N(1[v = ids] * dout)
 
-Backward goes through the tokens in their order, once for each part of the columns: two threads never write the same
-number, and a token that comes again is added when its turn comes. Nothing is sorted, and no table of zeros is made: the
-tied table of GPT-2 holds the head's gradient by then, and gets the rows that the text uses added to it.
+Backward goes through the tokens in order, once for each part of the columns: two threads never write to the same
+number, and a repeated token is added each time it comes. Nothing is sorted, and no table of zeros is made: GPT-2's tied
+table already holds the gradient of the head, and the rows of the tokens in the text are added to it.
 
 Cost: moves the rows in use once; and the whole table where it is to be overwritten.
 """
@@ -31,17 +30,17 @@ def accepts(weight, ids):
 def forward(weight, ids):
     out = memory.empty((*ids.shape, weight.shape[1]), np.float32)
     flat_ids = flat(ids).astype(np.int64, copy=False)
-    spread(_look_up, out.size)(np.ascontiguousarray(weight), flat_ids, out.reshape(-1, weight.shape[1]))  # (1)
+    spread(_look_up, out.size)(np.ascontiguousarray(weight), flat_ids, out.reshape(-1, weight.shape[1]))
     return out, flat_ids
 
 
 def backward(dout, saved, into):
-    (slot,) = into
-    if slot is None:
+    (dweight,) = into
+    if dweight is None:
         return
-    if not slot.add:
-        slot.array.fill(0)
-    spread(_scatter, dout.size)(rows_of(dout, dout.shape[-1]), saved, slot.array)  # (1)
+    if not dweight.add:
+        dweight.array.fill(0)
+    spread(_scatter, dout.size)(rows_of(dout, dout.shape[-1]), saved, dweight.array)
 
 
 @parallel
@@ -49,9 +48,9 @@ def _look_up(weight, ids, out):
     for part_ in prange((len(ids) + _ROWS - 1) // _ROWS):
         part = np.int64(part_)
         for n in range(part * _ROWS, min(len(ids), (part + 1) * _ROWS)):
-            row, target = weight[ids[n]], out[n]
-            for c in range(len(row)):
-                target[c] = row[c]
+            weight_v, out_n = weight[ids[n]], out[n]
+            for c in range(len(weight_v)):
+                out_n[c] = weight_v[c]  # (1)
 
 
 @parallel
@@ -61,6 +60,6 @@ def _scatter(dout, ids, dweight):
         part = np.int64(part_)
         here = slice(part * _COLUMNS, (part + 1) * _COLUMNS)
         for n in range(len(ids)):
-            row, target = dout[n, here], dweight[ids[n], here]
-            for c in range(len(row)):
-                target[c] += row[c]
+            dout_n, dweight_v = dout[n, here], dweight[ids[n], here]
+            for c in range(len(dout_n)):
+                dweight_v[c] += dout_n[c]  # (1)

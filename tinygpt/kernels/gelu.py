@@ -1,17 +1,18 @@
 """
 GELU, on all threads: the twin of ops/gelu.py.
 
-    (1) u   = c (x + a x^3)                (1) du/dx = c (1 + 3 a x^2)
-    (2) t   = tanh(u)                      (2) dt/du = 1 - t^2
-    (3) out = x/2 (1 + t)                  (3) dx = dout ((1 + t)/2 + x/2 (1 - t^2) du/dx)
+    (1) u   = c * (x + a * x^3)            (1) du_dx = c * (1 + 3 * a * x^2)
+    (2) t   = tanh(u)                      (2) dt_dx = (1 - t^2) * du_dx
+    (3) out = x/2 * (1 + t)                (3) dx = dout * ((1 + t)/2 + x/2 * dt_dx)
 
-tanh comes with e^-2u: with s = 1 / (1 + e^-2u), the logistic function of 2u,
+tanh is computed from e^(-2u). With s = 1 / (1 + e^(-2u)), the logistic function of 2u,
 
-    (1 + t)/2 = s     and     (1 - t^2)/2 = 2 s (1 - s)
+    (1 + t)/2 = s     and     (1 - t^2)/2 = 2 * s * (1 - s)
 
-so out = x s, and dx = dout (s + 2 x s (1 - s) du/dx). Backward computes s again from x: nothing else is kept.
+so out = x * s, and dx = dout * (s + 2 * x * s * (1 - s) * du_dx). Backward computes s again from x, which is all that
+is kept.
 
-Cost: forward moves 2 arrays, backward 3; about 25 operations an element.
+Cost: forward moves 2 arrays, backward 3; about 25 operations per element.
 """
 
 from __future__ import annotations
@@ -36,38 +37,42 @@ _C_3A = np.float32(math.sqrt(2 / math.pi) * 3 * 0.044715)
 
 
 def forward(x):
-    out, numbers = memory.empty(x.shape, np.float32), flat(x)
-    spread(_forward, x.size)(numbers, out.reshape(-1))
-    return out, numbers
+    out, x_flat = memory.empty(x.shape, np.float32), flat(x)
+    spread(_forward, x.size)(x_flat, out.reshape(-1))
+    return out, x_flat
 
 
 def backward(dout, saved, into):
-    if into[0] is not None:
-        spread(_backward, saved.size)(flat(dout), saved, into[0].array.reshape(-1), into[0].add)
+    x, (dx,) = saved, into
+    if dx is not None:
+        spread(_backward, x.size)(flat(dout), x, dx.array.reshape(-1), dx.add)
 
 
 @inlined
 def gate(x):
-    """s, so that gelu(x) = x s."""
-    return np.float32(1) / (np.float32(1) + exp(_MINUS_2C * (x + _A * (x * x * x))))  # (1, 2) s
+    """s = (1 + t)/2, so that gelu(x) = x s."""
+    minus_2u = _MINUS_2C * (x + _A * (x * x * x))  # (1)
+    return np.float32(1) / (np.float32(1) + exp(minus_2u))  # (2)
 
 
 @parallel
 def _forward(x, out):
     for part_ in prange((len(x) + _PART - 1) // _PART):
         first = np.int64(part_) * _PART
-        numbers, results = x[first : first + _PART], out[first : first + _PART]
-        for i in range(len(numbers)):
-            results[i] = numbers[i] * gate(numbers[i])  # (3)
+        x_part, out_part = x[first : first + _PART], out[first : first + _PART]
+        for i in range(len(x_part)):
+            out_part[i] = x_part[i] * gate(x_part[i])  # (3)
 
 
 @parallel
 def _backward(dout, x, dx, add):
     for part_ in prange((len(x) + _PART - 1) // _PART):
         first = np.int64(part_) * _PART
-        numbers, shares, results = x[first : first + _PART], dout[first : first + _PART], dx[first : first + _PART]
-        for i in range(len(numbers)):
-            s = gate(numbers[i])
-            du_dx = _C + _C_3A * (numbers[i] * numbers[i])  # (1)
-            slope = s + np.float32(2) * numbers[i] * s * (np.float32(1) - s) * du_dx  # (2, 3)
-            results[i] = (results[i] if add else np.float32(0)) + shares[i] * slope
+        x_part, dout_part, dx_part = x[first : first + _PART], dout[first : first + _PART], dx[first : first + _PART]
+        for i in range(len(x_part)):
+            x_i = x_part[i]
+            s = gate(x_i)  # (1, 2) again
+            du_dx = _C + _C_3A * (x_i * x_i)  # (1)
+            half_x_dt_dx = np.float32(2) * x_i * s * (np.float32(1) - s) * du_dx  # (2) x/2 * dt_dx
+            slope = s + half_x_dt_dx  # (3)
+            dx_part[i] = (dx_part[i] if add else np.float32(0)) + dout_part[i] * slope  # (3)

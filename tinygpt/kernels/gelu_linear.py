@@ -1,10 +1,12 @@
 """
 GELU, then linear, on all threads: the twin of ops/gelu_linear.py.
 
-    (1) h   = gelu(x)                  (1) h = gelu(x) again,  dx = dh * gelu'(x)
-    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T dout,  dbias = sum_N(dout)
+    (1) h   = gelu(x)                  (1) dx = dh * gelu'(x)
+    (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T @ dout,  dbias = sum_N(dout)
+                                       (1) h again
 
-Both steps are the kernels of gelu.py and linear.py; h and dh are memory that the next block uses again.
+Both steps are the kernels of gelu.py and linear.py. The memory of h and dh is given back at the end and the next block
+uses it again.
 
 Cost: see there.
 """
@@ -20,16 +22,16 @@ __all__ = ["accepts", "backward", "forward"]
 
 
 def forward(x, weight, bias):
-    h, numbers = gelu.forward(x)  # (1)
+    h, x_flat = gelu.forward(x)  # (1)
     out, (_, weight) = linear.forward(h, weight, bias)  # (2)
-    return out, (numbers.reshape(x.shape), weight)
+    return out, (x_flat.reshape(x.shape), weight)
 
 
 def backward(dout, saved, into):
     x, weight = saved
     dx, dweight, dbias = into
-    h, numbers = gelu.forward(x)  # (1) again
+    h, of_gelu = gelu.forward(x)  # (1) again
     dh = None if dx is None else Slot(memory.empty(x.shape), add=False)
     linear.backward(dout, (h, weight), (dh, dweight, dbias))  # (2)
     if dh is not None:
-        gelu.backward(dh.array, numbers, (dx,))  # (1)
+        gelu.backward(dh.array, of_gelu, (dx,))  # (1)

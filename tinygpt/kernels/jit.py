@@ -1,5 +1,6 @@
 """
-How the kernels are compiled, on how many threads they run, and how arrays are given to them.
+What every kernel file imports: the decorators that compile its functions, how many threads run them, and arrays in the
+layout that they take.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-# How long a thread of the OpenMP runtime waits for its next loop before it sleeps: some milliseconds, so that it is
-# awake between the operations of a step, and leaves the core to others soon after. Read when the runtime is loaded.
+# How long a thread of the OpenMP runtime busy-waits for its next loop before it sleeps (spin count): some milliseconds,
+# so that it is awake between the operations of a step, and soon leaves the core to others. Read when OpenMP is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000000")
 
 import numpy as np
@@ -20,7 +21,7 @@ from tinygpt.kernels.simd import cpu
 from tinygpt.runtime import settings
 from tinygpt.runtime.launch import launcher
 
-# Loops start in microseconds on OpenMP, in a tenth of a millisecond on Numba's own layer.
+# A parallel loop starts within microseconds on OpenMP, within a tenth of a millisecond on Numba's own layer.
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
@@ -43,7 +44,7 @@ def parallel(function: Function) -> Function:
 
 def threads(most: int | None = None) -> int:
     """
-    How many threads the next parallel loop will use: what `set_num_threads` says, at most what Numba has, or `most`.
+    Set how many threads the next parallel loop uses, and return it: `most`, or what `set_num_threads` says.
 
     Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
     """
@@ -55,33 +56,33 @@ def threads(most: int | None = None) -> int:
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
     """
-    `function` itself, its next call being on all threads, or on one where its work is small.
+    Return `function`, having set the threads of its next call: all of them, or one if its work is small.
 
-    Waking the others takes microseconds if they are awake still, and as long as it takes to get a core if somebody else
-    uses it: a small model would spend most of its time waiting.
+    Starting the other threads takes microseconds while they busy-wait, and until a core is free otherwise: a small
+    model would spend most of its time waiting.
 
     Parameters
     ----------
     function : kernel made by `parallel`
     work : int
-        How many numbers it goes through, or multiplies.
+        How many numbers it reads or multiplies.
     small : int
-        Up to how much of it one thread works alone.
+        Up to this much work, one thread does it alone.
     """
     threads(most=None if work > small else 1)
     return function
 
 
 def all_float32(*arrays: np.ndarray, **attrs: Any) -> bool:
-    """True where every array holds float32 numbers, which the kernels are written for; nothing else matters."""
+    """True if every array holds float32, which the kernels are written for; `accepts` of most of them."""
     return all(array.dtype == np.float32 for array in arrays)
 
 
 def rows_of(array: np.ndarray, width: int) -> np.ndarray:
-    """(..., width) as contiguous (N, width): a view where possible."""
+    """(..., width) as contiguous (N, width); a view where possible."""
     return np.ascontiguousarray(array).reshape(-1, width)
 
 
 def flat(array: np.ndarray) -> np.ndarray:
-    """All numbers of an array in C order, as one contiguous axis: a view where possible."""
+    """The numbers of an array in C order, along one contiguous axis; a view where possible."""
     return np.ascontiguousarray(array).reshape(-1)

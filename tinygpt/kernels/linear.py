@@ -1,13 +1,12 @@
 """
 Linear, on all threads: the twin of ops/linear.py.
 
-    (1) out = x @ weight + bias        the bias is added while the tile is in registers
-    (1) dx = dout @ weight^T,  dweight = x^T dout        nothing is transposed: the product reads either order
-        dbias = sum_N(dout)            by parts of 64 rows, joined in their order
+    (1) out = x @ weight + bias        (1) dx = dout @ weight^T,  dweight = x^T @ dout,  dbias = sum_N(dout)
 
-Each product writes or adds where its gradient belongs.
+The bias is added while a tile of out is in registers. Nothing is transposed: the product reads either order in memory,
+and overwrites a gradient or adds to it. dbias is summed in parts of 64 rows, and the parts are added in order.
 
-Cost: see ops/linear.py and gemm.py; dbias reads dout once more.
+Cost: see ops/linear.py and matmul/gemm.py; dbias reads dout once more.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def backward(dout, saved, into):
 
 
 def sum_rows(rows: np.ndarray, total: np.ndarray, add: bool) -> None:
-    """total (+)= the sum of all rows; float32, (N, C) and (C,)."""
+    """total (+)= sum_N(rows); float32, (N, O) and (O,)."""
     parts = max(1, -(-len(rows) // _PART))
     partial = memory.empty((parts, rows.shape[1]), np.float32)
     spread(_sum_rows, rows.size)(rows, partial, total, add, parts)
@@ -60,10 +59,10 @@ def _sum_rows(rows, partial, total, add, parts):
         sums = partial[part]
         sums[:] = np.float32(0)
         for n in range(part * _PART, min(len(rows), (part + 1) * _PART)):
-            for c in range(len(sums)):
-                sums[c] += rows[n, c]
+            for o in range(len(sums)):
+                sums[o] += rows[n, o]
     if not add:
         total[:] = np.float32(0)
     for part in range(parts):
-        for c in range(len(total)):
-            total[c] += partial[part, c]
+        for o in range(len(total)):
+            total[o] += partial[part, o]

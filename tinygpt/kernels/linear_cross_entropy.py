@@ -2,15 +2,18 @@
 The head and its loss, a chunk of rows at a time: the twin of ops/linear_cross_entropy.py.
 
     for each chunk of ROWS rows of x:
-        (1) logits = x weight^T                      into memory that every chunk uses again
-        (2) p = e^shifted / z, in place              then also dlogits = (p - 1[v = target]) / M, in place
-        (3) nll = ln z - shifted[target]
-        (1) dx = dlogits weight,  dweight += dlogits^T x
-    (4) loss = the sum of nll / M
+        (1)    logits = x @ weight^T                             in memory that every chunk uses again
+        (2)    z = sum_V(e^shifted),  p = e^shifted / z          p takes the place of the logits
+        (3, 2) dlogits = (p - 1[v = targets]) * counted / M      takes the place of p: the gradient for dloss = 1
+        (1)    dx = dlogits @ weight,  dweight += dlogits^T @ x
+    (3) nll = ln(z) - shifted[v = targets]
+    (4) loss = sum_N(counted * nll) / M;                         backward: dx *= dloss,  dweight *= dloss
 
-Everything that backward needs is known once a chunk's logits are: so dx and dweight, for dloss = 1, are made during
-forward, where somebody will want them. `loans` says so, and is memory for them: that of a parameter's gradient itself,
-if nobody else has written there. Backward only multiplies by dloss, which is 1 unless the loss was scaled.
+Everything that backward needs is known once a chunk's logits are: so dx and dweight, for dloss = 1, are computed during
+forward, where they will be needed. `reserved` has the memory for them, or None: where possible the place where the
+gradient stays (see autograd/gradients.py). Backward only multiplies by dloss, which is 1 unless the loss was scaled.
+
+No step (1, 2, 3) backward: forward has computed dx and dweight for dloss = 1.
 
 Cost: three products of 2 N V C operations; the softmax finds a chunk's row in cache. Workspace: ROWS x V numbers.
 """
@@ -20,23 +23,23 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels.cross_entropy import counted_targets, largest_of, mean_loss
+from tinygpt.kernels.cross_entropy import counted_targets, max_V, mean_loss
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import parallel, rows_of, spread
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.simd.math import exp, total
 from tinygpt.runtime import memory
 
-__all__ = ["EAGER", "accepts", "backward", "forward"]
+__all__ = ["GRADIENTS_IN_FORWARD", "accepts", "backward", "forward"]
 
-EAGER = True
+GRADIENTS_IN_FORWARD = True
 ROWS = 512
 
 
-def forward(x, weight, targets, ignore_index=-100, loans=(None, None)):
+def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
     x, weight = rows_of(x, x.shape[1]), np.ascontiguousarray(weight)
     targets, count = counted_targets(targets, ignore_index)
-    dx, dweight = loans
+    dx, dweight = reserved
     share = np.float32(1 / count)
     z, shifted = memory.empty((2, len(x)), np.float32)
     logits = memory.empty((min(ROWS, len(x)), len(weight)), np.float32)
@@ -51,40 +54,40 @@ def forward(x, weight, targets, ignore_index=-100, loans=(None, None)):
             multiply(chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
             multiply(chunk.T, rows, into=dweight.array, accumulate=first > 0)  # (1)
-    return mean_loss(z, shifted, targets, count), loans  # (3, 4)
+    return mean_loss(z, shifted, targets, count), reserved  # (3, 4)
 
 
 def backward(dout, saved, into):
     factor = np.float32(dout)
-    for loan, slot in zip(saved, into, strict=True):
+    for reservation, slot in zip(saved, into, strict=True):
         if slot is None:
             continue
-        if slot.array is not loan.array:
-            spread(_scale, slot.array.size)(loan.array.reshape(-1), factor, slot.array.reshape(-1), slot.add)
+        if slot.array is not reservation.array:
+            spread(_scale, slot.array.size)(reservation.array.reshape(-1), factor, slot.array.reshape(-1), slot.add)
         elif factor != 1:
             spread(_scale, slot.array.size)(slot.array.reshape(-1), factor, slot.array.reshape(-1), False)
 
 
 @parallel
-def _softmax(logits, targets, share, z, shifted, wanted):
-    """(2), and dlogits for dloss = 1 in place of the logits if `wanted`."""
+def _softmax(logits, targets, dnll, z, shifted_target, wanted):
+    """(2); if `wanted`, then dlogits for dloss = 1 in place of the logits. `dnll` is 1 / M."""
     for n_ in prange(len(logits)):
         n = np.int64(n_)
-        row = logits[n]
-        top, target = largest_of(row), targets[n]
-        shifted[n] = row[max(target, 0)] - top
-        for v in range(len(row)):
-            row[v] = exp(row[v] - top)
-        z[n] = total(row)
+        logits_n = p_n = dlogits_n = logits[n]  # one after the other in the same memory
+        max_n, target = max_V(logits_n), targets[n]  # (2)
+        shifted_target[n] = logits_n[max(target, 0)] - max_n  # (2)
+        for v in range(len(p_n)):
+            p_n[v] = exp(logits_n[v] - max_n)  # (2) not yet divided by z
+        z[n] = total(p_n)  # (2)
         if wanted:
-            factor = share / z[n] if target >= 0 else np.float32(0)
-            for v in range(len(row)):
-                row[v] *= factor
+            dnll_z = dnll / z[n] if target >= 0 else np.float32(0)  # (2)
+            for v in range(len(dlogits_n)):
+                dlogits_n[v] = p_n[v] * dnll_z  # (2)
             if target >= 0:
-                row[target] -= share
+                dlogits_n[target] -= dnll  # (3)
 
 
 @parallel
-def _scale(source, factor, target, add):
-    for i in prange(len(source)):
-        target[i] = (target[i] if add else np.float32(0)) + source[i] * factor
+def _scale(gradient, dloss, out, add):
+    for i in prange(len(gradient)):
+        out[i] = (out[i] if add else np.float32(0)) + gradient[i] * dloss  # (4)

@@ -1,8 +1,8 @@
 """
-The norm of the gradients, and their scaling, in one pass each: the twin of gradient_norm.py.
+The norm of the gradients, and their scaling, in one pass each: the twin of optim/gradient_norm.py.
 
-Each part of 2^14 numbers is summed in float64, and the parts in their order: the norm does not depend on the number of
-threads, and is exact to float64 whatever the number of parameters.
+The squares are summed in float64, in parts of 2^14 numbers, and the parts are added in order: the norm does not depend
+on the number of threads, and is as exact as float64 for any number of parameters.
 
 Cost: the norm reads one array; the scaling reads and writes it.
 """

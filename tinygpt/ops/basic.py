@@ -1,5 +1,5 @@
 """
-Arithmetic and the matrix product; ends by giving `Tensor` its operators.
+Arithmetic and the matrix product: what `+`, `-`, `*`, `/`, `**` and `@` do with tensors.
 
 Every pair here is one line of calculus. What they share is broadcasting: NumPy stretches (3, 1) and (4,) to (3, 4) by
 using the same element several times. In backward that element collects the sum over all its uses: `unbroadcast` (in
@@ -39,7 +39,6 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops import elementwise, reductions, shapes
 from tinygpt.ops.shapes import operands, unbroadcast
 
 
@@ -52,7 +51,7 @@ def add_backward(dout, saved):
     return unbroadcast(dout, a_shape), unbroadcast(dout, b_shape)
 
 
-ADD = Op("add", add_forward, add_backward, kernel="tinygpt.kernels.add", least=2**12)
+ADD = Op("add", add_forward, add_backward, kernel="tinygpt.kernels.add", min_size=2**12)
 
 
 def add(a: Any, b: Any) -> Tensor:
@@ -242,42 +241,3 @@ def matmul(a: Any, b: Any) -> Tensor:
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: needs a (..., n, k) and b (..., k, m), got {a.shape} and {b.shape}")
     return apply(MATMUL, a, b)
-
-
-def _comparison(compare: np.ufunc):
-    def method(self: Tensor, other: Any) -> Tensor:
-        return Tensor(compare(self.data, other.data if isinstance(other, Tensor) else other))
-
-    method.__doc__ = f"numpy.{compare.__name__}, as a boolean tensor; comparisons have no gradient."
-    return method
-
-
-def _swapped(operation):
-    return lambda self, other: operation(other, self)
-
-
-_METHODS = {
-    "__add__": add,
-    "__radd__": _swapped(add),
-    "__sub__": sub,
-    "__rsub__": _swapped(sub),
-    "__mul__": mul,
-    "__rmul__": _swapped(mul),
-    "__truediv__": div,
-    "__rtruediv__": _swapped(div),
-    "__matmul__": matmul,
-    "__rmatmul__": _swapped(matmul),
-    "__pow__": pow,
-    "__neg__": neg,
-    "__eq__": _comparison(np.equal),
-    "__ne__": _comparison(np.not_equal),
-    "__lt__": _comparison(np.less),
-    "__le__": _comparison(np.less_equal),
-    "__gt__": _comparison(np.greater),
-    "__ge__": _comparison(np.greater_equal),
-    "__getitem__": shapes.getitem,
-    "T": property(shapes.transpose, doc="All axes reversed."),
-}
-_METHODS |= {method.__name__: method for method in (*elementwise.METHODS, *reductions.METHODS, *shapes.METHODS)}
-for _name, _method in _METHODS.items():
-    setattr(Tensor, _name, _method)

@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.runtime.seeds import splitmix64
 
 
 def dropout_forward(x, p, seed):
@@ -80,15 +81,6 @@ def _mix(h):
     h *= np.uint32(0xC2B2AE35)
     h ^= h >> np.uint32(16)
     return h
-
-
-def splitmix64(seed: int) -> int:
-    """A 64-bit seed scrambled so that neighbours have nothing in common (Python integers, modulo 2^64)."""
-    modulus = 2**64
-    z = (int(seed) + 0x9E3779B97F4A7C15) % modulus  # int: NumPy's integers would overflow
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % modulus
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % modulus
-    return z ^ (z >> 31)
 
 
 def check_dropout(who: str, p: Any, seed: Any) -> dict[str, Any]:

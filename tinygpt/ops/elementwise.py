@@ -222,6 +222,3 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     """
     condition = np.asarray(condition, dtype=bool)
     return apply(WHERE, *operands(a, b), condition=condition)
-
-
-METHODS = (exp, log, sqrt, tanh, relu)

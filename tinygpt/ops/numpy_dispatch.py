@@ -1,18 +1,18 @@
 """
-NumPy's functions on tensors: each keeps the gradient, refuses, or has none to lose.
+NumPy's functions on tensors: each is differentiable, is constant, or is refused.
 
 NumPy asks a tensor what `np.f(tensor)` means (NEP 13 for ufuncs, NEP 18 for functions). The answer depends on whether
 any argument requires a gradient that is being recorded:
 
-    no argument does          tensors act as arrays: the result is what NumPy gives for their arrays
-    an operation we have      the operation runs, and the result is a tensor: np.concatenate, np.exp, np.sum, ...
-    no gradient to lose       the function gets the arrays: comparisons, shapes, arg*, saving, rounding (whose
-                              derivative is 0 wherever it has one), ...
+    no argument does          tensors act as arrays: the result is what NumPy returns for their arrays
+    differentiable            the operation runs, and the result is a tensor: np.concatenate, np.exp, np.sum, ...
+    constant                  the derivative is 0 wherever there is one, so the function gets the arrays: comparisons,
+                              shapes, arg*, saving, rounding, ...
     everything else           TypeError, with what to write instead
 
-so that a function that is not listed here never drops a gradient without a word. The ufuncs of Python's operators
-(np.add, ..., np.equal, ...) always give tensors, since ``array + tensor`` asks for them, and does what ``tensor +
-array`` does. `np.asarray`, `np.array`, `np.random` and whatever else takes any sequence read the values, detached.
+so that a function that is not listed here never drops a gradient silently. The ufuncs of Python's operators (np.add,
+..., np.equal, ...) always return tensors: ``array + tensor`` calls them, and does what ``tensor + array`` does.
+`np.asarray`, `np.array`, `np.random` and whatever else takes any sequence read the values, detached.
 
 Source: NumPy Enhancement Proposals 13 and 18.
 """
@@ -44,13 +44,13 @@ def _existing(names: str) -> set[Any]:
     return {getattr(np, name) for name in names.split() if hasattr(np, name)}
 
 
-WITHOUT_GRADIENT = _existing("""
+CONSTANT = _existing("""
     all allclose any argmax argmin argpartition argsort argwhere around array2string array_equal array_equiv array_repr
     array_str can_cast common_type count_nonzero digitize empty_like fix flatnonzero isclose iscomplex iscomplexobj isin
     isneginf isposinf isreal isrealobj lexsort may_share_memory min_scalar_type nanargmax nanargmin ndim nonzero
     ones_like result_type round save savetxt savez savez_compressed searchsorted shape shares_memory size zeros_like
 """)  # round and fix: their derivative is 0 wherever they have one
-WITHOUT_GRADIENT_UFUNCS = _existing("""
+CONSTANT_UFUNCS = _existing("""
     ceil floor floor_divide isfinite isinf isnan logical_and logical_not logical_or logical_xor rint sign signbit trunc
 """)
 WRITE_INSTEAD = {
@@ -112,7 +112,7 @@ def array_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     TypeError: np.median: has no gradient here, and shape (2,) requires one; for the values alone pass x.detach()
     """
     recorded = _recorded((args, kwargs))
-    if recorded is not None and not _has_none_to_lose(function, args, kwargs):
+    if recorded is not None and not _is_constant(function, args, kwargs):
         if function in DIFFERENTIABLE:
             return DIFFERENTIABLE[function](*args, **kwargs)
         raise TypeError(_refusal(_name_of(function), recorded))
@@ -138,14 +138,14 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: Any, kwargs: Any) -> Any:
             return _OPERATORS[ufunc](*inputs)
         if ufunc in _COMPARISONS:
             return Tensor(ufunc(*_arrays(inputs)))
-    if recorded is not None and ufunc not in WITHOUT_GRADIENT_UFUNCS | _COMPARISONS:
-        rule = UFUNCS.get((ufunc, method)) or (_OPERATORS.get(ufunc) if method == "__call__" else None)
-        if rule is None:
+    if recorded is not None and ufunc not in CONSTANT_UFUNCS | _COMPARISONS:
+        operation = UFUNCS.get((ufunc, method)) or (_OPERATORS.get(ufunc) if method == "__call__" else None)
+        if operation is None:
             raise TypeError(_refusal(name, recorded))
         if kwargs.get("out") is not None:
             raise TypeError(f"{name}: cannot write into an array and keep the gradient of a tensor of shape "
                             f"{recorded.shape}; write a = a + x and not a += x, or pass x.detach()")  # fmt: skip
-        return rule(*inputs, **kwargs)
+        return operation(*inputs, **kwargs)
     outs = kwargs.get("out")
     result = getattr(ufunc, method)(*_arrays(inputs), **_arrays(kwargs))
     return outs[0] if outs is not None and len(outs) == 1 else result
@@ -174,12 +174,12 @@ def _arrays(value: Any) -> Any:
     return value
 
 
-def _has_none_to_lose(function: Any, args: Any, kwargs: Any) -> bool:
+def _is_constant(function: Any, args: Any, kwargs: Any) -> bool:
     if function is np.where:
         return len(args) + len(kwargs) == 1  # where(condition): the places
     if function is np.full_like:
         return _recorded((args[1:], kwargs)) is None  # the prototype's shape, not its values
-    return function in WITHOUT_GRADIENT
+    return function in CONSTANT
 
 
 def _name_of(function: Any) -> str:

@@ -298,6 +298,3 @@ def _check_list(who: str, tensors: Any) -> None:
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """x.reshape(2, 3) and x.reshape((2, 3)) mean the same, as in NumPy."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes)
-
-
-METHODS = (astype, reshape, squeeze, expand_dims, transpose, swapaxes, broadcast_to)

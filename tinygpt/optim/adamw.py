@@ -1,8 +1,28 @@
 """
-AdamW and the learning-rate schedule: how a gradient becomes a step.
+AdamW: how a gradient becomes a step, by running means of the gradient and of its square.
 
-Source: Kingma & Ba 2014, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2
-        (decay apart from the gradient) and arXiv:1608.03983 (cosine).
+m and v are zero at first; `step` counts from 1:
+
+    (1) m           = beta1 m + (1 - beta1) gradient          running mean of the gradient
+    (2) v           = beta2 v + (1 - beta2) gradient^2        running mean of its square, element by element
+    (3) m_corrected = m / (1 - beta1^step)                    the means without the zeros that they began with
+    (4) v_corrected = v / (1 - beta2^step)
+    (5) parameter   = (1 - lr weight_decay) parameter         decay
+    (6) parameter   = parameter - lr m_corrected / (sqrt(v_corrected) + eps)
+
+Steps (3) and (4). After n steps, (1) has added up to m = (1 - beta1) sum_i beta1^(n-i) gradient_i, i from 1 to n. The
+weights (1 - beta1) beta1^(n-i) are a geometric series with the sum 1 - beta1^n, less than 1. Divided by it, they sum to
+1, and m_corrected is a weighted mean of the gradients. The same holds for v and their squares.
+
+Step (6). If all gradients are multiplied by one number, m_corrected and sqrt(v_corrected) are too: their ratio stays.
+It is about 1 where gradients agree in sign and size, and near 0 where they cancel. So lr is roughly the size of a step,
+in units of the parameter, whatever the scale of the loss.
+
+Step (5). Adam with L2 regularization adds weight_decay * parameter to the gradient instead. Step (6) then divides it by
+sqrt(v_corrected), too, and parameters with large gradients decay less. Here all decay at the same rate.
+
+Source: Kingma & Ba 2014, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2.
+Cost:   one pass that reads four arrays and writes three: bound by memory.
 """
 
 from __future__ import annotations
@@ -16,24 +36,28 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
-from tinygpt.optim.merge_contiguous import runs
+from tinygpt.optim.merge_contiguous import merge_contiguous
 
 
 def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay, scale=1.0):
     """
     One AdamW step, in place: `parameter`, `m` and `v` change, `gradient` does not.
 
-    What counts as the gradient is `scale` times `gradient`: the clip of its norm.
-
-    m and v are running means of the gradient and of its square. They start at zero, so after `step` steps they have
-    seen only a share 1 - beta^step of their weight: dividing by it corrects the bias. The step is then about lr in
-    size whatever the gradient's scale, and decay pulls the weight towards zero on its own, not through m and v.
+    Parameters
+    ----------
+    parameter, gradient, m, v : float arrays of one shape
+    step : int
+        The number of this step, from 1.
+    lr, betas, eps, weight_decay
+        As `AdamW` takes them.
+    scale : float
+        What the gradient is multiplied by first, to clip its norm.
     """
     beta1, beta2 = betas
     gradient = gradient * parameter.dtype.type(scale)
-    m *= beta1  # (1) m = beta1 m + (1 - beta1) gradient
+    m *= beta1  # (1)
     m += (1 - beta1) * gradient
-    v *= beta2  # (2) v = beta2 v + (1 - beta2) gradient^2
+    v *= beta2  # (2)
     v += (1 - beta2) * (gradient * gradient)
     m_corrected = m / (1 - beta1**step)  # (3)
     v_corrected = v / (1 - beta2**step)  # (4)
@@ -58,8 +82,8 @@ def _check_row(row: list[np.ndarray]) -> None:
 
 
 def _update(rows: list[list[np.ndarray]], *options: Any) -> None:
-    """One AdamW step for each row of parameter, gradient, m and v, neighbours in one pass."""
-    for arrays in runs(rows):
+    """One AdamW step for each row of parameter, gradient, m and v; rows contiguous in memory in one pass."""
+    for arrays in merge_contiguous(rows):
         if np.may_share_memory(arrays[0], arrays[1]):
             arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
         in_place("AdamW.step", "tinygpt.kernels.adamw", adamw_update, arrays, options)
@@ -81,7 +105,7 @@ class AdamW:
     eps : float
         Added to the root of the second moment.
     weight_decay : float
-        Share of a weight, times lr, that each step takes away. It applies to parameters with two or more axes only
+        Times lr, the share of a weight that each step takes away. It applies to parameters with two or more axes only
         (matrices, not biases or norms), unless a group names its own "weight_decay": that applies to all of the group.
 
     Attributes
@@ -138,7 +162,7 @@ class AdamW:
         return {**vars(self), "_state": [(parameter, dict(state)) for parameter, state in self._state.items()]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """For `copy.deepcopy` and pickle: the moments lie side by side again, those of the copied parameters."""
+        """For `copy.deepcopy` and pickle: the moments are contiguous again, those of the copied parameters."""
         vars(self).update(state)
         self._state = {}
         for parameter, copied in state["_state"]:
@@ -193,7 +217,7 @@ class AdamW:
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """
-        Restore what `state_dict` gave, for the same parameters in the same order.
+        Restore what `state_dict` returned, for the same parameters in the same order.
 
         Raises
         ------
@@ -234,7 +258,7 @@ class AdamW:
         return self._state[parameter]
 
     def _begin(self, parameters: list[Tensor]) -> None:
-        """Moments of zero for those that have none, side by side in their order: one array per dtype and moment."""
+        """Moments of zero for those that have none, contiguous in their order: one array per dtype and moment."""
         parameters = [parameter for parameter in parameters if parameter not in self._state]
         sizes: Counter[np.dtype] = Counter()
         for parameter in parameters:
@@ -273,26 +297,3 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"AdamW: {name} must be at least 0, got {value}")
     if not all(0 <= beta < 1 for beta in options["betas"]):
         raise ValueError(f"AdamW: betas must be at least 0 and below 1, got {options['betas']}")
-
-
-def cosine_schedule(step: int, *, lr: float, min_lr: float, warmup: int, steps: int) -> float:
-    """
-    The learning rate of a step, counted from 0: a linear rise, then half a cosine down.
-
-    Parameters
-    ----------
-    step : int
-    lr, min_lr : float
-        The highest rate, reached after `warmup` steps, and the one that the schedule ends at, after `steps` steps.
-    warmup, steps : int
-        Length of the rise, and of the whole.
-
-    Examples
-    --------
-    >>> [round(cosine_schedule(s, lr=1.0, min_lr=0.1, warmup=2, steps=6), 3) for s in range(7)]
-    [0.333, 0.667, 1.0, 0.868, 0.55, 0.232, 0.1]
-    """
-    if step < warmup:
-        return lr * (step + 1) / (warmup + 1)
-    progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-    return min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (lr - min_lr)

@@ -1,5 +1,5 @@
 """
-The norm of all gradients together, and its clip: one bad batch must not throw the model far off.
+The norm of all gradients together, and its clip, so that one bad batch cannot throw the model far off.
 
 Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place, kernel_for
-from tinygpt.optim.merge_contiguous import runs
+from tinygpt.optim.merge_contiguous import merge_contiguous
 
 
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
@@ -91,5 +91,5 @@ def _scale(gradient: np.ndarray, factor: float) -> None:
 
 
 def _gradients(parameters: Iterable[Tensor]) -> list[np.ndarray]:
-    """All gradients, neighbours in memory as one."""
-    return [array for (array,) in runs([p.grad] for p in parameters if p.grad is not None)]
+    """All gradients, those that are contiguous in memory as one."""
+    return [array for (array,) in merge_contiguous([p.grad] for p in parameters if p.grad is not None)]

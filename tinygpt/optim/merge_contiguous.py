@@ -1,7 +1,7 @@
 """
-Neighbours in memory as one array: so that 148 parameters that lie side by side are one pass of a kernel.
+Arrays that are contiguous in memory as one array, so that the 148 parameters of GPT-2 are one kernel call.
 
-Cost: microseconds an array, against a kernel call, and the waking of threads, for each.
+Cost: microseconds per array, against a kernel call, and a start of the threads, for each.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 
-def runs(rows: Iterable[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
+def merge_contiguous(rows: Iterable[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
     """
-    Join consecutive rows wherever each array begins where that of the row before ends.
+    Merge consecutive rows wherever each array begins where that of the row before ends.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def runs(rows: Iterable[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
     Examples
     --------
     >>> flat = np.arange(6.0)
-    >>> runs([[flat[:2]], [flat[2:4].reshape(2, 1)], [flat[5:]]])
+    >>> merge_contiguous([[flat[:2]], [flat[2:4].reshape(2, 1)], [flat[5:]]])
     [[array([0., 1., 2., 3.])], [array([5.])]]
     """
     joined: list[list[np.ndarray]] = []

@@ -1,7 +1,7 @@
 """
-A debug mode in which every array that a kernel is given ends at a page that nobody may touch.
+A debug mode in which every array that a kernel is given ends at a protected page.
 
-Kernels check no index, so one that reads or writes a number too many works by chance, and spoils something else. With
+Kernels check no index, so one that reads or writes past an array works by chance, and corrupts something else. With
 TINYGPT_GUARD=end each call of a compiled kernel gets copies of its arrays that end where a protected page begins, and
 what it wrote is copied back: the first access past the end stops the process with a segmentation fault, in code that
 LLVM made as in any other. TINYGPT_GUARD=start puts the arrays right behind a protected page, and so finds what lies

@@ -1,9 +1,9 @@
 """
-Ctrl-C as a request: the loop finishes its step and saves, instead of dying in the middle of one. So are SIGTERM, and
-SIGHUP, which a terminal sends as it closes; but not where it is ignored, as `nohup` has it.
+Ctrl-C as a request: the loop finishes its step and saves, instead of ending in the middle of one. SIGTERM is such a
+request, too, and SIGHUP, which a terminal sends as it closes, except where it is ignored, as under `nohup`.
 
-A closing terminal may send SIGHUP twice, and so may whoever stops a service send SIGTERM or both: only a second
-Ctrl-C is a person who cannot wait.
+A closing terminal may send SIGHUP twice, and a service manager SIGTERM twice, or both: only a second Ctrl-C stops at
+once.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 When kernels may run: after a fork, and when several threads launch parallel loops at once.
 
 A fork copies one thread. The threads that parallel loops run on are not in the child, and a lock that another thread
-held stays locked there for ever: GNU OpenMP ends such a child at its first parallel loop, other layers can hang. So
+held stays locked there: GNU OpenMP ends such a child at its first parallel loop, other layers can hang. So
 
     the parent had started its threads          the child launches no parallel loop: operations run on the NumPy
                                                 reference; kernels without parallel loops, the tokenizer's, still run

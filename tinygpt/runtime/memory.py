@@ -1,12 +1,5 @@
 """
-Who owns memory: that of a gradient on its way, and that of arrays which come and go at every step.
-
-While backward runs, most gradients pass through unchanged: the sum of a residual connection hands the same array to
-both of its branches. Copying it for each would double the memory traffic of a training step, and writing into it for
-one would corrupt the other. So a gradient travels in a *cell*, the array together with a count of who holds it:
-
-    one holder     the next gradient is added in place, nothing is allocated
-    more holders   the sum goes into a new array, once, and the others keep what they had
+Memory for arrays that come and go at every step, and `Slot`, memory that waits for a gradient.
 
 A training step needs the same large arrays as the step before. Fresh memory from the system is slow, since each page of
 it is filled with zeros when it is first touched: `empty` takes it from a *pool* that keeps what was used before.
@@ -20,7 +13,6 @@ import os
 import threading
 import weakref
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,15 +28,15 @@ class Pool:
     """
     Memory for arrays, used again once the array and all its views are gone.
 
-    Pieces come in eight sizes to each power of two, so that a piece is at most an eighth larger than its array. What
-    nobody used for as long as it took to hand out `patience` times the pool's own size goes back to the system.
+    Pieces come in eight sizes per power of two, so that a piece is at most an eighth larger than its array. A piece
+    that was not used while the pool handed out `patience` times its own size goes back to the system.
 
     Attributes
     ----------
     in_use, kept : int
         Bytes handed out now, and bytes that wait.
     allocated : int
-        How many pieces were ever asked of the system: constant from the second step of a training run on.
+        How many pieces the system has given so far: constant from the second step of a training run on.
 
     Examples
     --------
@@ -111,14 +103,14 @@ class Pool:
 
 
 def _rounded(size: int) -> int:
-    """The next of eight sizes to each power of two, in whole pages."""
+    """The next of eight sizes per power of two, in whole pages."""
     step = max(4096, 2 ** ((size - 1).bit_length() - 4))
     return -(-size // step) * step
 
 
 def _poisoned(array: np.ndarray) -> np.ndarray:
     if settings.DEBUG and array.dtype.kind == "f":
-        array.fill(np.nan)  # who reads what was never written shall notice
+        array.fill(np.nan)  # so that a read before the first write shows
     return array
 
 
@@ -135,83 +127,12 @@ def copied(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-class Holders:
-    """How many cells use one block of memory. Views of an array share their base's count."""
-
-    __slots__ = ("count",)
-
-    def __init__(self, count: int = 0) -> None:
-        self.count = count
-
-
-@dataclass(slots=True)
-class GradientCell:
-    """A gradient on its way: its array, and the count of holders of the array's memory."""
-
-    array: np.ndarray
-    holders: Holders
-
-    def hold(self) -> GradientCell:
-        """Count one more holder."""
-        self.holders.count += 1
-        return self
-
-    def release(self) -> None:
-        """Count one holder less."""
-        self.holders.count -= 1
-
-    @property
-    def exclusive(self) -> bool:
-        """True where nobody else would notice a write, and no two elements share a place, as broadcast ones do."""
-        own_places = all(stride or size == 1 for size, stride in zip(self.array.shape, self.array.strides, strict=True))
-        return self.holders.count == 1 and own_places and self.array.flags.writeable
-
-    def add(self, other: np.ndarray) -> None:
-        """Accumulate `other`: in place when this cell is the only holder, else into a new array."""
-        mine = self.owned()
-        np.add(self.array, other, out=mine)
-        self.array = mine
-
-    def owned(self) -> np.ndarray:
-        """Memory that this cell may overwrite: its array's own where it is the only holder, else new and garbage."""
-        if self.exclusive:
-            return self.array
-        self.release()
-        self.holders = Holders(1)
-        return empty(self.array.shape, self.array.dtype)
-
-    def take(self) -> np.ndarray:
-        """The array itself if nobody else holds it, else a copy: what becomes a leaf's `grad`."""
-        base = self.array.base
-        # A part keeps the rest alive; the pool's pieces are up to an eighth, or a page, larger than their arrays.
-        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
-        return self.array if whole and self.exclusive else copied(self.array)
-
-
-class Loan:
-    """
-    Memory for a gradient that is computed before backward asks for it.
-
-    Where a parameter's gradient has a place of its own and nothing is there yet, that place is lent, so that nothing
-    has to be moved later. Whoever wants to write there first calls `move_out`.
-    """
-
-    __slots__ = ("__weakref__", "array")
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
-
-    def move_out(self) -> None:
-        """Keep what was computed in memory of its own."""
-        self.array = copied(self.array)
-
-
 class Slot(NamedTuple):
     """
-    Memory that waits for a gradient, and what is in it now.
+    Memory for a gradient, and whether there is something in it already.
 
-    `add=True`: it holds a gradient already, add to it. `add=False`: it holds garbage, overwrite it (never multiply it
-    by zero: 0 * NaN is NaN).
+    `add=True`: it holds a gradient, add to it. `add=False`: it is uninitialized, overwrite it (never multiply it by
+    zero: 0 * NaN is NaN).
     """
 
     array: np.ndarray

@@ -1,5 +1,5 @@
 """
-How much memory this process can ever have: what needs more fails after minutes of work, or is killed without a word.
+How much memory this process can have at most: what needs more fails after minutes of work, or is killed silently.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def memory_limit() -> int | None:
 
 def require_memory(needed: int, message: str) -> None:
     """
-    Raise MemoryError if so many bytes can never be had.
+    Raise MemoryError if the process cannot have so many bytes.
 
     Examples
     --------

@@ -6,9 +6,9 @@ are started inside a block inherit its value, a new `threading.Thread` and `run_
 
 Context variables do not isolate generators: what a generator's `with` block sets would stay set in its consumer while
 the generator is suspended at a yield. A block whose `with` statement stands in a generator therefore belongs to that
-generator's frame, and is in force while this frame is on the call stack: neither before nor between nor after, whoever
-asks for the next item, from whichever thread. Generators that contextlib or pytest run are the exception: they yield in
-order to hand their block to the `with` statement, or the test, that uses them.
+generator's frame, and is in force only while this frame is on the call stack, whichever thread resumes it. Generators
+that contextlib or pytest run are the exception: they yield in order to pass their block to the `with` statement, or the
+test, that uses them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _GENERATORS = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR; importing it takes longer than all of this
-_HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of whoever uses them
+_HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of the code that uses them
 
 
 _lock = threading.RLock()  # the garbage collector may close a generator while this thread holds it

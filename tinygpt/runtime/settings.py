@@ -1,9 +1,9 @@
 """
-The settings that every part of tinygpt reads: which implementation runs, on how many threads, how exact its products
-are, and whether to look for mistakes.
+The settings that every part of tinygpt reads: the implementation, the number of threads, the precision of products,
+and debugging.
 
-Which implementation runs is a matter of each thread and each asyncio task, so that one can race the kernels while
-another steps through the reference. The number of threads and the precision of products hold for the whole process.
+The implementation is chosen per thread and asyncio task, so that one can run the kernels while another steps through
+the reference. The number of threads and the precision of products hold for the whole process.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def set_num_threads(count: int) -> None:
     Parameters
     ----------
     count : int
-        From 1 to `max_threads()`. More than one for each core does not help; where Numba has fewer threads than `count`
+        From 1 to `max_threads()`. More than one per core does not help; where Numba has fewer threads than `count`
         (``NUMBA_NUM_THREADS``, else one for each core), all of them work.
 
     Raises
@@ -167,9 +167,9 @@ def set_float32_matmul_precision(precision: str) -> None:
     Parameters
     ----------
     precision : {"highest", "high", "medium"}
-        "highest" and "high": in float32. "medium": the factors are rounded to bfloat16, 8 significant bits, on their
-        way into the processor, and sums are kept in float32; on a processor without bfloat16 instructions in float32
-        all the same. Arrays stay float32 in any case.
+        "highest" and "high": in float32. "medium": the operands are rounded to bfloat16, 8 significant bits, as they
+        are read, and sums are kept in float32; without bfloat16 instructions, products are in float32 all the same.
+        Arrays stay float32 in any case.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def kernel_tolerance(float64: bool = False) -> float:
 
 
 def unit_of_rounding(float64: bool = False) -> float:
-    """By what share of itself a number may be rounded in the kernels, and as the precision of products has it."""
+    """The relative error of one rounding in the kernels, at the present precision of products."""
     if float64:
         return 2.0**-53
     return 2.0**-9 if _process["precision"] == "medium" else 2.0**-24

@@ -1,5 +1,5 @@
 """
-Standard output and standard error that cannot stop the work: what only shows is dropped or replaced where it fails.
+Standard output and standard error that cannot stop the work: where writing fails, text that is only shown is dropped.
 
 A stream can be missing (`>&-`, a service, pythonw: `sys.stdout` is None), closed, full (`/dev/full`), narrow (ASCII,
 Latin-1), or its reader can go away (`| head -1`, a closed terminal). What that means depends on who writes:
@@ -34,7 +34,7 @@ _commands: list[Stream] = []  # standard output of each command that runs in thi
 
 
 class OutputError(Exception):
-    """What a command that only prints could not print; no OSError, so that nobody takes it for one of their files."""
+    """What a command that only prints could not print; no OSError, which would be taken for one of a file."""
 
     def __init__(self, reason: str, reader_gone: bool) -> None:
         super().__init__(f"standard output cannot be written: {reason}; nothing else is wrong")
@@ -112,7 +112,7 @@ class Stream:
             gone = not isinstance(error, OSError) or error.errno in _CLOSED
             if required:
                 raise OutputError(getattr(error, "strerror", None) or str(error), gone) from None
-            if _commands:  # in somebody else's process, streams are not ours to change
+            if _commands:  # without a command of ours, the streams are not ours to change
                 self.discard(gone)
 
     def discard(self, forever: bool) -> None:
@@ -161,14 +161,14 @@ def tell(text: str) -> None:
     if tqdm is None:  # then there is no bar either
         stream.write(text + "\n")
     else:
-        with contextlib.suppress(OSError, ValueError):  # of a bar that somebody else made
+        with contextlib.suppress(OSError, ValueError):  # of a bar that is not ours
             tqdm.write(text, file=stream)
     stream.flush()
 
 
 def bar(**options: Any) -> tqdm:
     """A progress bar on standard error, which stops nothing; the options are those of tqdm."""
-    from tqdm import tqdm  # late: who shows no bar starts sooner without it
+    from tqdm import tqdm  # late: a command without a bar starts sooner
 
     stream = Stream(sys.stderr)
     options["disable"] = options.get("disable", False) or stream.stream is None

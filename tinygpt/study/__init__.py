@@ -1,1 +1,1 @@
-"""For people who study gradients: check them, see where implementations part, find what is wrong with a backward."""
+"""For people who study gradients: check them, explain an operation, compare implementations, find a wrong backward."""

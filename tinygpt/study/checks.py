@@ -3,12 +3,12 @@ The gradients of every operation against what they should be, as a table.
 
     reference    the backward of ops/ in float64, against central differences, element by element
     float32      the kernel, against the reference in float64
-    bfloat16     the same with products of bfloat16 factors, where an operation has any
+    bfloat16     the same with bfloat16 operands, where the operation has matrix products
     torch        the reference in float64, against PyTorch's autograd in float64
 
-An error is a share of the largest derivative of its input. The differences are computed with a step of 1e-6; the step
-that would have been best is found along one direction, by trying steps from 1e-2 to 1e-10: larger ones suffer from the
-curvature, smaller ones from rounding, and between them the error of the *check* is least.
+An error is a share of the largest derivative of its input. The differences use a step of 1e-6. The table also has the
+best step, which is searched along one direction from 1e-2 to 1e-10: a larger step suffers from truncation (the
+function's curvature), a smaller one from rounding.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd import Tensor, apply, no_grad
-from tinygpt.autograd.contract import Contract, watch
+from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.gradient_check import loss_magnitude, numeric_gradient
 from tinygpt.autograd.graph import Op
+from tinygpt.autograd.rounding import relative_gap
+from tinygpt.autograd.watch import watching
 from tinygpt.runtime import settings
-from tinygpt.runtime.scope import Block
 from tinygpt.study import torch_twins
 from tinygpt.study.samples import Sample
 
-# Shares of the largest derivative. float64: truncation and rounding of a difference, with room. float32: some rounding
-# errors of 6e-8, summed. bfloat16: a factor has 8 bits, and where one product enters another they add up.
+# Shares of the largest derivative. float64: truncation and rounding of a difference, with a margin. float32: some
+# rounding errors of 6e-8, summed. bfloat16: an operand has 8 bits, and where one product enters another, errors add up.
 # PyTorch: two float64 computations of the same sums.
 BOUNDS = {"reference": 1e-6, "float32": 2e-6, "bfloat16": 3e-2, "torch": 1e-11}
 ROUNDED = ("linear", "gelu_linear", "attention", "linear_cross_entropy")
@@ -45,13 +46,13 @@ class Finding(NamedTuple):
     ----------
     op, input, implementation : str
     error : float
-        The worst of all samples, as a share of the largest derivative; infinite where there is a problem.
+        The largest of all samples, as a share of the largest derivative; infinite if there is a problem.
     where : str
-        Of which sample, and at which index.
+        In which sample, and at which index.
     best_step : float or None
-        The step at which the difference came nearest, for the reference.
+        The step with the most accurate difference; None unless differences were computed.
     problem : str
-        What was raised, or is wrong besides the numbers; "" if nothing.
+        The exception, or what else is wrong; "" if nothing.
     """
 
     op: str
@@ -70,7 +71,7 @@ class Finding(NamedTuple):
 
 def check_op(op: Op, samples: Sequence[Sample], torch: bool = False) -> Iterator[Finding]:
     """
-    All lines of one operation; with `torch`, one for PyTorch's gradients too, where it has the operation.
+    All lines of one operation; with `torch`, also against PyTorch's gradients, where PyTorch has the operation.
 
     Examples
     --------
@@ -90,7 +91,7 @@ def check_op(op: Op, samples: Sequence[Sample], torch: bool = False) -> Iterator
 
 
 def input_names(op: Op, count: int) -> list[str]:
-    """The names of an operation's differentiable inputs, as its forward has them."""
+    """The names of an operation's differentiable inputs: the first parameters of its forward."""
     parameters = list(inspect.signature(op.forward).parameters.values())
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         return [f"{parameters[0].name}[{i}]" for i in range(count)]
@@ -98,12 +99,12 @@ def input_names(op: Op, count: int) -> list[str]:
 
 
 def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
-    """For each input the sample on which it is farthest off."""
+    """For each input, the finding with the largest error of all samples."""
     found: dict[int, Finding] = {}
     for number, sample in enumerate(samples):
         try:
             results = compare(op, sample, implementation)
-        except Exception as error:  # a user's op may do anything: that is a finding, not the end of the check
+        except Exception as error:  # a user's op may raise anything: that is a finding, not the end of the check
             where = f"sample {number}"
             problem = f"{type(error).__name__}: {error}".split("\n")[0]
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)
@@ -118,7 +119,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
 def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     arrays = [np.array(array, np.float64) for array in sample.arrays]
     with settings.implementation("numpy"):
-        with Block(watch, Contract(ValueError)):
+        with watching(Contract(ValueError)):
             gradients, weights = _gradients(op, arrays, sample.attrs)
 
         def output() -> np.ndarray:
@@ -132,7 +133,7 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
         results = []
         for array, gradient in zip(arrays, gradients, strict=True):
             numeric = numeric_gradient(loss, array, _STEP)
-            error, place = _farthest(gradient, numeric, floor)
+            error, place = farthest(gradient, numeric, floor)
             results.append((error, place, best_step(loss, array, gradient)))
     return results
 
@@ -143,15 +144,15 @@ def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tupl
     precision = settings.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
     with precision, settings.implementation("kernels"):
         arrays = [np.asarray(array, np.float32) for array in sample.arrays]
-        ours, _ = _gradients(op._replace(least=0), arrays, sample.attrs, dout)
-    return [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
+        ours, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout)
+    return [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
 
 
 def _against_torch(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     with settings.implementation("numpy"):
         ours, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     theirs = torch_twins.gradients(op.name, sample, dout)
-    return [] if theirs is None else [(*_farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
+    return [] if theirs is None else [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
 
 
 def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=None) -> tuple[list, np.ndarray]:
@@ -164,20 +165,17 @@ def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=Non
     return [np.zeros_like(t.data) if t.grad is None else t.grad for t in tensors], dout
 
 
-def _farthest(gradient: np.ndarray, expected: np.ndarray, floor: float) -> tuple[float, str]:
-    """How far the worst element is off, as a share of the largest, and which it is. NaN is infinitely far."""
-    gap = np.abs(np.asarray(gradient, np.float64) - expected)
-    gap = np.where(np.isnan(gap), np.inf, gap)
+def farthest(gradient: Any, expected: np.ndarray, floor: float = 0.0) -> tuple[float, str]:
+    """The largest error of an element, as a share of the largest element that is expected, and which one it is."""
+    gap = relative_gap(gradient, expected, floor)
     if not gap.size:
         return 0.0, "no elements"
-    scale = max(np.max(np.abs(expected)), np.max(np.abs(gradient)), floor) or 1.0  # all are 0: no error, of any scale
     index = np.unravel_index(np.argmax(gap), gap.shape)
-    place = "index " + str(tuple(map(int, index)))
-    return (float(gap[index] / scale) if np.isfinite(scale) else np.inf), place
+    return float(gap[index]), "index " + str(tuple(map(int, index)))
 
 
 def errors_by_step(loss: Any, array: np.ndarray, gradient: np.ndarray) -> list[float]:
-    """For each of STEPS, how far the difference along one random direction is from what the gradient says."""
+    """For each of STEPS, the error of the difference along one random direction, as a share of the derivative."""
     direction = np.random.default_rng(7).standard_normal(array.shape)
     direction /= max(float(np.linalg.norm(direction)), 1e-300)
     analytic, before = float(np.sum(gradient * direction)), array.copy()
@@ -194,7 +192,7 @@ def errors_by_step(loss: Any, array: np.ndarray, gradient: np.ndarray) -> list[f
 
 
 def best_step(loss: Any, array: np.ndarray, gradient: np.ndarray) -> float | None:
-    """The step at which the difference is nearest to the gradient."""
+    """The step with the most accurate difference."""
     return STEPS[int(np.argmin(errors_by_step(loss, array, gradient)))] if array.size else None
 
 

@@ -1,10 +1,12 @@
 """
-Where two implementations part: one batch goes through a model under each, every result of every operation is kept,
-forward and backward, and the two lists are compared from the beginning.
+The first operation where two implementations differ.
+
+One batch goes through a model under each. A watch keeps every result of every operation, forward and backward, and the
+two lists are compared from the beginning:
 
     numpy       the reference in float32          float64     the reference, the model in float64
-    kernels     the compiled kernels              bfloat16    the kernels with products of bfloat16 factors
-    transformers   GPT2LMHeadModel in float32, where it is installed: what its modules give forward, and the gradients
+    kernels     the compiled kernels              bfloat16    the kernels with products of bfloat16 operands
+    transformers   GPT2LMHeadModel in float32, where it is installed: the outputs of its modules, and the gradients
                    of its parameters; they are compared where both sides have them
 
 Both run the same operations in the same order, so that the first place where the gap is beyond rounding is the
@@ -20,10 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt import nn
-from tinygpt.autograd import tensor
-from tinygpt.autograd.dispatch import Rule, rule_of
-from tinygpt.autograd.graph import WRITTEN, Op
+from tinygpt.autograd.graph import Op
+from tinygpt.autograd.rounding import relative_gap
+from tinygpt.autograd.watch import Watch, replace_functions, watching
 from tinygpt.gpt2.model import GPT
 from tinygpt.runtime import settings
 from tinygpt.runtime.memory import Slot
@@ -66,10 +67,10 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
     ours.load_state_dict({name: array.astype(ours.wte.weight.dtype) for name, array in model.state_dict().items()})
     precision = settings.float32_matmul_precision("medium" if side == "bfloat16" else "highest")
     implementation = settings.implementation("kernels" if side in ("kernels", "bfloat16") else "numpy")
-    with precision, implementation, _recording(ours) as results:
+    recorder = _Recorder(ours)
+    with precision, implementation, watching(recorder):
         ours.loss(tokens, targets).backward()
-        results += [Result(name, "gradient", [np.asarray(p.grad)]) for name, p in ours.named_parameters()]
-    return results
+    return recorder.results + [Result(name, "gradient", [np.asarray(p.grad)]) for name, p in ours.named_parameters()]
 
 
 def compare(a: list[Result], b: list[Result], allowed: float) -> list[Gap]:
@@ -103,63 +104,69 @@ def allowed_between(a: str, b: str) -> float:
 
 
 def _gap(x: np.ndarray, y: np.ndarray) -> float:
-    if x.shape != y.shape:
-        return np.inf
-    scale = np.max(np.abs(y), initial=0)
-    gap = float(np.max(np.abs(x - y), initial=0) / (scale or 1.0))
-    return np.inf if np.isnan(gap) else gap
+    return float(np.max(relative_gap(x, y), initial=0)) if x.shape == y.shape else np.inf
 
 
-@contextlib.contextmanager
-def _recording(model: GPT) -> Iterator[list[Result]]:
-    """Keep a copy of what every operation gives, and know in which part of the model it runs."""
-    names = {id(module): name for name, module in _modules(model)}
-    results: list[Result] = []
-    inside: list[str] = []
-    call, original = nn.Module.__call__, tensor.rule_of
+class _Recorder(Watch):
+    """Keeps a copy of every operation's results, and knows in which module of the model it runs."""
 
-    def named_call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        inside.append(names.get(id(module), ""))
+    def __init__(self, model: GPT) -> None:
+        self.results: list[Result] = []
+        self._names = {id(module): name for name, module in _modules(model)}
+        self._inside: list[str] = []
+
+    @contextlib.contextmanager
+    def module(self, module: Any) -> Iterator[None]:
+        """The block of a module's forward."""
+        self._inside.append(self._names.get(id(module), ""))
         try:
-            return call(module, *args, **kwargs)
+            yield
         finally:
-            inside.pop()
+            self._inside.pop()
 
-    def recorded(op: Op, arrays: Any, attrs: Any) -> Rule:
-        where = f"{inside[-1]}: {op.name}" if inside and inside[-1] else op.name
-        return _recorded(rule_of(op, arrays, attrs), where, results)
+    def operation(self, op: Op) -> Op:
+        """`op`, whose reference is recorded."""
+        where = self._place(op)
 
-    nn.Module.__call__, tensor.rule_of = named_call, recorded  # type: ignore[method-assign,assignment]
-    try:
-        yield results
-    finally:
-        nn.Module.__call__, tensor.rule_of = call, original  # type: ignore[method-assign]
+        def forward(*arrays: Any, **attrs: Any) -> Any:
+            out, saved = op.forward(*arrays, **attrs)
+            self._keep(where, "forward", [out])
+            return out, saved
+
+        def backward(dout: np.ndarray, saved: Any) -> Any:
+            gradients = op.backward(dout, saved)
+            self._keep(where, "backward", gradients)
+            return gradients
+
+        return op._replace(forward=forward, backward=backward)
+
+    def kernel(self, op: Op, kernel: Any) -> Any:
+        """`kernel`, recorded: its backward writes into memory of its own, which the slots then receive."""
+        where = self._place(op)
+
+        def forward(*arrays: Any, **attrs: Any) -> Any:
+            out, saved = kernel.forward(*arrays, **attrs)
+            self._keep(where, "forward", [out])
+            return out, saved
+
+        def backward(dout: np.ndarray, saved: Any, into: Any) -> None:
+            own = [None if slot is None else Slot(np.full_like(slot.array, np.nan), add=False) for slot in into]
+            kernel.backward(dout, saved, own)
+            self._keep(where, "backward", [slot.array for slot in own if slot is not None])
+            for slot, written in zip(into, own, strict=True):
+                if slot is not None and written is not None:
+                    slot.write(written.array)
+
+        return replace_functions(kernel, forward, backward)
+
+    def _place(self, op: Op) -> str:
+        return f"{self._inside[-1]}: {op.name}" if self._inside and self._inside[-1] else op.name
+
+    def _keep(self, where: str, direction: str, arrays: Any) -> None:
+        self.results.append(Result(where, direction, [np.array(array) for array in arrays]))
 
 
 def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, child in module.children():
         yield prefix + name, child
         yield from _modules(child, f"{prefix}{name}.")
-
-
-def _recorded(rule: Rule, where: str, results: list[Result]) -> Rule:
-    inputs: list[np.ndarray] = []
-
-    def forward(arrays: Any, attrs: Any, parents: Any) -> tuple[Any, Any]:
-        inputs.extend(arrays)
-        out, saved = rule.forward(arrays, attrs, parents)
-        results.append(Result(where, "forward", [np.array(out)]))
-        return out, saved
-
-    def backward(dout: np.ndarray, saved: Any, destinations: Any) -> list[Any]:
-        memory = [np.full(array.shape, np.nan, array.dtype) for array in inputs]
-        slots = [
-            None if slot is None else (lambda i=i: Slot(memory[i], add=False)) for i, slot in enumerate(destinations)
-        ]
-        written = rule.backward(dout, saved, slots)
-        gradients = [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
-        kept = [i for i, slot in enumerate(slots) if slot is not None]
-        results.append(Result(where, "backward", [np.array(gradients[i]) for i in kept]))
-        return gradients
-
-    return Rule(forward, backward)

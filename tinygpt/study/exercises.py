@@ -1,8 +1,8 @@
 """
 Exercises: a file with the forward of an operation and an empty backward, for a learner to fill in.
 
-What is given is the operation's first paragraph, its glossary and its forward. The derivation is what is asked for.
-`grade.py` says what an answer is worth.
+The file has the operation's first paragraph, its glossary and its forward, and leaves the derivation to the learner.
+`grade.py` grades the answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPERATIONS = (
     "linear", "gelu", "softmax", "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
     "gelu_linear", "linear_cross_entropy",
 )  # fmt: skip
-ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # as a course would have them; each can be done without the others
+ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none needs another
 
 
 class Exercise(NamedTuple):
@@ -33,7 +33,7 @@ class Exercise(NamedTuple):
     ----------
     name : str
     asked : str
-        The function that is to be written.
+        The name of the function to write.
     text : str
         The file that a learner gets.
     """
@@ -50,7 +50,7 @@ def exercise(name: str) -> Exercise:
     Raises
     ------
     ValueError
-        If there is none; the nearest name is told.
+        If there is none; it suggests the nearest name.
 
     Examples
     --------
@@ -74,14 +74,14 @@ def exercise(name: str) -> Exercise:
 
 
 def _introduction(docstring: str, name: str) -> str:
-    """The first paragraph and the glossary of an operation's file; nothing of what comes after, the derivation."""
+    """The first paragraph and the glossary of an operation's file, without the derivation that follows."""
     if "Throughout this file" not in docstring:
-        return f"The operation {name}, of which the forward is below."
+        return f"The operation {name}. Its forward is below."
     return docstring[: docstring.index("\n\nForward")]
 
 
 def _imports(function: Callable) -> str:
-    """What the source of a forward needs besides NumPy: helpers and constants of the package."""
+    """The import lines that the source of a forward needs: NumPy, helpers and constants of the package."""
     lines = (
         ["import math", "", "import numpy as np"] if "math." in inspect.getsource(function) else ["import numpy as np"]
     )
@@ -98,9 +98,9 @@ def _gradients(names: list[str], name: str) -> str:
 _OPERATION = '''"""
 {introduction}
 
-Your task: the backward. `dout` is the gradient of the loss with respect to what the forward returned first; `saved` is
-what it returned second. Return a tuple with the gradient of each input: ({gradients},). Write NumPy; do not change
-`dout` or what was saved. Then:
+Your task: write the backward. `dout` is the gradient of the loss with respect to the first result of the forward;
+`saved` is its second result. Return a tuple with the gradient of each input: ({gradients},). Use NumPy, and change
+neither `dout` nor `saved`. Then run
 
     tinygpt exercise check THIS_FILE
 """
@@ -121,8 +121,8 @@ AdamW, one step for one parameter, in place: Loshchilov & Hutter 2019, arXiv:171
     step                         1 at the first call
     lr, betas, eps, weight_decay numbers; betas is a pair
 
-Your task: change `parameter`, `m` and `v` in place, and leave `gradient` alone. The decay is multiplied by lr and does
-not go through m and v. Then:
+Your task: update `parameter`, `m` and `v` in place, and do not change `gradient`. The weight decay is multiplied by lr
+and does not enter m and v. Then run
 
     tinygpt exercise check THIS_FILE
 """
@@ -136,11 +136,11 @@ def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
 _BPE = '''"""
 Byte-pair encoding of one word: Sennrich, Haddow & Birch 2016, arXiv:1508.07909.
 
-    ids       a list of token ids, in the beginning one for each byte
+    ids       a list of token ids, at first one per byte
     merges    {{(left, right): (rank, joined)}}: the pair becomes the token `joined`; a lower rank was learned earlier
 
-Your task: while any pair of neighbours is in `merges`, join the one of lowest rank, the leftmost if it is there more
-than once. Return the new list; leave the one that is given alone. Then:
+Your task: while a pair of adjacent ids is in `merges`, merge the pair of lowest rank, at its leftmost place if it
+occurs more than once. Return a new list, and do not change `ids`. Then run
 
     tinygpt exercise check THIS_FILE
 """

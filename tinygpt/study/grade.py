@@ -1,9 +1,10 @@
 """
-Grades one exercise file, in a process of its own: `python -m tinygpt.study.grade FILE` prints a line of JSON.
+Grade one exercise file, in a process of its own: `python -m tinygpt.study.grade FILE` prints one JSON object.
 
-    right      the gradient check, for each input; for AdamW and merges, the reference's result
-    general    float32 in gives float32 out, in the input's shape, and nothing that was given is changed
-    fast       how many percent of the kernel's speed it has, on arrays of a small model's size
+    right      the gradient check, for each input; for AdamW and merges, the comparison with the reference's result
+    general    float32 gives float32, each gradient has its input's shape, and no argument is changed
+    fast       the backward's speed as a percentage of the kernel's, on the largest sample of the gradient check: some
+               hundreds of numbers up to a few thousand. It is reported, and does not decide whether a file passes
 """
 
 from __future__ import annotations
@@ -24,20 +25,14 @@ from tinygpt.optim.adamw import adamw_update
 from tinygpt.runtime.settings import implementation
 from tinygpt.study import checks
 from tinygpt.study.exercises import OPERATIONS, ORDER, exercise
-from tinygpt.study.samples import SAMPLES, every_op
+from tinygpt.study.samples import SAMPLES, Sample, every_op
 from tinygpt.tokenizer.reference import merge
 
 
 def grade(path: Path) -> dict[str, Any]:
-    """What is right, general and fast about a file; `problem` says why nothing can be said."""
-    result: dict[str, Any] = {
-        "file": str(path),
-        "exercise": "",
-        "right": {},
-        "general": {},
-        "fast": None,
-        "problem": "",
-    }
+    """What is right, general and fast about a file; `problem` says why it could not be graded."""
+    result: dict[str, Any] = {"file": str(path), "exercise": "", "right": {}, "general": {}, "fast": None,
+                              "problem": ""}  # fmt: skip
     try:
         names = runpy.run_path(str(path))
     except BaseException as error:  # a learner's file may do anything
@@ -46,8 +41,8 @@ def grade(path: Path) -> dict[str, Any]:
     own = [name for name in found if getattr(names[exercise(name).asked], "__globals__", None) is not None
            and names[exercise(name).asked].__code__.co_filename == str(path)]  # fmt: skip
     if len(own) != 1:
-        got = f"{len(own)} such functions" if own else "none"
-        problem = f"the file must define what one exercise asks for, such as linear_backward, and it defines {got}"
+        got = f"{len(own)} of them" if own else "none"
+        problem = f"the file must define the function of one exercise, such as linear_backward; it defines {got}"
         return {**result, "problem": problem}
     name = own[0]
     result["exercise"] = name
@@ -85,22 +80,22 @@ def _grade_operation(name: str, backward: Any, result: dict[str, Any]) -> None:
                                  and bool(np.all(dout == 1))),
     }  # fmt: skip
     if right.kernel is not None:
-        result["fast"] = round(100 * _seconds(right, name) / _seconds(op, name), 1)
+        largest = max(SAMPLES[name], key=lambda sample: sum(array.size for array in sample.arrays))
+        result["fast"] = round(100 * _seconds(right, largest) / _seconds(op, largest), 1)
 
 
 def _yes(true: bool) -> str:
     return "ok" if true else "no"
 
 
-def _seconds(op: Op, name: str) -> float:
-    """The median time of a backward, on the largest sample repeated along its first axis."""
-    sample = max(SAMPLES[name], key=lambda sample: sum(array.size for array in sample.arrays))
+def _seconds(op: Op, sample: Sample) -> float:
+    """The median time of fifteen backwards."""
     arrays = [np.float32(array) for array in sample.arrays]
     times = []
     for _ in range(15):
         tensors = [Tensor(array, requires_grad=True) for array in arrays]
         with implementation("kernels"):
-            out = apply(op._replace(least=0), *tensors, **sample.attrs)
+            out = apply(op._replace(min_size=0), *tensors, **sample.attrs)
             dout = np.ones(out.shape, np.float32)
             start = time.perf_counter()
             out.backward(dout)
@@ -142,5 +137,5 @@ def _grade_merge(name: str, function: Any, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    out, sys.stdout = sys.stdout, sys.stderr  # what a learner prints shall not disturb the answer
+    out, sys.stdout = sys.stdout, sys.stderr  # what a learner's file prints must not mix with the grade
     print(json.dumps(grade(Path(sys.argv[1]))), file=out)

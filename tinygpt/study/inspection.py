@@ -1,11 +1,14 @@
 """
-What a model does with a prompt, layer by layer: where each head looks, and what would be said if it ended here.
+What a model does with a prompt, layer by layer: attention maps, and the logit lens.
 
-    attention      weights (L, H, T, T): row t of a map is what token t takes from those up to itself; it sums to 1
-    predictions    the residual stream after the embeddings and after each layer, put through the final norm and the
-                   head: which token each place would predict if the layers above were not there
+    attention maps   the attention weights (L, H, T, T): row t says how much token t takes from each token up to itself,
+                     and sums to 1
+    logit lens       the final layer norm and the head applied to the residual stream after the embeddings and after
+                     each layer: the next token that each position would predict if the layers above were not there
 
-Source: the second is the "logit lens", nostalgebraist 2020, "interpreting GPT: the logit lens".
+Both are taken while the model's own blocks run: `AttentionMaps` is a cache that `Block.forward` calls.
+
+Source: the logit lens is nostalgebraist's, 2020, "interpreting GPT: the logit lens", lesswrong.com.
 """
 
 from __future__ import annotations
@@ -18,23 +21,26 @@ import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
 from tinygpt.files.figures import new_figure, save
-from tinygpt.generation.sampling import likeliest
+from tinygpt.generation.sampling import top_k_ids
+from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention_forward
 from tinygpt.ops.embedding import check_ids
-from tinygpt.ops.gelu import gelu
 from tinygpt.ops.reductions import softmax_forward
 
 
-class Seen(NamedTuple):
+class Inspection(NamedTuple):
     """
-    What was seen inside a model.
+    What `inspect_prompt` returns, for a prompt of T tokens.
 
     Attributes
     ----------
     attention : ndarray, (L, H, T, T)
+        The attention maps.
     ids : ndarray, int64, (L + 1, T, K)
-        The K most probable next tokens, the most probable first: after the embeddings, then after each layer.
+        The logit lens: the K most probable next tokens, the most probable first; after the embeddings, then after each
+        layer.
     probabilities : ndarray, (L + 1, T, K)
+        Their probabilities.
     """
 
     attention: np.ndarray
@@ -42,85 +48,134 @@ class Seen(NamedTuple):
     probabilities: np.ndarray
 
 
-def look_inside(model: Any, ids: Any, top: int = 5, allowed: np.ndarray | None = None) -> Seen:
+class AttentionMaps:
     """
-    Run a prompt through a model and keep what is usually thrown away.
+    A cache for `Block.forward` that keeps the attention weights of each block that it is passed to.
+
+    Attributes
+    ----------
+    maps : list of ndarray, (B, H, T, T)
+
+    Examples
+    --------
+    >>> from tinygpt import GPT, GPTConfig
+    >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
+    >>> attention = AttentionMaps()
+    >>> out = model.h[0](Tensor(np.ones((1, 2, 4), np.float32)), attention)
+    >>> attention.maps[0][0, 1]  # the first token attends to itself only, the second to two equal ones
+    array([[1. , 0. ],
+           [0.5, 0.5]], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        self.maps: list[np.ndarray] = []
+
+    def attend(self, qkv: Tensor, n_head: int) -> Tensor:
+        """Attention by the NumPy reference, which has the weights as an array."""
+        heads, (_, weights, *_) = attention_forward(qkv.data, n_head)
+        self.maps.append(weights)
+        return Tensor(heads)
+
+
+def inspect_prompt(model: Any, ids: Any, top_k: int = 5, allowed: np.ndarray | None = None) -> Inspection:
+    """
+    Run a prompt through a model, and return its attention maps and what the logit lens shows.
 
     Parameters
     ----------
     model : GPT
     ids : sequence of int, (T,)
-        From 1 to `n_positions` tokens.
-    top : int
-        K, how many predictions are kept for each place.
+        The prompt, from 1 to `n_positions` tokens.
+    top_k : int
+        K, the number of predictions per position and layer.
     allowed : array of int, optional
-        Keep predictions of these ids only, as `generate_batch` does; probabilities stay the model's own.
+        Keep predictions of these ids only, as `generate_batch` does. Probabilities are those of the whole vocabulary.
+
+    Returns
+    -------
+    Inspection
 
     Raises
     ------
     TypeError, ValueError
-        If there are no tokens, too many, or such as the model does not have.
+        If there are no tokens, too many, or ids that the model does not have.
 
     Examples
     --------
     >>> from tinygpt import GPT, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=3, n_head=2))
-    >>> seen = look_inside(model, [1, 2], top=4)
-    >>> seen.attention.shape, seen.ids.shape
+    >>> found = inspect_prompt(model, [1, 2], top_k=4)
+    >>> found.attention.shape, found.ids.shape
     ((3, 2, 2, 2), (4, 2, 4))
     """
     config = model.config
-    ids = check_ids("look_inside: ids", ids, config.vocab_size)
+    ids = check_ids("inspect_prompt: ids", ids, config.vocab_size)
     if ids.ndim != 1:
-        raise ValueError(f"look_inside: ids must have shape (T,), got {ids.shape}; look at one text at a time")
+        raise ValueError(f"inspect_prompt: ids must have shape (T,), got {ids.shape}; inspect one prompt at a time")
     if not 0 < len(ids) <= config.n_positions:
         raise ValueError(f"inspect: the prompt must have from 1 to n_positions = {config.n_positions} tokens, got "
                          f"{len(ids)}")  # fmt: skip
-    if not 0 < top <= config.vocab_size:
-        raise ValueError(f"inspect: top must be from 1 to {config.vocab_size}, got {top}")
-    maps, guesses = [], []
-    with no_grad():
+    if not 0 < top_k <= config.vocab_size:
+        raise ValueError(f"inspect: top must be from 1 to {config.vocab_size}, got {top_k}")
+    attention, lens = AttentionMaps(), []
+    with no_grad(), no_dropout():
         x = model.wte(ids[None]) + model.wpe(np.arange(len(ids)))  # (1, T, C)
-        guesses.append(_guess(model, x, top, allowed))
+        lens.append(_logit_lens(model, x, top_k, allowed))
         for block in model.h:
-            heads, saved = attention_forward(block.attn.c_attn(block.ln_1(x)).data, config.n_head)
-            maps.append(saved[1][0])  # (H, T, T)
-            x = x + block.attn.c_proj(Tensor(heads))
-            hidden = block.mlp.c_fc(block.ln_2(x))
-            x = x + block.mlp.c_proj(gelu(hidden))
-            guesses.append(_guess(model, x, top, allowed))
-    return Seen(np.stack(maps), *(np.stack(parts) for parts in zip(*guesses, strict=True)))
+            x = block(x, attention)
+            lens.append(_logit_lens(model, x, top_k, allowed))
+    return Inspection(np.concatenate(attention.maps), *(np.stack(parts) for parts in zip(*lens, strict=True)))
 
 
-def _guess(model: Any, x: Tensor, top: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable next tokens of each place (T, K), and their probabilities."""
-    scores = model.head(model.ln_f(x).reshape(x.shape[1], -1)).data  # (T, V)
-    ids = np.stack([likeliest(row if allowed is None else row[allowed], top) for row in scores])
+def _logit_lens(model: Any, x: Tensor, top_k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable next tokens of each position (T, K), were x (1, T, C) the last layer's, and their p."""
+    logits = model.head(model.ln_f(x).reshape(x.shape[1], -1)).data  # (T, V)
+    ids = np.stack([top_k_ids(row if allowed is None else row[allowed], top_k) for row in logits])
     ids = ids if allowed is None else allowed[ids]
-    return ids, np.take_along_axis(softmax_forward(scores)[0], ids, axis=1)
+    return ids, np.take_along_axis(softmax_forward(logits)[0], ids, axis=1)
 
 
-def describe(seen: Seen, texts: Sequence[str], decode: Any) -> str:
-    """The last place's predictions after each layer, a line each."""
+def describe(found: Inspection, texts: Sequence[str], decode: Any) -> str:
+    """
+    The predictions for the token after the prompt, one line per layer.
+
+    Parameters
+    ----------
+    found : Inspection
+    texts : sequence of str, (T,)
+        The tokens of the prompt as text.
+    decode : callable
+        ``decode([id]) -> str``.
+
+    Returns
+    -------
+    str
+    """
     lines = [f"after {''.join(texts)[-60:]!r}, the next token would be"]
-    for layer, (ids, probabilities) in enumerate(zip(seen.ids[:, -1], seen.probabilities[:, -1], strict=True)):
+    for layer, (ids, probabilities) in enumerate(zip(found.ids[:, -1], found.probabilities[:, -1], strict=True)):
         guesses = "  ".join(f"{decode([id])!r} {p:.0%}" for id, p in zip(ids, probabilities, strict=True))
         lines.append(f"  {_name_of(layer):>10}  {guesses}")
     return "\n".join(lines)
 
 
-def draw(seen: Seen, texts: Sequence[str], decode: Any, folder: Path) -> list[Path]:
+def draw(found: Inspection, texts: Sequence[str], decode: Any, folder: Path) -> list[Path]:
     """
-    Draw `attention.png` and `predictions.png` into a folder, which is made if it is missing.
+    Draw the attention maps to `attention.png` and the logit lens to `predictions.png`.
 
     Parameters
     ----------
-    seen : Seen
+    found : Inspection
     texts : sequence of str, (T,)
         The tokens of the prompt as text.
     decode : callable
         ``decode([id]) -> str``.
     folder : Path
+        Created if it is missing.
+
+    Returns
+    -------
+    list of Path
+        The two files.
 
     Raises
     ------
@@ -130,8 +185,8 @@ def draw(seen: Seen, texts: Sequence[str], decode: Any, folder: Path) -> list[Pa
     pictures = {name: new_figure("inspect: drawing") for name in ("attention.png", "predictions.png")}
     folder.mkdir(parents=True, exist_ok=True)
     labels = [_shown(text) for text in texts]
-    _draw_attention(pictures["attention.png"], seen.attention, labels)
-    _draw_predictions(pictures["predictions.png"], seen, labels, decode)
+    _draw_attention(pictures["attention.png"], found.attention, labels)
+    _draw_predictions(pictures["predictions.png"], found, labels, decode)
     for name, figure in pictures.items():
         save(figure, folder / name)
     return [folder / name for name in pictures]
@@ -154,12 +209,12 @@ def _draw_attention(figure: Any, maps: np.ndarray, labels: list[str]) -> None:
     if T <= 24:
         axes[-1, 0].set_xticks(range(T), labels, rotation=90, fontsize=6)
         axes[-1, 0].set_yticks(range(T), labels, fontsize=6)
-    figure.suptitle("attention: each row is a token, each column one that it may look at", fontsize=9)
+    figure.suptitle("attention maps: row t is what token t takes from each token up to itself", fontsize=9)
     figure.tight_layout()
 
 
-def _draw_predictions(figure: Any, seen: Seen, labels: list[str], decode: Any) -> None:
-    ids, p = seen.ids[-1::-1, :, 0], seen.probabilities[-1::-1, :, 0]  # the last layer on top
+def _draw_predictions(figure: Any, found: Inspection, labels: list[str], decode: Any) -> None:
+    ids, p = found.ids[-1::-1, :, 0], found.probabilities[-1::-1, :, 0]  # the last layer on top
     layers, T = ids.shape
     figure.set_size_inches(max(5, 0.75 * T + 2), max(3, 0.3 * layers + 1.5))
     axis = figure.subplots()
@@ -170,7 +225,7 @@ def _draw_predictions(figure: Any, seen: Seen, labels: list[str], decode: Any) -
             axis.text(t, row, _shown(decode([ids[row, t]])), ha="center", va="center", fontsize=7, color=color)
     axis.set_xticks(range(T), labels, rotation=60, fontsize=8, ha="right")
     axis.set_yticks(range(layers), [_name_of(layers - 1 - row) for row in range(layers)], fontsize=8)
-    axis.set_title("the token that each place would predict next, after each layer", fontsize=10)
+    axis.set_title("logit lens: the next token that each position predicts, after each layer", fontsize=10)
     figure.colorbar(picture, label="probability")
     figure.tight_layout()
 
@@ -180,5 +235,5 @@ def _name_of(layer: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """A token as a label: what cannot be seen is written out, and `$` would begin a formula."""
+    """A token as a label: invisible characters are escaped, and `$`, which would begin a formula."""
     return repr(text)[1:-1].replace("$", r"\$").replace(" ", "␣")[:12]

@@ -1,8 +1,5 @@
 """
-What a machine can do for tinygpt, and what its owner might change.
-
-Rates are measured in a few seconds, on the threads that a run would use: the product of two matrices of 1536 x 1536,
-and reading an array that no cache holds. Other work on the machine shows in them.
+What `tinygpt doctor` reports: what this machine can do for tinygpt, and what its owner might change.
 """
 
 from __future__ import annotations
@@ -10,8 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +17,11 @@ import numpy as np
 from tinygpt.files.user_cache import kernel_root
 from tinygpt.kernels import norm
 from tinygpt.kernels.jit import compiler, threads
-from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.kernels.rates import rates
 from tinygpt.kernels.simd.cpu import BFLOAT16, FEATURES, TILES
 from tinygpt.runtime import settings
 
 _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
-_SIZE = 1536
 
 
 def report() -> dict[str, Any]:
@@ -61,18 +55,6 @@ def report() -> dict[str, Any]:
     return result
 
 
-def rates() -> dict[str, float]:
-    """GFLOP/s of products and GB/s of reading, the best of a few tries."""
-    a, b, c = np.ones((3, _SIZE, _SIZE), np.float32)
-    result = {}
-    for name, precision in (("float32_gflops", "highest"), ("bfloat16_gflops", "medium")):
-        with settings.float32_matmul_precision(precision):
-            result[name] = 2 * _SIZE**3 / fastest_seconds(lambda: multiply(a, b, c)) / 1e9
-    array = np.ones(2**26, np.float32)
-    result["read_gbytes"] = array.nbytes / fastest_seconds(lambda: norm.squares(array)) / 1e9
-    return result
-
-
 def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     """
     What to change, most useful first.
@@ -98,17 +80,6 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     else:
         lines.append("bfloat16 products train faster here: tinygpt train --precision bfloat16")
     return lines[:-1] if lines[-1].startswith("bfloat16") and len(lines) > 1 else lines
-
-
-def fastest_seconds(run: Callable[[], object]) -> float:
-    """The time of the fastest of five runs, after one that does not count."""
-    run()
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
 
 
 def _where() -> str:

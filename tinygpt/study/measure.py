@@ -1,4 +1,4 @@
-"""How fast an operation's kernel is on this machine, at the sizes of GPT-2, as a share of what the machine can do."""
+"""The speed of an operation's kernel at the sizes of GPT-2, as a share of this machine's measured peak."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd.gradients import Reservation
 from tinygpt.autograd.graph import Op
-from tinygpt.runtime.memory import Loan, Slot
-from tinygpt.study.machine import fastest_seconds, rates
+from tinygpt.kernels.rates import fastest_seconds, rates
+from tinygpt.runtime.memory import Slot
 
 N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and vocabulary
 
@@ -41,9 +42,9 @@ SIZES = {
 
 def speed(op: Op) -> str:
     """
-    A sentence: milliseconds of forward and backward, and the share of the machine's measured rate.
+    Milliseconds of forward and backward together, and the share of the machine's peak, as text.
 
-    Empty for an operation without a kernel, or one that is not GPT-2's.
+    "" for an operation without a kernel, or one that has no size here.
     """
     if op.name not in SIZES or op.kernel is None:
         return ""
@@ -53,8 +54,8 @@ def speed(op: Op) -> str:
     best, rate = rates()[kind], size.amount / seconds / 1e9
     unit = "GB/s" if size.unit == "bytes" else "GFLOP/s"
     shapes = ", ".join(map(str, size.shapes))
-    return (f"measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.0f} {unit}, "
-            f"{rate / best:.0%} of the {best:.0f} that this machine showed in the same minute")  # fmt: skip
+    return (f"Measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.3g} {unit}, "
+            f"{rate / best:.0%} of the {best:.3g} that this machine showed in the same minute")  # fmt: skip
 
 
 def _work(kernel: Any, size: Size) -> Callable[[], None]:
@@ -62,7 +63,8 @@ def _work(kernel: Any, size: Size) -> Callable[[], None]:
     arrays = [rng.standard_normal(shape, np.float32) for shape in size.shapes]
     dout = np.ones(size.out, np.float32)
     slots = [Slot(np.empty_like(array), add=False) for array in arrays]
-    extra = {"loans": tuple(Loan(slot.array) for slot in slots)} if getattr(kernel, "EAGER", False) else {}
+    ahead = getattr(kernel, "GRADIENTS_IN_FORWARD", False)
+    extra = {"reserved": [Reservation(slot.array) for slot in slots]} if ahead else {}
 
     def run() -> None:
         _, saved = kernel.forward(*arrays, **size.attrs, **extra)

@@ -1,4 +1,4 @@
-"""The gradient of a whole GPT-2 against differences, one parameter at a time, along a random direction each."""
+"""The gradient of a whole GPT-2 against differences: for each parameter, along one random direction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_model(config: GPTConfig = CONFIG, seed: int = 5) -> list[Finding]:
     """
     rng = np.random.default_rng(seed)
     model = GPT(config, dtype=np.float64).eval()
-    model.flat_parameters += 0.2 * rng.standard_normal(model.flat_parameters.size)  # away from its special beginning
+    model.flat_parameters += 0.2 * rng.standard_normal(model.flat_parameters.size)  # none stays 0 or 1
     tokens, targets = rng.integers(0, config.vocab_size, (2, 2, config.n_positions))
     with settings.implementation("numpy"):
         model.loss(tokens, targets).backward()

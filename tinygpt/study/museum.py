@@ -1,14 +1,16 @@
-"""The museum of bugs: an operation with one line of its backward changed, to be found by reading or by the check."""
+"""
+The museum: gradients, and some optimizer updates, that look right and are wrong, each by one change of one line.
+
+A student finds the line by reading; the gradient check finds each of them. The exhibits are in the table at the end.
+"""
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 import sys
 import textwrap
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,54 +18,109 @@ from tinygpt.autograd.gradient_check import GradientCheckError, gradcheck
 from tinygpt.autograd.graph import Op
 from tinygpt.optim import adamw
 from tinygpt.optim.adamw import adamw_update
-from tinygpt.study.bugs import Bug
 from tinygpt.study.samples import SAMPLES, every_op
+from tinygpt.study.statements import source
+
+_WIDTH = 100
 
 
-def broken(bug: Bug) -> Op:
+class Exhibit(NamedTuple):
+    """
+    One wrong line.
+
+    Attributes
+    ----------
+    op : str
+        The operation; or "adamw", which has no gradient to check but an update to compare.
+    function : str
+        The function that has the line: the backward, or a helper that it calls.
+    right, wrong : str
+        A piece of its source, which occurs once, and what stands in its place.
+    hint, answer : str
+    """
+
+    op: str
+    function: str
+    right: str
+    wrong: str
+    hint: str
+    answer: str
+
+
+def page(number: int | None, hint: bool = False, answer: bool = False) -> str:
+    """
+    An exhibit as text, its hint or its answer; without a number, the list of all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such exhibit.
+
+    Examples
+    --------
+    >>> print(page(6, hint=True))
+    Differentiate x + a x^3.
+    """
+    if number is None:
+        rows = [f"{number:4}  {exhibit.op:20}  {exhibit.function}" for number, exhibit in enumerate(EXHIBITS, 1)]
+        return "\n".join(["Each exhibit has one wrong line: tinygpt museum NUMBER shows it.\n", *rows])
+    if not 1 <= number <= len(EXHIBITS):
+        raise ValueError(f"museum: there are exhibits 1 to {len(EXHIBITS)}, got {number}")
+    exhibit = EXHIBITS[number - 1]
+    if hint:
+        return textwrap.fill(exhibit.hint, _WIDTH)
+    if answer:
+        return f"wrong:  {exhibit.wrong}\nright:  {exhibit.right}\n\n{textwrap.fill(exhibit.answer, _WIDTH)}"
+    said = textwrap.fill(complaint(exhibit), _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    file = function_of(exhibit).__module__.replace(".", "/") + ".py"
+    return (f"Exhibit {number}: {exhibit.op}. One line is wrong.\n\n{source_with(exhibit)}\n\n"
+            f"The check says\n{said}\n\n"
+            f"For a hint, or the answer, add --hint or --answer. The right line is in {file}.")  # fmt: skip
+
+
+def broken(exhibit: Exhibit) -> Op:
     """
     The operation with its mistake, and no kernel. The package itself is not touched.
 
     Examples
     --------
-    >>> from tinygpt.study.bugs import BUGS
-    >>> op = broken(BUGS[0])
+    >>> op = broken(EXHIBITS[0])
     >>> op.name, op.kernel is None
     ('layernorm', True)
     """
-    op = every_op()[bug.op]
-    names = dict(vars(module_of(bug)))
-    names[bug.function] = broken_function(bug)
-    backward = names[bug.function]
-    if bug.function != op.backward.__name__:  # the mistake is in a helper: the backward is to call that one
+    op = every_op()[exhibit.op]
+    names = dict(vars(module_of(exhibit)))
+    names[exhibit.function] = broken_function(exhibit)
+    backward = names[exhibit.function]
+    if exhibit.function != op.backward.__name__:  # the mistake is in a helper: the backward is to call that one
         backward = FunctionType(op.backward.__code__, names, op.backward.__name__, op.backward.__defaults__)
     return op._replace(backward=backward, kernel=None)
 
 
-def broken_function(bug: Bug) -> Any:
+def broken_function(exhibit: Exhibit) -> Any:
     """The function that has the mistake in it."""
-    original = function_of(bug)
-    names = {**vars(sys.modules[original.__module__]), **vars(module_of(bug))}
-    exec(compile(source_with(bug), f"<museum: {bug.function}>", "exec"), names)
-    return names[bug.function]
+    original = function_of(exhibit)
+    names = {**vars(sys.modules[original.__module__]), **vars(module_of(exhibit))}
+    exec(compile(source_with(exhibit), f"<museum: {exhibit.function}>", "exec"), names)
+    return names[exhibit.function]
 
 
-def complaint(bug: Bug) -> str:
-    """What finds the mistake says: the gradient check, or for AdamW the comparison with the right update."""
-    if bug.op == "adamw":
-        gap = update_gap(broken_function(bug), adamw_update)
+def complaint(exhibit: Exhibit) -> str:
+    """What the gradient check says about it, or for AdamW the comparison with the right update."""
+    if exhibit.op == "adamw":
+        gap = update_gap(broken_function(exhibit), adamw_update)
         return f"after five steps of adamw_update the parameters are off by {gap:.3g}"
-    op = broken(bug)
-    for sample in SAMPLES[bug.op]:
+    op = broken(exhibit)
+    for sample in SAMPLES[exhibit.op]:
         try:
             gradcheck(sample.f(op), sample.arrays)
         except (GradientCheckError, IndexError, ValueError) as error:
             return str(error)
-    raise AssertionError(f"museum: nothing was found in {bug.op}")  # the tests see to it
+    raise AssertionError(f"museum: nothing was found in {exhibit.op}")  # the tests see to it
 
 
 def update_gap(one: Any, other: Any) -> float:
-    """How far two AdamW updates are apart after five steps from the same beginning."""
+    """The largest difference between the parameters of two AdamW updates after five steps from the same start."""
     rng = np.random.default_rng(1)
     start, gradients = rng.standard_normal((4, 3)), 1e-3 * rng.standard_normal((5, 4, 3))
     ends = []
@@ -75,33 +132,334 @@ def update_gap(one: Any, other: Any) -> float:
     return float(np.max(np.abs(ends[0] - ends[1])))
 
 
-def module_of(bug: Bug) -> Any:
+def module_of(exhibit: Exhibit) -> Any:
     """The module whose names the exhibit's code knows."""
-    return adamw if bug.op == "adamw" else sys.modules[every_op()[bug.op].backward.__module__]
+    return adamw if exhibit.op == "adamw" else sys.modules[every_op()[exhibit.op].backward.__module__]
 
 
-def function_of(bug: Bug) -> Any:
+def function_of(exhibit: Exhibit) -> Any:
     """The right function, of the operation's own module or one that it imports from."""
-    return vars(module_of(bug))[bug.function]
+    return vars(module_of(exhibit))[exhibit.function]
 
 
-def source_with(bug: Bug) -> str:
+def source_with(exhibit: Exhibit) -> str:
     """The source of the function, without its docstring, with the mistake in it."""
-    source = _without_docstring(textwrap.dedent(inspect.getsource(function_of(bug))))
-    lines = [line for line in source.splitlines() if bug.right in line]
-    if len(lines) != 1 or source.count(bug.right) != 1:
-        raise ValueError(f"museum: {bug.right!r} must be in {bug.function} once, got {source.count(bug.right)} times")
-    changed = lines[0].replace(bug.right, bug.wrong)
-    code, _, comment = changed.partition("  # ")
-    marks = re.match(r"(\([^)]*\)[ :;]*)*", comment)  # step numbers and shapes stay; words may give it away
-    kept = f"  # {marks.group().rstrip(' :;')}" if marks and marks.group() else ""
-    return source.replace(lines[0], code + kept)
+    text = source(function_of(exhibit))
+    lines, count = [line for line in text.splitlines() if exhibit.right in line], text.count(exhibit.right)
+    if len(lines) != 1 or count != 1:
+        raise ValueError(f"museum: {exhibit.right!r} must be in {exhibit.function} once, got {count} times")
+    wrong = lines[0].replace(exhibit.right, exhibit.wrong)
+    columns = [line.index("# ") for line in text.splitlines() if "# " in line]
+    aligned = 0
+    if len(columns) > 1 and len({*columns}) == 1:
+        aligned = max(columns[0], len(wrong.partition("# ")[0].rstrip()) + 2)
+    return "\n".join(_without_words(wrong if line == lines[0] else line, aligned) for line in text.splitlines())
 
 
-def _without_docstring(source: str) -> str:
-    function = ast.parse(source).body[0]
-    if not isinstance(function, ast.FunctionDef) or ast.get_docstring(function) is None:
-        return source
-    first: Any = function.body[0]
-    lines = source.splitlines(keepends=True)
-    return "".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
+def _without_words(line: str, column: int) -> str:
+    """A line whose comment, in this column, keeps step numbers and shapes only: words would give the answer away."""
+    code, _, comment = line.partition("# ")
+    marks = re.match(r"(\([^)]*\)[ :;]*)*", comment)
+    kept = marks.group().rstrip(" :;") if marks else ""
+    return f"{code.rstrip() + '  ':{column}}# {kept}" if kept else code.rstrip()
+
+
+def _read(table: str) -> list[Exhibit]:
+    """The exhibits of a table: paragraphs of a header and of rows that begin with the name of a field."""
+    exhibits = []
+    for paragraph in table.strip().split("\n\n"):
+        header, *rows = paragraph.splitlines()
+        fields: dict[str, str] = {}
+        for row in rows:
+            if row[4] != " ":
+                name, _, text = row.strip().partition(" ")
+                fields[name] = text.strip()
+            else:  # it continues the row above
+                fields[name] += f" {row.strip()}"
+        op, function = header.split(", ")
+        exhibits.append(Exhibit(op, function, **fields))
+    return exhibits
+
+
+EXHIBITS = _read("""
+layernorm, layernorm_backward
+    right   dx = dxc - dxc.mean(axis=-1, keepdims=True)
+    wrong   dx = dxc
+    hint    Every output of a row depends on every input of it, and not by rstd alone.
+    answer  Step (1) is missing: the mean that was subtracted depends on x too, so the mean of dxc must be
+            subtracted as well. Adding a constant to all of x changes nothing, so each row of dx must sum to zero;
+            here it does not.
+
+layernorm, layernorm_backward
+    right   dxc -= rstd * xhat * (dxhat * xhat).mean(axis=-1, keepdims=True)
+    wrong   pass
+    hint    Multiply all of x by two: what should happen to the output, and what does this gradient expect?
+    answer  Step (3) is missing: rstd depends on x. Scaling x changes nothing but for eps, so dx must be orthogonal
+            to xhat.
+
+layernorm, layernorm_backward
+    right   dxc = rstd * dxhat
+    wrong   dxc = dxhat
+    hint    What is xhat's slope where x is very spread out?
+    answer  Step (4) lost its factor rstd: xhat = xc * rstd. On rows of standard deviation one nothing would show.
+
+layernorm, layernorm_backward
+    right   dweight = (dout * xhat).sum(axis=tokens)
+    wrong   dweight = (dout * x).sum(axis=tokens)
+    hint    What is the weight multiplied by?
+    answer  The weight stretches xhat, not x: dweight = sum(dout * xhat). The two agree on data that is normalized
+            already.
+
+layernorm, layernorm_backward
+    right   dbias = dout.sum(axis=tokens)
+    wrong   dbias = dout.mean(axis=tokens)
+    hint    How often is each bias used?
+    answer  A mean in place of a sum: the bias is added at every token, and every use adds to its gradient. The
+            error is a constant factor, and AdamW, which divides by the size of the gradient, hides it for a whole
+            training run.
+
+gelu, gelu_backward
+    right   (1 + 3 * A * (x * x))
+    wrong   (1 + A * (x * x))
+    hint    Differentiate x + a x^3.
+    answer  The derivative of a x^3 is 3 a x^2. Near zero, where most activations are, the difference is small.
+
+gelu, gelu_backward
+    right   0.5 * (1 + t) + 0.5 * x * dt_dx
+    wrong   0.5 * (1 + t)
+    hint    out = x/2 (1 + t), and t depends on something.
+    answer  The product rule has two terms: t depends on x as well. What is left is a smooth ReLU's slope, and
+            training goes on nearly as well: a loss curve would not show it.
+
+gelu, gelu_backward
+    right   dt_dx = (1 - t * t) * du_dx
+    wrong   dt_dx = (1 - t) * du_dx
+    hint    What is the derivative of tanh?
+    answer  d tanh(u) / du = 1 - tanh(u)^2, not 1 - tanh(u).
+
+gelu, gelu_backward
+    right   dt_dx = (1 - t * t) * du_dx
+    wrong   dt_dx = np.exp(-x * x / 2) * C
+    hint    This is the right derivative of another function.
+    answer  That is the slope of the exact GELU, x Phi(x), whose Phi is an error function; GPT-2 has the tanh
+            approximation. They differ by less than a thousandth in the forward; the check sees it all the same.
+
+linear, linear_backward
+    right   dbias = drows.sum(axis=0)
+    wrong   dbias = drows[0]
+    hint    The bias has one axis, and dout has two or three.
+    answer  The bias was broadcast to every row, so its gradient is the sum over them; this takes the first alone.
+
+linear, linear_backward
+    right   (drows @ weight.T)
+    wrong   (drows @ weight)
+    hint    Which axis of the weight goes with which axis of dout?
+    answer  dx = dout @ weight^T. Where the weight is square, as attention's output projection is, shapes cannot
+            tell.
+
+linear, linear_backward
+    right   dweight = rows.T @ drows
+    wrong   dweight = (rows.T @ drows) / len(rows)
+    hint    Compare dweight for a batch of one row and for a batch of two equal rows.
+    answer  The loss took the mean over the batch: it is in dout already, and is taken a second time here.
+
+embedding, embedding_backward
+    right   np.add.at(dweight, ids, dout)
+    wrong   dweight[ids] += dout
+    hint    What does NumPy do when an index appears twice?
+    answer  A repeated id is counted once: += reads all rows, adds, and writes all rows, and the last write wins.
+            np.add.at adds them up.
+
+embedding, embedding_backward
+    right   np.add.at(dweight, ids, dout)
+    wrong   dweight[ids] = dout
+    hint    What if a token appears twice in a batch?
+    answer  Each occurrence overwrites the gradient of the one before; they must be added.
+
+attention, attention_backward
+    right   dweights - (dweights * weights).sum(axis=-1, keepdims=True)
+    wrong   dweights
+    hint    A row of weights always sums to one. What does that say about the gradient of its scores?
+    answer  The softmax's second term is missing: raising one score lowers all other weights. Each row of dscores
+            must sum to zero.
+
+attention, attention_backward
+    right   dweights - (dweights * weights).sum(axis=-1, keepdims=True)
+    wrong   dweights - (dweights * weights).sum(axis=-2, keepdims=True)
+    hint    Over which axis does the softmax normalize?
+    answer  The sum runs over queries instead of keys. Both axes have T entries, so shapes cannot tell.
+
+attention, attention_backward
+    right   dq = dscores @ k * scale
+    wrong   dq = dscores @ k
+    hint    The scale multiplies q k^T. Which of the two gradients does it belong to?
+    answer  1 / sqrt(D) belongs to both dq and dk. With D = 64, dq is eight times too large here.
+
+attention, attention_backward
+    right   dk = dscores.swapaxes(-1, -2) @ q * scale
+    wrong   dk = dscores @ q * scale
+    hint    Which token's key gathers from which tokens' queries?
+    answer  dk_s sums over the queries t that looked at s: dscores must be transposed. It is square, so it fits
+            either way.
+
+attention, attention_backward
+    right   dv = dropped.swapaxes(-1, -2) @ dheads
+    wrong   dv = weights.swapaxes(-1, -2) @ dheads
+    hint    Try it with dropout.
+    answer  The values were mixed with the weights that dropout kept, not with all of them. Without dropout both are
+            the same.
+
+attention, attention_backward
+    right   dweights = ddropped if dropout_mask is None else ddropped * dropout_mask
+    wrong   dweights = ddropped
+    hint    Try it with dropout.
+    answer  A weight that was dropped had no influence and must get no gradient; one that was kept counted 1 / (1 -
+            p) times.
+
+attention, attention_backward
+    right   [merge_heads(dq), merge_heads(dk), merge_heads(dv)]
+    wrong   [merge_heads(dk), merge_heads(dq), merge_heads(dv)]
+    hint    In which order are queries, keys and values packed?
+    answer  dq and dk are swapped. Their shapes are equal, so nothing fails.
+
+attention, merge_heads
+    right   heads.transpose(0, 2, 1, 3)
+    wrong   heads
+    hint    What lies side by side after the reshape: the heads of a token, or the tokens of a head?
+    answer  Without the transpose the reshape mixes tokens and heads: right shape, wrong places.
+
+cross_entropy, cross_entropy_backward
+    right   dlogits[rows, target] -= dnll
+    wrong   dlogits[rows, target] -= 1
+    hint    What is the target's share when the loss is a mean over N tokens?
+    answer  softmax - 1 at the target, but both terms must be multiplied by dnll, which holds the 1 / N of the mean.
+
+cross_entropy, cross_entropy_backward
+    right   dlogits[rows, target] -= dnll
+    wrong   dlogits[rows, (target + 1) % p.shape[1]] -= dnll
+    hint    Which class does the loss read?
+    answer  Off by one: the targets were shifted when the batch was made, and are shifted again.
+
+cross_entropy, cross_entropy_backward
+    right   counted / count * dloss
+    wrong   np.ones(len(target)) / len(target) * dloss
+    hint    Which tokens are ignored?
+    answer  Ignored tokens get a gradient, and the mean divides by all tokens instead of by those that count: the
+            model learns the padding.
+
+dropout, dropout_mask
+    right   (keep * np.dtype(dtype).type(1 / (1 - p)))
+    wrong   (keep * np.dtype(dtype).type(1))
+    hint    By which factor did the forward scale what it kept?
+    answer  What was kept was multiplied by 1 / (1 - p), so its gradient must be too; this backward leaves the
+            factor out.
+
+dropout, dropout_backward
+    right   dropout_mask(dout.shape, p, seed, dout.dtype)
+    wrong   dropout_mask(dout.shape, p, seed + 1, dout.dtype)
+    hint    Which elements were dropped?
+    answer  A mask other than the forward's, as if the generator had moved on. With the same seed, a counter-based
+            generator gives the same mask again.
+
+gelu_linear, gelu_linear_backward
+    right   linear_backward(dout, (h, weight))
+    wrong   linear_backward(dout, (x, weight))
+    hint    What did the linear layer see?
+    answer  dweight needs the layer's input, h = gelu(x), which was not kept and must be computed again; this passes
+            x.
+
+gelu_linear, gelu_linear_backward
+    right   (dx,) = gelu_backward(dh, of_gelu)
+    wrong   dx = dh
+    hint    Which factor of the chain rule lies between h and x?
+    answer  The gradient is not multiplied by the slope of GELU: a factor of the chain rule is missing.
+
+linear_cross_entropy, linear_cross_entropy_backward
+    right   dweight = dlogits.T @ x
+    wrong   dweight = 0 * (dlogits.T @ x)
+    hint    The head's weights are the embedding's. How many gradients does a tied table get?
+    answer  Two: one as the head and one as the embedding, and they are added. Here the head's is lost.
+
+add, unbroadcast
+    right   gradient.sum(axis=axes, keepdims=True)
+    wrong   gradient.mean(axis=axes, keepdims=True)
+    hint    An element was used many times. How do the gradients of its uses combine?
+    answer  They are added. The mean is right only where nothing was stretched.
+
+mul, mul_backward
+    right   unbroadcast(dout * a, b.shape)
+    wrong   unbroadcast(dout * b, b.shape)
+    hint    What is the derivative of a * b with respect to b?
+    answer  db = dout * a: each factor's gradient is multiplied by the other.
+
+div, div_backward
+    right   -da * out
+    wrong   da * out
+    hint    When the denominator grows, what does the fraction do?
+    answer  d(a/b)/db = -a/b^2: the sign is lost.
+
+matmul, matmul_backward
+    right   rows.swapaxes(-1, -2) @ dout
+    wrong   (dout.swapaxes(-1, -2) @ rows).swapaxes(-1, -2) * 0.999
+    hint    This one is nearly right.
+    answer  The product is right, the factor 0.999 is not: an error of a thousandth, which no loss curve shows and
+            no eye sees in a list of numbers.
+
+softmax, softmax_backward
+    right   (dout - (dout * p).sum(axis=axis, keepdims=True))
+    wrong   dout * (1 - p)
+    hint    p_i (1 - p_i) is the diagonal of something.
+    answer  Only the diagonal of the Jacobian is there: p_i also depends on every other input, by -p_i p_j.
+
+mean, mean_backward
+    right   _stretch(dout / count
+    wrong   _stretch(dout
+    hint    Is it a sum or a mean?
+    answer  Each element has a share of 1/n in a mean: the division is missing.
+
+max, max_backward
+    right   (largest / ties)
+    wrong   largest
+    hint    What if two elements are equally large?
+    answer  Tied elements each get the whole gradient, twice as much as there is; it must be divided among them.
+
+getitem, getitem_backward
+    right   np.add.at(dx, index, dout)
+    wrong   dx[index] += dout
+    hint    x[[2, 0, 2]]: how often is row 2 read?
+    answer  As with the embedding: an index that appears twice gets one of its gradients instead of their sum.
+
+adamw, adamw_update
+    right   v_corrected = v / (1 - beta2**step)
+    wrong   v_corrected = v
+    hint    How large is v after one step?
+    answer  The running mean of squares starts at zero, and after one step it is 1 - beta2 of the square: without
+            the correction the first steps are up to thirty times too large. Warm-up hides it.
+
+adamw, adamw_update
+    right   parameter *= 1 - lr * weight_decay
+    wrong   parameter *= 1 - weight_decay
+    hint    By how much does a weight shrink per step?
+    answer  The decay is multiplied by the learning rate; without it a weight is gone after a few steps, whatever
+            its gradient.
+
+adamw, adamw_update
+    right   (np.sqrt(v_corrected) + eps)
+    wrong   np.sqrt(v_corrected + eps)
+    hint    Which is larger for a small gradient: 1e-8, or its root?
+    answer  eps belongs outside of the root. Inside, it adds up to sqrt(1e-8) = 1e-4 to the divisor, and parameters
+            with small gradients hardly move.
+
+adamw, adamw_update
+    right   m += (1 - beta1) * gradient
+    wrong   m += gradient
+    hint    What does a running mean of a constant converge to?
+    answer  The new gradient lacks its weight: m grows to 1 / (1 - beta1) times the gradient, and the step is ten
+            times too large.
+
+sqrt, sqrt_backward
+    right   (2 * out)
+    wrong   (2 * out * out)
+    hint    What was saved: the input or the output?
+    answer  d sqrt(a)/da = 1 / (2 sqrt(a)), and out is sqrt(a) already.
+""")

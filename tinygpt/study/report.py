@@ -16,7 +16,7 @@ from tinygpt.study.samples import Sample
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """A line each: the worst error as a share of the largest derivative, where it is, and which step was best."""
+    """A line for each finding: the largest error as a share of the largest derivative, where it is, the best step."""
     header = ("operation", "input", "implementation", "worst error", "allowed", "where", "best step", "")
     rows = [header]
     for finding in findings:
@@ -31,7 +31,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def verdict(finding: Finding) -> str:
-    """What the last column says."""
+    """The text of the last column."""
     return "ok" if finding.passed else f"FAILED {finding.problem}".rstrip()
 
 
@@ -39,17 +39,15 @@ def draw_sweep(checked: Sequence[tuple[Op, Sequence[Sample]]], path: Path) -> No
     """
     Draw the error of a difference against its step, for each input of each operation on its first sample.
 
-    Right of the valley the curve rises with the square of the step, for the curvature that is left out; left of it, as
-    1 / step, for the rounding of the loss. A wrong gradient has no valley: its curve is flat.
+    The curve has a minimum: to its right the error rises with the square of the step (truncation), to its left with
+    1 / step (rounding of the loss). The curve of a wrong gradient is flat.
 
     Raises
     ------
     ValueError
         If matplotlib is not installed.
     """
-    figure = new_figure("gradcheck: --sweep")
-    figure.set_size_inches(9, 6)
-    figure.set_layout_engine("constrained")
+    figure = new_figure("gradcheck: --sweep", figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     for op, samples in checked:
         for name, errors in zip(input_names(op, len(samples[0].arrays)), _sweep(op, samples[0]), strict=True):

@@ -1,7 +1,7 @@
 """
-Sample inputs for every operation of the package: what its gradient is checked on, and where planted errors must show.
+Sample inputs for every operation of the package: its gradient is checked on them, and every planted error must show.
 
-Most arrays are square, so that shapes cannot give away a transposed or wrongly summed axis: only the values can.
+Most arrays are square, so that a transposed or wrongly summed axis shows in the values only, never in the shapes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 import tinygpt.ops
 from tinygpt.autograd import apply
 from tinygpt.autograd.graph import Op
+from tinygpt.study.statements import plain
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Differentiable inputs, and the attributes that go with them."""
+    """Differentiable inputs, and attributes."""
 
     arrays: list[np.ndarray]
     attrs: dict[str, Any] = field(default_factory=dict)
@@ -45,17 +46,21 @@ def every_op() -> dict[str, Op]:
 
 def page_of(op: Op) -> str:
     """
-    The first docstring of an operation's file, read from its source: `python -OO` keeps none in memory.
+    The docstring of an operation's file.
 
     Examples
     --------
     >>> page_of(every_op()["gelu"]).splitlines()[0].startswith("GELU")
     True
     """
-    module = sys.modules[op.forward.__module__]
+    return docstring_of(sys.modules[plain(op.forward).__module__])
+
+
+def docstring_of(module: Any) -> str:
+    """The docstring of a module, read from its source: `python -OO` keeps none in memory."""
     try:
         return ast.get_docstring(ast.parse(inspect.getsource(module))) or ""
-    except (OSError, TypeError):  # an operation that was typed in has no file
+    except (OSError, TypeError):  # it was typed in: there is no file
         return inspect.cleandoc(module.__doc__ or "")
 
 
@@ -73,7 +78,7 @@ def positive(*shapes):
 
 
 def broadcasting(make):
-    """Two operands of one shape, and stretched along a missing, the last, a middle axis, and several at once."""
+    """Two operands of one shape, and broadcast along a missing, the last, a middle axis, and several at once."""
     one_axis = [((3, 3), (3, 3)), ((3, 3), (3,)), ((3, 1), (3, 3)), ((2, 3, 3), (2, 1, 3))]
     several = [((3, 1), (2, 3, 3)), ((), (2, 3)), ((1, 1), (1, 1, 4))]
     return [Sample(make(*pair)) for pair in one_axis + several]
@@ -99,7 +104,7 @@ def along_an_axis():
     return [Sample(draw((4, 4)), {"axis": -1}), Sample(draw((3, 3, 3)), {"axis": 1}), Sample(draw((30, 20)))]
 
 
-# At a tie of two, the central difference is the mean of both slopes: the even split that the engine promises.
+# At a tie of two, the central difference is the mean of both slopes: the even split that backward promises.
 TIED = np.array([[1.0, 4.0, 4.0], [7.0, 7.0, 2.0], [3.0, 5.0, 3.0]])
 TARGETS = np.array([3, 0, -100, 1])  # one of four is ignored
 REPEATS = np.array([2, 0, 2, 2])
@@ -146,7 +151,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "reshape": [Sample(draw((4, 4)), {"shape": (2, 8)}), Sample(draw((2, 3, 3)), {"shape": (-1, 3)})],
     "transpose": [
         Sample(draw((4, 4)), {"axes": (1, 0)}),
-        Sample(draw((3, 3, 3)), {"axes": (1, 2, 0)}),  # its own inverse it is not
+        Sample(draw((3, 3, 3)), {"axes": (1, 2, 0)}),  # not its own inverse
     ],
     "broadcast_to": [
         *(Sample(draw(shape), {"shape": (3, 4, 4)}) for shape in ((4, 4), (3, 1, 4), (1, 4, 1), (4, 1), (1,), ())),

@@ -1,4 +1,4 @@
-"""Grades files of exercises, each in a process with a time limit, and makes a table of a folder of them."""
+"""Grade files of exercises, each in a process with a time limit, and make a table of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def grade_all(paths: Sequence[Path], seconds: float = 60) -> list[dict[str, Any]
     ----------
     paths : sequence of Path
     seconds : float
-        How long one file may take: an endless loop is a finding.
+        The time limit of one file, which an endless loop exceeds.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def grade_all(paths: Sequence[Path], seconds: float = 60) -> list[dict[str, Any]
     for path in paths:
         found = sorted(path.glob("*.py")) if path.is_dir() else [path] if path.is_file() else []
         if not found:
-            raise FileNotFoundError(f"exercise check: {path} must be a .py file or a folder with some; check the name")
+            raise FileNotFoundError(f"exercise: {path} must be a .py file or a folder with some; check the name")
         files += found
     return [_grade(file, seconds) for file in files]
 
@@ -49,13 +49,13 @@ def _grade(file: Path, seconds: float) -> dict[str, Any]:
 
 
 def passed(result: dict[str, Any]) -> bool:
-    """Whether everything that was asked of a file is right and general."""
+    """Whether every mark of a file for right and general is ok; its speed does not count."""
     marks = [*result["right"].values(), *result["general"].values()]
     return not result["problem"] and bool(marks) and all(mark == "ok" for mark in marks)
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """A line a file, and below it what is not right."""
+    """A line per file, and below it what is not ok."""
     lines = []
     for result in results:
         fast = "" if result["fast"] is None else f", {result['fast']:g} % of our kernel's speed"

@@ -1,7 +1,7 @@
 """
-The operations once more, as PyTorch has them, for whoever has it: `tinygpt gradcheck --against torch`.
+The operations as PyTorch has them: `tinygpt gradcheck --against torch`.
 
-PyTorch is not needed by anything here, and is imported when a comparison is asked for.
+PyTorch is optional; it is imported only for this comparison.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-GPT-2 as transformers computes it, for whoever has it: `tinygpt diff kernels transformers`.
+GPT-2 as transformers computes it: `tinygpt diff kernels transformers`.
 
-It is not needed by anything here, and is imported when a comparison is asked for.
+transformers is optional; it is imported only for this comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygpt.study.trace_result import Result
 
-# The modules of theirs whose outputs are an operation's of ours.
+# The modules of transformers whose output is that of one of our operations.
 _OPERATIONS = {
     r"wte|wpe": "embedding",
     r"ln_f|h\.\d+\.ln_[12]": "layernorm",
@@ -24,7 +24,7 @@ _OPERATIONS = {
 
 def trace(model: Any, tokens: np.ndarray, targets: np.ndarray) -> list[Result]:
     """
-    What the modules of a GPT2LMHeadModel with the model's weights give forward, the loss, and all gradients.
+    The outputs of the modules of a GPT2LMHeadModel with the model's weights, the loss, and all gradients.
 
     Raises
     ------

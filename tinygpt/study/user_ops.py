@@ -15,17 +15,23 @@ from tinygpt.autograd.graph import Op
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 
-def find_op(name: str) -> tuple[Op, Sequence[Sample]]:
+def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     """
-    An operation and the inputs to check it on: one of the package by name, or `module:name`.
+    An operation and sample inputs for it: an operation of the package by name, or `module:name`.
 
-    A module in the current folder, or installed, has an `Op`; if it has a list `samples` of lists of arrays too, these
-    are the inputs, else each input of its forward gets a random 4 x 4 array.
+    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module, of
+    lists of arrays, gives the inputs; without it, each input of the forward is a random 4 x 4 array.
+
+    Parameters
+    ----------
+    name : str
+    who : str
+        The command, for error messages.
 
     Raises
     ------
     ValueError
-        If there is no such operation; the nearest name is told.
+        If there is no such operation; it suggests near names.
 
     Examples
     --------
@@ -36,10 +42,10 @@ def find_op(name: str) -> tuple[Op, Sequence[Sample]]:
     if ":" not in name:
         ops = every_op()
         if name not in ops:
-            near = difflib.get_close_matches(name, ops, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}? " if near else ""
+            near = difflib.get_close_matches(name, ops, cutoff=0.7) or difflib.get_close_matches(name, ops, 1, 0.4)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
             known = ", ".join(sorted(ops))
-            raise ValueError(f"gradcheck: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
+            raise ValueError(f"{who}: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
         return ops[name], SAMPLES[name]
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
@@ -47,12 +53,10 @@ def find_op(name: str) -> tuple[Op, Sequence[Sample]]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever a module may do while it is imported
-        raise ValueError(f"gradcheck: {module_name} cannot be imported: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{who}: {module_name} cannot be imported: {type(error).__name__}: {error}") from None
     op = getattr(module, attribute, None)
     if not isinstance(op, Op):
-        raise ValueError(
-            f"gradcheck: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)"
-        )
+        raise ValueError(f"{who}: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)")
     given = getattr(module, "samples", None)
     if given is not None:
         return op, [Sample([np.array(array, np.float64) for array in arrays]) for arrays in given]

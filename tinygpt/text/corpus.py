@@ -1,11 +1,10 @@
 """
 Text becomes documents, documents become token ids, token ids become batches.
 
-bundled_stories / read_documents   texts, each a document, with "\\n" line ends and no byte order mark
-split_documents                    some documents teach, the others validate
-encode_documents                   one array of ids, the id of <|endoftext|> after each document
-write_token_file, open_token_file  that array on disk (see token_file.py): a corpus may be larger than memory
-sample_batch, windows              random windows to learn from, all windows in order to be judged on
+    bundled_stories, read_documents    texts, each a document
+    split_documents                    documents for training, and for validation
+    encode_documents                   one array of ids, the id of <|endoftext|> after each document
+    sample_batch                       random windows of that array: the batch of a training step
 """
 
 from __future__ import annotations
@@ -21,10 +20,7 @@ import numpy as np
 
 from tinygpt.files.input_file import read_bytes, require_ordinary
 from tinygpt.files.one_line import shown
-from tinygpt.text.token_file import TokenFile as TokenFile
-from tinygpt.text.token_file import is_token_file as is_token_file
-from tinygpt.text.token_file import open_token_file as open_token_file
-from tinygpt.text.token_file import write_token_file as write_token_file
+from tinygpt.text.decoding import decode_text
 from tinygpt.tokenizer.validation import list_of_texts
 
 if TYPE_CHECKING:
@@ -33,52 +29,6 @@ if TYPE_CHECKING:
 SEPARATOR = "<|endoftext|>"
 LARGEST_TEXT = 1 << 32  # bytes that are read into memory at once; `tinygpt tokenizer encode` has no limit
 SEPARATOR_LINE = re.compile(rf"^{re.escape(SEPARATOR)}$\n?", re.MULTILINE)
-
-
-def decode_text(raw: bytes, name: str) -> str:
-    r"""
-    Read the bytes of a text file: UTF-8, byte order mark off, every line end a ``"\n"``.
-
-    Parameters
-    ----------
-    raw : bytes
-    name : str
-        What an error calls the text: its file.
-
-    Raises
-    ------
-    ValueError
-        If the bytes are empty or blank, hold a NUL, or are not UTF-8.
-
-    Examples
-    --------
-    >>> decode_text(b"\xef\xbb\xbfOnce\r\nupon", "tale.txt")
-    'Once\nupon'
-    """
-    text = plain_text(raw, name)
-    if not text.strip():
-        raise ValueError(f"{name}: must hold text, is empty; fill it or leave it out")
-    return text
-
-
-def plain_text(raw: bytes, name: str) -> str:
-    r"""
-    Do what `decode_text` does, for a text that may be blank.
-
-    Examples
-    --------
-    >>> plain_text(b"\r\n", "prompt.txt")
-    '\n'
-    """
-    if b"\0" in raw:
-        offset = raw.index(b"\0")
-        raise ValueError(f"{name}: must be UTF-8 text, got a NUL byte at offset {offset}; save it as UTF-8 plain text")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        got = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
-        raise ValueError(f"{name}: must be UTF-8 text, got {got}; save it as UTF-8") from None
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def bundled_stories() -> list[str]:
@@ -168,10 +118,10 @@ def text_files(path: str | os.PathLike[str]) -> list[Path]:
 
 def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
     """
-    Part documents into those to learn from and those to validate on.
+    Split documents into those for training and those for validation.
 
-    Of ten or more, the last tenth validates. Fewer are cut after 90 % of all their characters, as nanoGPT cuts
-    tinyshakespeare; the document in which the cut falls then gives to both sides.
+    Of ten or more, the last tenth is for validation. Fewer are cut after 90 % of all their characters, as nanoGPT cuts
+    tinyshakespeare; the document in which the cut falls is then on both sides.
 
     Parameters
     ----------
@@ -239,15 +189,15 @@ def sample_batch(
     tokens: np.ndarray, batch_size: int, context: int, seed: int, step: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Draw windows that start at random places: what training sees at one step.
+    Draw windows that start at random places: one batch of training.
 
-    A pure function of its arguments: a run that resumes at step `k` needs no state to see what it would have seen.
+    A pure function of its arguments: a run that resumes at step `k` needs no state to get the same batches.
 
     Parameters
     ----------
     tokens : integer array, shape (N,), N > context
     batch_size, context : int
-        B rows of T tokens.
+        B windows per batch, T tokens per window.
     seed, step : int
         Both at least 0.
 
@@ -279,7 +229,7 @@ def sample_batch(
             "use a longer text or a shorter context"
         )
     starts = np.random.default_rng((seed, step)).integers(len(tokens) - context, size=batch_size)
-    # One gather of T + 1 tokens a row: a memory-mapped corpus is read in these places only.
+    # One gather of T + 1 tokens per row: a memory-mapped corpus is read in these places only.
     rows = np.asarray(tokens)[starts[:, None] + np.arange(context + 1)].astype(np.int64)  # (B, T + 1)
     return np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
 

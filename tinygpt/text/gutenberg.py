@@ -1,29 +1,50 @@
 """
-Books of Project Gutenberg: freed of everything that is not the book, and cut into stories.
+Books of Project Gutenberg: downloaded by number, freed of everything that is not the book, and cut into stories.
 
-    download_books   numbers -> files in a cache folder (see download.py)
+    download_books   numbers -> files in a cache folder: politely, once, and whole or not at all
     read_book        such a file -> the text of the book (`clean_book` does it on bytes)
-    split_stories    that text -> one document a story, where headings can be recognised
+    split_stories    that text -> one document per story, where headings can be recognised
     write_corpus     documents -> one text file, as `tinygpt train --data` and `read_documents` read it
 
-Source: the wording of licence, START and END lines as it stands in Project Gutenberg's plain text files.
+Every answer of a server is checked before it is kept: its length against the one announced (a cut answer is asked for
+again), its encoding (old books are Latin-1; the cache holds UTF-8), and that the lines are there between which Project
+Gutenberg puts a book: a web page has none, and half a book lacks the second. What is in the cache is checked again when
+it is used.
+
+Source: addresses, licence, START and END lines as gutenberg.org and its mirrors have them; two seconds between requests
+is what https://www.gutenberg.org/policy/robot_access.html asks for.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tinygpt.files.atomic import atomic_write
-from tinygpt.files.input_file import read_bytes
-from tinygpt.files.one_line import shown
+from tinygpt.files.http_client import AnswerRefused, BrokeOff, StatusError, Unreachable, detail_of, get, require_address
+from tinygpt.files.input_file import MEGABYTE, read_bytes
+from tinygpt.files.one_line import brief, shown
+from tinygpt.files.user_cache import cache_folder
+from tinygpt.runtime.streams import bar
 from tinygpt.text.corpus import SEPARATOR, SEPARATOR_LINE
-from tinygpt.text.download import END, LARGEST_BOOK, START, decode_book
-from tinygpt.text.download import default_cache_dir as default_cache_dir
-from tinygpt.text.download import download_books as download_books
+from tinygpt.text.decoding import decode_text
 from tinygpt.tokenizer.validation import list_of_texts
+
+BASE_URL = "https://www.gutenberg.org"
+ADDRESSES = ("cache/epub/{n}/pg{n}.txt", "files/{n}/{n}-0.txt", "files/{n}/{n}.txt")  # newest form first
+USER_AGENT = "tinygpt (a GPT-2 for learning; fetches single books by number)"
+LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+LARGEST_BOOK = 32 * MEGABYTE  # the largest texts have some 10 MB
+
+# A marker takes the rest of its paragraph with it: long titles run on to a second line.
+START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b.*(?:\n.+)*", re.MULTILINE | re.IGNORECASE)
+END = re.compile(r"^\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b", re.MULTILINE | re.IGNORECASE)
+# Encodings of text, as servers and books name them: Python's other codecs are no encodings, or take quadratic time.
+_ENCODING = re.compile(r"(?:utf|us|ascii|iso|latin|l\d|windows|cp|mac|koi|big|gb|euc|shift|sjis|johab|tis)[\w-]{0,20}")
 
 CREDIT = re.compile(
     r"\s*(?:This e-?(?:book|text) was )?(?:Produced|E-?text prepared|Transcribed) (?:by|from)\b.*(?:\n.+)*",
@@ -38,6 +59,240 @@ MATTER = re.compile(
     r"|(?:FOOT)?NOTES?(?: AND REFERENCES)?|\w+['’]S NOTES?|APPENDIX|GLOSSARY|BIBLIOGRAPHY|ERRATA|INDEX"
     r"|ADVERTISEMENTS?|FINIS|THE END"
 )
+
+
+def default_cache_dir() -> Path:
+    """
+    Name the folder in which downloaded books are kept: ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``tinygpt/gutenberg``.
+
+    Returns
+    -------
+    Path
+        It need not exist yet.
+    """
+    return cache_folder("gutenberg")
+
+
+def download_books(
+    numbers: Iterable[int],
+    cache_dir: str | os.PathLike[str] | None = None,
+    base_url: str = BASE_URL,
+    delay: float = 2.0,
+    retries: int = 3,
+    timeout: float = 30.0,
+    progress: bool = True,
+) -> list[Path]:
+    """
+    Fetch books by their Project Gutenberg numbers, except those that are in the cache already.
+
+    Parameters
+    ----------
+    numbers : iterable of int
+        As in the address of a book's page, ``/ebooks/2591``. A number given twice counts once.
+    cache_dir : path, optional
+        Folder for the books, made if need be; `default_cache_dir()` if None. A book is stored there as UTF-8,
+        and only once it is whole.
+    base_url : str
+        A server laid out as gutenberg.org, such as one of its mirrors.
+    delay : float
+        Seconds between two requests. Before the second, third, ... attempt: twice, four times, ... as long.
+    retries : int
+        How many more attempts follow if the server is busy (429, 5xx), does not answer, or breaks off.
+    timeout : float
+        Seconds without a byte, or with hardly any, after which an attempt fails. A whole book may take twenty times as
+        long.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    list of Path
+        One file per book, in the order of the numbers.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such book.
+    ConnectionError, TimeoutError
+        If there is no network, or the server refuses, breaks off or does not answer.
+    ValueError
+        If a number, the address or a setting is not valid, or an answer is not a book: a web page, half a book, or an
+        unknown encoding.
+
+    Examples
+    --------
+    >>> download_books([2591])  # doctest: +SKIP
+    [PosixPath('/home/me/.cache/tinygpt/gutenberg/pg2591.txt')]
+    """
+    numbers = list(dict.fromkeys(numbers))
+    for number in numbers:
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"gutenberg: a book's number must be an integer >= 1, got {number!r}; e.g. 2591 is Grimm")
+    require_address("gutenberg", base_url, BASE_URL)
+    if delay < 0 or retries < 0 or timeout <= 0:
+        got = f"delay = {delay}, retries = {retries}, timeout = {timeout}"
+        raise ValueError(f"gutenberg: needs delay >= 0, retries >= 0 and timeout > 0, got {got}; leave them out")
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    server = _Server(base_url.rstrip("/"), delay, retries, timeout)
+    paths = [folder / f"pg{number}.txt" for number in numbers]
+    with bar(desc="Project Gutenberg", total=len(numbers), unit="book", disable=not progress) as shown_bar:
+        for number, path in zip(numbers, paths, strict=True):
+            shown_bar.set_postfix_str(str(number))
+            if not _is_kept(path):
+                atomic_write(path, server.book(number))
+            shown_bar.update()
+    return paths
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether the cache has a whole book: what an older version kept, or a disk damaged, is fetched again."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        return is_whole(read_bytes(path, 2 * LARGEST_BOOK, "gutenberg").decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def is_whole(text: str) -> bool:
+    r"""
+    Tell whether a text has the line that begins a book of Project Gutenberg, and, after it, the one that ends it.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> start, end = (f"*** {side} OF THE PROJECT GUTENBERG EBOOK X ***" for side in ("START", "END"))
+    >>> is_whole(f"{start}\nA fox.\n\n{end}\n"), is_whole(f"{start}\nA fo")
+    (True, False)
+    """
+    start = START.search(text)
+    return start is not None and END.search(text, start.end()) is not None
+
+
+@dataclass
+class _Server:
+    """One server, asked politely: never sooner than `delay` seconds after the last time."""
+
+    base_url: str
+    delay: float
+    retries: int
+    timeout: float
+    _free_at: float = 0.0  # by time.monotonic()
+
+    def book(self, number: int) -> str:
+        for address in ADDRESSES:
+            url = f"{self.base_url}/{address.format(n=number)}"
+            answer = self._get(url, number)
+            if answer is not None:
+                return _book_in(*answer, url, number)
+        raise FileNotFoundError(
+            f"gutenberg: no plain text of book {number} at {self.base_url}; look its number up on {BASE_URL}/ebooks/"
+        )
+
+    def _get(self, url: str, number: int) -> tuple[bytes, str | None] | None:
+        """Body and declared charset, or None where there is no such page."""
+        who = f"gutenberg: book {number}"
+        for attempt in range(self.retries + 1):
+            self._wait()
+            error: OSError
+            try:
+                with get(url, timeout=self.timeout, limit=LARGEST_BOOK, headers={"User-Agent": USER_AGENT}) as answer:
+                    return b"".join(answer.blocks()), answer.headers.get_content_charset()
+            except StatusError as answer:
+                if answer.code == 404:
+                    return None
+                if answer.code != 429 and answer.code < 500:
+                    raise ConnectionError(f"{who}: {url} answered {answer.code}; try a mirror") from None
+                error = ConnectionError(f"{who}: {url} answered {answer.code}; try again later, or a mirror")
+                self._postpone(answer.retry_after)
+            except AnswerRefused as refusal:
+                raise ConnectionError(f"{who}: {url} {refusal}; nothing is kept: try a mirror") from None
+            except Unreachable as failure:
+                text = f"{who}: cannot reach {self.base_url} ({failure}); check the network and the address"
+                raise ConnectionError(text) from None
+            except TimeoutError as failure:
+                slow = f"in {self.timeout:g} s{detail_of(failure)}"
+                error = TimeoutError(f"{who}: no answer from {url} {slow}; try again, or a mirror")
+            except BrokeOff as cut:
+                after = f"broke off after {cut.received} bytes" if cut.received else f"{url} broke off ({cut})"
+                error = ConnectionError(f"{who}: {after}; try again, or a mirror")
+            self._postpone(self.delay * 2 ** (attempt + 1))
+        raise error
+
+    def _wait(self) -> None:
+        time.sleep(max(0.0, self._free_at - time.monotonic()))
+        self._free_at = time.monotonic() + self.delay
+
+    def _postpone(self, seconds: float) -> None:
+        self._free_at = max(self._free_at, time.monotonic() + min(seconds, LONGEST_WAIT))
+
+
+def _book_in(body: bytes, charset: str | None, url: str, number: int) -> str:
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml)", body, re.IGNORECASE):
+        raise ValueError(
+            f"gutenberg: book {number} must be plain text, got a web page from {url}; "
+            "open it in a browser to see what it says, or use a mirror"
+        )
+    text = decode_book(body, f"gutenberg: book {number}", charset)
+    if not is_whole(text):
+        raise ValueError(
+            f"gutenberg: book {number} must have the lines '*** START OF' and '*** END OF THE PROJECT GUTENBERG "
+            f"EBOOK', "
+            f"got {len(body):,} bytes from {url} that begin {brief(text[:60])}; nothing is kept: try again, or a mirror"
+        )
+    return text
+
+
+def decode_book(body: bytes, name: str, charset: str | None = None) -> str:
+    r"""
+    Read the bytes of a book: as UTF-8, else as `charset` says, else as the book's own header says.
+
+    Parameters
+    ----------
+    body : bytes
+    name : str
+        What an error calls the book.
+    charset : str, optional
+        What the server said. Servers say UTF-8 of everything, so the bytes are believed first.
+
+    Returns
+    -------
+    str
+        Without byte order mark, every line end ``"\n"``.
+
+    Raises
+    ------
+    ValueError
+        If no encoding fits, with the first byte that is not UTF-8; if there is no text.
+
+    Examples
+    --------
+    >>> decode_book(b"Character set encoding: ISO-8859-1\r\n\r\nThe f\xe9e slept.", "book 7").split("\n")[-1]
+    'The fée slept.'
+    """
+    text = _decode(body, "utf-8")
+    declared = re.search(rb"Character set encoding: *([\w-]+)", body)
+    for encoding in (charset, declared and declared[1].decode("ascii", "replace")):
+        if text is None and encoding and _ENCODING.fullmatch(encoding.lower()):
+            # Windows' signs sit where Latin-1 has control characters that no book contains, as every browser assumes.
+            latin = encoding.lower() in ("iso-8859-1", "latin-1", "latin1", "iso-latin-1")
+            text = (_decode(body, "cp1252") if latin else None) or _decode(body, encoding)
+    return decode_text(body if text is None else text.encode("utf-8"), name)
+
+
+def _decode(body: bytes, encoding: str) -> str | None:
+    try:
+        return body.decode(encoding)
+    except (UnicodeError, LookupError):
+        return None
 
 
 def read_book(path: str | os.PathLike[str]) -> str:
@@ -190,7 +445,7 @@ def _is_story(section: str) -> bool:
 
 def write_corpus(path: str | os.PathLike[str], documents: Sequence[str]) -> None:
     """
-    Write documents into one text file, a line ``<|endoftext|>`` between them, whole or not at all.
+    Write documents into one text file, with a line ``<|endoftext|>`` between them, atomically.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ Token ids on disk: a header that says what they are, then the ids, ready to be m
     56-     the tokens                                                  N times uint16 or uint32
 
 All numbers are little-endian. The fingerprint is there because ids mean nothing without their tokenizer: training on
-ids of another vocabulary would run, and learn nonsense.
+ids of another vocabulary would run and learn nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TokenFile(NamedTuple):
 
 def write_token_file(path: str | os.PathLike[str], tokens: np.ndarray, fingerprint: str) -> None:
     """
-    Write token ids, whole or not at all.
+    Write token ids, atomically.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def write_token_file(path: str | os.PathLike[str], tokens: np.ndarray, fingerpri
 
 def write_token_parts(path: str | os.PathLike[str], parts: Iterable[np.ndarray], size: int, fingerprint: str) -> int:
     """
-    Write token ids that come in parts, whole or not at all, and return how many there were.
+    Write token ids that come in parts, atomically, and return how many there were.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def write_token_parts(path: str | os.PathLike[str], parts: Iterable[np.ndarray],
     parts : iterable of integer arrays, shape (N,)
         Ids that fit into `size` bytes.
     size : {2, 4}
-        Bytes of a token.
+        Bytes per token.
     fingerprint : str
         ``tokenizer.fingerprint``.
 
@@ -173,8 +173,8 @@ def open_token_file(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a token file, is cut short or too long, came from another tokenizer, or has an id that is
-        none.
+        If the file is not a token file, is truncated or too long, is of another tokenizer, or has an id that the
+        tokenizer does not have.
 
     Examples
     --------

@@ -1,4 +1,17 @@
-"""Byte-level BPE, GPT-2's way: `reference.py` is the algorithm, `tokenizer.py` the class to use."""
+"""
+Byte-level BPE as GPT-2 does it. `Tokenizer` is the class to use, `StreamDecoder` decodes ids that arrive one by one.
+
+To read, in this order:
+
+    reference.py         the algorithm: split, merge, learn merges
+    explain.py           what it did to a text, drawn as trees of merges
+    encoder.py, decoder.py, training.py     the reference with a memory, or the kernels where there is enough text
+    special_tokens.py    names such as <|endoftext|> that have an id of their own
+    pattern.py           other split patterns than GPT-2's
+    tokenizer.py         the class that holds these together
+    files/               one file format per file
+    kernels/             the reference's functions as Numba loops
+"""
 
 from tinygpt.tokenizer.tokenizer import StreamDecoder, Tokenizer
 

@@ -1,6 +1,6 @@
 """
-Ordinary text to ids: by the reference, which remembers the pieces, because a text is mostly words that came before; or,
-when there is enough of it, by the kernels.
+Ordinary text to ids: by the reference with a cache of pieces, since most words of a text came before, or by the kernels
+where there is enough text.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tinygpt.tokenizer.switch import Switch, check_agreement, must_check
 if TYPE_CHECKING:
     from tinygpt.tokenizer.kernels.compiled_encoder import CompiledEncoder
 
-_REMEMBERED = 1 << 16  # pieces; then the memory starts afresh, so that it is bounded and follows the text
-_SHORT = 64  # bytes; longer pieces are rare: they are merged by the heap and not remembered
+_REMEMBERED = 1 << 16  # pieces in the cache; then it is emptied, so that it is bounded and follows the text
+_SHORT = 64  # bytes; longer pieces are rare: they are merged by the heap and not cached
 _WORTH_A_CALL = 64  # characters; below, calling a kernel costs more than it saves
 _SHARED_INTEGERS = 1 << 20  # a larger vocabulary has no table of its ids as Python's integers
 
@@ -38,7 +38,7 @@ class Encoder:
     n_vocab : int
         Above the highest id, those of separators among them.
     pattern, whole_pieces
-        As `Tokenizer` takes them. The kernels merge always: whole pieces go by the reference.
+        As `Tokenizer` takes them. The kernels always merge; with `whole_pieces`, the reference encodes.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 """
-Patterns of one's own: how other tokenizers cut a text into pieces, by any regular expression of the package `regex`.
+Split patterns other than GPT-2's: any regular expression of the package `regex` can cut a text into pieces.
 
 Letters, numbers and all other properties are those of Unicode 16, whichever version the installed `regex` knows: the
 ids are then those of tiktoken 0.14 and Hugging Face's tokenizers 0.23; see `unicode_16.py`.

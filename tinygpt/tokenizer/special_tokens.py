@@ -1,8 +1,8 @@
 """
 Special tokens: names such as `<|endoftext|>` that have an id of their own and no bytes to merge.
 
-Their text must not take effect unasked: a stranger who types `<|endoftext|>` must not end a document. So a tokenizer
-looks for them before anything else, and the caller says which may take effect and which may not occur at all.
+Their text must not take effect by accident: a user who types `<|endoftext|>` must not end a document. So a tokenizer
+looks for them first, and the caller says which of them take effect and which must not occur.
 
 How a token is looked for is what Hugging Face's `AddedToken` says; GPT-2's own have none of these flags.
 

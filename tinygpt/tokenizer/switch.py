@@ -1,8 +1,8 @@
 """
-Reference or kernels: which of the two does a piece of work, in the same way for encoding, decoding and training.
+Reference or kernels: which of the two runs, decided in the same way for encoding, decoding and training.
 
-Kernels are ten times as fast, but Numba takes half a second to import, tables a tenth, and the very first compilation
-several seconds. So a text goes to the reference until the reference has done so much that the kernels would have paid.
+Kernels are ten times as fast, but importing Numba takes half a second, tables a tenth, and the very first compilation
+several seconds. So the reference runs until it has done so much work that the kernels would have paid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WORTH_TABLES = 1 << 16
 
 class Switch:
     """
-    What one tokenizer has seen, and so whether kernels are worth their start.
+    Count what one tokenizer has processed, and so decide whether kernels are worth their start.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class Switch:
         self._seen = 0
 
     def to_kernels(self, size: int, ready: bool = False) -> bool:
-        """Whether kernels shall do the next `size` characters or tokens; `ready` says that their tables exist."""
+        """Whether kernels run for the next `size` characters or tokens; `ready` says that their tables exist."""
         implementation = current_implementation()
         if implementation != "kernels":
             return implementation == "check" and kernels_may_run(parallel=False)
@@ -45,12 +45,12 @@ class Switch:
 
 
 def must_check() -> bool:
-    """Whether the reference shall run, too, and be compared."""
+    """Whether the reference runs as well, for comparison."""
     return current_implementation() == "check"
 
 
 def check_agreement(who: str, kernels: Any, reference: Any) -> None:
-    """Raise ValueError unless two sequences are equal, naming the first place where they part."""
+    """Raise ValueError unless two sequences are equal, naming the first place where they differ."""
     differing = (at for at, (ours, theirs) in enumerate(zip_longest(kernels, reference)) if ours != theirs)
     at = next(differing, None)
     if at is None:

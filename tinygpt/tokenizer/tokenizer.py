@@ -1,33 +1,52 @@
 """
 The tokenizer to use: text to ids and back, special tokens, training, files.
 
-This class holds the parts together: `encoder.py` (ordinary text to ids), `decoder.py`, `special_tokens.py`,
-`training.py`, `stream.py`, and two sets of methods, `file_methods.py` and `tiktoken_methods.py`. The algorithm that all
-of them rest on is `reference.py`; `kernels/` does the same faster.
+The class checks its arguments and holds the parts together; each part is a file of its own:
+
+    encode            `special_tokens.py` splits the special tokens off, `encoder.py` turns the rest into ids
+    decode            `decoder.py`
+    train             `training.py`
+    load and save     `files/`, one format per file
+
+The algorithm that all of them rest on is `reference.py`; `kernels/` does the same faster. The names, arguments and
+rules of the methods are those of tiktoken 0.14, so that its users feel at home; `encode_iterable`, `stream_decoder` and
+those that read and write files are ours.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
-from typing import Literal
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cached_property, partial
+from operator import index
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from tinygpt.files.locate import locate_tokenizer
+from tinygpt.runtime.settings import max_threads
 from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
-from tinygpt.tokenizer.file_methods import FileMethods
+from tinygpt.tokenizer.files import folder, tiktoken, tokenizer_json
+from tinygpt.tokenizer.files.gpt2 import Contents
 from tinygpt.tokenizer.reference import without_surrogates
 from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Flags, Names, allowed_names, flags_that_matter, split_off
-from tinygpt.tokenizer.stream import StreamDecoder
-from tinygpt.tokenizer.tiktoken_methods import TiktokenMethods
 from tinygpt.tokenizer.training import train
 from tinygpt.tokenizer.validation import check_special_tokens, check_vocabulary, merges_in_pairs
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class Tokenizer(TiktokenMethods, FileMethods):
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Tokenizer:
     """
     A byte-level BPE tokenizer: any text to integers and back.
 
@@ -92,14 +111,13 @@ class Tokenizer(TiktokenMethods, FileMethods):
         return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
 
     def __reduce__(self) -> tuple:
-        """Be copied and pickled by what the tokenizer is made of: its tables are built again, its memory is empty."""
-        return type(self), (
-            self.vocab,
-            self.merges,
-            self.special_tokens,
-            self.pattern,
-            self.whole_pieces,
-            self.special_flags,
+        """Copy and pickle the arguments of the constructor: tables are built again, caches start empty."""
+        return type(self), tuple(self._contents())
+
+    def _contents(self) -> Contents:
+        """What the constructor takes, and files hold."""
+        return Contents(
+            self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces, self.special_flags
         )
 
     @classmethod
@@ -118,15 +136,15 @@ class Tokenizer(TiktokenMethods, FileMethods):
         Parameters
         ----------
         text_or_iterator : str or iterable of str
-            The corpus. Of an iterable, each item is a document, and none is kept. An empty corpus teaches nothing
-            and gives the bytes alone.
+            The corpus. Each item of an iterable is a document; none is kept. An empty corpus gives a vocabulary of the
+            bytes alone.
         vocab_size : int
             How many tokens to have in all: 256 bytes, the learned ones, the special ones.
         special_tokens : sequence of str
-            They get the last ids. Their text in the corpus is left out: it teaches neither them nor their parts.
+            They get the last ids. Their text in the corpus is left out of the counts.
         byte_order : {"gpt2", "raw"}
-            Byte b has id b ("raw"), or the id that GPT-2 gives it, so that merges are exactly those of Hugging Face's
-            trainer ("gpt2"). Of equally frequent pairs, the one with the smallest ids is merged first.
+            Byte b has id b ("raw"), or the id that GPT-2 gives it ("gpt2"), so that merges are exactly those of Hugging
+            Face's trainer. Of equally frequent pairs, the one with the smallest ids is merged first.
         progress : bool
             Whether to show progress bars on stderr.
         pattern : str or None
@@ -185,7 +203,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
     ) -> list[int]:
         """
-        Turn a text into ids. What reads like a special token is an error unless you say what it shall be.
+        Turn a text into ids. What reads like a special token is an error unless an argument says how to encode it.
 
         Parameters
         ----------
@@ -232,8 +250,72 @@ class Tokenizer(TiktokenMethods, FileMethods):
         return np.array(ids, np.uint16 if self.n_vocab <= 1 << 16 else np.uint32)
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """Turn a text into ids, special tokens being text like any other."""
+        """Turn a text into ids; the text of special tokens is encoded like any other."""
         return self.encode(text, disallowed_special=())
+
+    def encode_batch(
+        self,
+        text: Sequence[str],
+        *,
+        num_threads: int = 8,
+        allowed_special: Names = frozenset(),
+        disallowed_special: Names = "all",
+    ) -> list[list[int]]:
+        """
+        Do what `encode` does with each text of a sequence, in several threads.
+
+        Examples
+        --------
+        >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).encode_batch(["hen", "", "egg"])
+        [[104, 101, 110], [], [101, 103, 103]]
+        """
+        encode = partial(self.encode, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return _each("encode_batch", encode, _texts("encode_batch", text), num_threads)
+
+    def encode_ordinary_batch(self, text: Sequence[str], *, num_threads: int = 8) -> list[list[int]]:
+        """Do what `encode_ordinary` does with each text of a sequence, in several threads."""
+        return _each("encode_ordinary_batch", self.encode_ordinary, _texts("encode_ordinary_batch", text), num_threads)
+
+    def encode_iterable(
+        self, lines: Iterable[str], *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
+    ) -> Iterator[int]:
+        r"""
+        Encode a text that comes in parts, such as the lines of an open file, with one part at a time in memory.
+
+        Each part is encoded by itself: the ids are those of ``encode(part)`` one after the other. They decode to the
+        joined text, but can differ from its ids where two parts meet: two line ends in a row can be one token there,
+        and are two here. The same parts always give the same ids. A special token is found only within a part.
+
+        Parameters
+        ----------
+        lines : iterable of str
+        allowed_special, disallowed_special
+            As `encode` takes them.
+
+        Yields
+        ------
+        id : int
+
+        Raises
+        ------
+        TypeError
+            If `lines` is a str itself, or a part is none.
+        ValueError
+            If a part holds a disallowed special token.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> list(tokenizer.encode_iterable(["hi\n", "ho\n"]))
+        [104, 105, 10, 104, 111, 10]
+        """
+        if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
+            raise TypeError(
+                f"Tokenizer.encode_iterable: lines must be an iterable of str, got {type(lines).__name__}; pass an "
+                "open text file, or a whole text to encode"
+            )
+        encode = partial(self.encode, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return (id for line in lines for id in encode(line))
 
     def _parts(self, text: str, allowed: Names, disallowed: Names) -> tuple[list[str], list[int]]:
         """The ordinary texts, and the ids of the special tokens between them."""
@@ -270,7 +352,7 @@ class Tokenizer(TiktokenMethods, FileMethods):
         """
         Turn ids into text, as `decode_bytes` turns them into bytes.
 
-        Bytes that are no character become U+FFFD, or what another value of `errors` says, as in `bytes.decode`.
+        Bytes that are not UTF-8 become U+FFFD; other values of `errors` are those of `bytes.decode`.
 
         Examples
         --------
@@ -283,3 +365,262 @@ class Tokenizer(TiktokenMethods, FileMethods):
     def stream_decoder(self) -> StreamDecoder:
         """Return a decoder for ids that arrive one by one."""
         return StreamDecoder(self)
+
+    def decode_batch(
+        self, batch: Sequence[Sequence[int]] | np.ndarray, *, errors: str = "replace", num_threads: int = 8
+    ) -> list[str]:
+        """
+        Do what `decode` does with each sequence of ids, or each row of an array (N, T), in several threads.
+
+        Examples
+        --------
+        >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_batch([[104, 105], []])
+        ['hi', '']
+        """
+        return _each("decode_batch", partial(self.decode, errors=errors), _rows("decode_batch", batch), num_threads)
+
+    def decode_bytes_batch(self, batch: Sequence[Sequence[int]] | np.ndarray, *, num_threads: int = 8) -> list[bytes]:
+        """Do what `decode_bytes` does with each sequence of ids, or each row of an array (N, T), in several threads."""
+        return _each("decode_bytes_batch", self.decode_bytes, _rows("decode_bytes_batch", batch), num_threads)
+
+    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
+        """
+        Return the id of one token, ordinary or special, by its text or its bytes.
+
+        Raises
+        ------
+        KeyError
+            If there is no such token.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> tokenizer.encode_single_token("A"), tokenizer.encode_single_token("<|endoftext|>")
+        (65, 256)
+        """
+        if not isinstance(text_or_bytes, (str, bytes)):
+            got = type(text_or_bytes).__name__
+            raise TypeError(f"Tokenizer.encode_single_token: needs a str or bytes, got {got}")
+        data = text_or_bytes
+        if isinstance(data, str):
+            data = data.encode("utf-8", "surrogatepass")  # which makes bytes of a lone surrogate that no token has
+        if data in self._ids:
+            return self._ids[data]
+        for text, id in self.special_tokens.items():
+            if text.encode("utf-8") == data:
+                return id
+        raise KeyError(f"Tokenizer.encode_single_token: {text_or_bytes!r} is not one token; encode gives its tokens")
+
+    def decode_single_token_bytes(self, token: int) -> bytes:
+        """
+        Return the bytes of one token, ordinary or special, by its id.
+
+        Raises
+        ------
+        KeyError
+            If no token has that id.
+
+        Examples
+        --------
+        >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_single_token_bytes(0xC3)
+        b'\\xc3'
+        """
+        try:
+            return self._tokens[index(token)]
+        except KeyError:
+            raise KeyError(f"Tokenizer.decode_single_token_bytes: no token has the id {token}") from None
+
+    def token_byte_values(self) -> list[bytes]:
+        """Return the bytes of all ordinary tokens, sorted by them."""
+        return sorted(self._ids)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """
+        Write `vocab.json`, `merges.txt` and `tokenizer_config.json`, as Hugging Face's GPT-2 classes read them.
+
+        The first two have no place for another split pattern than GPT-2's, nor for `whole_pieces`: such a tokenizer
+        gets a `tokenizer.json` instead. The folder is created if it does not exist. Files with these names are
+        replaced, and those of the other form are removed, so that nobody reads them. Of two processes that save there
+        at once, the second waits.
+
+        Raises
+        ------
+        ValueError
+            If a special token reads like an ordinary one in the file, or the pattern cannot be written.
+        """
+        folder.save(directory, self._contents())
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
+        """
+        Read a tokenizer from a folder with the files of GPT-2 in either form, or with a `tokenizer.json`.
+
+        A run stands for its best checkpoint. Where there is no such folder, ``"gpt2"`` is the tokenizer that
+        ``tinygpt tokenizer fetch gpt2`` has put in the user's cache, and other names are those of the Hugging Face hub;
+        see `files/locate.py`.
+
+        The files are `vocab.json` and `merges.txt`, OpenAI's `encoder.json` and `vocab.bpe`, or `tokenizer.json`; where
+        the last is beside one of the others, it must say the same. Special are the tokens that these files and
+        `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json` name. In the first two forms, where
+        nothing lists all of them, so are the entries that are not bytes and that no merge makes.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing, malformed, cut off, of another vocabulary or of another kind: names the file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     Tokenizer.train("the hen, the hen", vocab_size=260, progress=False).save_pretrained(directory)
+        ...     Tokenizer.from_pretrained(directory).encode("then")
+        [257, 77]
+        """
+        return cls(*folder.load(locate_tokenizer(directory)))
+
+    @classmethod
+    def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
+        """
+        Read a `tokenizer.json` that holds a byte-level BPE: that of GPT-2, of Llama 3, or one that we wrote.
+
+        Its added tokens become special tokens. `encode` gives what Hugging Face's does without its post-processor, that
+        is with ``add_special_tokens=False``.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the file is missing or damaged, or asks for what is not supported: names it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> tokenizer = Tokenizer.train("the hen, the hen", vocab_size=260, progress=False)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     tokenizer.to_tokenizer_json(directory + "/tokenizer.json")
+        ...     Tokenizer.from_tokenizer_json(directory + "/tokenizer.json").fingerprint == tokenizer.fingerprint
+        True
+        """
+        return cls(*tokenizer_json.load(path))
+
+    def to_tokenizer_json(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write everything into one file, as Hugging Face's tokenizers read it.
+
+        Raises
+        ------
+        ValueError
+            If a special token reads like an ordinary one in the file, or the pattern cannot be written in its dialect.
+        """
+        tokenizer_json.save(path, *self._contents())
+
+    @classmethod
+    def from_tiktoken(
+        cls,
+        path: str | os.PathLike[str],
+        pattern: str | None = None,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> Self:
+        """
+        Read a rank file of tiktoken, such as `cl100k_base.tiktoken`. The ids are exactly tiktoken's.
+
+        Parameters
+        ----------
+        path : path
+        pattern : str, optional
+            The split pattern, which the file does not hold: `pat_str` of a `tiktoken.Encoding`. None is GPT-2's.
+        special_tokens : mapping of str to int, optional
+            The special tokens, which the file does not hold either.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the file is missing, malformed or incomplete: names the line.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     Tokenizer.train("the hen, the hen", vocab_size=260, progress=False).to_tiktoken(directory + "/ranks")
+        ...     Tokenizer.from_tiktoken(directory + "/ranks", r"\\p{L}+|\\P{L}", {"<|end|>": 300}).encode("then")
+        [257, 77]
+        """
+        ranks = tiktoken.read_ranks(path)
+        merges, whole_pieces = tiktoken.merges_of(ranks)
+        vocab = {rank: token for token, rank in ranks.items()}
+        return cls(vocab, merges, special_tokens or {}, pattern, whole_pieces)
+
+    def to_tiktoken(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write the ordinary tokens as a rank file, from which tiktoken makes the same ids.
+
+        The pattern and the special tokens are not in it: they are the arguments `pat_str` and `special_tokens` of
+        `tiktoken.Encoding`, and those of `from_tiktoken`.
+
+        Raises
+        ------
+        ValueError
+            If tiktoken would merge otherwise: it goes by the ids alone.
+        """
+        tiktoken.save(path, self.vocab, self.merges, self.whole_pieces)
+
+
+class StreamDecoder:
+    r"""
+    Text from ids that arrive one by one: a character is returned once all of its bytes are there.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+
+    Examples
+    --------
+    >>> tokenizer = Tokenizer.train("", vocab_size=256, special_tokens=(), byte_order="raw", progress=False)
+    >>> decoder = tokenizer.stream_decoder()
+    >>> [decoder.push(id) for id in (0x41, 0xC3, 0xA9, 0xC3)], decoder.flush()
+    (['A', '', 'é', ''], '�')
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, id: int) -> str:
+        """Take the next id and return the characters that it completes, perhaps none."""
+        return self._utf8.decode(self._tokenizer.decode_bytes([id]))
+
+    def flush(self) -> str:
+        """Return what is left, U+FFFD for an incomplete character, and start again."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _texts(who: str, texts: Sequence[str]) -> Sequence[str]:
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        raise TypeError(f"Tokenizer.{who}: needs a sequence of str, got {type(texts).__name__}; write [text]")
+    return texts
+
+
+def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
+    """The sequences of ids of a batch; TypeError if it is one sequence."""
+    if isinstance(batch, np.ndarray):
+        flat = batch.ndim == 1 and batch.size > 0 and batch.dtype != object
+    else:
+        if isinstance(batch, (str, bytes, Mapping)) or not isinstance(batch, Iterable):
+            got = type(batch).__name__
+            raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got {got}; write [ids]")
+        batch = list(batch)
+        flat = any(isinstance(row, (int, np.integer)) for row in batch)
+    if flat:
+        raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got a flat one; write [ids]")
+    return batch
+
+
+def _each(who: str, function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int) -> list[_Result]:
+    """Apply a function to all items, in order; the first error is raised, and what was not begun is left."""
+    if num_threads < 1:
+        raise ValueError(f"Tokenizer.{who}: num_threads must be at least 1, got {num_threads}")
+    if num_threads > max_threads():
+        raise ValueError(f"Tokenizer.{who}: num_threads must be at most {max_threads()}, got {num_threads}")
+    settings = copy_context()  # the implementation that the caller has chosen holds in the threads too
+    with ThreadPoolExecutor(num_threads) as threads:
+        return list(threads.map(lambda item: settings.copy().run(function, item), items))

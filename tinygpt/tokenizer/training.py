@@ -1,19 +1,31 @@
-"""Training a tokenizer: count the words of the corpus, then take the merges they teach until the vocabulary is full."""
+"""
+Training a tokenizer: count the words of the corpus, then take the merges they teach until the vocabulary is full.
+
+The reference does both (`split`, `learn_merges`); from where there is enough text, the kernels do.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from operator import index
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 from tinygpt.runtime.streams import bar
-from tinygpt.tokenizer.reference import BYTE_ORDERS, without_surrogates
+from tinygpt.tokenizer.pattern import Pattern
+from tinygpt.tokenizer.reference import BYTE_ORDERS, chunks, learn_merges, split, without_surrogates
 from tinygpt.tokenizer.special_tokens import split_off
+from tinygpt.tokenizer.switch import Switch, check_agreement, must_check
 from tinygpt.tokenizer.validation import check_special_tokens
-from tinygpt.tokenizer.words import CorpusWords
 
-Learned = tuple[list[bytes], list[tuple[bytes, bytes]], dict[str, int]]
+if TYPE_CHECKING:
+    from tinygpt.tokenizer.kernels.counting import WordCounts
+
+Merge = tuple[bytes, bytes]
+Learned = tuple[list[bytes], list[Merge], dict[str, int]]
+_BLOCK = 1 << 20  # characters that the kernels count in one call
 
 
 def train(
@@ -46,19 +58,17 @@ def train(
     if len(vocab) < room:
         n_vocab = len(vocab) + len(special_tokens)
         warnings.warn(
-            f"Tokenizer.train: the corpus has pairs for {n_vocab} tokens only, not for vocab_size = {vocab_size}, so "
-            f"n_vocab is {n_vocab}; give more text or a smaller vocab_size",
+            f"Tokenizer.train: the corpus has pairs for {n_vocab} tokens only, not for the {vocab_size} that were "
+            "asked for; give more text or ask for fewer",
             stacklevel=3,
         )
     return vocab, merges, {text: len(vocab) + number for number, text in enumerate(special_tokens)}
 
 
-def _learn(
-    words: CorpusWords, room: int, byte_order: str, progress: bool
-) -> tuple[list[bytes], list[tuple[bytes, bytes]]]:
+def _learn(words: CorpusWords, room: int, byte_order: str, progress: bool) -> tuple[list[bytes], list[Merge]]:
     """Take merges until there are `room` tokens or no more pairs."""
     vocab = [bytes([byte]) for byte in BYTE_ORDERS[byte_order]]
-    merges: list[tuple[bytes, bytes]] = []
+    merges: list[Merge] = []
     room_left = room - len(vocab)
     with bar(desc="learning tokens", total=room_left, disable=not progress) as shown:
         for learned in words.learn(byte_order, room_left):
@@ -89,3 +99,81 @@ def _documents(text_or_iterator: str | Iterable[str]) -> Iterator[str]:
         if not isinstance(document, str):
             raise TypeError(f"Tokenizer.train: document {number} must be a str, got {type(document).__name__}")
         yield document
+
+
+class CorpusWords:
+    """
+    The words of a corpus with their counts, and the merges learned from them; texts are not kept.
+
+    Parameters
+    ----------
+    pattern : str or None
+        How to split; None is GPT-2's way.
+
+    Examples
+    --------
+    >>> words = CorpusWords(None)
+    >>> words.add("hen, then, hat")
+    >>> list(words.learn("raw", 3))
+    [[(b'e', b'n')], [(b'h', b'en')], [(b' ', b'h')]]
+    """
+
+    def __init__(self, pattern: str | None) -> None:
+        self._pattern = None if pattern is None else Pattern(pattern)
+        self._switch = Switch()
+        self._check = must_check()
+        self._counts: Counter[str] = Counter()
+        self._compiled: WordCounts | None = None
+        self._waiting: list[bytes] = []
+        self._size_waiting = 0
+
+    def add(self, text: str) -> None:
+        """Count the words of a text without lone surrogates."""
+        if self._compiled is None and self._switch.to_kernels(len(text)):
+            from tinygpt.tokenizer.kernels.counting import WordCounts  # late: it imports Numba
+
+            self._compiled = WordCounts()
+        if self._pattern is not None:
+            self._counts.update(self._pattern.split(text))
+            return
+        for chunk in chunks(text, _BLOCK):
+            if self._compiled is None or self._check:
+                self._counts.update(split(chunk))
+            if self._compiled is not None:
+                self._waiting.append(chunk.encode("utf-8"))
+                self._size_waiting += len(chunk)
+                if self._size_waiting >= _BLOCK:
+                    self._count_waiting(self._compiled)
+
+    def learn(self, byte_order: str, how_many: int) -> Iterator[list[Merge]]:
+        """Learn merges, the most frequent pair first, a few at a time, until there are enough or no pair is left."""
+        counts = {word.encode("utf-8"): count for word, count in self._counts.items()}
+        reference = islice(learn_merges(counts, byte_order), how_many)
+        if self._compiled is None:
+            yield from ([merge] for merge in reference)
+            return
+        self._count_waiting(self._compiled)
+        if not self._check or self._pattern is not None:
+            self._compiled.add(list(counts), are_pieces=True, times=list(counts.values()))
+        for merges in self._learn_by_kernels(self._compiled, byte_order, how_many):
+            if self._check:
+                check_agreement("Tokenizer.train", merges, list(islice(reference, len(merges))))
+            yield merges
+        if self._check:
+            check_agreement("Tokenizer.train", [], list(reference))
+
+    def _count_waiting(self, compiled: WordCounts) -> None:
+        compiled.add(self._waiting, are_pieces=False)
+        self._waiting, self._size_waiting = [], 0
+
+    @staticmethod
+    def _learn_by_kernels(compiled: WordCounts, byte_order: str, how_many: int) -> Iterator[list[Merge]]:
+        from tinygpt.tokenizer.kernels.trainer import learn
+
+        tokens = [bytes([byte]) for byte in BYTE_ORDERS[byte_order]]
+        for pairs in learn(compiled.words(), BYTE_ORDERS[byte_order], how_many):
+            merges = []
+            for left, right in pairs.tolist():  # a token may be made of the one before
+                merges.append((tokens[left], tokens[right]))
+                tokens.append(tokens[left] + tokens[right])
+            yield merges

@@ -1,8 +1,8 @@
 """
-A text as Unicode 16 sees it: characters that a later version added, or gave another category, replaced by a stand-in.
+A text as Unicode 16 classifies it: characters that later versions added or changed are replaced by stand-ins.
 
-A pattern of one's own asks the package `regex` what a letter is, and each release of `regex` knows the newest Unicode:
-token ids would depend on which one is installed. tiktoken 0.14 and Hugging Face's tokenizers 0.23 know Unicode 16,
+For a split pattern, the package `regex` decides what a letter is, and each release of `regex` knows the newest Unicode:
+token ids would depend on the installed one. tiktoken 0.14 and Hugging Face's tokenizers 0.23 know Unicode 16,
 whose tables are in `unicode_table.py`. So a pattern is matched against this text, of equal length, and the pieces are
 cut from the original.
 

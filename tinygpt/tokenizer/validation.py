@@ -1,4 +1,4 @@
-"""What a vocabulary, its merges and its special tokens must be for a tokenizer to work, and what a list of texts is."""
+"""Checks of a vocabulary, its merges and its special tokens, before a tokenizer is built, and of lists of texts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Training and evaluation: what a run is told, its data, the loop, its log."""
+"""Training: the settings of a run (settings), its data (dataset), the loop (train), its log, its scores (evaluate)."""

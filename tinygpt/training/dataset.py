@@ -1,4 +1,4 @@
-"""From what a run was told to what it learns from: text or token file, tokenizer, training and validation tokens."""
+"""The data of a run, from its settings: a text or a token file, the tokenizer, training and validation tokens."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinygpt.files.locate import locate
 from tinygpt.gpt2 import checkpoint
-from tinygpt.text.corpus import (
-    bundled_stories,
-    encode_documents,
-    is_token_file,
-    open_token_file,
-    read_documents,
-    split_documents,
-)
+from tinygpt.text.corpus import bundled_stories, encode_documents, read_documents, split_documents
+from tinygpt.text.token_file import is_token_file, open_token_file
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.training.settings import TrainingSettings
 
@@ -85,7 +80,7 @@ def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
     if settings.tokenizer is not None:
         return Tokenizer.from_pretrained(settings.tokenizer)
     if settings.init_from is not None:
-        folder = checkpoint.find(settings.init_from)
+        folder = locate(settings.init_from)
         tokenizer = checkpoint.load_tokenizer(folder)
         if tokenizer is None:
             raise FileNotFoundError(f"train: {folder} has no tokenizer beside its weights; name one with --tokenizer")

@@ -21,6 +21,7 @@ comparable between models of one tokenizer only, bits per byte between all.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,6 @@ from tinygpt.autograd import no_grad
 from tinygpt.ops.embedding import check_ids
 from tinygpt.runtime.streams import bar
 from tinygpt.tokenizer import Tokenizer
-from tinygpt.training.windows import windows
 
 
 class Evaluation(NamedTuple):
@@ -39,7 +39,7 @@ class Evaluation(NamedTuple):
     Attributes
     ----------
     loss : float
-        Mean cross-entropy of a token, in nats.
+        Mean cross-entropy, in nats per token.
     tokens : int
         How many tokens were scored.
     text_bytes : int
@@ -55,17 +55,17 @@ class Evaluation(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """e^loss: as unsure as if choosing among so many equally likely tokens. Depends on the tokenizer."""
+        """e^loss: the number of equally likely tokens that would be as uncertain. Depends on the tokenizer."""
         return _exp(self.loss)
 
     @property
     def word_perplexity(self) -> float:
-        """The same for words: the whole surprise, spread over them. NaN where there is no word."""
+        """e to the loss per word: the sum of all losses, over the number of words. NaN where there is no word."""
         return _exp(self.loss * self.tokens / self.words) if self.words else math.nan
 
     @property
     def bits_per_byte(self) -> float:
-        """The whole surprise in bits, spread over the bytes of the text. Comparable between tokenizers."""
+        """The sum of all losses in bits, over the bytes of the text. Comparable between tokenizers."""
         return self.loss * self.tokens / math.log(2) / self.text_bytes if self.text_bytes else math.nan
 
     def __str__(self) -> str:
@@ -96,11 +96,11 @@ def evaluate(
     tokenizer : Tokenizer
         The one that made the tokens: it knows how many bytes each stands for.
     context : int, optional
-        Window length in tokens, at most the model's `n_positions`, which is the default.
+        Tokens per window, at most the model's `n_positions`, which is the default.
     stride : int, optional
         How far one window begins after the one before: from 1 to `context`, which is the default.
     batch_size : int
-        Windows at a time: memory, not the result, depends on it.
+        Windows per batch: memory depends on it, the result does not.
     progress : bool
         Show a bar.
 
@@ -119,7 +119,7 @@ def evaluate(
     >>> tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
     >>> model = GPT(GPTConfig(vocab_size=256, n_positions=8, n_embd=4, n_layer=1, n_head=2))
     >>> result = evaluate(model, tokenizer.encode_to_numpy("Good night, moon."), tokenizer)
-    >>> result.tokens, round(result.bits_per_byte)  # 8 bits a byte: it knows nothing yet
+    >>> result.tokens, round(result.bits_per_byte)  # 8 bits per byte: it knows nothing yet
     (16, 8)
     """
     context = model.config.n_positions if context is None else context
@@ -138,6 +138,66 @@ def evaluate(
     finally:
         model.train(was_training)
     return Evaluation(total / count, count, text_bytes, words)
+
+
+def windows(
+    tokens: np.ndarray, context: int, batch_size: int, stride: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """
+    Lay windows over the whole text: every token but the first is predicted exactly once.
+
+    Parameters
+    ----------
+    tokens : integer array, shape (N,), N >= 2
+    context, batch_size : int
+        T tokens per row, at most B rows per batch. What is left at the end comes last as one row of its own.
+    stride : int, optional
+        How far one window begins after the one before: at most `context`, which is the default, side by side.
+
+    Returns
+    -------
+    iterator of (inputs, targets) : ndarray, shape (<= B, <= T), int64
+        `targets` is one token ahead of `inputs`; -100 where an earlier window has predicted it.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to predict, or a size is below 1, or the stride is longer than a window.
+
+    Examples
+    --------
+    >>> [targets.tolist() for inputs, targets in windows(np.arange(8), context=3, batch_size=2)]
+    [[[1, 2, 3], [4, 5, 6]], [[7]]]
+    >>> [targets.tolist() for inputs, targets in windows(np.arange(8), context=3, batch_size=2, stride=2)]
+    [[[1, 2, 3], [-100, 4, 5]], [[-100, 6, 7]]]
+    """
+    stride = context if stride is None else stride
+    for name, size in (("context", context), ("batch_size", batch_size), ("stride", stride)):
+        if size < 1:
+            raise ValueError(f"windows: {name} must be at least 1, got {name} = {size}; choose a larger one")
+    if stride > context:
+        raise ValueError(f"windows: stride must be at most the context of {context} tokens, or some would be left out, "
+                         f"got {stride}")  # fmt: skip
+    if len(tokens) < 2:
+        raise ValueError(f"windows: needs at least 2 tokens, got {len(tokens)}; use a longer text")
+    return _windows(np.asarray(tokens), context, batch_size, stride)
+
+
+def _windows(tokens: np.ndarray, context: int, batch_size: int, stride: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    last = len(tokens) - 1  # how many are to be predicted
+    starts = np.arange(0, last - context + 1, stride)  # of whole windows
+    for first in range(0, len(starts), batch_size):
+        rows = tokens[starts[first : first + batch_size, None] + np.arange(context + 1)].astype(np.int64)
+        inputs, targets = rows[:, :-1], rows[:, 1:].copy()
+        targets[(1 if first == 0 else 0) :, : context - stride] = -100
+        yield inputs, targets
+    start = len(starts) * stride
+    done = start - stride + context if len(starts) else 0
+    if done < last:
+        rest = tokens[None, start:].astype(np.int64)
+        targets = rest[:, 1:].copy()
+        targets[:, : max(0, done - start)] = -100
+        yield rest[:, :-1], targets
 
 
 def count_bytes(tokens: np.ndarray, tokenizer: Tokenizer) -> int:

@@ -1,5 +1,5 @@
 """
-What a run leaves to look at: metrics.jsonl, a line for each step or evaluation, and the curve drawn from it.
+The log of a run: metrics.jsonl, with one line per step and per evaluation, and the picture drawn from it.
 
 Neither stops the training. Lines that cannot be written, because the disk is full, wait until they can.
 """
@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.files import figures
+from tinygpt.files.atomic import atomic_write
 from tinygpt.files.input_file import open_input
 from tinygpt.files.json_file import parse
 from tinygpt.files.one_line import brief, shown
-from tinygpt.gpt2.checkpoint import atomic_open, atomic_write
 from tinygpt.runtime.streams import say, to_json
 
 _LONGEST_LINE = 1 << 16  # bytes
@@ -153,11 +154,11 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 
 def _is_record(line: dict[str, Any]) -> bool:
-    step, figures = line.get("step"), [line.get(name, 0.0) for name in ("loss", "validation_loss")]
-    return type(step) is int and 0 <= step < 1 << 53 and all(map(_is_figure, figures))
+    step, losses = line.get("step"), [line.get(name, 0.0) for name in ("loss", "validation_loss")]
+    return type(step) is int and 0 <= step < 1 << 53 and all(map(_is_loss, losses))
 
 
-def _is_figure(value: Any) -> bool:
+def _is_loss(value: Any) -> bool:
     return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
 
 
@@ -178,14 +179,12 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
         False where matplotlib is not installed: nothing is written then.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+        figure = figures.new_figure("train: drawing", figsize=(8, 4.5), dpi=120, layout="constrained")
+    except ValueError:
         return False
     lines = read_metrics(metrics)
     train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
     validation = [(line["step"], line["validation_loss"]) for line in lines if line.get("validation_loss") is not None]
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     if train:
         steps, losses = np.array(train).T
@@ -202,8 +201,7 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
     axes.grid(alpha=0.3)
     if train or validation:
         axes.legend()
-    with atomic_open(picture) as file:
-        FigureCanvasAgg(figure).print_png(file)
+    figures.save(figure, picture)
     return True
 
 

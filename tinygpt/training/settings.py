@@ -1,4 +1,4 @@
-"""What a training run is told, and the recipe of each preset for what it is not told."""
+"""The settings of a training run, and each preset's recipe for those that are not given."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class TrainingSettings:
     init_from : str or None
         A checkpoint to start from; its sizes replace the preset's.
     steps, batch_size, context, grad_accumulation : int
-        Each step learns from batch_size * grad_accumulation windows of `context` tokens.
+        Each optimizer step adds the gradients of `grad_accumulation` micro-batches: `batch_size` windows with `context`
+        tokens per window.
     lr, min_lr, warmup
         The schedule: up to `lr` in `warmup` steps, down to `min_lr` at the end.
     beta1, beta2, weight_decay : float
@@ -86,7 +87,7 @@ class TrainingSettings:
     dropout : float
         At GPT-2's three places.
     eval_every : int
-        Validate, save and tell a story after every so many steps.
+        Validate, save and tell a story every so many steps.
     eval_tokens : int
         How many tokens of the validation text to score while training; the final figure takes all of them.
     seed : int

@@ -1,8 +1,8 @@
 """
-What `training_state.json` must say for a run to go on from it: nothing missing, nothing that cannot be true.
+The check of `training_state.json` before a run is resumed: every field is there, and each can be true.
 
-It is checked as a whole before anything of the run is changed. A step that is no number would otherwise be
-found when it is used: in a traceback, or never.
+All fields are checked before anything of the run is changed. A step that is not a number would otherwise be
+found when it is used, in a traceback, or never.
 """
 
 from __future__ import annotations

@@ -3,20 +3,21 @@ The training loop: batches, gradients, AdamW; validation, checkpoints, a story n
 
 A run is a folder:
 
-    settings.json     what it was told            metrics.jsonl, loss.png    how it went
+    settings.json     its settings                metrics.jsonl, loss.png    its losses
     best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
     last/             the newest one, and beside it what resuming needs
     owner.json        while it is trained: by whom; see `ownership.py`
 
 What only shows, a story, a bar, a picture or a line of the log, never stops a run, and comes after what is saved.
 
-Resuming is exact to the last bit. The batch of a step is a function of the seed and the step's number, dropout's seeds
-come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
+Resuming is exact to the last bit. The batches of a step are a function of the seed and the step's number, dropout's
+seeds come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import textwrap
 import time
@@ -27,23 +28,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.files.atomic import atomic_write
+from tinygpt.files.directory_swap import recover, swap_in
 from tinygpt.files.json_file import read_object
 from tinygpt.files.one_line import one_line, shown
 from tinygpt.files.ownership import Ownership, own_run
+from tinygpt.files.safetensors_file import load_training_state, save_training_state
 from tinygpt.files.sealed_json import seal, unseal
 from tinygpt.generation.completion import known_ids
 from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
 from tinygpt.kernels.simd.cpu import BFLOAT16
-from tinygpt.optim import AdamW, cosine_schedule
-from tinygpt.optim.gradient_norm import grad_norm
+from tinygpt.optim import AdamW, cosine_schedule, grad_norm
 from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.runtime.settings import float32_matmul_precision
 from tinygpt.runtime.streams import bar, say, tell, to_json
 from tinygpt.text.corpus import sample_batch
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate
-from tinygpt.training.initial_model import initial_model
 from tinygpt.training.log import MetricsLog, plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
@@ -173,6 +176,43 @@ def load_settings(run: Path | str) -> TrainingSettings:
         raise ValueError(f"train: {shown(path)} is damaged ({reason}); restore it or start a new run") from None
 
 
+def initial_model(settings: TrainingSettings, data: Dataset) -> GPT:
+    """
+    A model ready for the data's vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If --init-from names a model that the tokenizer, the context or the data do not fit.
+    """
+    if settings.init_from is None:
+        return GPT(initial_config(settings, data.tokenizer.n_vocab), seed=settings.seed)
+    model = GPT.from_pretrained(settings.init_from, seed=settings.seed, **_dropout(settings))
+    if data.tokenizer.n_vocab > model.config.vocab_size:
+        raise ValueError(
+            f"train: the tokenizer has {data.tokenizer.n_vocab} tokens, {settings.init_from} only "
+            f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
+        )
+    if settings.context > model.config.n_positions:
+        raise ValueError(
+            f"train: --context must be at most the {model.config.n_positions} positions of {settings.init_from}, "
+            f"got {settings.context}"
+        )
+    if np.max(data.train) >= model.config.vocab_size:
+        raise ValueError(f"train: the data has token {np.max(data.train)}, the model only {model.config.vocab_size}")
+    return model
+
+
+def initial_config(settings: TrainingSettings, n_vocab: int) -> GPTConfig:
+    """The preset's sizes with the settings' context and dropout, for so many tokens."""
+    config = GPTConfig.preset(settings.preset)
+    return dataclasses.replace(config, vocab_size=n_vocab, n_positions=settings.context, **_dropout(settings))
+
+
+def _dropout(settings: TrainingSettings) -> dict[str, Any]:
+    return dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), settings.dropout)
+
+
 class Trainer:
     """A model, its optimizer and its data, and where they are in the run."""
 
@@ -202,7 +242,7 @@ class Trainer:
 
     def _write_settings(self) -> None:
         text = to_json(seal(self.settings.to_json_values()), indent=2) + "\n"
-        checkpoint.atomic_write(self.run / "settings.json", text)
+        atomic_write(self.run / "settings.json", text)
 
     def _hold(self) -> None:
         """Before anything is saved: the run must still be ours. If its folder was deleted, there is a new one."""
@@ -293,7 +333,7 @@ class Trainer:
             self.best_loss = result.loss
             if self.step > 0:  # an untrained model is not worth keeping
                 self._hold()
-                with checkpoint.swap_in(self.run / "best") as folder:
+                with swap_in(self.run / "best") as folder:
                     self.model.save_pretrained(folder, self.data.tokenizer)
         return result
 
@@ -316,14 +356,14 @@ class Trainer:
         if log.waiting:
             info["unlogged"] = log.waiting
         info = seal(info)
-        with checkpoint.swap_in(self.run / "last") as folder:
+        with swap_in(self.run / "last") as folder:
             self.model.save_pretrained(folder, self.data.tokenizer)
             state = self.optimizer.state_dict() | {"weights": self.model.flat_parameters}
-            checkpoint.save_training_state(folder, state, info)
+            save_training_state(folder, state, info)
         self._saved = (self.step, self._validated)
 
     def _restore(self, last: Path) -> None:
-        tensors, info = checkpoint.load_training_state(last, require_training_state)
+        tensors, info = load_training_state(last, require_training_state)
         remedy = f"restore it from a copy, start a new run with --init-from {shown(self.run)}"
         info = unseal(info, f"train: {shown(last / 'training_state.safetensors')}", remedy)
         text = last / "training_state.json"  # the same for people; that it is damaged is worth knowing
@@ -350,7 +390,7 @@ class Trainer:
     def _last_checkpoint(self) -> Path | None:
         """Where to go on from; None where the run was stopped before it saved anything."""
         for name in ("best", "last"):
-            checkpoint.recover(self.run / name)
+            recover(self.run / name)
         return self.run / "last" if (self.run / "last").is_dir() else None
 
     def story(self, interrupt: Interrupt | None = None) -> str:

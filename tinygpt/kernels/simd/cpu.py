@@ -1,9 +1,10 @@
 """
 What the processor can do, and the shape of the tile that a matrix product is computed in.
 
-A product is made of tiles of C that stay in registers while the inner dimension k passes by. A `Format` says how large
-they are, and how the numbers of A and B lie in memory for them. In each step a tile takes rows + vectors loads for rows
-x vectors multiplications, so the larger the tile the better, until it no longer fits into the registers:
+A product is made of tiles of C that stay in registers while the loop over the inner dimension k adds to them. A
+`Format` says how large they are, and how the numbers of A and B are packed for them. In each step a tile takes rows +
+vectors loads for rows x vectors multiplications, so the larger the tile the better, until it no longer fits into the
+registers:
 
     float32     AVX-512     32 registers of 16    8 x 48: 24 sums, 3 vectors of B, 1 number of A
                 AVX2        16 registers of 8     4 x 24: 12 sums, 3 vectors of B, 1 number of A
@@ -11,7 +12,7 @@ x vectors multiplications, so the larger the tile the better, until it no longer
     bfloat16    AMX          8 tiles of 16 x 16   32 x 32: 4 tiles of sums, 2 of B, 2 of A
                 AVX-512     32 registers of 16    8 x 48, two k at a time
 
-Other processors can be emulated, for tests: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say what code is made for.
+Tests emulate other processors: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say which one code is generated for.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _features() -> frozenset[str]:
 
 
 def _may_use_tiles() -> bool:
-    """Ask Linux for AMX's registers, which it gives only to those who ask (arch_prctl, ARCH_REQ_XCOMP_PERM)."""
+    """Request permission to use AMX's registers, as Linux demands (arch_prctl, ARCH_REQ_XCOMP_PERM)."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0

@@ -1,21 +1,20 @@
 """
-Functions that Numba lacks, or does not give the same bits for whenever it compiles them: exp, maximum, sums.
+exp, maximum and sums: functions that Numba lacks, or whose bits would depend on what they are compiled with.
 
-The exponential function is a polynomial, which a loop computes for as many numbers at once as the processor has lanes.
-
-A call of the system's library for each number would be many times slower. For any x there are a whole n and a small r,
+The exponential function is a polynomial, so that the loops that call it are vectorized. A call of the system's library
+for each number would be many times slower. For any x there are a whole n and a small r,
 
     (1) x = n ln 2 + r,   |r| <= ln 2 / 2
-    (2) e^r = 1 + r + r^2 (c2 + r (c3 + r (c4 + r (c5 + r c6))))      to 2e-9: the best such polynomial in [-0.35, 0.35]
-    (3) e^x = 2^n e^r,    2^n made of its bits, in two halves, because the whole may be too large or too small
+    (2) e^r = 1 + r + r^2 (c2 + r (c3 + r (c4 + r (c5 + r c6))))      to 2e-9: the minimax polynomial in [-0.35, 0.35]
+    (3) e^x = 2^n e^r,    2^n from its bits, in two halves, because 2^n itself may overflow or underflow
 
 Step (1) subtracts n ln 2 in two parts, of which the first has so few bits that its product with n is exact.
 
-A sum that the compiler may reorder can change its last bit with the function that it is part of, or when the code comes
-from the cache. `total` and `dot` fix the order: lane l of four times LANES sums up every so many-th number, then the
-sums are added, first to last, then what is left over.
+If the compiler could reorder a sum, its last bit would depend on the function that it is inlined into. `total` and
+`dot` fix the order: four vectors of LANES partial sums, of which each takes every (4 LANES)-th number; then the partial
+sums are added, first to last; then the remaining numbers.
 
-Error: exp is below 1 unit in the last place off. NaN stays NaN; e^-inf = 0; what is beyond float32 is infinite.
+Error: exp is within 1 unit in the last place. NaN stays NaN; e^-inf = 0; what is beyond float32 is infinite.
 Source: Cody & Waite 1980, "Software Manual for the Elementary Functions", chapter 6; the coefficients were fitted for
         least relative error by Lawson's iteration.
 """
@@ -35,7 +34,7 @@ from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, fma, load, l
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4
-_ROUND = 1.5 * 2**23  # adding this leaves no bits for a fraction: the sum's last bits are the nearest whole number
+_ROUND = 1.5 * 2**23  # adding this leaves no bits for a fraction: the sum's last bits are the nearest integer
 _COEFFICIENTS = [0.4999999343, 0.166665204, 0.04166839079, 0.008368745116, 0.001381453999]
 
 if numba.config.DISABLE_JIT:
@@ -60,7 +59,7 @@ else:
 
     @intrinsic
     def exp(typingctx, x):
-        """e^x, float32, below 1 unit in the last place; in a loop it is computed for many x at once."""
+        """e^x, float32, within 1 unit in the last place; loops that call it are vectorized."""
 
         def codegen(context, builder, signature, arguments):
             return exponential(builder, arguments[0])
@@ -69,7 +68,7 @@ else:
 
     @intrinsic
     def maximum(typingctx, a, b):
-        """The larger of two float32, NaN if one is NaN; a loop of it needs no order, and so is computed in lanes."""
+        """The larger of two float32, NaN if one is NaN; its order does not matter, so loops of it are vectorized."""
 
         def codegen(context, builder, signature, arguments):
             kind = ir.FunctionType(FLOAT, [FLOAT] * 2)
@@ -144,8 +143,8 @@ def _read(builder: Any, place: Any, lanes: int, element: Any) -> Any:
 
 def exponential(builder: Any, x: Any) -> Any:
     """LLVM code for e^x."""
-    x = _bounded(builder, x, ">", 89.0)
-    x = _bounded(builder, x, "<", -104.0)
+    x = _clamp(builder, x, ">", 89.0)
+    x = _clamp(builder, x, "<", -104.0)
     shifted = fma(builder, x, FLOAT(_LOG2_E), FLOAT(_ROUND))
     whole = builder.fsub(shifted, FLOAT(_ROUND))  # (1) n
     rest = fma(builder, whole, FLOAT(-_LN2_HIGH), x)
@@ -161,6 +160,6 @@ def exponential(builder: Any, x: Any) -> Any:
     return total
 
 
-def _bounded(builder: Any, x: Any, comparison: str, bound: float) -> Any:
-    """The bound where x is beyond it: false for NaN, which stays."""
+def _clamp(builder: Any, x: Any, comparison: str, bound: float) -> Any:
+    """The bound where x is beyond it; a comparison with NaN is false, so NaN stays."""
     return builder.select(builder.fcmp_ordered(comparison, x, FLOAT(bound)), FLOAT(bound), x)

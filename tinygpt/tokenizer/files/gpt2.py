@@ -1,8 +1,8 @@
 """
-The files that hold a tokenizer: as the Hugging Face ecosystem lays them out, and as OpenAI published GPT-2's.
+GPT-2's two files, the vocabulary and the merges, under Hugging Face's names and under OpenAI's.
 
     vocab.json, encoder.json      {token: id}, special tokens included
-    merges.txt, vocab.bpe         a "#version" line, then one merge a line, its two tokens separated by a space
+    merges.txt, vocab.bpe         a "#version" line, then one merge per line, its two tokens separated by a space
 
 In the first two, each byte of a token is written as one visible character (`BYTE_CHARACTERS` in reference.py), so a
 token never holds a space or a line end. Special tokens stand there as they are.
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from tinygpt.files.atomic import atomic_write
 from tinygpt.files.one_line import brief, shown
-from tinygpt.tokenizer.added_tokens import CONFIG_NAME, read_added_tokens
+from tinygpt.tokenizer.files.added_tokens import CONFIG_NAME, read_added_tokens
 from tinygpt.tokenizer.files.reading import read_json, read_text, require_sizes
 from tinygpt.tokenizer.files.tokenizer_config import save_config
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS
@@ -185,7 +185,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
     raise FileNotFoundError(
         f"from_pretrained: {shown(folder)} must hold vocab.json and merges.txt, or encoder.json and vocab.bpe, or "
         "tokenizer.json; "
-        "name a folder that save_pretrained has written, or one with GPT-2's two files"
+        "name the folder of a checkpoint or of a tokenizer, or one with GPT-2's two files"
     )
 
 

@@ -1,5 +1,5 @@
 """
-Text and JSON files of tokenizers, read within limits, so that what is wrong with them is said.
+Reading the text and JSON files of tokenizers within limits; errors say what is wrong.
 
 The limits are several times what the largest vocabularies in use need (tokens: a million; bytes of one token: 512).
 """

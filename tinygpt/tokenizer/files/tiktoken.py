@@ -1,5 +1,5 @@
 r"""
-tiktoken's rank files: a line for each token, its bytes in base64, a space, its rank, which is its id.
+tiktoken's rank files: one line per token, with its bytes in base64, a space, and its rank, which is its id.
 
     IQ== 0
     Ig== 1

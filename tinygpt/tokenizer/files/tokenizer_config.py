@@ -1,6 +1,4 @@
-"""
-`tokenizer_config.json`, which says what class of Hugging Face's opens a folder and which tokens are special.
-"""
+"""`tokenizer_config.json`, which tells Hugging Face's classes which of them opens a folder, and the special tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinygpt.files.atomic import atomic_write
-from tinygpt.tokenizer.added_tokens import CONFIG_NAME
+from tinygpt.tokenizer.files.added_tokens import CONFIG_NAME
 from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Flags
 
 

@@ -1,5 +1,5 @@
 r"""
-`tokenizer.json`, the one file in which Hugging Face's tokenizers keep everything, as far as it is byte-level BPE.
+`tokenizer.json`, in which Hugging Face's tokenizers keep everything in one file; here only for byte-level BPE.
 
     added_tokens      here special tokens, whether the file calls them special or not, with their flags
     pre_tokenizer     ByteLevel with its own pattern (GPT-2's), or Split by a pattern and ByteLevel without its own
@@ -22,7 +22,7 @@ from typing import Any
 from tinygpt.files.atomic import atomic_write
 from tinygpt.files.input_file import require_ordinary
 from tinygpt.files.one_line import brief, shown
-from tinygpt.tokenizer.added_tokens import check_id, read_flags
+from tinygpt.tokenizer.files.added_tokens import check_id, read_flags
 from tinygpt.tokenizer.files.gpt2 import (
     CHARACTER_BYTES,
     Contents,

@@ -1,4 +1,4 @@
-"""From Python to the encoding kernels: tables, buffers, and a memory for each thread that encodes."""
+"""The encoding kernels for Python callers: tables, buffers, and a cache of pieces per thread that encodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinygpt.tokenizer.kernels.merging import fill_pairs
 from tinygpt.tokenizer.kernels.splitter import BYTE_CLASSES, CLASSES
 from tinygpt.tokenizer.reference import Merges, chunks
 
-REMEMBERED = 1 << 16  # pieces besides the tokens
+REMEMBERED = 1 << 16  # pieces in the cache besides the tokens
 _CHUNK = 1 << 20  # characters encoded at a time: buffers stay small, and warm in the cache
 
 
@@ -30,7 +30,7 @@ class CompiledEncoder:
     merges : mapping of (int, int) to (int, int)
         As in reference.py. Pairs of equal rank must join to the same token.
     remembered : int
-        How many pieces to remember besides the tokens; then the memory starts afresh.
+        How many pieces to cache besides the tokens; then the cache is emptied.
     """
 
     def __init__(self, ids: Mapping[bytes, int], merges: Merges, remembered: int = REMEMBERED) -> None:

@@ -1,4 +1,4 @@
-"""The words of a corpus and how often each occurs: split and counted in one pass, for the trainer."""
+"""Counting the words of a corpus for the trainer: splitting and counting in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: the bytes of all tokens stand one after another, and each id says where to copy from."""
+"""Decoding: the bytes of all tokens are in one array, and a table says where those of each id begin."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """
-Encoding: pieces to ids, from memory where a piece came before.
+Encoding: pieces to ids, from a cache where a piece came before.
 
-Pieces average four bytes and nearly all are whole tokens, so the time goes into splitting and into finding a piece in
-memory; merging is rare. Memory is a table of 16-byte slots and a store:
+Pieces average four bytes and nearly all are whole tokens, so the time goes into splitting and into looking pieces up;
+merging is rare. The cache (`Memory`) is a hash table of 16-byte slots and a store:
 
     slot       (key, value), both uint64; at most half of the slots are taken
     value      number of ids << 56 | length << 48 | where it is in the store
                or, for a key that is exact and a single id, 1 << 56 | id
     store      uint32 words: the piece's bytes if its key is a hash, then its ids
 
-It begins with the ids of every token. When it is full it goes back to that, so that it is bounded and follows the text.
-Pieces longer than `SHORT` are rare and not remembered.
+It begins with the ids of every token. When it is full, it is reset to them, so that it is bounded and follows the text.
+Pieces longer than `SHORT` are rare and not cached.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """
-Eight bytes at a time, and the hash of the tables.
+The hash tables of the kernels, and the reading of bytes eight at a time.
 
-Tables are open: a key that finds its slot taken goes to the next one. Hashing multiplies by secret odd numbers, drawn
-for each table, so that nobody can write a text whose pieces all want the same slot.
+Tables use open addressing with linear probing. The hash multiplies by random odd numbers, drawn per table, so that
+nobody can write a text whose pieces all collide (hash flooding).
 
-A table is a (2 * slots,) uint64 array of keys and values by turns, at most half full, so that a search ends soon.
+A table is a (2 * slots,) uint64 array of alternating keys and values, at most half full, so that probing ends soon.
 
 Buffers of bytes end in `PADDING` spare bytes, so that eight bytes can be read wherever a piece begins.
 """
@@ -25,7 +25,7 @@ _HALF, _LENGTH_AT, _LAST = np.uint64(32), np.uint64(56), np.uint64(63)
 
 
 def secret_numbers() -> np.ndarray:
-    """Three secret odd numbers, uint64, which influence where a table keeps things and nothing else."""
+    """Three random odd numbers, uint64: they decide in which slots keys are, and nothing else."""
     return np.frombuffer(os.urandom(24), np.uint64) | ONE
 
 

@@ -20,7 +20,7 @@ from tinygpt.tokenizer.reference import STAND_INS
 APOSTROPHE, BLANK, D, E, L, M, R, S, T, V = b"' delmrstv"
 OTHER, LETTER, NUMBER, SPACE, BEYOND_ASCII = range(5)
 
-# The class of each code point. Those of bytes are a table of its own: 256 bytes are always in the nearest cache.
+# The class of each code point. Those of bytes have a table of their own: its 256 bytes stay in the L1 cache.
 CLASSES = np.full(256, OTHER, np.uint8)
 for _class, _characters in (
     (LETTER, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),

@@ -25,13 +25,13 @@ from tinygpt.tokenizer.kernels.counting import Words
 from tinygpt.tokenizer.kernels.hashing import EMPTY, grown, grown_table, power_of_two, secret_numbers, slot_of
 from tinygpt.tokenizer.kernels.merging import pair_key
 
-_BATCH = 256  # merges between two looks at the clock of a progress bar
+_BATCH = 256  # merges per update of a progress bar
 _LOW, _HALF = np.uint64((1 << 31) - 1), np.uint64(32)
 _TOKENS, _PAIRS, _LINKS, _ENTRIES = range(4)
 
 
 class Corpus(NamedTuple):
-    """The words, and what is known of their pairs."""
+    """The words, and the pairs in them."""
 
     tokens: np.ndarray  # (bytes,) int32
     starts: np.ndarray  # (words,) int64: where in `tokens` each word begins

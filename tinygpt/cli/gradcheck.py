@@ -1,0 +1,62 @@
+"""`tinygpt gradcheck`: check gradients."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tinygpt.cli.parser import Parser
+from tinygpt.cli.shared_options import add_json, add_threads, file_to_write
+
+if TYPE_CHECKING:
+    from tinygpt.study.checks import Finding
+
+_ABOUT = """\
+Each backward of the reference is compared with finite differences in float64,
+each kernel with the reference. An error is a share of the largest derivative of
+its input; the exit status is 1 if one is too large.
+
+examples:
+  tinygpt gradcheck                       every operation
+  tinygpt gradcheck layernorm gelu --sweep sweep.png
+  tinygpt gradcheck mymodule:MY_OP        an Op of your own; a list `samples` in
+                                          the module is its inputs
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _ABOUT)
+    add = parser.add_argument
+    add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all operations)")
+    add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
+    add("--sweep", type=file_to_write, metavar="PNG", help="draw the error of finite differences against their step")
+    add("--against", choices=["torch"], help="compare with PyTorch's gradients too, where it is installed")
+    add_threads(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check what was named and print the table."""
+    from tinygpt.runtime.streams import bar, print_json
+    from tinygpt.study import checks, report
+    from tinygpt.study.model_check import check_model
+    from tinygpt.study.samples import every_op
+    from tinygpt.study.user_ops import find_op
+
+    names = options.ops or ([] if options.model else sorted(every_op()))
+    checked = [find_op(name) for name in names]
+    findings: list[Finding] = []
+    for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
+        findings += checks.check_op(op, samples, torch=options.against == "torch")
+    if options.model:
+        findings += check_model()
+    if options.sweep:
+        report.draw_sweep(checked, options.sweep)
+    if options.json:
+        print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
+    else:
+        print(report.table(findings))
+        if options.sweep:
+            print(options.sweep)
+    return 0 if all(finding.passed for finding in findings) else 1

@@ -1,0 +1,48 @@
+"""`tinygpt inspect`: attention maps, and what would be predicted after each layer (the logit lens)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinygpt.cli.model_and_prompt import open_model, prompt_argument
+from tinygpt.cli.parser import Parser
+from tinygpt.cli.shared_options import add_model, add_models_tokenizer, add_threads, folder_to_write, positive
+
+_EXAMPLES = """\
+example:
+  tinygpt inspect runs/tiny --prompt "Once upon a time" --out seen
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments."""
+    parser.describe(run, _EXAMPLES)
+    add_model(parser)
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="required: the text that the model reads")
+    add_models_tokenizer(parser)
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        default=Path("inspection"),
+        metavar="DIR",
+        help="folder for attention.png and predictions.png (default: inspection)",
+    )
+    parser.add_argument("--top", type=positive, default=5, metavar="K", help="predictions per layer (default: 5)")
+    add_threads(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the predictions after each layer for the last token, and draw both pictures."""
+    from tinygpt.generation.completion import known_ids
+    from tinygpt.runtime.streams import tell
+    from tinygpt.study import inspection
+
+    model, tokenizer = open_model(options.model, options.tokenizer)
+    ids = tokenizer.encode(prompt_argument(options.prompt))
+    texts = [tokenizer.decode([id]) for id in ids]
+    found = inspection.inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
+    tell(inspection.describe(found, texts, tokenizer.decode))
+    for drawn in inspection.draw(found, texts, tokenizer.decode, options.out):
+        tell(str(drawn))
+    return 0

@@ -1,0 +1,67 @@
+"""
+Errors and warnings in the user's terms.
+
+The library's errors begin with the function that refuses, `generate: top_p must be ...`, for those who call it. Whoever
+types a command has called no function: there the command is named, and an argument by its option,
+`tinygpt: generate: --top-p must be ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from tinygpt.files.one_line import one_line, shown
+
+_WHO = re.compile(r"([^\s:]+): (?=\S)")  # who refuses, or what is refused
+
+
+def in_users_terms(message: object, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """
+    One line without the names of functions of ours that it begins with, and with options for their arguments.
+
+    Parameters
+    ----------
+    message : object
+        An error, a warning or a text.
+    parser, options
+        Of the command that was given: a name among the options' values is the user's own, and stays.
+
+    Examples
+    --------
+    >>> import tinygpt.training.settings
+    >>> parser = argparse.ArgumentParser()
+    >>> _ = parser.add_argument("--batch-size"), parser.add_argument("--data")
+    >>> options = parser.parse_args(["--data", "hens.txt"])
+    >>> in_users_terms("TrainingSettings: batch_size must be at least 1, got 0", parser, options)
+    '--batch-size must be at least 1, got 0'
+    >>> in_users_terms("hens.txt: must be UTF-8 text", parser, options)
+    'hens.txt: must be UTF-8 text'
+    """
+    if isinstance(message, OSError) and message.filename is not None and message.strerror:
+        message = f"{shown(message.filename)}: {message.strerror}"  # as other programs say it
+    kept, rest = "", one_line(message).removeprefix("tinygpt: ")
+    ours = _names_of_ours() - {str(value) for value in vars(options).values()}
+    while found := _WHO.match(rest):  # "cross_entropy: ...", "pg5.txt: clean_book: ..."
+        kept += "" if found[1] in ours else found[0]
+        rest = rest[found.end() :]
+    names = {action.dest: action.option_strings[-1] for action in parser._actions if action.option_strings}
+    argument = rest.partition(" ")[0]
+    if not kept and argument in names and re.match(r"\w+ (must|is) ", rest):
+        rest = rest.replace(argument, names[argument], 1)
+    return kept + rest
+
+
+def _names_of_ours() -> set[str]:
+    """The names of this package's modules, functions, classes and methods, as far as they are loaded."""
+    names = set()
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("tinygpt."):
+            names.add(module_name.rpartition(".")[2])
+            own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module_name]
+            names |= {value.__name__ for value in own if hasattr(value, "__name__")}
+            for each in own:
+                if isinstance(each, type):
+                    names |= {*dir(each), *(f"{each.__name__}.{method}" for method in dir(each))}
+    return names

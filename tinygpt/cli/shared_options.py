@@ -1,0 +1,120 @@
+"""Options and kinds of values that several commands have, each described once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+from tinygpt.files.one_line import shown
+
+Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
+MODEL = "a run, a checkpoint, any Hugging Face GPT-2 folder, or a name on its hub, such as gpt2"
+DATA = "a .txt file, a folder of them, or a token file"
+TOKENIZER = "a run, a folder with a tokenizer's files, or gpt2 once it is fetched"
+WEIGHTS = ("float32", "bfloat16", "int8")
+
+
+def integer(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text[:40]!r}") from None
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    value = integer(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def number(text: str) -> float:
+    """A number; the commands say which numbers they take."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text[:40]!r}") from None
+
+
+def name(text: str) -> str:
+    """A path, or another name. An empty one, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def not_negative(text: str) -> int:
+    """A whole number, 0 or above."""
+    value = integer(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def path(text: str) -> Path:
+    """A path."""
+    return Path(name(text))
+
+
+def folder_to_write(text: str) -> Path:
+    """The path of a folder, which may be missing."""
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"must be a folder, got the file {shown(text)}")
+    return path(text)
+
+
+def file_to_write(text: str) -> Path:
+    """The path of a file that may be missing, in a folder that must not: work for nothing would be lost."""
+    target = path(text)
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"must be a file, got the folder {shown(text)}")
+    if not os.path.isdir(os.path.dirname(os.path.realpath(text))):
+        raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {shown(text)}; create it first")
+    return target
+
+
+def add_model(parser: Options) -> None:
+    """MODEL"""
+    parser.add_argument("model", type=name, metavar="MODEL", help=MODEL)
+
+
+def add_tokenizer(parser: Options, default: str | None = None) -> None:
+    """--tokenizer, required unless there is a default."""
+    shown = f"{TOKENIZER} (default: {default})" if default else TOKENIZER
+    parser.add_argument("--tokenizer", type=name, required=default is None, default=default, metavar="DIR", help=shown)
+
+
+def add_models_tokenizer(parser: Options) -> None:
+    """--tokenizer, for a model that has none in its folder."""
+    parser.add_argument(
+        "--tokenizer",
+        type=name,
+        metavar="DIR",
+        help="the tokenizer of a model that has none in its folder (default: the model's own)",
+    )
+
+
+def add_weights(parser: Options, what: str) -> None:
+    """--weights"""
+    parser.add_argument("--weights", choices=WEIGHTS, default=WEIGHTS[0], help=f"{what} (default: {WEIGHTS[0]})")
+
+
+def add_threads(parser: Options) -> None:
+    """--threads"""
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="threads to compute with (default: one for each core)"
+    )
+
+
+def add_quiet(parser: Options, what: str = "show no progress bar") -> None:
+    """--quiet"""
+    parser.add_argument("--quiet", action="store_true", help=what)
+
+
+def add_json(parser: Options, what: str = "print as JSON") -> None:
+    """--json"""
+    parser.add_argument("--json", action="store_true", help=what)

@@ -1,0 +1,245 @@
+"""`tinygpt tokenizer`: train a tokenizer, use it, or see what it does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinygpt.cli.parser import Parser
+from tinygpt.cli.shared_options import (
+    TOKENIZER,
+    add_quiet,
+    add_tokenizer,
+    file_to_write,
+    folder_to_write,
+    name,
+    positive,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tinygpt.text.streaming import Part
+    from tinygpt.tokenizer import Tokenizer
+
+_TEXT = "a .txt file or a folder of them, of any size"
+_BLOCK = 1 << 20  # tokens
+
+
+def add_arguments(parser: Parser) -> None:
+    """The commands below this one, and their arguments."""
+    _add_train(parser)
+    _add_encode(parser)
+    _add_decode(parser)
+    _add_info(parser)
+    _add_explain(parser)
+    _add_fetch(parser)
+
+
+def _add_train(tokenizer: Parser) -> None:
+    example = "example:\n  tinygpt tokenizer train tales.txt --vocab-size 4096 -o tales-tokenizer\n"
+    parser = tokenizer.add_command("train", "Train a byte-pair encoding on a text.", run_train, example)
+    parser.add_argument("text", type=name, metavar="TEXT", help=_TEXT)
+    parser.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=folder_to_write,
+        metavar="DIR",
+        help="required: folder of the tokenizer",
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=positive,
+        default=4096,
+        metavar="N",
+        help="256 bytes, merges and <|endoftext|> together (default: 4096)",
+    )
+    parser.add_argument(
+        "--pattern",
+        type=name,
+        default="gpt2",
+        metavar="PATTERN",
+        help="how text is split before it is merged: gpt2, cl100k, or a regular expression; all but "
+        "gpt2 hold one document at a time in memory (default: gpt2)",
+    )
+    parser.add_argument(
+        "--byte-order",
+        choices=["gpt2", "raw"],
+        default="gpt2",
+        help="ids of single bytes: as GPT-2 and Hugging Face number them, or 0 to 255 (default: gpt2)",
+    )
+    add_quiet(parser)
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer train"""
+    from tinygpt.runtime.streams import tell
+    from tinygpt.text.streaming import stream_documents
+    from tinygpt.tokenizer import Tokenizer
+    from tinygpt.tokenizer.pattern import PATTERNS
+
+    pattern = PATTERNS.get(options.pattern, options.pattern)
+    parts = stream_documents(options.text, whole=pattern is not None)
+    tokenizer = Tokenizer.train(
+        (text for text, _ in parts),
+        options.vocab_size,
+        byte_order=options.byte_order,
+        pattern=pattern,
+        progress=not options.quiet,
+    )
+    tokenizer.save_pretrained(options.out)
+    tell(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
+    return 0
+
+
+def _add_encode(tokenizer: Parser) -> None:
+    example = "example:\n  tinygpt tokenizer encode tales.txt --tokenizer tales-tokenizer -o tales.bin\n"
+    parser = tokenizer.add_command("encode", "Write a text's token ids to a token file.", run_encode, example)
+    parser.add_argument("text", type=name, metavar="TEXT", help=_TEXT)
+    add_tokenizer(parser)
+    parser.add_argument(
+        "-o", "--out", required=True, type=file_to_write, metavar="FILE", help="required: the token file to write"
+    )
+    add_quiet(parser)
+
+
+def run_encode(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer encode"""
+    from tinygpt.runtime.streams import bar, tell
+    from tinygpt.text.streaming import size_of, stream_documents
+    from tinygpt.text.token_file import write_token_parts
+    from tinygpt.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    size = 2 if tokenizer.n_vocab <= 2**16 else 4
+    shown_bar = bar(desc="encoding", total=size_of(options.text), unit="B", unit_scale=True, disable=options.quiet)
+    with shown_bar:
+        parts = stream_documents(options.text, whole=tokenizer.pattern is not None, advance=shown_bar.update)
+        count = write_token_parts(options.out, _encoded(parts, tokenizer), size, tokenizer.fingerprint)
+    tell(f"{options.out}: {count:,} tokens (uint{8 * size})")
+    return 0
+
+
+def _encoded(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """The ids of `corpus.encode_documents`, in parts."""
+    import numpy as np
+
+    from tinygpt.text.streaming import joined
+
+    if tokenizer.eot_token is None:
+        for text in joined(parts, whole=tokenizer.pattern is not None):
+            yield tokenizer.encode_to_numpy(text, disallowed_special=())
+        return
+    for text, ends in parts:
+        yield tokenizer.encode_to_numpy(text, disallowed_special=())
+        if ends:
+            yield np.array([tokenizer.eot_token])
+
+
+def _add_decode(tokenizer: Parser) -> None:
+    example = "example:\n  tinygpt tokenizer decode 15496 995 --tokenizer gpt2     Hello world\n"
+    parser = tokenizer.add_command("decode", "Turn token ids back into text.", run_decode, example)
+    parser.add_argument("tokens", type=name, nargs="+", metavar="TOKENS", help="a token file, or ids")
+    add_tokenizer(parser)
+    parser.add_argument(
+        "-o", "--out", type=file_to_write, metavar="FILE", help="the text file to write (default: standard output)"
+    )
+
+
+def run_decode(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer decode"""
+    from tinygpt.files.atomic import atomic_write
+    from tinygpt.runtime.streams import Stream, tell
+    from tinygpt.text.token_file import open_token_file
+    from tinygpt.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    if all(given.isdecimal() for given in options.tokens):
+        data = tokenizer.decode_bytes([int(given) for given in options.tokens])
+    elif len(options.tokens) == 1:
+        tokens = open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.ids).tokens
+        blocks = range(0, len(tokens), _BLOCK)
+        data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
+    else:
+        raise ValueError(f"needs one token file, or ids, got {' '.join(options.tokens)[:60]!r}")
+    if options.out:
+        atomic_write(options.out, data)
+        tell(f"{options.out}: {len(data):,} bytes")
+        return 0
+    # As bytes: a token may be part of a character, and line ends stay as they are.
+    Stream(sys.stdout, required=True).write_bytes(data if data.endswith(b"\n") else data + b"\n")
+    return 0
+
+
+def _add_info(tokenizer: Parser) -> None:
+    example = "example:\n  tinygpt tokenizer info runs/tiny/best\n"
+    parser = tokenizer.add_command("info", "Say what a tokenizer holds.", run_info, example)
+    parser.add_argument("tokenizer", type=name, metavar="DIR", help=TOKENIZER)
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer info"""
+    from tinygpt.files.one_line import one_line
+    from tinygpt.tokenizer import Tokenizer
+    from tinygpt.tokenizer.explain import shown
+
+    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    longest = max(tokenizer.vocab.values(), key=len)
+    special = ", ".join(f"{one_line(text)} {id}" for text, id in tokenizer.special_tokens.items()) or "none"
+    lengths = sum(len(token) for token in tokenizer.vocab.values()) / len(tokenizer.vocab)
+    print(f"tokens          {len(tokenizer.vocab) + len(tokenizer.special_tokens):,}, ids below {tokenizer.n_vocab:,}")
+    print(f"merges          {len(tokenizer.merges):,}")
+    print(f"special tokens  {special}")
+    print(f"token length    {lengths:.2f} bytes on average, the longest {len(longest)}: {shown(longest)}")
+    print(f"split pattern   {one_line(tokenizer.pattern or 'that of GPT-2')}")
+    if tokenizer.whole_pieces:
+        print("whole pieces    a piece that is a token is that token, whatever the merges say")
+    print(f"fingerprint     {tokenizer.fingerprint}")
+    return 0
+
+
+def _add_explain(tokenizer: Parser) -> None:
+    example = 'example:\n  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny/best\n'
+    summary = "Draw the pieces of a text and the merges that make its tokens."
+    parser = tokenizer.add_command("explain", summary, run_explain, example)
+    parser.add_argument("text", metavar="TEXT", help="a few words")
+    add_tokenizer(parser, default="gpt2")
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer explain"""
+    from tinygpt.tokenizer import Tokenizer
+    from tinygpt.tokenizer.explain import explain
+
+    print(explain(options.text, Tokenizer.from_pretrained(options.tokenizer)))
+    return 0
+
+
+def _add_fetch(tokenizer: Parser) -> None:
+    about = (
+        "Its two files come from openaipublic.blob.core.windows.net, where OpenAI keeps\n"
+        "them, or from the folder that $TINYGPT_TOKENIZER_URL names; they are checked.\n"
+        "\nexample:\n  tinygpt tokenizer fetch gpt2\n"
+    )
+    summary = "Download a published tokenizer, so that --tokenizer gpt2 means it."
+    parser = tokenizer.add_command("fetch", summary, run_fetch, about)
+    parser.add_argument("name", choices=["gpt2"], metavar="NAME", help="gpt2")
+    parser.add_argument("--base-url", type=name, metavar="URL", help="folder of the files (default: OpenAI's)")
+    add_quiet(parser)
+
+
+def run_fetch(options: argparse.Namespace) -> int:
+    """tinygpt tokenizer fetch"""
+    from tinygpt.files.fetch import fetch
+    from tinygpt.files.published import PUBLISHED
+    from tinygpt.runtime.streams import tell
+
+    folder = fetch(options.name, options.base_url, progress=not options.quiet)
+    tell(f"{folder}: {' and '.join(PUBLISHED[options.name])}; --tokenizer {options.name} now means these")
+    if Path(options.name).exists():
+        tell(f"but here it means the folder {Path(options.name).resolve()}")
+    return 0

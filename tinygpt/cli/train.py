@@ -1,0 +1,261 @@
+"""`tinygpt train`: train a GPT-2 into the folder of a run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import errno
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinygpt.cli.parser import Parser
+from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, folder_to_write, integer, name, number
+from tinygpt.files.one_line import shown
+from tinygpt.gpt2.config import PRESETS
+from tinygpt.training.settings import PRECISIONS, RECIPES, TrainingSettings
+
+if TYPE_CHECKING:
+    from tinygpt.gpt2.config import GPTConfig
+    from tinygpt.gpt2.memory_estimate import Ledger
+    from tinygpt.training.train import Result
+
+_SETTINGS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TrainingSettings)}
+_EXAMPLES = """\
+examples:
+  tinygpt train                          one or two minutes, into runs/tiny
+  tinygpt train --data book.txt --out runs/book
+  tinygpt train --out runs/book --resume                  go on after Ctrl-C
+  tinygpt train --preset shakespeare-char --data tinyshakespeare.txt
+  tinygpt train --init-from gpt2 --data book.txt          into runs/fine-tuned
+
+presets          layers heads features context vocabulary steps batch       lr
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments. Those of the settings have no default: None stands for what was not given."""
+    rows = "".join(
+        f"{preset:16} {size['n_layer']:6} {size['n_head']:5} {size['n_embd']:8} {size['n_positions']:7} "
+        f"{size['vocab_size']:10} {RECIPES[preset]['steps']:5} {RECIPES[preset]['batch_size']:5} "
+        f"{RECIPES[preset]['lr']:8.2g}\n"
+        for preset, size in PRESETS.items()
+    )
+    parser.describe(run, _EXAMPLES + rows)
+    add = parser.add_argument_group("what to learn").add_argument
+    add(
+        "--preset",
+        choices=PRESETS,
+        metavar="NAME",
+        help=_or(f"sizes and recipe: {', '.join(PRESETS)}", _SETTINGS["preset"]),
+    )
+    add("--data", type=name, metavar="PATH", help=_or(DATA, "the bundled stories"))
+    add(
+        "--tokenizer",
+        type=name,
+        metavar="DIR",
+        help=_or("a run, a folder with a tokenizer's files, or gpt2 once it is fetched", "train one on the text"),
+    )
+    add("--vocab-size", type=integer, metavar="N", help=_or("number of tokens of a tokenizer that is trained"))
+    add(
+        "--init-from",
+        type=name,
+        metavar="MODEL",
+        help=_or(
+            "fine-tune the weights of a run, of a GPT-2 folder, or of a model of the Hugging Face hub, such as "
+            "gpt2, with a recipe for that unless --preset names another",
+            "random weights",
+        ),
+    )
+    add = parser.add_argument_group("the run").add_argument
+    add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
+    add("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    add(
+        "--stop-after",
+        type=integer,
+        metavar="K",
+        help="stop and save after K steps in all; the schedule stays as it is",
+    )
+    add("--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit")
+    add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
+    add = parser.add_argument_group("batches").add_argument
+    add("--steps", type=integer, metavar="N", help=_or("optimizer steps"))
+    add("--batch-size", type=integer, metavar="B", help=_or("windows per micro-batch"))
+    add("--context", type=integer, metavar="T", help=_or("tokens per window; the model's n_positions"))
+    add(
+        "--grad-accumulation",
+        type=integer,
+        metavar="N",
+        help=_or("micro-batches per optimizer step", _SETTINGS["grad_accumulation"]),
+    )
+    add = parser.add_argument_group("AdamW and its schedule").add_argument
+    add("--lr", type=number, help=_or("highest learning rate"))
+    add("--min-lr", type=number, metavar="LR", help=_or("last learning rate", "a tenth of the highest"))
+    add("--warmup", type=integer, metavar="N", help=_or("steps of rising learning rate"))
+    add("--beta1", type=number, metavar="B", help=_or("decay rate of the first moment", _SETTINGS["beta1"]))
+    add("--beta2", type=number, metavar="B", help=_or("decay rate of the second moment"))
+    add("--weight-decay", type=number, metavar="W", help=_or("of the matrices", _SETTINGS["weight_decay"]))
+    add("--clip", type=number, metavar="NORM", help=_or("largest gradient norm", _SETTINGS["clip"]))
+    add("--dropout", type=number, metavar="P", help=_or("probability, at GPT-2's three places"))
+    add = parser.add_argument_group("validation").add_argument
+    add("--eval-every", type=integer, metavar="N", help=_or("steps between validations"))
+    add("--eval-tokens", type=integer, metavar="N", help=_or("validation tokens that are scored while training"))
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument(
+        "--precision", choices=PRECISIONS, help=_or("of the operands of matrix products", _SETTINGS["precision"])
+    )
+    speed.add_argument(
+        "--recompute",
+        action="store_const",
+        const=True,
+        help="activation checkpointing: keep only each block's input for backward; less memory, a third more work, "
+        "the same weights",
+    )
+    add_threads(speed)
+    add_quiet(parser, "show no progress bar and no stories: the last lines only")
+
+
+def _or(what: str, default: object = "the preset's") -> str:
+    return f"{what} (default: {default})"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, or with --dry-run estimate the memory, and say how it went."""
+    from tinygpt.files.ownership import own_run
+    from tinygpt.runtime.streams import tell
+    from tinygpt.training.train import train
+
+    folder = options.out or Path("runs") / (options.preset or ("fine-tuned" if options.init_from else "tiny"))
+    if options.dry_run:
+        print(_memory_needed(_settings(options, folder)))
+        return 0
+    with contextlib.ExitStack() as owning:
+        owner = owning.enter_context(own_run(folder, create=False)) if options.resume else None
+        settings = _settings(options, folder)
+        _require_memory(settings)
+        try:
+            result = train(
+                settings,
+                folder,
+                resume=options.resume,
+                stop_after=options.stop_after,
+                progress=not options.quiet,
+                owner=owner,
+                summary=lambda result: _tell_figures(result, settings, folder),
+            )
+        except (MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise
+            raise MemoryError(_out_of_memory(settings, error)) from error
+    if result.final is not None:
+        if result.story:
+            tell(f"story: {result.story}")
+        tell(f'more: tinygpt generate {_typed(folder)} --prompt "Once upon a time"')
+    return 0
+
+
+def _typed(folder: Path) -> str:
+    """The name of a folder in a command that can be typed."""
+    return shlex.quote(str(folder))
+
+
+def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> None:
+    """How a run went, once it is saved."""
+    from tinygpt.runtime.streams import tell
+
+    if result.final is None:
+        again = f"tinygpt train --resume --out {_typed(folder)}"
+        tell(f"stopped after step {result.step} of {settings.steps}; to go on: {again}")
+        return
+    if not result.new_steps:
+        tell(
+            f"{folder} is finished: its {result.step} steps are done; for more, start a new run with --init-from "
+            f"{folder}"
+        )
+    start = f" (it was {result.first.loss:.4f} before training)" if result.first else ""
+    tell(f"final validation {result.final}{start}")
+    tell(f"best validation loss {result.best_loss:.4f}, in {folder / 'best'}")
+    missing = "" if importlib.util.find_spec("matplotlib") else ': "pip install matplotlib" for a picture'
+    tell(f"curve: {result.plot or f'not drawn{missing}'}")
+
+
+def _settings(options: argparse.Namespace, folder: Path) -> TrainingSettings:
+    """What the options say; with --resume, the settings of the run, which they must not contradict."""
+    from tinygpt.training.train import load_settings
+
+    given: dict[str, Any] = {setting: getattr(options, setting, None) for setting in _SETTINGS}
+    if options.resume:
+        settings = load_settings(folder)
+        changed = [
+            f"--{said.partition(' ')[0].replace('_', '-')} {said.partition(' ')[2]}" for said in settings.changed(given)
+        ]
+        if changed:
+            raise ValueError(
+                f"--resume goes on with the settings of {folder}, where {'; '.join(changed)}; leave them out, or start "
+                f"a new run with --init-from {folder}"
+            )
+        return settings
+    preset = given.pop("preset")
+    if given["init_from"] and not preset:
+        return TrainingSettings.fine_tuning(_config_of(given["init_from"]), **given)
+    return TrainingSettings.from_preset(preset or _SETTINGS["preset"], **given)
+
+
+def _config_of(model: str) -> GPTConfig:
+    from tinygpt.files.locate import locate
+    from tinygpt.gpt2 import checkpoint
+    from tinygpt.gpt2.config import GPTConfig
+
+    folder = locate(model)
+    try:
+        return GPTConfig.from_dict(checkpoint.read_config(folder))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{shown(folder / 'config.json')}: {str(error).removeprefix('GPTConfig: ')}") from None
+
+
+def _memory_needed(settings: TrainingSettings) -> str:
+    """What --dry-run prints."""
+    from tinygpt.gpt2.memory_estimate import number_of_parameters
+
+    config, ledger = _ledger_of(settings)
+    sizes = f"batches of {settings.batch_size} x {settings.context} tokens"
+    return f"{number_of_parameters(config):,} parameters, {sizes}; at the peak\n{ledger}"
+
+
+def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
+    from tinygpt.gpt2.memory_estimate import predict
+    from tinygpt.tokenizer import Tokenizer
+    from tinygpt.training.train import initial_config
+
+    if settings.init_from is not None:
+        config = _config_of(settings.init_from)
+    else:
+        n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
+        config = initial_config(settings, n_vocab)
+    return config, predict(config, settings.batch_size, settings.context, settings.recompute)
+
+
+def _require_memory(settings: TrainingSettings) -> None:
+    """Now, and not after minutes in which the memory that there is has been filled."""
+    from tinygpt.runtime.memory_limit import require_memory
+
+    with contextlib.suppress(ValueError, TypeError, OSError):  # what is wrong with the settings, training says
+        ledger = _ledger_of(settings)[1]
+        needed = ledger.parameters + ledger.gradients + ledger.moments + ledger.program  # all of which is written to
+        require_memory(needed, _out_of_memory(settings))
+
+
+def _out_of_memory(settings: TrainingSettings, error: object = "") -> str:
+    """What the run needed, and what would need less."""
+    try:
+        needed = f"this run needs about {_ledger_of(settings)[1].total / 1e9:,.1f} GB at its peak"
+    except (ValueError, TypeError, OSError, MemoryError):
+        needed = "this run needs more than there is"
+    reason = f" ({error})" if str(error) else ""
+    less = "a smaller --preset, --batch-size or --context"
+    return (
+        f"there is not enough memory: {needed}{reason}; what was saved is unharmed; --dry-run shows what needs it; "
+        f"for less, use {less if settings.recompute else f'--recompute, or {less}'}"
+    )

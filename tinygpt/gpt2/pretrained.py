@@ -1,0 +1,62 @@
+"""
+Loading a model: find its folder, compare shapes and memory before any weight is read, and copy the weights.
+
+This is what `GPT.from_pretrained` does. The files themselves are read by checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from os import PathLike
+from typing import Any
+
+from tinygpt.files.locate import locate
+from tinygpt.files.one_line import shown
+from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.config import GPTConfig
+from tinygpt.gpt2.parameter_shapes import require_model
+from tinygpt.quantization import round_weights
+from tinygpt.runtime.memory_limit import require_memory
+
+
+def load(model_class: Any, directory: str | PathLike[str], seed: int, weights: str, changes: dict[str, Any]) -> Any:
+    """
+    A model with the weights of a folder, or of a name on the hub.
+
+    Parameters
+    ----------
+    model_class : type
+        `GPT`.
+    directory, seed, weights, changes
+        As for `GPT.from_pretrained`.
+
+    Returns
+    -------
+    GPT
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If files are missing, damaged, or not of a GPT-2.
+    MemoryError
+        If the weights do not fit into memory.
+    """
+    folder, numbers = locate(directory), 0
+
+    def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
+        nonlocal numbers
+        numbers = require_model("GPT.from_pretrained", folder, values, shapes)
+        require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
+
+    try:
+        config, state = checkpoint.load_model(folder, check)
+        model = model_class(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
+        model.load_state_dict(state)
+        round_weights(model, weights)
+    except MemoryError as error:
+        raise MemoryError(
+            f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "
+            f"while they are read: there is not enough memory: {error or 'MemoryError'}; close other programs, or "
+            "use a smaller model"
+        ) from error
+    return model
