@@ -14,9 +14,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 _SURPRISES = "What surprises people here"
-_WIDTH = (
-    120  # of a line of the docstrings: a line that its first word would have made too long continues the one before
-)
+_WIDTH = 120  # of the docstrings; a line whose first word would not have fitted continues the line before
 _UPRIGHT = {"again", "and", "ln", "max", "where"}  # of a formula's words; all others are names
 _ENGLISH = {"a", "bias", "bits", "counted", "dropped", "heads", "logits", "loss", "mask", "mean"}  # names that are also
 _ENGLISH |= {"merge", "out", "scores", "shifted", "split", "targets", "weight", "weights"}  # words of a sentence
