@@ -118,4 +118,5 @@ def test_the_command_writes_grades_and_never_overwrites(tmp_path):
 
 
 def test_there_is_one_for_each_operation():
-    assert set(OPERATIONS) == set(every_op()) and len(set(ORDER)) == len(ORDER)
+    assert set(OPERATIONS) == set(every_op()), "OPERATIONS in study/exercises.py"
+    assert len(set(ORDER)) == len(ORDER)

@@ -31,7 +31,7 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     Raises
     ------
     ValueError
-        If there is no such operation; it suggests near names.
+        If there is no such operation; it suggests near names. If it has no sample inputs yet.
 
     Examples
     --------
@@ -46,6 +46,8 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             known = ", ".join(sorted(ops))
             raise ValueError(f"{who}: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
+        if name not in SAMPLES:
+            raise ValueError(f"{who}: {name} has no sample inputs; add some to SAMPLES in tinygpt/study/samples.py")
         return ops[name], SAMPLES[name]
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
