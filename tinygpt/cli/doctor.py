@@ -16,7 +16,7 @@ _LINES = (
     "memory",
     "numpy",
     "numba",
-    "waiting",
+    "busy_waiting",
     "kernels",
     "cache",
 )
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(found, indent=2)
         return 0
     for line in _LINES:
-        print(f"{line:<12} {found[line]}")
+        print(f"{line.replace('_', '-'):<12} {found[line]}")
     print(f"{'products':<12} {found['float32_gflops']:.0f} GFLOP/s float32, {found['bfloat16_gflops']:.0f} bfloat16")
     print(f"{'reading':<12} {found['read_gbytes']:.0f} GB/s")
     for line in found["advice"]:

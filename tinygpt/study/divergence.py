@@ -45,8 +45,8 @@ class Gap(NamedTuple):
     allowed: float
 
     @property
-    def parted(self) -> bool:
-        """Whether that is more than rounding."""
+    def differs(self) -> bool:
+        """Whether the gap is more than rounding explains."""
         return not self.gap <= self.allowed
 
 
@@ -84,7 +84,7 @@ def compare(a: list[Result], b: list[Result], allowed: float) -> list[Gap]:
         pairs = zip(mine.arrays, theirs.arrays, strict=True)
         gap = max((_gap(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs), default=0.0)
         gaps.append(Gap(mine.where, mine.direction, gap, allowed))
-        if gaps[-1].parted:
+        if gaps[-1].differs:
             break
     return gaps
 
