@@ -79,7 +79,7 @@ def _forward(x, weight, bias, eps, out, mean, rstd):
 
 @parallel
 def _backward(dout, x, weight, mean, rstd, dx, wanted, add, sums, parts):
-    """Overwrite dx, or add to it, or leave it alone unless it is `wanted`; `sums` takes each part's dweight, dbias."""
+    """Overwrite dx or add to it, if it is `wanted`; `sums` receives the dweight and dbias of each part."""
     C = x.shape[1]
     for part_ in prange(parts):
         part = np.int64(part_)
