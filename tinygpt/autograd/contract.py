@@ -1,13 +1,13 @@
 """
-What an operation promises besides its numbers, and how to watch whether it keeps that.
+The rules that an operation must follow besides computing the right numbers, and a watch that checks them.
 
-* Neither forward nor backward writes into what it is given: inputs, attributes, `dout`, `saved`. Others hold these too.
-* What it returns stays as it is: no later call writes into it. It may work in a buffer that is used again, but must not
-  return or save it.
-* The same input gives the same result: what a second call must know travels in attributes and in `saved`.
+* Neither forward nor backward writes into its arguments: inputs, attributes, `dout`, `saved` are used elsewhere too.
+* No later call writes into what it returned. It may work in a buffer that is used again, but must not return or save
+  that buffer.
+* The same input gives the same result: there is no state but the attributes and `saved`.
 
-The numbers of one call may be right all the same, so that a gradient check alone does not see such a fault; in a graph
-it spoils the gradients of others. A `Contract` runs each operation twice, and compares what went in and what came out.
+Each call alone may give the right numbers, so that a gradient check does not find a violation; in a graph it corrupts
+the gradients of other operations. A `Contract` runs each operation twice, and compares inputs and results.
 """
 
 from __future__ import annotations

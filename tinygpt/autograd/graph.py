@@ -7,8 +7,8 @@ reference cycle, and memory is freed with the last tensor that needs it. `walk_b
 
     scale      A heap finds the newest node. What a node saved, and its gradient, are freed as soon as its backward has
                run, so that the memory of a step falls while backward goes on.
-    slots      A kernel writes or adds a share where the gradient will stay, instead of returning it: no array is made
-               that is only copied. Several nodes may own the array of one gradient: see `gradients.py`.
+    slots      A kernel writes or adds a share at the gradient's final place, instead of returning it: no array is made
+               only to be copied. Several nodes may own the array of one gradient: see `gradients.py`.
     hooks      `register_hook` sees a complete gradient and may replace it; `retain_grad` keeps that of an inner tensor;
                `retain_graph` keeps what was saved for another backward.
     errors     A share of the wrong shape or dtype, a second walk over a graph that was freed, and with TINYGPT_DEBUG=1
@@ -224,7 +224,7 @@ def arrays_in(saved: Any) -> Iterator[np.ndarray]:
 
 
 def _memory(array: np.ndarray) -> int:
-    """Identifies the block of memory behind an array: a view and its base have the same."""
+    """An id of the block of memory behind an array: a view and its base have the same id."""
     owner: Any = array
     while getattr(owner, "base", None) is not None:  # not always an array: as_strided puts an object in between
         owner = owner.base

@@ -1,4 +1,4 @@
-"""`tinygpt cache`: what tinygpt keeps for later, and how to remove it."""
+"""`tinygpt cache`: compiled kernels and downloads, and their removal."""
 
 from __future__ import annotations
 

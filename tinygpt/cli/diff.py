@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print how far both are apart at each operation, up to the first where that is too far."""
+    """Print the gap between both at each operation, up to the first where it is too large."""
     import numpy as np
 
     from tinygpt.gpt2.model import GPT

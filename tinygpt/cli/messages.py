@@ -1,8 +1,8 @@
 """
 Errors and warnings in the user's terms.
 
-The library's errors begin with the function that refuses, `generate: top_p must be ...`, for those who call it. Whoever
-types a command has called no function: there the command is named, and an argument by its option,
+The library's errors begin with the function that raises them, `generate: top_p must be ...`. A user of the command line
+has called no function: there, the error names the command and the option,
 `tinygpt: generate: --top-p must be ...`.
 """
 

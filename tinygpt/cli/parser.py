@@ -1,8 +1,8 @@
 """
-A parser for which options may stand anywhere: before, between or after the other arguments.
+A parser that accepts options anywhere: before, between or after the other arguments.
 
-argparse hands an argument out as soon as it could belong to somebody, so that `decode 72 --tokenizer gpt2 73` fails: 72
-is a list of ids already when the option comes. So each command's arguments are sorted before argparse sees them,
+argparse consumes positional arguments as soon as they match, so that `decode 72 --tokenizer gpt2 73` fails: 72 is
+complete as the list of ids when the option comes. So each command's arguments are sorted before argparse sees them,
 options with their values first. The same is done for the commands themselves: `tinygpt --threads 1 train` is
 `tinygpt train --threads 1`. As in other commands, `--` ends the options.
 

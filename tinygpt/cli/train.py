@@ -27,7 +27,7 @@ _EXAMPLES = """\
 examples:
   tinygpt train                          one or two minutes, into runs/tiny
   tinygpt train --data book.txt --out runs/book
-  tinygpt train --out runs/book --resume                  go on after Ctrl-C
+  tinygpt train --out runs/book --resume                  continue after Ctrl-C
   tinygpt train --preset shakespeare-char --data tinyshakespeare.txt
   tinygpt train --init-from gpt2 --data book.txt          into runs/fine-tuned
 
@@ -71,12 +71,12 @@ def add_arguments(parser: Parser) -> None:
     )
     add = parser.add_argument_group("the run").add_argument
     add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
-    add("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    add("--resume", action="store_true", help="resume the run in --out, with its settings")
     add(
         "--stop-after",
         type=integer,
         metavar="K",
-        help="stop and save after K steps in all; the schedule stays as it is",
+        help="stop and save at step K; the schedule stays as it is",
     )
     add("--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit")
     add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
@@ -167,7 +167,7 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
 
     if result.final is None:
         again = f"tinygpt train --resume --out {_typed(folder)}"
-        tell(f"stopped after step {result.step} of {settings.steps}; to go on: {again}")
+        tell(f"stopped after step {result.step} of {settings.steps}; to continue: {again}")
         return
     if not result.new_steps:
         tell(

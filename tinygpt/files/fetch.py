@@ -2,7 +2,7 @@
 Published tokenizers, fetched once and kept in the user's cache.
 
 A download that is interrupted continues where it stopped, also in another process. Before a file gets its name, its
-SHA-256 is compared with the published one, so that any server gives the files that OpenAI published. Of several
+SHA-256 is compared with the published one, so that files of a mirror are those of OpenAI. Of several
 processes that fetch at once, one downloads; the others wait, and find the files there.
 """
 
@@ -202,7 +202,7 @@ class _Download:
     def _in_words(self, failure: OSError, partial: Path) -> OSError:
         size = partial.stat().st_size if partial.is_file() else 0
         kept = (
-            f"the {size} bytes that came are kept: try again to go on" if size else "try again, or another --base-url"
+            f"the {size} bytes that came are kept: try again to resume" if size else "try again, or another --base-url"
         )
         if isinstance(failure, TimeoutError):
             return TimeoutError(f"fetch: no answer from {self.url} in {self.timeout:g} s{detail_of(failure)}; {kept}")

@@ -34,11 +34,11 @@ _WHOLE = 20.0  # times `timeout`: how long an answer may take as a whole
 
 
 class AnswerRefused(ConnectionError):
-    """The server sent what is malformed or not allowed; asking again would not help."""
+    """The answer is malformed or not allowed; a retry would not help."""
 
 
 class StatusError(ConnectionError):
-    """The server answered, but not with what was asked for: its status, and the seconds that it asks to wait."""
+    """The server answered with an error status; it may also say how many seconds to wait."""
 
     def __init__(self, code: int, retry_after: float) -> None:
         super().__init__(f"status {code}")
@@ -64,7 +64,7 @@ class Answer:
     Attributes
     ----------
     status : int
-        200, or 206 where a part was asked for.
+        200, or 206 for a part.
     headers : Message
     received : int
         Bytes of the body that were read so far.

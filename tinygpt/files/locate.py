@@ -1,12 +1,12 @@
 """
-The folder that is meant by the name of a model or of a tokenizer. Commands and `from_pretrained` ask here.
+From the name of a model or of a tokenizer to a folder, for commands and `from_pretrained`.
 
     a folder that holds one                 that folder
     a run                                   the checkpoint in it, `best` or `last`
     gpt2, for a tokenizer                   where `tinygpt tokenizer fetch gpt2` has put it
     gpt2, gpt2-medium, ..., owner/name      the repository of the Hugging Face hub; see `hub.py`
 
-What exists here is never looked for elsewhere.
+A name that exists on disk is never looked up on the hub.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Locks on files and folders. They end with their process, and a forked child does not keep them.
+Locks on files and folders: released when their process ends, and not kept by a forked child.
 
 `flock` locks what was opened, not its name: the lock follows a folder through renames, and a copy is not locked. A
 child that is forked while its parent holds a lock would hold it too, also after the parent was killed, so it closes the
@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 __all__ = ["OWNER_FILE", "PARTIAL", "FolderLock", "lock_file", "lock_folder", "one_writer"]
 
-OWNER_FILE = "owner.json"  # what a folder holds while a process owns it; see `ownership.py`
+OWNER_FILE = "owner.json"  # present while a process owns the folder; see `ownership.py`
 PARTIAL = ".tinygpt-partial"  # the end of the names of incomplete files and folders
 _FORKING = threading.Lock()  # no fork between the opening of a folder and its entry below
 _OPEN: weakref.WeakSet[FolderLock] = weakref.WeakSet()
@@ -71,7 +71,7 @@ class FolderLock:
             self.close()
             raise
         except OSError:
-            self.close()  # what network file systems say that have no locks
+            self.close()  # network file systems without locks
         except BaseException:
             self.close()
             raise

@@ -2,7 +2,7 @@
 `owner.json`: the file that names the process which owns a folder. Of two processes, only one can create it.
 
 Who may own a run, given this file and the locks, is decided in `ownership.py`; `directory_swap.py` and `fetch.py` use
-the file where there are no locks. Anyone may have written it, so it is read like any file from elsewhere.
+the file where there are no locks. Anyone may have written it, so it is read like any untrusted file.
 """
 
 from __future__ import annotations
@@ -271,5 +271,5 @@ def may_be_owned(folder: Path) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Fit for one line on a screen, whoever wrote it."""
+    """One line that is safe to print, though anyone may have written it."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:100])

@@ -1,8 +1,8 @@
 """
 The identity of a process, which another process, another machine or a later boot can check.
 
-A process id alone is not enough: the system uses it again, after a reboot or on another host at any time. So it goes
-with the start time of the process, the boot, the machine, and the namespace of process ids (a container has its own).
+A process id alone is not enough: the system uses it again, and another host or boot has the same ids. The identity adds
+the start time of the process, the boot, the machine, and the namespace of process ids (a container has its own).
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ Nothing is pickled: opening a file never runs code that came with it.
 
 The header says what the file must hold to the last byte, so it is checked as a whole before any array is read.
 
-Source: the safetensors format, https://github.com/huggingface/safetensors#format. Tests hold what is here to its
-library. We do without it: it maps the file into memory, so that a file that shrinks meanwhile ends the process, and
-the arrays are there twice; its `save_file` leaves files that only their owner may read, and reports a full disk as
-text that is no OSError.
+Source: the safetensors format, https://github.com/huggingface/safetensors#format. Tests compare with its library,
+which is not used here: it maps the file into memory, so that a file that shrinks meanwhile ends the process, and
+the arrays are in memory twice; its `save_file` leaves files that only their owner may read, and a full disk is not
+an OSError.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Throughout this file
     sequences          (B,)            which of the S sequences each row of x belongs to
     lengths            (B,)            the tokens that each has before the new ones: the position of the first new one
 
-A key and a value depend on the tokens up to their own, and never change: that is why they can be kept. Positions are
+A key and a value depend only on the tokens up to their own, and never change: so they can be kept. Positions are
 learned by number, so a text cannot be shifted in the cache; what happens when it is full is up to the caller
 (generation/generate.py reads half a context again).
 
@@ -211,7 +211,7 @@ class Decoder:
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
 
     def _bind_again(self) -> None:
-        """Where the data of a parameter was replaced, or the model quantized, read what is there now."""
+        """Read the weights again if the data of a parameter was replaced, or the model quantized."""
         if self.model.wte.quantized is not self._quantized:
             self._bind()
         for parameter, array in self._bound:

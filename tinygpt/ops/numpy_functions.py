@@ -1,7 +1,7 @@
 """
-NumPy's functions and ufuncs that are operations of ours, or made of them: `DIFFERENTIABLE` and `UFUNCS`.
+NumPy's functions and ufuncs that are operations of tinygpt, or are composed of them: `DIFFERENTIABLE` and `UFUNCS`.
 
-Each takes NumPy's arguments, in NumPy's order and by NumPy's names, and refuses those that it cannot honour.
+Each takes NumPy's arguments, in NumPy's order and by NumPy's names, and refuses unsupported ones.
 """
 
 from __future__ import annotations

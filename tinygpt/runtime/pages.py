@@ -1,4 +1,4 @@
-"""Memory from the system in whole pages: full of zeros, and of this process alone."""
+"""Memory from the system in whole pages: zeroed, and private to this process."""
 
 from __future__ import annotations
 

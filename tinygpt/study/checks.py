@@ -1,5 +1,5 @@
 """
-The gradients of every operation against what they should be, as a table.
+A gradient check of every operation, as a table.
 
     reference    the backward of ops/ in float64, against central differences, element by element
     float32      the kernel, against the reference in float64

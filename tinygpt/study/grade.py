@@ -137,5 +137,5 @@ def _grade_merge(name: str, function: Any, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    out, sys.stdout = sys.stdout, sys.stderr  # what a learner's file prints must not mix with the grade
+    out, sys.stdout = sys.stdout, sys.stderr  # prints of a learner's file must not mix with the grade
     print(json.dumps(grade(Path(sys.argv[1]))), file=out)

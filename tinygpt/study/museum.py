@@ -1,7 +1,8 @@
 """
 The museum: gradients, and some optimizer updates, that look right and are wrong, each by one change of one line.
 
-A student finds the line by reading; the gradient check finds each of them. The exhibits are in the table at the end.
+A student is to find the line by reading; the gradient check finds each of them. The exhibits are in the table at the
+end.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-GPT-2 as transformers computes it: `tinygpt diff kernels transformers`.
+The GPT-2 of transformers, for `tinygpt diff kernels transformers`.
 
 transformers is optional; it is imported only for this comparison.
 """

@@ -1,5 +1,5 @@
 """
-Ordinary text to ids: by the reference with a cache of pieces, since most words of a text came before, or by the kernels
+Ordinary text to ids: by the reference with a cache of pieces, since most words of a text repeat, or by the kernels
 where there is enough text.
 """
 

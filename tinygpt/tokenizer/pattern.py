@@ -1,12 +1,12 @@
 """
 Split patterns other than GPT-2's: any regular expression of the package `regex` can cut a text into pieces.
 
-Letters, numbers and all other properties are those of Unicode 16, whichever version the installed `regex` knows: the
+Letters, numbers and all other properties are those of Unicode 16, with any version of `regex` installed: the
 ids are then those of tiktoken 0.14 and Hugging Face's tokenizers 0.23; see `unicode_16.py`.
 
-A pattern can come with a file from elsewhere, and take exponential time: to be compiled, since `regex` writes a counted
-repeat out, and to be matched, since it tries all ways to divide a text among nested repeats. So a pattern that would
-become too large is refused unseen, and matching ends after a time that no honest pattern needs.
+A pattern can come from an untrusted file, and take exponential time: to compile, since `regex` expands counted repeats,
+and to match, since it tries all ways to divide a text among nested repeats. So a pattern that would become too large is
+refused before it is compiled, and matching has a time limit that no ordinary pattern reaches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ELEMENT = re.compile(
     re.DOTALL,
 )
 
-# Published patterns by the names that commands know them by. GPT-2's has code of its own: None is its name inside.
+# Published patterns by their names on the command line. GPT-2's has its own code: inside, it is None.
 # Source: OpenAI's tiktoken, tiktoken_ext/openai_public.py.
 PATTERNS = {
     "gpt2": None,

@@ -4,11 +4,11 @@ Special tokens: names such as `<|endoftext|>` that have an id of their own and n
 Their text must not take effect by accident: a user who types `<|endoftext|>` must not end a document. So a tokenizer
 looks for them first, and the caller says which of them take effect and which must not occur.
 
-How a token is looked for is what Hugging Face's `AddedToken` says; GPT-2's own have none of these flags.
+Tokens are searched as Hugging Face's `AddedToken` says; GPT-2's own have none of these flags.
 
-    lstrip, rstrip    white space before it, or after it, belongs to it
-    single_word       it counts only where no letter, digit or underscore touches it
-    normalized        it is looked for after the others, in what they leave
+    lstrip, rstrip    the token takes the white space before it, or after it
+    single_word       it counts only where no letter, digit or underscore is next to it
+    normalized        it is searched after the others, in the remaining text
 
 Source: added_vocabulary.rs of tokenizers 0.23.
 """

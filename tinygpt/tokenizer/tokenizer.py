@@ -9,7 +9,7 @@ The class checks its arguments and holds the parts together; each part is a file
     load and save     `files/`, one format per file
 
 The algorithm that all of them rest on is `reference.py`; `kernels/` does the same faster. The names, arguments and
-rules of the methods are those of tiktoken 0.14, so that its users feel at home; `encode_iterable`, `stream_decoder` and
+rules of the methods are those of tiktoken 0.14; `encode_iterable`, `stream_decoder` and
 those that read and write files are ours.
 """
 
@@ -153,7 +153,7 @@ class Tokenizer:
         Returns
         -------
         tokenizer : Tokenizer
-            With fewer tokens than asked for, and a warning, if the corpus has no more pairs to merge.
+            With fewer tokens than `vocab_size`, and a warning, if the corpus has no more pairs to merge.
 
         Raises
         ------
@@ -440,7 +440,7 @@ class Tokenizer:
 
         The first two have no place for another split pattern than GPT-2's, nor for `whole_pieces`: such a tokenizer
         gets a `tokenizer.json` instead. The folder is created if it does not exist. Files with these names are
-        replaced, and those of the other form are removed, so that nobody reads them. Of two processes that save there
+        replaced, and those of the other form are removed, so that they are not read. Of two processes that save there
         at once, the second waits.
 
         Raises
@@ -490,7 +490,7 @@ class Tokenizer:
         Raises
         ------
         FileNotFoundError, ValueError
-            If the file is missing or damaged, or asks for what is not supported: names it.
+            If the file is missing or damaged, or needs something unsupported: names it.
 
         Examples
         --------

@@ -76,7 +76,7 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
 
 
 def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
-    """The tokenizer that `settings` asks for, or None where one is to be trained."""
+    """The tokenizer that `settings` names, or None if one is to be trained."""
     if settings.tokenizer is not None:
         return Tokenizer.from_pretrained(settings.tokenizer)
     if settings.init_from is not None:

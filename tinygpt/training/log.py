@@ -1,7 +1,7 @@
 """
 The log of a run: metrics.jsonl, with one line per step and per evaluation, and the picture drawn from it.
 
-Neither stops the training. Lines that cannot be written, because the disk is full, wait until they can.
+An error in either does not stop training. If the disk is full, lines are kept in memory until they can be written.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class MetricsLog:
         self.flush()
 
     def flush(self, to_disk: bool = False) -> None:
-        """Append what waits, whole or not at all; if asked for, force the file to the disk."""
+        """Append the waiting lines, all or none; with `to_disk`, force the file to the disk."""
         data = "".join(self.waiting).encode("ascii")
         try:
             if os.fstat(self._file.fileno()).st_size > self._size:  # half a line, which would hide those after it
@@ -128,7 +128,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Each line of a metrics file, as what it says and as it is."""
+    """Each line of a metrics file, parsed and as text."""
     with open_input(path, "train") as file:
         for number in itertools.count(1):
             text = file.readline(_LONGEST_LINE + 1)
@@ -138,7 +138,7 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
             where = f"{shown(path)}, line {number},"
             if not text:
                 continue
-            if not text.strip(b"\0"):  # what some file systems leave of a write that a power cut ended
+            if not text.strip(b"\0"):  # left by some file systems after a power failure during a write
                 return
             if len(text) > _LONGEST_LINE:
                 raise ValueError(f"{where} is damaged: more than {_LONGEST_LINE:,} bytes; {_REMEDY}")

@@ -1,4 +1,4 @@
-"""The settings of a training run, and each preset's recipe for those that are not given."""
+"""The settings of a training run, and each preset's defaults for those that are not given."""
 
 from __future__ import annotations
 

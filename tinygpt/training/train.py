@@ -6,12 +6,12 @@ A run is a folder:
     settings.json     its settings                metrics.jsonl, loss.png    its losses
     best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
     last/             the newest one, and beside it what resuming needs
-    owner.json        while it is trained: by whom; see `ownership.py`
+    owner.json        while it is trained: the process that trains it; see `ownership.py`
 
-What only shows, a story, a bar, a picture or a line of the log, never stops a run, and comes after what is saved.
+Output that is only shown, a story, a bar, a picture or a line of the log, comes after saving and never stops a run.
 
 Resuming is exact to the last bit. The batches of a step are a function of the seed and the step's number, dropout's
-seeds come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
+seeds come from one generator whose state is saved, and so are AdamW's moments: there is no other state.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def train(
         Go on where `run` stopped; `settings` must be its own (`load_settings` reads them). Of a finished run, what was
         not written is: its final validation, or the picture.
     stop_after : int, optional
-        Stop, and save, when so many steps are done in all; the schedule stays that of `settings.steps`.
+        Stop, and save, at this step; the schedule stays that of `settings.steps`.
     progress : bool
         Show a bar and tell stories while training.
     owner : Ownership, optional
@@ -146,7 +146,7 @@ def train(
     with contextlib.ExitStack() as owning:
         owner = owner or owning.enter_context(own_run(run, create=not resume))
         if not resume and not owner.is_new():
-            raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
+            raise FileExistsError(f"train: {run} exists; add --resume to continue it, or choose another --out")
         trainer = Trainer(settings, run, resume, progress, owner)
         with Interrupt() as interrupt, products_in(settings.precision):
             return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
@@ -281,7 +281,7 @@ class Trainer:
         return result if interrupt.requested else result._replace(story=self.story(interrupt))
 
     def _draw(self) -> Path | None:
-        """The picture of the losses. Whatever matplotlib may fail of, the run is saved."""
+        """The picture of the losses. If matplotlib fails for any reason, the run is saved."""
         path = self.run / "loss.png"
         try:
             return path if plot_losses(self.run / "metrics.jsonl", path) else None
@@ -290,7 +290,7 @@ class Trainer:
             return None
 
     def _take_step(self, log: MetricsLog) -> str:
-        """One step; returns what the bar shows of it."""
+        """One step; returns the figures for the progress bar."""
         s, start = self.settings, time.perf_counter()
         lr = cosine_schedule(self.step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.steps)
         for group in self.optimizer.param_groups:
@@ -388,7 +388,7 @@ class Trainer:
         self._saved = (self.step, self._validated)
 
     def _last_checkpoint(self) -> Path | None:
-        """Where to go on from; None where the run was stopped before it saved anything."""
+        """The step to resume from; None if the run was stopped before it saved anything."""
         for name in ("best", "last"):
             recover(self.run / name)
         return self.run / "last" if (self.run / "last").is_dir() else None

@@ -1,5 +1,5 @@
 """
-A tokenizer's folder, as `save_pretrained` writes it and `from_pretrained` reads it: which files belong in it.
+A tokenizer's folder, as `save_pretrained` writes it and `from_pretrained` reads it: which files it has.
 
     GPT-2's pattern            vocab.json, merges.txt, tokenizer_config.json     (`gpt2.py`)
     any other, whole pieces    tokenizer.json, tokenizer_config.json             (`tokenizer_json.py`)

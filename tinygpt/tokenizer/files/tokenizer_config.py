@@ -1,4 +1,4 @@
-"""`tokenizer_config.json`, which tells Hugging Face's classes which of them opens a folder, and the special tokens."""
+"""`tokenizer_config.json`: the class with which Hugging Face opens the folder, and the special tokens."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 r"""
-`tokenizer.json`, in which Hugging Face's tokenizers keep everything in one file; here only for byte-level BPE.
+`tokenizer.json`, the single file of Hugging Face's tokenizers; here only for byte-level BPE.
 
     added_tokens      here special tokens, whether the file calls them special or not, with their flags
     pre_tokenizer     ByteLevel with its own pattern (GPT-2's), or Split by a pattern and ByteLevel without its own
     model             BPE: the vocabulary with the added tokens in it, and the merges as "a b" or as ["a", "b"]
     normalizer        must be null: here, a text is encoded as it is
     truncation, padding, post_processor, decoder
-                      what is done with ids afterwards; passed over, since `encode` gives the ids of the text alone
+                      what is done with ids afterwards; ignored, since `encode` gives the ids of the text alone
 
-Whatever else would change an id is refused by name. Source: files that tokenizers 0.23 reads and writes.
+Anything else that would change an id is refused by name. Source: files that tokenizers 0.23 reads and writes.
 """
 
 from __future__ import annotations

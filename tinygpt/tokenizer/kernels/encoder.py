@@ -1,5 +1,5 @@
 """
-Encoding: pieces to ids, from a cache where a piece came before.
+Encoding: pieces to ids, from a cache if a piece was encoded before.
 
 Pieces average four bytes and nearly all are whole tokens, so the time goes into splitting and into looking pieces up;
 merging is rare. The cache (`Memory`) is a hash table of 16-byte slots and a store:
@@ -31,7 +31,7 @@ _PLACE, _ID, _BYTE = np.uint64((1 << 48) - 1), np.uint64((1 << 32) - 1), np.uint
 
 
 class Vocabulary(NamedTuple):
-    """What a tokenizer's encoder knows, the same for all threads."""
+    """The tables of a tokenizer's encoder, shared by all threads."""
 
     ids: np.ndarray  # (tokens,) uint32: the id of each ordinary token
     byte_tokens: np.ndarray  # (256,) int64: the number of each byte among them
@@ -43,7 +43,7 @@ class Vocabulary(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What one encoding at a time works with."""
+    """The buffers and the cache of one encoding at a time."""
 
     slots: np.ndarray  # (2 * slots,) uint64
     store: np.ndarray  # (words,) uint32

@@ -2,7 +2,7 @@
 The hash tables of the kernels, and the reading of bytes eight at a time.
 
 Tables use open addressing with linear probing. The hash multiplies by random odd numbers, drawn per table, so that
-nobody can write a text whose pieces all collide (hash flooding).
+no text can be written whose pieces all collide (hash flooding).
 
 A table is a (2 * slots,) uint64 array of alternating keys and values, at most half full, so that probing ends soon.
 
@@ -29,9 +29,9 @@ def secret_numbers() -> np.ndarray:
     return np.frombuffer(os.urandom(24), np.uint64) | ONE
 
 
-def power_of_two(least: int) -> int:
-    """The smallest power of two that is not below `least`."""
-    return 1 << (least - 1).bit_length()
+def power_of_two(min_size: int) -> int:
+    """The smallest power of two that is not below `min_size`."""
+    return 1 << (min_size - 1).bit_length()
 
 
 def padded(data: bytes) -> np.ndarray:
@@ -87,7 +87,7 @@ def same_bytes(left, left_at, right, right_at, length):
 
 @kernel
 def slot_of(key, secret, slots):
-    """Where a table of `slots` slots, a power of two, keeps a key if nobody is there."""
+    """The first slot to probe for a key, in a table of `slots` slots, a power of two."""
     mixed = (key ^ secret[0]) * secret[1]
     mixed = (mixed ^ mixed >> _HALF) * secret[2]
     return np.int64(mixed >> _HALF) & (slots - 1)

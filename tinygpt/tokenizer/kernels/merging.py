@@ -81,7 +81,7 @@ def merge_short(tokens, count, merges, pairs, secret):
 @kernel
 def merge_long(tokens, count, scratch, pairs, secret):
     """
-    Do the same for a long piece in n log n steps: a heap of pairs, lists of neighbours, entries out of date skipped.
+    Do the same for a long piece in n log n steps: a heap of pairs, lists of neighbours, stale entries skipped.
 
     An entry is rank << 32 | position. It is out of date unless the pair at its position has its rank. `scratch` is
     int64, six times `count` or more.
