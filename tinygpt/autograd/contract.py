@@ -63,7 +63,7 @@ class Contract(Watch):
         return op._replace(forward=forward, backward=backward)
 
     def kernel(self, op: Op, kernel: Any) -> Any:
-        """`kernel`, which must not write into what it is given. Its backward adds into slots, so it runs once."""
+        """`kernel`, which must not write into its arguments. Its backward adds into slots, so it runs once."""
 
         def forward(*arrays: Any, **attrs: Any) -> Any:
             given = {"its inputs": arrays, "its attributes": attrs}
@@ -85,7 +85,7 @@ def run_twice(
     compared: Callable[[Any], Any] = lambda result: result,
 ) -> Any:
     """
-    The result of `run()`, after a second call has shown that it depends on what it is `given`, and changes none of it.
+    The result of `run()`, after a second call has shown that it depends on `given` alone, and changes none of it.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def run_twice(
 
 
 def run_once(who: str, run: Callable[[], Any], given: Mapping[str, Any], error: Callable[[str], Exception]) -> Any:
-    """The result of `run()`, or `error` where it has changed what it was `given`."""
+    """The result of `run()`, or `error` if it has changed `given`."""
     before = {name: _copies(value) for name, value in given.items()}
     result = run()
     for name, value in given.items():
@@ -155,7 +155,7 @@ def _check_handed_out(who: str, run: Any, first: Any, second: Any, given: Mappin
 def _run_quietly(run: Callable[[], Any]) -> None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        with contextlib.suppress(Exception):  # it found NaN where it had left numbers; what matters is what it wrote
+        with contextlib.suppress(Exception):  # it found NaN in place of its numbers; only its writes matter
             run()
 
 

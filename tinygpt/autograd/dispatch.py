@@ -207,7 +207,9 @@ def _both(op: Op, kernel: Any) -> Implementation:
         kept = [i for i, slot in enumerate(destinations) if slot is not None]
 
         def by_kernel() -> list[Any]:
-            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that reading garbage shows
+            memory = [
+                np.full(array.shape, np.nan, array.dtype) for array in arrays
+            ]  # so that reading uninitialized memory shows
             slots = [None if slot is None else partial(Slot, memory[i], add=False)
                      for i, slot in enumerate(destinations)]  # fmt: skip
             written = checked.backward(dout, kernel_saved, slots)
@@ -259,5 +261,5 @@ def _noise(reference: Callable[..., Any], arrays: Sequence[np.ndarray], results:
         float64 = any(np.asarray(result).dtype == np.float64 for result in results)
         found = scatter(reference, arrays, settings.unit_of_rounding(float64))
         return [np.where(np.isfinite(share), share, 0) for share in found]
-    except Exception:  # a reference may refuse what is not a plain array
+    except Exception:  # a reference may refuse other arrays than plain ones
         return [0.0] * len(results)

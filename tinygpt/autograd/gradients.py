@@ -30,7 +30,7 @@ from tinygpt.runtime.memory import Slot, copied, empty
 
 
 class RefCount:
-    """How many gradients use one block of memory. Views of an array share the count of its base."""
+    """The number of gradients that use one block of memory. Views of an array share the count of its base."""
 
     __slots__ = ("count",)
 
@@ -40,7 +40,7 @@ class RefCount:
 
 @dataclass(slots=True)
 class SharedGradient:
-    """A gradient on its way: its array, and the reference count of the array's memory."""
+    """A gradient in the graph: its array, and the reference count of the array's memory."""
 
     array: np.ndarray
     owners: RefCount
@@ -56,7 +56,7 @@ class SharedGradient:
 
     @property
     def exclusive(self) -> bool:
-        """True where a write changes nothing else: one owner, and no two elements in one place, as broadcast ones."""
+        """True if a write changes nothing else: one owner, and no two elements at one address (broadcasting)."""
         own_places = all(stride or size == 1 for size, stride in zip(self.array.shape, self.array.strides, strict=True))
         return self.owners.count == 1 and own_places and self.array.flags.writeable
 
@@ -139,7 +139,7 @@ class Accumulator:
             np.add(self.grad, share.array, out=self.grad)
 
     def reserve(self) -> Reservation:
-        """Memory for a share that is computed ahead: `storage` where that is free, else memory of its own."""
+        """Memory for a share that is computed ahead: `storage` if that is free, else separate memory."""
         taken = self.grad is not None or (self.reserved is not None and self.reserved() is not None)
         if self.storage is None or taken:
             return Reservation(empty(self.shape, self.dtype))

@@ -64,7 +64,7 @@ class Op(NamedTuple):
     check: Callable[..., dict[str, Any]] | None = None
 
     def checked(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
-        """The attributes, checked, and with copies of the caller's arrays: backward must find them unchanged."""
+        """The attributes, checked, with copies of the caller's arrays: backward must see them unchanged."""
         if self.check is not None:
             return self.check(*arrays, **attrs)
         return {name: _copy_arrays(value) for name, value in attrs.items()} if attrs else attrs
@@ -82,11 +82,11 @@ def _copy_arrays(value: Any) -> Any:
 
 _clock = itertools.count()
 _FREED = object()
-WRITTEN = object()  # what a backward returns in place of a share that it has written into a slot
+WRITTEN = object()  # returned by a backward in place of a share that it has written into a slot
 
 
 class Node(Accumulator):
-    """What backward needs to know about one tensor. `op` is None for a leaf, whose gradient stays."""
+    """The record of one tensor for backward. `op` is None for a leaf, which keeps its gradient."""
 
     __slots__ = ("__weakref__", "backward", "checksum", "hooks", "keeps_grad", "op", "parents", "saved", "time")
 
@@ -171,7 +171,7 @@ class _Waiting:
 
 
 def _needs_no_wait(node: Node) -> bool:
-    return node.op is None and not node.hooks  # a leaf: every share goes straight into its gradient
+    return node.op is None and not node.hooks  # a leaf: every share is added to its gradient at once
 
 
 def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tuple[Node, SharedGradient]]:
@@ -206,7 +206,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
 
 
 def _check_unchanged(node: Node, dout: np.ndarray, before: int) -> None:
-    """Raise RuntimeError where a backward has written into what others hold too."""
+    """Raise RuntimeError if a backward has written into shared arrays."""
     for what, changed in (("dout", checksum(dout) != before), ("saved", checksum(node.saved) != node.checksum)):
         if changed:
             raise RuntimeError(

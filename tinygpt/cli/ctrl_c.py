@@ -20,7 +20,7 @@ from typing import Any
 from tinygpt.runtime.streams import say
 
 _STATUS = 130  # as shells have it: 128 and the number of the signal
-_SWALLOWING = ("importlib._bootstrap", "numba", "llvmlite")  # modules that lose the exception, or make another of it
+_SWALLOWING = ("importlib._bootstrap", "numba", "llvmlite")  # modules that lose the exception, or turn it into another
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def _unraisable(details: Any) -> None:
 
 
 def _end() -> None:
-    """End the process here: what it was doing, loading code, leaves nothing that must be put in order."""
+    """End the process here: loading code leaves nothing to clean up."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     bars = getattr(tqdm, "_instances", ())  # they will not be closed: the line begins below them
     say("\ntinygpt: interrupted" if bars else "tinygpt: interrupted")

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def any_model() -> GPT:
-    """A small model with weights of order one, so that no part of it is silent."""
+    """A small model with weights of order one, so that every part contributes."""
     import numpy as np
 
     from tinygpt.gpt2.config import GPTConfig

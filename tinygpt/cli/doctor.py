@@ -1,4 +1,4 @@
-"""`tinygpt doctor`: what this machine can do, and what to change."""
+"""`tinygpt doctor`: what this machine can do, and advice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure for a few seconds, and print what was found."""
+    """Measure for a few seconds, and print the report."""
     from tinygpt.runtime.streams import print_json
     from tinygpt.study.machine import report
 

@@ -129,5 +129,5 @@ def build_parser(names: Iterable[str] = _SUMMARIES) -> Parser:
 
 
 def _needed(first: str) -> Iterable[str]:
-    """The commands that may be meant, given the first argument: to import one file is quicker than to import all."""
+    """The candidate commands for the first argument: importing one file is quicker than importing all."""
     return [first] if first in _SUMMARIES else [] if first in ("-h", "--help", "--version") else _SUMMARIES

@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(run=run, parser=self)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, which calls it for each parser on the way to a command's."""
+        """Override argparse's, which is called for each parser up to the command's."""
         given = sys.argv[1:] if args is None else list(args)
         if self.commands and not given:
             self.print_help(sys.stderr)
@@ -151,7 +151,7 @@ class Parser(argparse.ArgumentParser):
         return any(name in each._option_string_actions for each in (self, *self.below()))
 
     def option(self, argument: str) -> argparse.Action | None:
-        """What an argument such as `--seed`, `--seed=3`, `--se` or `-ofile` stands for; None if it is no option."""
+        """The option of an argument such as `--seed`, `--seed=3`, `--se` or `-ofile`; None if it is none."""
         known, name = self._option_string_actions, argument.partition("=")[0]
         if name in known:
             return known[name]

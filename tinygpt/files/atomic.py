@@ -143,7 +143,7 @@ def create_temporary(target: Path) -> tuple[int, Path]:
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
             raise
-        os.close(descriptor)  # another writer took it for a leftover, between its creation and its lock
+        os.close(descriptor)  # another writer deleted it as a leftover, between its creation and its lock
 
 
 def remove_leftovers(folder: Path, stem: str | None = None) -> None:
@@ -313,7 +313,7 @@ def explain_write(error: BaseException, what_failed: str, what_is_safe: str) -> 
         return
     if error.errno in _DISK_FULL:
         remedy = "free space and try again"
-    elif error.strerror is None:  # it has such a message already
+    elif error.strerror is None:  # it has this message already
         return
     elif error.errno == errno.EIO:
         remedy = "check the disk, or write to another"

@@ -209,7 +209,7 @@ def _promote_new(target: Path) -> None:
     """Steps 5 and 6 of `swap_in`."""
     old = _beside(target, _OLD)
     if target.exists():
-        shutil.rmtree(old, ignore_errors=True)  # one that could not be deleted before; both others are whole
+        shutil.rmtree(old, ignore_errors=True)  # left because it could not be deleted; both others are complete
         os.rename(target, old)
     os.rename(_beside(target, _NEW), target)
     sync_folder(target.parent)

@@ -103,7 +103,7 @@ def _refuse_others(mode: int, path: str | os.PathLike[str], start: str, remedy: 
 
 
 def _in_words(error: OSError, path: str | os.PathLike[str], start: str, remedy: str) -> OSError:
-    """The same error, naming the file, what is safe and what to do."""
+    """The same error, with the file, the state of the data and the remedy."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return FileNotFoundError(f"{start}{shown(path)} must be a file, and is not there; {remedy}")
     if error.errno in (errno.EACCES, errno.EPERM):

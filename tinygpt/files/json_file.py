@@ -136,7 +136,7 @@ def parse(data: bytes | str, where: str, finite: bool = True) -> Any:
 
 
 class _NotAllowed(Exception):
-    """JSON, but not such as we read; no ValueError, so that the parser does not take it for its own."""
+    """JSON outside of the limits; not a ValueError, which the parser would take for its own."""
 
 
 _TOO_DEEP = f"values are nested more than {DEPTH} deep"

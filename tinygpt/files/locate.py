@@ -119,7 +119,7 @@ def locate_tokenizer(name: str | os.PathLike[str]) -> Path:
 
 
 def _complete_swap(folder: Path) -> None:
-    from tinygpt.files.directory_swap import recover  # late: a tokenizer in a folder of its own starts sooner without
+    from tinygpt.files.directory_swap import recover  # late: a tokenizer in a folder of its own does not need it
 
     recover(folder)
 

@@ -66,7 +66,7 @@ class FolderLock:
         self._descriptor: int | None = None
         try:
             while fcntl is not None and not self._lock(folder, wait):
-                self.close()  # it was renamed or deleted since it was opened: see what has the name now
+                self.close()  # renamed or deleted since it was opened: open the name again
         except (FileNotFoundError, BlockingIOError):
             self.close()
             raise
@@ -89,7 +89,7 @@ class FolderLock:
         return False
 
     def close(self) -> None:
-        """Give the lock back; again, or in a forked child, it does nothing."""
+        """Release the lock; does nothing the second time, or in a forked child."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

@@ -69,7 +69,7 @@ class Found(NamedTuple):
 
 
 def describe_owner(folder: Path, locked: bool) -> Owner:
-    """What this process writes down when it owns `folder`, which must exist."""
+    """The owner file's content for this process and `folder`, which must exist."""
     there = os.stat(folder)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     return Owner(this_process(), since, str(folder), there.st_dev, there.st_ino, int(time.time()), locked,
@@ -226,7 +226,7 @@ def remove_owner_file(folder: Path, found: Found) -> None:
     path = folder / OWNER_FILE
     aside = path.with_name(f"{OWNER_FILE}.{secrets.token_hex(8)}{PARTIAL}")  # deleted with the other leftovers
     try:
-        os.rename(path, aside)  # of two that remove it, one finds it
+        os.rename(path, aside)  # if two remove it, one succeeds
     except FileNotFoundError:
         return
     if _read(aside)[0] != found.data:
@@ -241,7 +241,7 @@ def remove_owner_file(folder: Path, found: Found) -> None:
 
 
 def is_copy(found: Found, owner: Owner, folder: Path) -> bool:
-    """Whether an owner file came here with a copy of its folder; the docstring of `ownership.py` says what decides."""
+    """Whether an owner file came here with a copy of its folder; see the docstring of `ownership.py`."""
     there = os.stat(folder)
     if this_process().on_host_of(owner.process):
         moved = os.path.normcase(folder) != os.path.normcase(owner.folder)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class PublishedFile(NamedTuple):
-    """What a file must be."""
+    """The size and checksum of a file."""
 
     size: int
     sha256: str

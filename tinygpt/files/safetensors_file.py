@@ -51,7 +51,7 @@ _MOST_AXES = 32  # NumPy allows 32 or, since 2.0, 64
 
 
 class Entry(NamedTuple):
-    """What the header of a safetensors file says of one array; `start` and `end` are bytes of the file."""
+    """The entry of one array in the header of a safetensors file; `start` and `end` are bytes of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a safetensors file holds, and the words in it."""
+    """The arrays of a safetensors file, and its metadata."""
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
@@ -359,7 +359,7 @@ def read_header(who: str, path: Path, file: BufferedReader) -> Header:
 
 
 def _entry(name: str, value: Any, data: int) -> Entry:
-    """One entry of the header, once it agrees with itself; `data` is where the arrays begin."""
+    """One entry of the header, checked for consistency; `data` is where the arrays begin."""
     fields = value if isinstance(value, dict) else {}
     shape: Any = fields.get("shape")
     offsets: Any = fields.get("data_offsets")

@@ -145,7 +145,7 @@ def distrust(folder: Path) -> str:
 
 
 def _home() -> Path | None:
-    """The user's home: what HOME says where it is an absolute path, else what the system's list of users says."""
+    """The user's home: HOME if it is an absolute path, else the entry in the system's list of users."""
     try:
         if os.name == "posix" and not os.path.isabs(os.environ.get("HOME", "")):
             import pwd

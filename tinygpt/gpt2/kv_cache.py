@@ -49,7 +49,7 @@ Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
 
 
 class AttentionCache(Protocol):
-    """What `Block.forward` takes as its `cache`: it computes attention, and keeps something from it."""
+    """The `cache` of `Block.forward`: computes attention, and keeps something from it."""
 
     def attend(self, qkv: Tensor, n_head: int) -> Tensor:
         """Attention on packed queries, keys and values (B, T, 3C): the heads' outputs, (B, T, C)."""
@@ -199,7 +199,7 @@ class Decoder:
         return self._capacity
 
     def _bind(self) -> None:
-        """Take the model's weights as the kernels read them: these check no index, so shapes are checked here."""
+        """Convert the model's weights for the kernels, which check no index: so shapes are checked here."""
         model, config = self.model, self.model.config
         shape = (config.vocab_size, config.n_embd)
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]

@@ -104,7 +104,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
     for number, sample in enumerate(samples):
         try:
             results = compare(op, sample, implementation)
-        except Exception as error:  # a user's op may raise anything: that is a finding, not the end of the check
+        except Exception as error:  # a user's op may raise anything: a finding, not the end of the check
             where = f"sample {number}"
             problem = f"{type(error).__name__}: {error}".split("\n")[0]
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)

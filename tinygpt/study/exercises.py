@@ -22,7 +22,7 @@ OPERATIONS = (
     "linear", "gelu", "softmax", "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
     "gelu_linear", "linear_cross_entropy",
 )  # fmt: skip
-ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none needs another
+ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none depends on another
 
 
 class Exercise(NamedTuple):

@@ -30,7 +30,7 @@ from tinygpt.tokenizer.reference import merge
 
 
 def grade(path: Path) -> dict[str, Any]:
-    """What is right, general and fast about a file; `problem` says why it could not be graded."""
+    """The grade of a file: right, general and fast; `problem` is the reason if it could not be graded."""
     result: dict[str, Any] = {"file": str(path), "exercise": "", "right": {}, "general": {}, "fast": None,
                               "problem": ""}  # fmt: skip
     try:

@@ -26,7 +26,7 @@ _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
 
 def report() -> dict[str, Any]:
     """
-    Everything that `tinygpt doctor` says, as plain values.
+    The report as plain values.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def report() -> dict[str, Any]:
 
 def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     """
-    What to change, most useful first.
+    Recommendations, most useful first.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def _where() -> str:
     try:
         return f" in {kernel_root()}"
     except FileNotFoundError:
-        return ", for this user has no home"
+        return ", because this user has no home"
 
 
 def _memory() -> str:

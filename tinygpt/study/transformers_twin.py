@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygpt.study.trace_result import Result
 
-# The modules of transformers whose output is that of one of our operations.
+# The modules of transformers whose output is that of one of tinygpt's operations.
 _OPERATIONS = {
     r"wte|wpe": "embedding",
     r"ln_f|h\.\d+\.ln_[12]": "layernorm",

@@ -179,7 +179,7 @@ def is_whole(text: str) -> bool:
 
 @dataclass
 class _Server:
-    """One server, asked politely: never sooner than `delay` seconds after the last time."""
+    """One server; requests are at least `delay` seconds apart."""
 
     base_url: str
     delay: float
@@ -282,7 +282,7 @@ def decode_book(body: bytes, name: str, charset: str | None = None) -> str:
     declared = re.search(rb"Character set encoding: *([\w-]+)", body)
     for encoding in (charset, declared and declared[1].decode("ascii", "replace")):
         if text is None and encoding and _ENCODING.fullmatch(encoding.lower()):
-            # Windows' signs sit where Latin-1 has control characters that no book contains, as every browser assumes.
+            # Windows-1252, as in browsers: it has characters where Latin-1 has control characters, which no book has.
             latin = encoding.lower() in ("iso-8859-1", "latin-1", "latin1", "iso-latin-1")
             text = (_decode(body, "cp1252") if latin else None) or _decode(body, encoding)
     return decode_text(body if text is None else text.encode("utf-8"), name)
@@ -367,7 +367,7 @@ def clean_book(raw: bytes) -> str:
 
 
 def _without_closing(text: str) -> str:
-    """Take off the last paragraph from where it says that the book ends."""
+    """Cut the last paragraph where it says that the book ends."""
     end = len(text.rstrip())
     closing = CLOSING.search(text, text.rfind("\n\n", 0, end) + 1, end)
     return text[: closing.start()] if closing else text

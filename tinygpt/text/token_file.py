@@ -198,7 +198,7 @@ def open_token_file(
 
 
 def _require_known(path: Path, tokens: np.ndarray, known: np.ndarray) -> None:
-    """`known` are sorted; if they have no holes, the largest token tells."""
+    """`known` are sorted; if they have no gaps, only the largest token is compared."""
     limit = int(known[-1]) + 1 if len(known) else 0
     table = None
     if len(known) < limit <= _TABLE:

@@ -38,8 +38,8 @@ PATTERNS = {
     r"|\s*[\r\n]|\s+(?!\S)|\s",
 }
 
-# Patterns that are known to take linear time: those of other models, as their tokenizer.json has them. Looking at the
-# clock makes `regex` take twice as long, so it need not for these.
+# Patterns that are known to take linear time: those of other models, as their tokenizer.json has them. A time limit
+# makes `regex` take twice as long, so these have none.
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"

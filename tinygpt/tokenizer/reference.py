@@ -81,7 +81,7 @@ def _stand_ins() -> np.ndarray:
 
 
 STAND_INS = _stand_ins()
-"""For each code point, an ASCII character of its class (uint8): the classes of the pattern, for all who split."""
+"""For each code point, an ASCII character of its class (uint8): the classes of the pattern."""
 
 
 def split(text: str) -> list[str]:

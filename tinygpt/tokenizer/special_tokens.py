@@ -29,7 +29,7 @@ _MOST_PARTS = 20_000_000  # a thousand names of 27 characters each
 
 
 class Flags(NamedTuple):
-    """How a special token is looked for; see above."""
+    """How a special token is searched; see above."""
 
     lstrip: bool = False
     rstrip: bool = False
@@ -82,7 +82,7 @@ def _cut(text: str, names: Collection[str], flags: Mapping[str, Flags]) -> list[
             start = _SPACE_BEFORE.match(text, done, start).start() if done < start else done
         if own.rstrip:
             end = _SPACE.match(text, max(end, done)).end()  # up to `done`, all is space
-        if start < end:  # else all of it belongs to the one before, which strips
+        if start < end:  # else the token before, which strips, takes all of it
             parts += [text[done:start], match[0]]
         done = end
     return [*parts, text[done:]]

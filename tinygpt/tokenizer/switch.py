@@ -14,7 +14,7 @@ from typing import Any
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.settings import current_implementation
 
-# In characters or tokens, all that one tokenizer has seen. The reference does about five a microsecond.
+# Characters or tokens that one tokenizer has processed. The reference does about five per microsecond.
 _WORTH_IMPORTING = 1 << 20
 _WORTH_TABLES = 1 << 16
 

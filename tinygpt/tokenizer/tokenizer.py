@@ -115,7 +115,7 @@ class Tokenizer:
         return type(self), tuple(self._contents())
 
     def _contents(self) -> Contents:
-        """What the constructor takes, and files hold."""
+        """The arguments of the constructor, which files hold."""
         return Contents(
             self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces, self.special_flags
         )
@@ -177,7 +177,7 @@ class Tokenizer:
 
     @property
     def ids(self) -> Collection[int]:
-        """All ids that stand for something, special tokens included; there may be holes between them."""
+        """All ids of tokens, special tokens included; there may be gaps between them."""
         return self._tokens.keys()
 
     @property
@@ -273,7 +273,7 @@ class Tokenizer:
         return _each("encode_batch", encode, _texts("encode_batch", text), num_threads)
 
     def encode_ordinary_batch(self, text: Sequence[str], *, num_threads: int = 8) -> list[list[int]]:
-        """Do what `encode_ordinary` does with each text of a sequence, in several threads."""
+        """Apply `encode_ordinary` to each text of a sequence, in several threads."""
         return _each("encode_ordinary_batch", self.encode_ordinary, _texts("encode_ordinary_batch", text), num_threads)
 
     def encode_iterable(
@@ -380,7 +380,7 @@ class Tokenizer:
         return _each("decode_batch", partial(self.decode, errors=errors), _rows("decode_batch", batch), num_threads)
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]] | np.ndarray, *, num_threads: int = 8) -> list[bytes]:
-        """Do what `decode_bytes` does with each sequence of ids, or each row of an array (N, T), in several threads."""
+        """Apply `decode_bytes` to each sequence of ids, or each row of an array (N, T), in several threads."""
         return _each("decode_bytes_batch", self.decode_bytes, _rows("decode_bytes_batch", batch), num_threads)
 
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
@@ -616,7 +616,7 @@ def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
 
 
 def _each(who: str, function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int) -> list[_Result]:
-    """Apply a function to all items, in order; the first error is raised, and what was not begun is left."""
+    """Apply a function to all items, in order; the first error is raised, and items that were not begun are skipped."""
     if num_threads < 1:
         raise ValueError(f"Tokenizer.{who}: num_threads must be at least 1, got {num_threads}")
     if num_threads > max_threads():

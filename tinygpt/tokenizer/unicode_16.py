@@ -45,7 +45,7 @@ def _ranges() -> list[tuple[int, int]]:
 
 @cache
 def _may_differ() -> np.ndarray:
-    """By code point: what was not assigned, which is quickly said, and what has changed."""
+    """By code point: the ranges that were not assigned, and the characters that have changed."""
     table = np.zeros(0x110000, bool)
     for first, last in _ranges():
         table[first : last + 1] = True

@@ -94,7 +94,7 @@ def evaluate(
     model : GPT
     tokens : integer array, shape (N,), N >= 2
     tokenizer : Tokenizer
-        The one that made the tokens: it knows how many bytes each stands for.
+        The one that made the tokens: it has the number of bytes of each.
     context : int, optional
         Tokens per window, at most the model's `n_positions`, which is the default.
     stride : int, optional
@@ -119,7 +119,7 @@ def evaluate(
     >>> tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
     >>> model = GPT(GPTConfig(vocab_size=256, n_positions=8, n_embd=4, n_layer=1, n_head=2))
     >>> result = evaluate(model, tokenizer.encode_to_numpy("Good night, moon."), tokenizer)
-    >>> result.tokens, round(result.bits_per_byte)  # 8 bits per byte: it knows nothing yet
+    >>> result.tokens, round(result.bits_per_byte)  # 8 bits per byte: it is untrained
     (16, 8)
     """
     context = model.config.n_positions if context is None else context

@@ -100,7 +100,7 @@ class MetricsLog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # nothing is held back: what cannot be written was said
+        with contextlib.suppress(OSError):  # no buffer is left to write: errors were reported
             self._file.close()
 
 
@@ -193,7 +193,7 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
     if validation:
         axes.plot(*np.array(validation).T, color="tab:orange", marker="o", markersize=4, label="validation")
         lowest = min(validation, key=lambda point: point[1])
-        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
+        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more overflows
         axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
                       textcoords="offset points", color="tab:orange")  # fmt: skip
     run = os.path.basename(os.path.dirname(os.path.abspath(picture)))

@@ -53,7 +53,7 @@ class AddedTokens(NamedTuple):
 class _Entry(NamedTuple):
     text: str
     id: int | None  # None: the next free one
-    flags: Flags | None  # None: the file does not say
+    flags: Flags | None  # None: not in the file
     path: Path
 
 
@@ -175,7 +175,7 @@ def _add(found: AddedTokens, entry: _Entry, ids: Mapping[str, int], highest: int
 
 
 def _demand_listed(path: Path, entries: list[_Entry], decoder: Mapping[str, Any]) -> None:
-    """Where there is an added_tokens_decoder, transformers passes over the older files, or not, by its version."""
+    """Where there is an added_tokens_decoder, whether transformers ignores the older files depends on its version."""
     known = {token["content"] for token in decoder.values()}
     for entry in entries:
         if entry.path != path and entry.text not in known:

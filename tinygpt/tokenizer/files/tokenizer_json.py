@@ -128,7 +128,7 @@ def _read_split(path: Path, step: dict[str, Any]) -> str:
             f"{shown(path)}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got "
             f"{brief(step)}"
         )
-    ours = step.get("python_regex")  # what we wrote it from; trusted only if it still says the same
+    ours = step.get("python_regex")  # the pattern it was written from; used only if it still gives the same
     try:
         require_size(text)
         if isinstance(ours, str) and way[0] == "Removed" and len(ours) <= len(text) and to_onig(ours) == text:

@@ -25,7 +25,7 @@ _HALF, _LENGTH_AT, _LAST = np.uint64(32), np.uint64(56), np.uint64(63)
 
 
 def secret_numbers() -> np.ndarray:
-    """Three random odd numbers, uint64: they decide in which slots keys are, and nothing else."""
+    """Three random odd numbers, uint64: they only decide in which slots keys are."""
     return np.frombuffer(os.urandom(24), np.uint64) | ONE
 
 
@@ -95,7 +95,7 @@ def slot_of(key, secret, slots):
 
 @kernel
 def rehash(old, new, secret):
-    """Move what a table holds into a larger, empty one."""
+    """Move the entries of a table into a larger, empty one."""
     for row in range(0, len(old), 2):
         if old[row] != EMPTY:
             slot = free_slot(old[row], new, secret)
@@ -123,6 +123,6 @@ def grown(array: np.ndarray, room: int) -> np.ndarray:
 def grown_table(table: np.ndarray, secret: np.ndarray) -> np.ndarray:
     """A table of twice as many slots that holds the same."""
     larger = np.zeros(2 * len(table), np.uint64)
-    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
+    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would warn
         rehash(table, larger, secret)
     return larger
