@@ -207,9 +207,7 @@ def _both(op: Op, kernel: Any) -> Implementation:
         kept = [i for i, slot in enumerate(destinations) if slot is not None]
 
         def by_kernel() -> list[Any]:
-            memory = [
-                np.full(array.shape, np.nan, array.dtype) for array in arrays
-            ]  # so that reading uninitialized memory shows
+            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that a stray read shows
             slots = [None if slot is None else partial(Slot, memory[i], add=False)
                      for i, slot in enumerate(destinations)]  # fmt: skip
             written = checked.backward(dout, kernel_saved, slots)
