@@ -47,14 +47,14 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
         here = slice(first, first + ROWS)
         x_chunk = x[here]
         logits_chunk = logits[: len(x_chunk)]
-        multiply(x_chunk, weight, logits_chunk, b_along_k=True)  # (1)
+        multiply(x_chunk, weight.T, into=logits_chunk)  # (1)
         wanted = dx is not None or dweight is not None
         softmax = spread(_softmax, logits_chunk.size)
         softmax(logits_chunk, targets[here], dnll, z[here], shifted_target[here], wanted)  # (2)
         if dx is not None:
-            multiply(logits_chunk, weight, dx.array[here])  # (1)
+            multiply(logits_chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
-            multiply(logits_chunk, x_chunk, dweight.array, a_along_k=False, accumulate=first > 0)  # (1)
+            multiply(logits_chunk.T, x_chunk, into=dweight.array, accumulate=first > 0)  # (1)
     return mean_loss(z, shifted_target, targets, count), reserved  # (3, 4)
 
 
