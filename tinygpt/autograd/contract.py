@@ -107,7 +107,7 @@ def run_twice(
         if isinstance(failure, type(error(""))):
             raise
         raise error(f"{who}: fails when it is called again with the same input ({type(failure).__name__}: {failure}); "
-                    "it must leave what it is given as it was") from failure  # fmt: skip
+                    "it must not change its arguments") from failure  # fmt: skip
     if not _same_bits(_arrays_in(first), kept):
         raise error(_rewritten(who))
     if not _close(_numbers(compared(second)), expected):

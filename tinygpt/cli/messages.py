@@ -19,7 +19,7 @@ _WHO = re.compile(r"([^\s:]+): (?=\S)")  # the function, or the value, that an e
 
 def in_users_terms(message: object, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
     """
-    One line without the names of functions of ours that it begins with, and with options for their arguments.
+    One line without leading names of tinygpt's functions, and with options in place of their arguments.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
     def describe(self, run: Run, epilog: str) -> None:
         """
-        Say what this command does.
+        Set the text and the function of this command.
 
         Parameters
         ----------

@@ -36,7 +36,7 @@ presets          layers heads features context vocabulary steps batch       lr
 
 
 def add_arguments(parser: Parser) -> None:
-    """The arguments. Those of the settings have no default: None stands for what was not given."""
+    """The arguments. Those of the settings have no default: None means not given."""
     rows = "".join(
         f"{preset:16} {size['n_layer']:6} {size['n_head']:5} {size['n_embd']:8} {size['n_positions']:7} "
         f"{size['vocab_size']:10} {RECIPES[preset]['steps']:5} {RECIPES[preset]['batch_size']:5} "
@@ -241,7 +241,7 @@ def _require_memory(settings: TrainingSettings) -> None:
     """Now, and not after minutes in which the memory that there is has been filled."""
     from tinygpt.runtime.memory_limit import require_memory
 
-    with contextlib.suppress(ValueError, TypeError, OSError):  # what is wrong with the settings, training says
+    with contextlib.suppress(ValueError, TypeError, OSError):  # invalid settings: training raises the error
         ledger = _ledger_of(settings)[1]
         needed = ledger.parameters + ledger.gradients + ledger.moments + ledger.program  # all of which is written to
         require_memory(needed, _out_of_memory(settings))

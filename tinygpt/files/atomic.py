@@ -83,7 +83,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             if fcntl is not None:
                 os.replace(temporary, target)  # still open, hence locked: not taken for a leftover
         if fcntl is None:
-            os.replace(temporary, target)  # Windows renames only what is closed
+            os.replace(temporary, target)  # Windows renames closed files only
         sync_folder(target.parent)
     except BaseException as error:
         if os.getpid() == writer:

@@ -156,7 +156,7 @@ def read_whole(directory: str | os.PathLike[str], read: Callable[[Path], T]) -> 
     directory : path
         The checkpoint folder. A directory swap that was interrupted there is completed first.
     read : callable
-        Reads what it wants from the folder that it is given, and is called again if the folder was replaced meanwhile.
+        Reads from the folder that it is given, and is called again if the folder was replaced meanwhile.
 
     Returns
     -------

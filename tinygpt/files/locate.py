@@ -21,7 +21,7 @@ from tinygpt.files.published import PUBLISHED
 from tinygpt.files.user_cache import cache_folder
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PARTS_OF_A_MODEL = ("config.json", "adapter_config.json")  # without weights: loading says what is missing
+_PARTS_OF_A_MODEL = ("config.json", "adapter_config.json")  # without weights: loading raises the error
 _TOKENIZER = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
 
 
@@ -93,7 +93,7 @@ def locate_tokenizer(name: str | os.PathLike[str]) -> Path:
     Returns
     -------
     Path
-        The folder. A path that is none of these is returned as it is: reading it says what is missing.
+        The folder. A path that is none of these is returned as it is: reading it raises the error.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """
 Locks on files and folders: released when their process ends, and not kept by a forked child.
 
-`flock` locks what was opened, not its name: the lock follows a folder through renames, and a copy is not locked. A
+`flock` locks the opened folder, not its name: the lock follows a folder through renames, and a copy is not locked. A
 child that is forked while its parent holds a lock would hold it too, also after the parent was killed, so it closes the
 lock at once. A program started by `exec` does not inherit it. Windows has no such locks, nor have some network file
 systems: there, `FolderLock.held` is False, and `ownership.py` decides by files.

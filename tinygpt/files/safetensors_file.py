@@ -1,5 +1,5 @@
 """
-The safetensors format: arrays to disk and back, bit for bit, and an error that names what is damaged.
+The safetensors format: arrays to disk and back, bit for bit; an error names the damaged part.
 
 Nothing is pickled: opening a file never runs code that came with it.
 

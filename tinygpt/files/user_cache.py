@@ -78,7 +78,7 @@ def kernel_root(given: str | None = None) -> Path:
     Parameters
     ----------
     given : str, optional
-        What Numba takes ``NUMBA_CACHE_DIR`` for; by default what the environment says.
+        What Numba takes ``NUMBA_CACHE_DIR`` for; by default the environment variable.
 
     Examples
     --------

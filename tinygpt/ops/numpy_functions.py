@@ -33,7 +33,7 @@ def _mapped(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call ours with the arguments of NumPy's: required ones by their place, options by name."""
+    """Call our function with the arguments of NumPy's: required ones by position, options by name."""
     known, required = inspect.signature(function).parameters, list(args)
     try:
         signature = inspect.signature(getattr(np, name))

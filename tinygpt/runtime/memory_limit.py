@@ -32,7 +32,7 @@ def memory_limit() -> int | None:
 
 def require_memory(needed: int, message: str) -> None:
     """
-    Raise MemoryError if the process cannot have so many bytes.
+    Raise MemoryError if the process cannot have this many bytes.
 
     Examples
     --------

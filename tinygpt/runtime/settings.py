@@ -64,7 +64,7 @@ class implementation(Block):
 
     Notes
     -----
-    The environment variable ``TINYGPT_IMPLEMENTATION`` sets what a program starts with.
+    The environment variable ``TINYGPT_IMPLEMENTATION`` sets the initial value.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def max_threads() -> int:
 
 
 def num_threads() -> int:
-    """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one per available core."""
+    """The kernels' number of threads: the value set, else ``NUMBA_NUM_THREADS``, else one per available core."""
     return _process["threads"] or threads_from_environment() or available_cores()
 
 

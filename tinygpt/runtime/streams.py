@@ -112,11 +112,11 @@ class Stream:
             gone = not isinstance(error, OSError) or error.errno in _CLOSED
             if required:
                 raise OutputError(getattr(error, "strerror", None) or str(error), gone) from None
-            if _commands:  # without a command of ours, the streams are not ours to change
+            if _commands:  # without a tinygpt command, the streams belong to the caller
                 self.discard(gone)
 
     def discard(self, forever: bool) -> None:
-        """Let the null device take what the stream holds, or all that comes: else Python complains as it ends."""
+        """Redirect the stream's buffer, and all later text, to the null device: else Python complains at exit."""
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError), contextlib.ExitStack() as closing:
             descriptor = self.stream.fileno()
             null, before = os.open(os.devnull, os.O_WRONLY), os.dup(descriptor)

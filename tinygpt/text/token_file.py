@@ -132,7 +132,7 @@ def _digest(fingerprint: str) -> bytes:
 
 def is_token_file(path: str | os.PathLike[str]) -> bool:
     """
-    Tell whether `path` is a file that begins as token files do; what it holds may still be damaged.
+    Whether `path` is a file that begins like a token file; its contents may still be damaged.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ LONGEST = 10_000  # characters; the longest in use have 500
 DEEPEST = 50  # groups inside each other
 LARGEST = 50_000  # elements of a pattern whose repeats are written out
 _SECONDS = 2.0  # of this process's time, for any text at all
-_CHARACTERS_PER_SECOND = 100_000  # a twentieth of what the published patterns do
+_CHARACTERS_PER_SECOND = 100_000  # a twentieth of the speed of the published patterns
 
 # One element of a pattern: a class in brackets, an escape, the start of a group, a quantifier, any other character.
 _ELEMENT = re.compile(
@@ -70,7 +70,7 @@ _LINEAR |= {covering(pattern) for pattern in (_LLAMA_3, _QWEN_2, _O200K)}
 
 class Pattern:
     r"""
-    A split pattern. All of a text must be in pieces, for what is in none would be lost.
+    A split pattern. The pieces must cover the text: characters in no piece would be lost.
 
     Parameters
     ----------

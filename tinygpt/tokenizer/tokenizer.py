@@ -71,7 +71,7 @@ class Tokenizer:
     Raises
     ------
     TypeError, ValueError
-        If a token, an id or a merge is not what it must be; names it.
+        If a token, an id or a merge is invalid: names it.
 
     Examples
     --------

@@ -30,7 +30,7 @@ _REMEDY = "the checkpoints are as they were: delete the line, or the file"
 
 class MetricsLog:
     """
-    Appends one JSON object per line; opened again by a resumed run, forgets what was written after its checkpoint.
+    Appends one JSON object per line; a resumed run removes the lines after its checkpoint.
 
     Lines have "step", how many steps were done, and either "loss", "lr", "grad_norm", "ms", "tokens_per_second" (of the
     last of them) or "validation_loss", "perplexity", "bits_per_byte" (after it). Losses are in nats per token. A number

@@ -95,7 +95,7 @@ class TrainingSettings:
     precision : {"float32", "bfloat16"}
         Of the numbers that matrix products multiply; weights, gradients, sums and all else are float32 in any case.
     recompute : bool
-        Keep only the input of each block for backward, and compute what is inside again: less memory, same weights.
+        Keep only the input of each block for backward, and recompute the rest: less memory, same weights.
 
     Raises
     ------
@@ -154,7 +154,7 @@ class TrainingSettings:
     @classmethod
     def from_preset(cls, preset: str = "tiny", **given: Any) -> TrainingSettings:
         """
-        The preset's recipe, with what was given (None counts as not given) in its place.
+        The preset's recipe, with the given values (None counts as not given) in place of its own.
 
         Examples
         --------
@@ -168,7 +168,7 @@ class TrainingSettings:
     @classmethod
     def fine_tuning(cls, config: GPTConfig, **given: Any) -> TrainingSettings:
         """
-        The recipe for going on from the weights of a model of these sizes, with what was given in its place.
+        The recipe for fine-tuning a model of these sizes, with the given values in place of its own.
 
         Examples
         --------

@@ -97,7 +97,7 @@ def check_config(folder: Path, pair: bool, pattern: bool) -> None:
 
 def read_added_tokens(folder: Path, ids: Mapping[str, int], listed: Mapping[str, Any] | None = None) -> AddedTokens:
     """
-    Read what a folder says of added tokens.
+    Read the added tokens of a folder.
 
     Parameters
     ----------
