@@ -29,7 +29,7 @@ F = np.float32
 """
 GEMM = """
 from tinygpt.kernels.matmul import gemm
-gemm._check = lambda a, b, c, rows, depth, *rest: 64
+gemm._check = lambda *arguments: (65, 64, 33)
 """
 DECODING = """
 from tinygpt.kernels import decode_step
