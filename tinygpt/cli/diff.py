@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print how far both are apart at each operation, up to the first where that is too far."""
+    """Print the gap between both at each operation, up to the first where it is too large."""
     import numpy as np
 
     from tinygpt.gpt2.model import GPT
@@ -64,12 +64,12 @@ def run(options: argparse.Namespace) -> int:
     allowed = options.tolerance or divergence.allowed_between(options.a, options.b)
     gaps = divergence.compare(a, b, allowed)
     if options.json:
-        print_json([{**gap._asdict(), "parted": gap.parted} for gap in gaps], indent=1)
-        return int(gaps[-1].parted)
+        print_json([{**gap._asdict(), "differs": gap.differs} for gap in gaps], indent=1)
+        return int(gaps[-1].differs)
     width = max(len(gap.where) for gap in gaps)
     for place, gap in enumerate(gaps, 1):
-        print(f"{place:5}  {gap.where:{width}}  {gap.direction:8}  {gap.gap:.1e}{'  <- here' if gap.parted else ''}")
-    if gaps[-1].parted:
+        print(f"{place:5}  {gap.where:{width}}  {gap.direction:8}  {gap.gap:.1e}{'  <- here' if gap.differs else ''}")
+    if gaps[-1].differs:
         print(
             f"{options.a} and {options.b} first differ at {gaps[-1].where}, {gaps[-1].direction}: by "
             f"{gaps[-1].gap:.1e} of the largest number, where rounding explains {allowed:.0e}"
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def any_model() -> GPT:
-    """A small model with weights of order one, so that no part of it is silent."""
+    """A small model with weights of order one, so that every part contributes."""
     import numpy as np
 
     from tinygpt.gpt2.config import GPTConfig

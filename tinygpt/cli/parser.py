@@ -1,8 +1,8 @@
 """
-A parser for which options may stand anywhere: before, between or after the other arguments.
+A parser that accepts options anywhere: before, between or after the other arguments.
 
-argparse hands an argument out as soon as it could belong to somebody, so that `decode 72 --tokenizer gpt2 73` fails: 72
-is a list of ids already when the option comes. So each command's arguments are sorted before argparse sees them,
+argparse consumes positional arguments as soon as they match, so that `decode 72 --tokenizer gpt2 73` fails: 72 is
+complete as the list of ids when the option comes. So each command's arguments are sorted before argparse sees them,
 options with their values first. The same is done for the commands themselves: `tinygpt --threads 1 train` is
 `tinygpt train --threads 1`. As in other commands, `--` ends the options.
 
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
     def describe(self, run: Run, epilog: str) -> None:
         """
-        Say what this command does.
+        Set the text and the function of this command.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(run=run, parser=self)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, which calls it for each parser on the way to a command's."""
+        """Override argparse's, which is called for each parser up to the command's."""
         given = sys.argv[1:] if args is None else list(args)
         if self.commands and not given:
             self.print_help(sys.stderr)
@@ -151,7 +151,7 @@ class Parser(argparse.ArgumentParser):
         return any(name in each._option_string_actions for each in (self, *self.below()))
 
     def option(self, argument: str) -> argparse.Action | None:
-        """What an argument such as `--seed`, `--seed=3`, `--se` or `-ofile` stands for; None if it is no option."""
+        """The option of an argument such as `--seed`, `--seed=3`, `--se` or `-ofile`; None if it is none."""
         known, name = self._option_string_actions, argument.partition("=")[0]
         if name in known:
             return known[name]

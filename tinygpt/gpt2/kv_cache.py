@@ -16,7 +16,7 @@ Throughout this file
     sequences          (B,)            which of the S sequences each row of x belongs to
     lengths            (B,)            the tokens that each has before the new ones: the position of the first new one
 
-A key and a value depend on the tokens up to their own, and never change: that is why they can be kept. Positions are
+A key and a value depend only on the tokens up to their own, and never change: so they can be kept. Positions are
 learned by number, so a text cannot be shifted in the cache; what happens when it is full is up to the caller
 (generation/generate.py reads half a context again).
 
@@ -49,7 +49,7 @@ Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
 
 
 class AttentionCache(Protocol):
-    """What `Block.forward` takes as its `cache`: it computes attention, and keeps something from it."""
+    """The `cache` of `Block.forward`: computes attention, and keeps something from it."""
 
     def attend(self, qkv: Tensor, n_head: int) -> Tensor:
         """Attention on packed queries, keys and values (B, T, 3C): the heads' outputs, (B, T, C)."""
@@ -199,7 +199,7 @@ class Decoder:
         return self._capacity
 
     def _bind(self) -> None:
-        """Take the model's weights as the kernels read them: these check no index, so shapes are checked here."""
+        """Convert the model's weights for the kernels, which check no index: so shapes are checked here."""
         model, config = self.model, self.model.config
         shape = (config.vocab_size, config.n_embd)
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
@@ -211,7 +211,7 @@ class Decoder:
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
 
     def _bind_again(self) -> None:
-        """Where the data of a parameter was replaced, or the model quantized, read what is there now."""
+        """Read the weights again if the data of a parameter was replaced, or the model quantized."""
         if self.model.wte.quantized is not self._quantized:
             self._bind()
         for parameter, array in self._bound:

@@ -54,7 +54,7 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a module may do while it is imported
+    except Exception as error:  # a module can raise anything while it is imported
         raise ValueError(f"{who}: {module_name} cannot be imported: {type(error).__name__}: {error}") from None
     op = getattr(module, attribute, None)
     if not isinstance(op, Op):

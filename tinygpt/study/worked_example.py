@@ -82,7 +82,7 @@ def _traced(function: Callable, run: Callable[[], Any], seen: dict[str, Any]) ->
 
 
 def _told(statement: Statement, before: dict[str, Any], now: dict[str, Any], seen: dict[str, Any]) -> list[str]:
-    """What a statement changed; nothing for one that only unpacks what was saved, or returns without a number."""
+    """The names that a statement changed; none for one that only unpacks `saved`, or returns without a step number."""
     returns = statement.text.startswith("return")
     if statement.text.endswith("= saved") or (returns and not statement.steps):
         return []
