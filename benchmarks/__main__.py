@@ -72,7 +72,7 @@ def _keep(rows: Iterable[dict], group: str, report: dict, path: Path | None) -> 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Every kernel against NumPy and PyTorch, and whole training steps.",
-        epilog="The tokenizer has a table of its own: python -m benchmarks.bench_tokenizer.",
+        epilog="Tables of their own: python -m benchmarks.bench_tokenizer, python -m benchmarks.bench_ladder.",
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(GROUPS)} (default: all)")
     parser.add_argument("--verify-only", action="store_true", help="check the results, time nothing")

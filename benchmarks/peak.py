@@ -1,7 +1,7 @@
 """
 What this machine can do at best: the rates that every other figure is a share of.
 
-    product     the innermost tile of a matrix product again and again on packed panels that stay in cache, on all
+    product     the micro-kernel of the matrix product, again and again on packed panels that stay in the cache, on all
                 threads: nothing is packed, nothing comes from memory
     bandwidth   the best of reading an array far larger than the caches, and of a = b + c over three such arrays
 """
@@ -16,10 +16,11 @@ from numba import prange
 
 from tinygpt.kernels import norm
 from tinygpt.kernels.add import forward as add
-from tinygpt.kernels.jit import parallel, threads
-from tinygpt.kernels.matmul.gemm import factors
-from tinygpt.kernels.matmul.microkernel import AMX_LAYOUT, OVERWRITE, begin_tiles, end_tiles
-from tinygpt.kernels.matmul.panels import multiply_packed, packed_elements, panel_sizes
+from tinygpt.kernels.jit import ZERO, parallel, threads
+from tinygpt.kernels.matmul.gemm import operand_format
+from tinygpt.kernels.matmul.matrix import row_major
+from tinygpt.kernels.matmul.microkernel import AMX_LAYOUT, OVERWRITE, configure_amx, format_of, release_amx
+from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, multiply, packed_elements, panel_size, scratch_in
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.runtime import settings
 
@@ -27,14 +28,17 @@ DEPTH, ROWS, TURNS = 384, 64, 400
 
 
 @parallel
-def _products(a, b, c, columns, sizes, form, edge, layout, workers):
+def _products(a, b, c, columns, scratch, layout, workers):
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        begin_tiles(a, layout)
+        form = format_of(a)
+        left = Panels(a, ZERO, panel_size(form, form.rows, DEPTH), DEPTH)
+        right = Panels(b, ZERO, ZERO, DEPTH)  # one panel
+        tile = row_major(c[worker], ZERO, columns, ROWS, columns)
+        configure_amx(a, layout)
         for _ in range(TURNS):
-            multiply_packed(a, 0, ROWS, b, columns, DEPTH, sizes[0], sizes[1], c[worker], 0, columns, OVERWRITE, form,
-                            edge[worker])  # fmt: skip
-        end_tiles(a)
+            multiply(left, right, into=tile, mode=OVERWRITE, scratch=scratch_in(scratch[worker]))
+        release_amx(a)
 
 
 def measure(rounds: int = 7) -> dict[str, float]:
@@ -42,9 +46,14 @@ def measure(rounds: int = 7) -> dict[str, float]:
     rates = {"bandwidth": max(_best(_reading, rounds), _best(_adding, rounds)) / 1e9}
     for precision in ("highest", "medium"):
         settings.set_float32_matmul_precision(precision)
-        rates[precision] = _best(_multiplying, rounds) / 1e9
+        rates[precision] = product(rounds)
     settings.set_float32_matmul_precision("highest")
     return rates
+
+
+def product(rounds: int = 7) -> float:
+    """GFLOP/s of products on as many threads, and in the precision, as are set."""
+    return _best(_multiplying, rounds) / 1e9
 
 
 def _best(prepare, rounds: int) -> float:
@@ -59,12 +68,12 @@ def _best(prepare, rounds: int) -> float:
 
 
 def _multiplying():
-    workers, (form, dtype) = threads(), factors()
+    workers, (form, dtype) = threads(), operand_format()
     columns = form.vectors * LANES
     of_a, of_b = packed_elements(form, ROWS, columns, DEPTH)
     a, b = np.zeros(of_a, dtype), np.zeros(of_b, dtype)
-    c, edge = np.zeros((workers, ROWS * columns), np.float32), np.zeros((workers, 32 * 48), np.float32)
-    arguments = (a, b, c, columns, panel_sizes(form, DEPTH), form, edge, AMX_LAYOUT, workers)
+    c, scratch = (np.zeros((workers, size), np.float32) for size in (ROWS * columns, STAGED + EDGE))
+    arguments = (a, b, c, columns, scratch, AMX_LAYOUT, workers)
     return 2 * ROWS * columns * DEPTH * TURNS * workers, lambda: _products(*arguments)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the benchmarks race against torch: install the extra 'reference'")
 
-from benchmarks import bench_train_step, kernel_race, table
+from benchmarks import bench_ladder, bench_train_step, kernel_race, table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +39,15 @@ def test_a_loss_that_is_off_is_refused():
         bench_train_step.verify("tiny", right | {"torch float32": [4.0, 3.8]})
 
 
+def test_a_step_of_the_ladder_that_is_off_is_refused():
+    exact, c = np.array([[1.0, -2.0]]), np.empty((1, 2), np.float32)
+    bench_ladder.verify("blocked", lambda: np.copyto(c, exact), c, exact)
+    with pytest.raises(kernel_race.WrongResult, match=r"blocked: off by 0\.0001"):
+        bench_ladder.verify("blocked", lambda: np.copyto(c, exact + 1e-4), c, exact)
+    with pytest.raises(kernel_race.WrongResult, match="blocked: off by nan"):
+        bench_ladder.verify("blocked", lambda: None, c, exact)
+
+
 def test_ratios_are_of_medians_and_against_the_best():
     ratios = bench_train_step.ratios({
         "tinygpt float32": [1.0, 9.0, 1.0], "tinygpt bfloat16": [0.5], "torch float32": [3.0],
@@ -61,6 +70,17 @@ def test_an_unknown_name_is_a_user_s_mistake():
     )
     assert result.returncode == 2
     assert result.stderr.startswith("benchmarks: there is no 'gulu'; choose from linear, ")
+
+
+@pytest.mark.slow
+def test_the_ladder_is_checked_timed_and_shown():
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_ladder", "--rounds", "1"], cwd=ROOT, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = [line.split("|")[1].strip() for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert rows == ["product", "triple loop", "blocked", "packed", "register tile", "gemm.multiply"]
 
 
 @pytest.mark.slow

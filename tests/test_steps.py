@@ -66,15 +66,7 @@ def compare(reference: Callable, module: ModuleType, name: str, direction: str) 
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=False, reason="attention's steps follow with its rewrite"))
-        if name == "attention"
-        else name
-        for name in WITH_KERNELS
-    ],
-)
+@pytest.mark.parametrize("name", WITH_KERNELS)
 def test_a_kernel_has_the_steps_of_its_reference_or_a_reason(name, direction):
     op, module = WITH_KERNELS[name], importlib.import_module(WITH_KERNELS[name].kernel)
     if hasattr(module, direction):

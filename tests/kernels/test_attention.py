@@ -128,7 +128,7 @@ def test_the_mask_goes_on_where_positions_pass_32_bits():
     """B H T^2 passes 2^32 at B = 4, H = 12, T = 9460: the high half of the position must be counted, too."""
     p, seed, first = 0.4, 11, 2**32 - 21
     row = np.ones(50, np.float32)
-    attention._mask(row, first, attention._drops(p, seed))
+    attention._drop(row, first, attention._dropout(p, seed))
     keys = splitmix64(seed)
     expected = []
     for position in range(first, first + 50):

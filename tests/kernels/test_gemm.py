@@ -9,7 +9,7 @@ import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
 from benchmarks.worker import X86_64_V2, X86_64_V3
-from tinygpt.kernels.matmul.gemm import CHUNK, SLAB, multiply
+from tinygpt.kernels.matmul.gemm import KC, MC_KC, multiply
 from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
 from tinygpt.runtime import memory
 
@@ -19,9 +19,9 @@ SIZES = [
     (7, 5, 3),
     (33, 101, 17),
     (64, 96, 100),
-    (2, 3, CHUNK + 1),
-    (50, 130, 2 * CHUNK + 64),
-    (SLAB // CHUNK + 9, 49, CHUNK),
+    (2, 3, KC + 1),
+    (50, 130, 2 * KC + 64),
+    (MC_KC // KC + 9, 49, KC),
     (3, 1, 2000),
     (600, 600, 70),
 ]
@@ -44,13 +44,11 @@ def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
     a, b, before, bias = draw(m, k), draw(k, n), draw(m, n), draw(n)
     c = before.copy() if how == "accumulate" else np.full((m, n), np.nan, np.float32)
     multiply(
-        a if a_along_k else np.ascontiguousarray(a.T),
-        np.ascontiguousarray(b.T) if b_along_k else b,
-        c,
-        a_along_k,
-        b_along_k,
-        how == "accumulate",
-        bias if how == "bias" else None,
+        a if a_along_k else np.asfortranarray(a),
+        np.asfortranarray(b) if b_along_k else b,
+        into=c,
+        accumulate=how == "accumulate",
+        bias=bias if how == "bias" else None,
     )
     from tinygpt.runtime import settings  # here, because this function also runs in processes of its own
 
@@ -163,7 +161,7 @@ def test_what_is_not_finite_is_seen_where_it_belongs(name, value, rng):
     assert np.isfinite(np.delete(c, 7, axis=0)).all()
 
 
-def test_a_large_result_that_is_streamed_to_memory_is_the_product(rng):
+def test_a_large_result_written_by_non_temporal_stores_is_the_product(rng):
     """Larger than the caches and 64-byte aligned, with edges in both directions."""
     for columns in (1536, 1552, 1543):
         a, b = rng.standard_normal((1601, 20), np.float32), rng.standard_normal((20, columns), np.float32)
@@ -199,9 +197,11 @@ def test_what_does_not_fit_is_refused():
     a, b, c = (np.ones(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
     with pytest.raises(ValueError, match=r"multiply: shapes must be \(M, K\), \(K, N\) and \(M, N\), got"):
         multiply(a, b.T.copy(), c)
-    with pytest.raises(ValueError, match="multiply: b must be C-contiguous float32"):
-        multiply(a, np.ones((4, 3), np.float32).T, c)
-    with pytest.raises(ValueError, match="multiply: c must be C-contiguous float32, got float64"):
+    with pytest.raises(ValueError, match="multiply: b must be C-contiguous float32, or the transpose of such an array"):
+        multiply(a, np.ones((3, 8), np.float32)[:, ::2], c)
+    with pytest.raises(ValueError, match="multiply: into must be C-contiguous float32, got float64"):
         multiply(a, b, c.astype(np.float64))
+    with pytest.raises(ValueError, match="multiply: into must be C-contiguous float32, got float32, strides"):
+        multiply(a, b, np.ones((4, 2), np.float32).T)
     with pytest.raises(ValueError, match=r"multiply: bias must be contiguous float32 of shape \(4,\)"):
         multiply(a, b, c, bias=np.ones(3, np.float32))

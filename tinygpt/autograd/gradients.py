@@ -63,13 +63,13 @@ class SharedGradient:
     def add(self, share: np.ndarray) -> None:
         """Accumulate `share`: in place where this is the only owner, else into a new array."""
         if _same_order(self.array, share):
-            self.array = np.add(self.array, share, out=self.writable())
-        else:  # NumPy chooses the memory order of the sum, as in the reference: products round differently in another
+            self.array = np.add(self.array, share, out=self.own_memory())
+        else:  # NumPy chooses the memory order of the sum, as in the reference: BLAS may round by it
             self.decref()
             self.array, self.owners = self.array + share, RefCount(1)
 
-    def writable(self) -> np.ndarray:
-        """Memory that may be overwritten: the array's own where this is the only owner, else new and uninitialized."""
+    def own_memory(self) -> np.ndarray:
+        """Memory of this gradient alone: its array where it is the only owner, else a new one, uninitialized."""
         if self.exclusive:
             return self.array
         self.decref()
@@ -79,7 +79,7 @@ class SharedGradient:
     def take(self) -> np.ndarray:
         """The array itself if this is its only owner, else a copy: what becomes a leaf's `grad`."""
         base = self.array.base
-        # A part keeps the rest alive; the pool's pieces are up to an eighth, or a page, larger than their arrays.
+        # A view keeps all of its base alive: accept what the memory pool adds to an array, an eighth at most.
         whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
         return self.array if whole and self.exclusive else copied(self.array)
 
@@ -148,7 +148,7 @@ class Accumulator:
         return reservation
 
     def release(self, used: Reservation | None = None) -> None:
-        """Free `storage`: copy out what a reservation has there, unless that is `used` and about to be the gradient."""
+        """Free `storage`: copy what is reserved there, unless it is `used`, which its kernel now makes `grad`."""
         reservation = None if self.reserved is None else self.reserved()
         if reservation is not None and reservation is not used:
             reservation.array = copied(reservation.array)

@@ -3,16 +3,21 @@ The engine: what `reference.py` computes, for models whose memory counts.
 
 The graph is made of nodes. Each knows the nodes of its inputs, and none knows its tensor or its consumers: there is no
 reference cycle, and memory is freed with the last tensor that needs it. `walk_back` is the loop of
-`reference.backward`: newest node first, its operation's backward, shares added in the same order. It adds to it
+`reference.backward`: newest node first, its operation's backward, shares added in the same order, for as long as the
+gradients of the leaves are empty when it begins. This file adds to the reference:
 
-    scale      A heap finds the newest node. What a node saved, and its gradient, are freed as soon as its backward has
-               run, so that the memory of a step falls while backward goes on.
-    slots      A kernel writes or adds a share where the gradient will stay, instead of returning it: no array is made
-               that is only copied. Several nodes may own the array of one gradient: see `gradients.py`.
+    memory     What a node saved, and its gradient, are freed once its backward has run, so that the memory of a step
+               falls while backward goes on. A heap finds the newest node.
+    slots      A kernel writes its share, or adds it, into the array of the gradient itself, instead of returning an
+               array that is added and thrown away.
+    sharing    One array may be the gradient of several nodes, as long as nobody writes into it: see `gradients.py`.
     hooks      `register_hook` sees a complete gradient and may replace it; `retain_grad` keeps that of an inner tensor;
                `retain_graph` keeps what was saved for another backward.
-    errors     A share of the wrong shape or dtype, a second walk over a graph that was freed, and with TINYGPT_DEBUG=1
-               arrays that were changed in place between forward and backward, each named with its operation.
+    errors     An error names the operation where a share has the wrong shape or dtype, where a freed graph is walked
+               again, and, with TINYGPT_DEBUG=1, where an array was changed in place between forward and backward.
+
+A leaf without hooks (a parameter) does not wait for its other consumers: each share is added at once to its `grad`,
+which may hold the sum of earlier backwards.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from tinygpt.runtime.memory import Slot
 
 class Op(NamedTuple):
     """
-    An operation: its name, its definition, its derivation, and the fast twin of both where there is one.
+    An operation: its name, its forward, its backward, and a kernel for both where there is one.
 
     Attributes
     ----------
@@ -52,8 +57,8 @@ class Op(NamedTuple):
         saves, and a program that adds a few numbers need not import Numba.
     check : callable, optional
         ``check(*arrays, **attrs) -> attrs``: raises ValueError or TypeError unless forward and kernel can take these
-        inputs, and returns the attributes in the form that they take. Kernels check no index, so every way to the op
-        passes it; arrays that it returns must not be the caller's, who may change them before backward.
+        inputs, and returns the attributes in the form that they take. Every call of the op goes through it, since
+        kernels check no index. It returns copies of the caller's arrays, which may change before backward.
     """
 
     name: str
@@ -64,7 +69,7 @@ class Op(NamedTuple):
     check: Callable[..., dict[str, Any]] | None = None
 
     def checked(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
-        """The attributes, checked, and with copies of the caller's arrays: backward must find them unchanged."""
+        """What `check` returns; without one, the attributes with their arrays copied, so that backward finds them."""
         if self.check is not None:
             return self.check(*arrays, **attrs)
         return {name: _copy_arrays(value) for name, value in attrs.items()} if attrs else attrs
@@ -80,7 +85,7 @@ def _copy_arrays(value: Any) -> Any:
     return value
 
 
-_clock = itertools.count()
+_clock = itertools.count()  # one number per node: no two have the same
 _FREED = object()
 WRITTEN = object()  # what a backward returns in place of a share that it has written into a slot
 
@@ -94,8 +99,8 @@ class Node(Accumulator):
         self.time = next(_clock)
         self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
-        self.saved: Any = None
-        self.backward: Any = None  # (dout, saved, destinations) -> shares, of the implementation: see dispatch.py
+        self.saved: Any = None  # this, backward and checksum: set by `apply` in tensor.py
+        self.backward: Any = None  # (dout, saved, destinations) -> shares; see dispatch.py
         self.checksum = 0
         self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] = []
         self.keeps_grad = op is None
@@ -108,21 +113,21 @@ class Node(Accumulator):
 
 
 def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
-    """The chain rule, from the newest node to the oldest: `reference.backward`."""
+    """The chain rule, newest node first: `reference.backward`. `dout` must not be the caller's own array."""
     waiting = _Waiting()
     waiting.add(root, SharedGradient(dout, RefCount(1)))
-    while waiting.newest_first:
+    while waiting.heap:
         node, gradient = waiting.pop()
         gradient = _run_hooks(node, gradient)
         if node.op is None:
             node.accumulate(gradient)
             continue
         if node.keeps_grad:
-            node.accumulate(SharedGradient(gradient.array, RefCount(2)))  # 2: op.backward needs it, too
+            node.accumulate(SharedGradient(gradient.array, RefCount(2)))  # 2: node.backward reads it, too
         if retain_graph:
             for parent in node.parents:
                 if parent is not None:
-                    parent.release()  # the next backward needs what was computed ahead
+                    parent.release()  # what a kernel computed during the forward is used again by the next backward
         for parent, share in _shares(node, gradient, waiting):
             waiting.add(parent, share)
         if not retain_graph:
@@ -134,11 +139,11 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.gradients: dict[Node, SharedGradient] = {}
-        self.newest_first: list[tuple[int, Node]] = []
+        self.heap: list[tuple[int, Node]] = []
 
     def pop(self) -> tuple[Node, SharedGradient]:
         """The newest node: all its consumers have been visited, so its gradient is complete."""
-        node = heapq.heappop(self.newest_first)[1]
+        node = heapq.heappop(self.heap)[1]
         return node, self.gradients.pop(node)
 
     def add(self, node: Node, share: SharedGradient) -> None:
@@ -160,14 +165,15 @@ class _Waiting:
             self._push(node, SharedGradient(memory.empty(node.shape, node.dtype), RefCount(1)))
             return Slot(self.gradients[node].array, add=False)
         gradient = self.gradients[node]
-        before, gradient.array = gradient.array, gradient.writable()
-        if gradient.array is not before:
-            np.copyto(gradient.array, before)
-        return Slot(gradient.array, add=True)
+        own = gradient.own_memory()
+        if own is not gradient.array:
+            np.copyto(own, gradient.array)
+            gradient.array = own
+        return Slot(own, add=True)
 
     def _push(self, node: Node, gradient: SharedGradient) -> None:
         self.gradients[node] = gradient
-        heapq.heappush(self.newest_first, (-node.time, node))
+        heapq.heappush(self.heap, (-node.time, node))
 
 
 def _needs_no_wait(node: Node) -> bool:
@@ -175,7 +181,7 @@ def _needs_no_wait(node: Node) -> bool:
 
 
 def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tuple[Node, SharedGradient]]:
-    """Run one backward: each parent with its share, and who else owns the memory of that."""
+    """Run one backward. Returns the parents with their shares, whose owners are counted."""
     name = node.name
     if node.saved is _FREED:
         raise ValueError(
@@ -189,18 +195,18 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     results = node.backward(gradient.array, node.saved, destinations)
     if settings.DEBUG:
         _check_unchanged(node, gradient.array, before)
-    got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
-    if got != len(node.parents):
+    if not isinstance(results, (tuple, list)) or len(results) != len(node.parents):
+        got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
         raise ValueError(f"{name}.backward: must return a tuple of {len(node.parents)} gradients, got {got}")
     # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
-    owners = {_memory(array): RefCount(1) for array in arrays_in(node.saved)}
-    owners[_memory(gradient.array)] = gradient.owners
+    owners = {_block_of(array): RefCount(1) for array in arrays_in(node.saved)}
+    owners[_block_of(gradient.array)] = gradient.owners
     shares = []
     for index, (parent, result) in enumerate(zip(node.parents, results, strict=True)):
         if parent is not None and result is not WRITTEN:
             array = np.asarray(result)
             check_gradient(f"{name}.backward: input {index}", array, parent)
-            shares.append((parent, SharedGradient(array, owners.setdefault(_memory(array), RefCount())).incref()))
+            shares.append((parent, SharedGradient(array, owners.setdefault(_block_of(array), RefCount())).incref()))
     gradient.decref()
     return shares
 
@@ -223,7 +229,7 @@ def arrays_in(saved: Any) -> Iterator[np.ndarray]:
             yield from arrays_in(item)
 
 
-def _memory(array: np.ndarray) -> int:
+def _block_of(array: np.ndarray) -> int:
     """Identifies the block of memory behind an array: a view and its base have the same."""
     owner: Any = array
     while getattr(owner, "base", None) is not None:  # not always an array: as_strided puts an object in between

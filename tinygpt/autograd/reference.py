@@ -3,25 +3,31 @@ The chain rule: backward through any computation, in one page of NumPy.
 
 An operation is two functions. Each file of `ops/` defines some:
 
-    op.forward(*arrays, **attrs) -> out, saved        what it computes, and what its backward will need
-    op.backward(dout, saved)     -> one share per array
+    op.forward(*arrays, **attrs) -> out, saved        what it computes, and what its backward will need; attrs is
+                                                      what has no gradient: axes, indices, targets
+    op.backward(dout, saved)     -> one *share* per array: what that array's gradient receives through `out`
 
 `apply` runs the forward and returns a `Value`, which remembers the operation, its inputs, and `saved`.
 
 `backward` is the chain rule. Let the loss L depend on x through y1, y2, ..., each made from x by one operation. Then
 
-    dL/dx = sum over k of  (dL/dyk) (dyk/dx)
+    dL/dx = sum over k of  (dL/dyk) (dyk/dx)        where dyk/dx holds the other inputs of that one operation fixed
 
-Term k is the *share* that the backward of the operation that made yk returns for x, given dout = dL/dyk. Hence:
+Term k is the share that the operation of yk returns for x, given dout = dL/dyk. Hence:
 
-    newest value first    Whatever is made from a value is newer than it. So when a value is the newest of those that
-                          wait, everything made from it has had its turn, and its gradient is complete.
+    newest value first    A value is newer than everything that it was computed from. Suppose a consumer of x has not
+                          had its turn. L was computed from it: so it is waiting, or a value computed from it is, and
+                          both are newer than x. Hence, when x is the newest that waits, all of its shares are there,
+                          and its gradient is complete.
     ask its operation     op.backward turns the gradient of its output into the shares of its inputs.
-    add the shares        The first share of a value is taken as it is, each later one is added to it: the newest
-                          consumer's first and, where one operation has an input twice, from left to right.
+    add the shares        The sum starts with the share of the newest consumer. Where an operation has one value as two
+                          inputs, their shares are added from left to right. A sum is a new array: an operation may
+                          return one array as the share of two inputs.
 
 That is all of it. Floating-point sums depend on their order, so the order is part of the definition: the engine
-(`graph.py`) computes the same gradients, in every bit, with less memory. `tests/test_engine_reference.py` checks that.
+(`graph.py`), started with empty gradients, computes the same in every bit, with less memory.
+`tests/test_engine_reference.py` checks that. Finding the newest value with `max` takes time that grows with the square
+of the number of values; the engine has a heap for it.
 
 Source: Linnainmaa 1976, "Taylor expansion of the accumulated rounding error", BIT 16.
         Griewank & Walther, Evaluating Derivatives, 2nd ed. 2008, chapter 3.
@@ -40,7 +46,7 @@ import itertools
 
 import numpy as np
 
-clock = itertools.count()
+clock = itertools.count()  # how many values there were before
 
 
 class Value:
@@ -61,7 +67,7 @@ def apply(op, *inputs, **attrs):
 
 
 def backward(loss, dout=1.0):
-    """Leave dL/dx in the `gradient` of every value x that the loss was made from."""
+    """Leave dL/dx in the `gradient` of every value x that L was computed from; `dout` is dL/dloss of each element."""
     waiting = {loss: np.full(loss.array.shape, dout, loss.array.dtype)}
     while waiting:
         newest = max(waiting, key=lambda value: value.time)

@@ -33,6 +33,8 @@ What to know before changing anything here
     arrays, `x[here]`, and count from 0.
     In a `prange`, unpack views that are written to from a tuple of arrays alone: from `a, b, c, d = x[n], dx[n], s[n],
     t[n]`, where s[n] and t[n] are numbers, Numba 0.68 takes a later `b[i] -= c` for dead code and drops it.
+    Write to an array through an argument only, or a slice of one. Where a tuple is built and a function is inlined,
+    Numba loses sight of arrays in that tuple, takes what is written there for dead code, and removes it.
     A kernel called with a literal number, or with True, is compiled once more for that number alone: pass np.int64(0),
     or a constant of such a type.
     A number without a type is a float64 and makes the whole loop float64: write np.float32(0.5).

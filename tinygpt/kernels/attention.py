@@ -1,24 +1,28 @@
 """
-Causal attention, a block of queries at a time: the twin of ops/attention.py.
+Causal attention, a block of tokens at a time: the twin of ops/attention.py.
 
     for each sequence and head, by one thread:
-        pack its keys and values once
-        for each block of ROWS tokens t, with the s <= t that they may see:
-            (2) scores  = q k^T                          (2) dq = dscores k / sqrt(D),  dk += dscores^T q / sqrt(D)
-            (3) beyond s = t: left out                   (4) dscores = kept (dkept - sum_s(dkept kept)), times the mask
-            (4) weights = e^(scores / sqrt(D) - lse)     (5) dweights = dkept * mask
-            (5) kept    = weights * mask                 (6) dkept = dheads v^T,  dv += kept^T dheads
-            (6) heads   = kept v
+        (1) q, k, v: where they lie in qkv           (1) dq, dk, dv: where they belong in dqkv
+        pack k and v once                            (7) dheads: where it lies in dout
+        for each BLOCK of tokens t, with the tokens s <= t that they see:
+            (2) scores  = q @ k^T                    (2) dq = dscores @ k,  dk += dscores^T @ q
+            (3) scores  = -inf where s > t           (3) dscores = 0 where s > t
+            (4) weights = e^(scores / sqrt(D) - lse) (4) dscores = weights * (dweights - sum_dweights_weights) / sqrt(D)
+            (5) dropped = weights * dropout_mask     (5) dweights = ddropped * dropout_mask
+            (6) heads   = dropped @ v                (6) ddropped = dheads @ v^T,  dv += dropped^T @ dheads
+            (7) heads: where they belong in out
 
-What a block needs, ROWS x T scores, is used again by the next, so memory grows with T and not with its square. Kept
-for backward are qkv, out and one number a row, lse = ln sum_s e^score, from which the weights come again in one step.
-In step (4), sum_s(dweights * weights) = sum_s(dkept * kept) = sum_d(dheads * heads): a product of rows of dout and out.
+What a block needs, BLOCK x T scores, is used again by the next, so memory grows with T and not with its square. Scores,
+weights and dropped share it, as do ddropped, dweights and dscores. Kept for backward are qkv, out and one number per
+row, lse = ln sum_s e^(scores / sqrt(D)), from which the weights follow again in one step. In step (4),
+sum_s(dweights * weights) = sum_s(ddropped * dropped) = sum_d(dheads * heads): the dot product of rows of dout and out.
 
-Each sequence and head is one thread's work, from the first block to the last, so nobody races for dk and dv, and the
-result does not depend on the number of threads. Its numbers of dqkv lie `3C` apart, and are written where they belong.
+One thread does a sequence and head from the first block to the last, so no two threads add to the same dk and dv, and
+the result does not depend on the number of threads.
 
 Source: Dao et al. 2022, "FlashAttention", arXiv:2205.14135, for what to keep and what to compute again.
-Cost:   2 T^2 C operations a sequence forward, 5 T^2 C backward: half of the reference's, the future being left out.
+Cost:   2 T^2 C operations per sequence forward, half of the reference's, as the tokens that no one may see are left
+        out; 5 T^2 C backward, 5/8 of the reference's: the same, and the scores are computed again.
 """
 
 from __future__ import annotations
@@ -27,19 +31,27 @@ import numpy as np
 from numba import prange
 
 from tinygpt.kernels.dropout import constants, mix
-from tinygpt.kernels.jit import ACROSS, ALONG_K, ZERO, flat, kernel, parallel, threads
+from tinygpt.kernels.jit import ZERO, flat, inlined, kernel, parallel, threads
 from tinygpt.kernels.jit import all_float32 as accepts
-from tinygpt.kernels.matmul.gemm import factors
-from tinygpt.kernels.matmul.microkernel import ACCUMULATE, AMX_LAYOUT, OVERWRITE, begin_tiles, end_tiles
+from tinygpt.kernels.matmul.gemm import operand_format
+from tinygpt.kernels.matmul.matrix import block, row_major, transpose
+from tinygpt.kernels.matmul.microkernel import (
+    ACCUMULATE,
+    AMX_LAYOUT,
+    OVERWRITE,
+    configure_amx,
+    format_of,
+    release_amx,
+)
 from tinygpt.kernels.matmul.panels import (
     EDGE,
     STAGED,
-    multiply_packed,
+    multiply,
     pack_columns,
     pack_rows,
     packed_elements,
-    panel_sizes,
-    size_of,
+    panel,
+    scratch_in,
 )
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment
@@ -49,7 +61,7 @@ from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
-ROWS = 64  # tokens of a block: whole panels of A in every format
+BLOCK = 64  # tokens: whole panels of A in every format
 _SMALL = 2**18  # multiplications that one core has done in about ten microseconds
 
 
@@ -58,11 +70,13 @@ def forward(qkv, n_head, p=0.0, seed=None):
     C = width // 3
     qkv = np.ascontiguousarray(qkv)
     out, lse = memory.empty((B, T, C), np.float32), memory.empty((B, n_head, T), np.float32)
-    total = memory.empty((B, n_head, T), np.float32)
+    sums = memory.empty((B, n_head, T), np.float32)
     sizes = (B, T, C, n_head)
-    _forward(qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), total.reshape(-1), sizes, _drops(p, seed),
-             *_memory(sizes, backward=False))  # fmt: skip
-    lse += np.log(total)
+    _forward(
+        qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), sums.reshape(-1), sizes, _dropout(p, seed),
+        *_memory(sizes, backward=False),
+    )  # fmt: skip
+    lse += np.log(sums)
     return out, (qkv, out, lse, n_head, p, seed)
 
 
@@ -73,200 +87,238 @@ def backward(dout, saved, into):
         return
     B, T, C = out.shape
     sizes = (B, T, C, n_head)
-    _backward(flat(dout), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), slot.array.reshape(-1), slot.add, sizes,
-              _drops(p, seed), *_memory(sizes, backward=True))  # fmt: skip
+    _backward(
+        flat(dout), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), slot.array.reshape(-1), slot.add, sizes,
+        _dropout(p, seed), *_memory(sizes, backward=True),
+    )  # fmt: skip
 
 
-def _drops(p, seed):
+def _dropout(p, seed):
     """Whether weights are dropped, and the constants of the mask."""
     return (p > 0, *(constants(p, seed) if p else constants(0.5, 0)))
 
 
 def _memory(sizes, backward):
-    """How many threads work, the format of the products, and each thread's memory."""
+    """How many threads work, and each thread's memory: packed operands, scores and scratch."""
     B, T, C, H = sizes
     workers = min(threads(most=None if B * T * T * C > _SMALL else 1), B * H)
-    form, dtype = factors()
+    form, dtype = operand_format()
     D = C // H
-    across, along = packed_elements(form, 0, T, D)[1], packed_elements(form, 0, D, T)[1]  # keys; values
-    rows = max(packed_elements(form, ROWS, 0, max(D, T))[0], packed_elements(form, T, 0, ROWS)[0] if backward else 0)
-    packed = [memory.empty((workers, size), dtype) for size in (across, along, rows)]
+    transposed, upright = packed_elements(form, 0, T, D)[1], packed_elements(form, 0, D, T)[1]  # k^T, v^T; k, v
+    of_block = packed_elements(form, 0, D, BLOCK)[1]
+    left = packed_elements(form, BLOCK, 0, max(D, T))[0]
     if backward:
-        of_block = packed_elements(form, 0, D, ROWS)[1]
-        packed += [memory.empty((workers, size), dtype) for size in (across, of_block)]
-    scores = memory.empty((workers, 2 if backward else 1, ROWS, T), np.float32)
-    panels = (*panel_sizes(form, D), panel_sizes(form, T)[1])
+        rights, left = [transposed, upright, transposed, of_block], max(left, packed_elements(form, T, 0, BLOCK)[0])
+    else:
+        rights = [transposed, upright]
+    packed = [memory.empty((workers, size), dtype) for size in (left, *rights)]
+    scores = memory.empty((workers, 2 if backward else 1, BLOCK, T), np.float32)
     scratch = memory.empty((workers, STAGED + EDGE), np.float32)
-    return workers, form, panels, tuple(packed), scores, scratch, np.zeros(1, np.int64), AMX_LAYOUT
+    return workers, tuple(packed), scores, scratch, np.zeros(1, np.int64), AMX_LAYOUT
 
 
 @parallel
-def _forward(qkv, out, lse, total, sizes, drops, workers, form, panels, packed, scores, scratch, counter, layout):
+def _forward(qkv, out, lse, sums, sizes, dropout, workers, packed, scores, scratch, counter, layout):
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        begin_tiles(packed[0], layout)
-        _forward_units(qkv, out, lse, total, sizes, drops, form, panels, packed[0][worker], packed[1][worker],
-                       packed[2][worker], scores[worker, 0], scratch[worker], counter)  # fmt: skip
-        end_tiles(packed[0])
+        own = (packed[0][worker], packed[1][worker], packed[2][worker])
+        configure_amx(own[0], layout)
+        _forward_heads(
+            qkv, out, lse, sums, sizes, dropout, own, scores[worker, 0], scratch_in(scratch[worker]), counter
+        )
+        release_amx(own[0])
 
 
 @kernel
-def _forward_units(qkv, out, lse, total, sizes, drops, form, panels, keys, values, left, scores, scratch, counter):
+def _forward_heads(qkv, out, lse, sums, sizes, dropout, packed, score_rows, scratch, counter):
     """Sequences and heads, whichever is next, until none is left."""
     B, T, C, H = sizes
     D = C // H
-    width, (a_of_D, b_of_D, b_of_T) = form.vectors * LANES, panels
-    scale = np.float32(1) / np.sqrt(np.float32(D))
-    staged, edge, scores_flat = scratch[:STAGED], scratch[STAGED:], scores.reshape(-1)
+    left, packed_k_transposed, packed_v = packed
     while True:
-        unit = fetch_and_increment(counter, 0)
-        if unit >= B * H:
+        task = fetch_and_increment(counter, 0)
+        if task >= B * H:
             break
-        q = unit // H * T * 3 * C + unit % H * D  # where the unit's first query, key, value lie
-        pack_columns(qkv, ALONG_K, 3 * C, q + C, T, D, keys, form, staged)
-        pack_columns(qkv, ACROSS, 3 * C, q + 2 * C, D, T, values, form, staged)
-        for first in range(0, T, ROWS):
-            rows = min(ROWS, T - first)
-            seen = first + rows
-            columns = min(T, (seen + width - 1) // width * width)  # whole panels of keys
-            pack_rows(qkv, ALONG_K, 3 * C, q + first * 3 * C, rows, D, left, form, staged)
-            multiply_packed(
-                left, ZERO, rows, keys, columns, D, a_of_D, b_of_D, scores_flat, ZERO, T, OVERWRITE, form, edge
-            )
-            for r in range(rows):  # (3, 4, 5)
-                at = unit * T + first + r
-                _weigh(scores[r], first + r + 1, seen, scale, at * T, drops, lse, total, at)
-            pack_rows(scores_flat, ALONG_K, T, ZERO, rows, seen, left, form, staged)
-            start = (unit // H * T + first) * C + unit % H * D
-            multiply_packed(left, ZERO, rows, values, D, seen, size_of(form, form.rows, seen), b_of_T, out, start, C,
-                            OVERWRITE, form, edge)  # (6)  # fmt: skip
+        q, k, v = _split_heads(qkv, task, sizes)  # (1) (T, D) each
+        heads = _head_of(out, task, sizes)  # (7) (T, D), where they belong in out
+        keys_transposed = pack_columns(transpose(k), packed_k_transposed, scratch)
+        values = pack_columns(v, packed_v, scratch)
+        for t in range(0, T, BLOCK):
+            rows = min(BLOCK, T - t)
+            seen = t + rows  # how many tokens the last one of the block sees
+            scores = _block_of_scores(score_rows, rows, _whole_panels(seen, T, left))
+            queries = pack_rows(block(q, t, ZERO, rows, D), left, scratch)
+            multiply(queries, keys_transposed, into=scores, mode=OVERWRITE, scratch=scratch)  # (2) times sqrt(D)
             for r in range(rows):
-                head, sum_of_row = out[start + r * C :][:D], total[unit * T + first + r]
+                row = task * T + t + r
+                lse[row], sums[row] = _softmax(score_rows[r, :seen], t + r + 1, D, dropout, row * T)  # (3, 4, 5)
+            dropped = pack_rows(_block_of_scores(score_rows, rows, seen), left, scratch)
+            head_rows = block(heads, t, ZERO, rows, D)
+            multiply(dropped, values, into=head_rows, mode=OVERWRITE, scratch=scratch)  # (6) times the sum
+            for r in range(rows):
+                head, sum_of_row = out[head_rows.start + r * C :][:D], sums[task * T + t + r]
                 for d in range(D):
                     head[d] /= sum_of_row  # (4)
 
 
-@kernel
-def _weigh(row, own, seen, scale, position, drops, lse, total, at):
-    """(3, 4, 5): row's first `own` scores become e^(score - largest), masked; those up to `seen`, the future, 0."""
-    past, future = row[:own], row[own:seen]
-    largest = past[0]
-    for s in range(len(past)):
-        largest = maximum(largest, past[s])
-    for s in range(len(past)):
-        past[s] = exp((past[s] - largest) * scale)
-    for s in range(len(future)):
-        future[s] = np.float32(0)
-    lse[at], total[at] = largest * scale, sum_of(past)
-    if drops[0]:
-        _mask(past, position, drops)
+@inlined
+def _split_heads(qkv, task, sizes):
+    """(1) The q, k and v, or dq, dk and dv, of a sequence and head, in memory as they are."""
+    _, T, C, H = sizes
+    D = C // H
+    start = task // H * T * 3 * C + task % H * D
+    return (
+        row_major(qkv, start, 3 * C, T, D),
+        row_major(qkv, start + C, 3 * C, T, D),
+        row_major(qkv, start + 2 * C, 3 * C, T, D),
+    )
+
+
+@inlined
+def _head_of(out, task, sizes):
+    """(7) The heads, or dheads, of a sequence and head, in memory as they are."""
+    _, T, C, H = sizes
+    return row_major(out, task // H * T * C + task % H * (C // H), C, T, C // H)
+
+
+@inlined
+def _block_of_scores(memory, rows, columns):
+    """The first rows and columns of (BLOCK, T) numbers."""
+    return row_major(memory.reshape(-1), ZERO, memory.shape[1], rows, columns)
+
+
+@inlined
+def _whole_panels(seen, T, packed):
+    """The first `seen` columns and the rest of their last panel, at most T."""
+    nr = format_of(packed).vectors * LANES
+    return min(T, (seen + nr - 1) // nr * nr)
 
 
 @kernel
-def _mask(row, position, drops):
-    """(5): the row times its mask; `position` is that of its first weight among all of (B, H, T, T)."""
-    _, key0, key1, threshold, factor = drops
+def _softmax(row, visible, D, dropout, position):
+    """
+    (3, 4, 5) for one token, in place: the scores of the `visible` tokens become e^(score - largest), dropped; those of
+    later tokens become 0. `position` is that of the row's first weight among all of (B, H, T, T).
+
+    Returns the largest score and the sum of the weights, by which step (4) divides after step (6).
+    """
+    scale = np.float32(1) / np.sqrt(np.float32(D))
+    scores, later = row[:visible], row[visible:]
+    for s in range(len(later)):
+        later[s] = np.float32(0)  # (3) e^-inf
+    largest = scores[0]
+    for s in range(len(scores)):
+        largest = maximum(largest, scores[s])
+    weights = scores
+    for s in range(len(weights)):
+        weights[s] = exp((scores[s] - largest) * scale)  # (4) times the sum
+    sum_of_row = sum_of(weights)
+    if dropout[0]:
+        _drop(weights, position, dropout)  # (5)
+    return largest * scale, sum_of_row
+
+
+@kernel
+def _drop(weights, position, dropout):
+    """(5) A row of weights, or of ddropped, times its mask, in place."""
+    _, key0, key1, threshold, factor = dropout
     done = ZERO
-    while done < len(row):  # once, unless the positions cross a multiple of 2^32: their high half is one number
+    while done < len(weights):  # once, unless the positions cross a multiple of 2^32: their high half is one number
         start = position + done
         low, high = np.uint32(start & 0xFFFFFFFF), np.uint32(np.uint32(start >> 32) * np.uint32(0x9E3779B9))
-        part = row[done : done + min(len(row) - done, 2**32 - (start & 0xFFFFFFFF))]
+        part = weights[done : done + min(len(weights) - done, 2**32 - (start & 0xFFFFFFFF))]
         second = np.uint32(key1 ^ high)
         for s in range(len(part)):
             bits = mix(mix(np.uint32(low + np.uint32(s)) ^ key0) ^ second)
-            part[s] *= factor if bits >= threshold else np.float32(0)
+            dropout_mask = factor if bits >= threshold else np.float32(0)
+            part[s] *= dropout_mask  # (5)
         done += len(part)
 
 
 @parallel
-def _backward(dout, qkv, out, lse, dqkv, add, sizes, drops, workers, form, panels, packed, scores, scratch, counter,
-              layout):  # fmt: skip
+def _backward(
+    dout, qkv, out, lse, dqkv, add, sizes, dropout, workers, packed, scores, scratch, counter, layout
+):  # fmt: skip
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        begin_tiles(packed[0], layout)
-        mine = (packed[0][worker], packed[1][worker], packed[2][worker], packed[3][worker], packed[4][worker])
-        _backward_units(dout, qkv, out, lse, dqkv, add, sizes, drops, form, panels, mine, scores[worker],
-                        scratch[worker], counter)  # fmt: skip
-        end_tiles(packed[0])
+        own = (packed[0][worker], packed[1][worker], packed[2][worker], packed[3][worker], packed[4][worker])
+        configure_amx(own[0], layout)
+        _backward_heads(
+            dout, qkv, out, lse, dqkv, add, sizes, dropout, own, scores[worker], scratch_in(scratch[worker]), counter
+        )  # fmt: skip
+        release_amx(own[0])
 
 
 @kernel
-def _backward_units(dout, qkv, out, lse, dqkv, add, sizes, drops, form, panels, packed, scores, scratch, counter):
+def _backward_heads(dout, qkv, out, lse, dqkv, add, sizes, dropout, packed, score_rows, scratch, counter):
     """Sequences and heads, whichever is next, until none is left."""
     B, T, C, H = sizes
     D = C // H
-    keys, keys_along, left, values, block = packed
-    width, (a_of_D, b_of_D, b_of_T) = form.vectors * LANES, panels
-    staged, edge = scratch[:STAGED], scratch[STAGED:]
-    weights, dweights = scores[0].reshape(-1), scores[1].reshape(-1)
-    again = ACCUMULATE if add else OVERWRITE
+    left, packed_k_transposed, packed_k, packed_v_transposed, right = packed
+    mode = ACCUMULATE if add else OVERWRITE
     while True:
-        unit = fetch_and_increment(counter, 0)
-        if unit >= B * H:
+        task = fetch_and_increment(counter, 0)
+        if task >= B * H:
             break
-        q, head = unit // H * T * 3 * C + unit % H * D, unit // H * T * C + unit % H * D
-        pack_columns(qkv, ALONG_K, 3 * C, q + C, T, D, keys, form, staged)
-        pack_columns(qkv, ACROSS, 3 * C, q + C, D, T, keys_along, form, staged)
-        pack_columns(qkv, ALONG_K, 3 * C, q + 2 * C, T, D, values, form, staged)
-        for first in range(0, T, ROWS):
-            rows = min(ROWS, T - first)
-            seen = first + rows
-            columns = min(T, (seen + width - 1) // width * width)  # whole panels of keys
-            here, there = q + first * 3 * C, head + first * C
-            pack_rows(qkv, ALONG_K, 3 * C, here, rows, D, left, form, staged)
-            multiply_packed(
-                left, ZERO, rows, keys, columns, D, a_of_D, b_of_D, weights, ZERO, T, OVERWRITE, form, edge
-            )  # (2)
-            pack_rows(dout, ALONG_K, C, there, rows, D, left, form, staged)
-            multiply_packed(
-                left, ZERO, rows, values, columns, D, a_of_D, b_of_D, dweights, ZERO, T, OVERWRITE, form, edge
-            )  # (6)
-            _weigh_again(scores, rows, first, unit, dout, out, there, lse, sizes, drops)  # (3, 4, 5)
-            pack_rows(dweights, ALONG_K, T, ZERO, rows, seen, left, form, staged)
-            a_of_seen = size_of(form, form.rows, seen)
-            multiply_packed(left, ZERO, rows, keys_along, D, seen, a_of_seen, b_of_T, dqkv, here, 3 * C, again, form,
-                            edge)  # (2) dq  # fmt: skip
-            _add_columns(dweights, qkv, here, 3 * C, dqkv, q + C, again, first, rows, sizes, form, left, block, staged,
-                         edge)  # (2) dk  # fmt: skip
-            _add_columns(weights, dout, there, C, dqkv, q + 2 * C, again, first, rows, sizes, form, left, block, staged,
-                         edge)  # (6) dv  # fmt: skip
+        q, k, v = _split_heads(qkv, task, sizes)  # (1) again
+        dq, dk, dv = _split_heads(dqkv, task, sizes)  # (1) (T, D) each
+        heads, dheads = _head_of(out, task, sizes), _head_of(dout, task, sizes)  # (7) (T, D)
+        keys_transposed = pack_columns(transpose(k), packed_k_transposed, scratch)
+        keys = pack_columns(k, packed_k, scratch)
+        values_transposed = pack_columns(transpose(v), packed_v_transposed, scratch)
+        for t in range(0, T, BLOCK):
+            rows = min(BLOCK, T - t)
+            seen = t + rows  # how many tokens the last one of the block sees
+            q_rows, dhead_rows = block(q, t, ZERO, rows, D), block(dheads, t, ZERO, rows, D)
+            scores = _block_of_scores(score_rows[0], rows, _whole_panels(seen, T, left))
+            ddropped = _block_of_scores(score_rows[1], rows, _whole_panels(seen, T, left))
+            queries = pack_rows(q_rows, left, scratch)
+            multiply(queries, keys_transposed, into=scores, mode=OVERWRITE, scratch=scratch)  # (2) again
+            packed_dheads = pack_rows(dhead_rows, left, scratch)
+            multiply(packed_dheads, values_transposed, into=ddropped, mode=OVERWRITE, scratch=scratch)  # (6)
+            for r in range(rows):
+                row, d = task * T + t + r, (t + r) * C
+                dhead, head = dout[dheads.start + d :][:D], out[heads.start + d :][:D]
+                own_scores, own_ddropped = score_rows[0, r, :seen], score_rows[1, r, :seen]
+                _softmax_backward(own_scores, own_ddropped, t + r + 1, dhead, head, lse[row], dropout, row * T)
+            dropped = _block_of_scores(score_rows[0], rows, seen)  # (5) again
+            dscores = _block_of_scores(score_rows[1], rows, seen)  # (4, 3)
+            packed_dscores = pack_rows(dscores, left, scratch)
+            multiply(packed_dscores, keys, into=block(dq, t, ZERO, rows, D), mode=mode, scratch=scratch)  # (2)
+            _add_product(transpose(dscores), q_rows, dk, mode, left, right, scratch)  # (2)
+            _add_product(transpose(dropped), dhead_rows, dv, mode, left, right, scratch)  # (6)
 
 
 @kernel
-def _add_columns(scores, source, start, stride, dqkv, target, again, first, rows, sizes, form, left, block,
-                 staged, edge):  # fmt: skip
-    """Rows 0 to first + rows of dk or dv: scores^T times the block's rows of `source`, added but for the new ones."""
-    _, T, C, H = sizes
-    D = C // H
-    pack_rows(scores, ACROSS, T, ZERO, first + rows, rows, left, form, staged)
-    pack_columns(source, ACROSS, stride, start, D, rows, block, form, staged)
-    a_size, b_size = size_of(form, form.rows, rows), size_of(form, form.vectors * LANES, rows)
-    multiply_packed(left, ZERO, first, block, D, rows, a_size, b_size, dqkv, target, 3 * C, ACCUMULATE, form, edge)
-    multiply_packed(left, first // form.rows, rows, block, D, rows, a_size, b_size, dqkv, target + first * 3 * C, 3 * C,
-                    again, form, edge)  # fmt: skip
+def _softmax_backward(row, drow, visible, dhead, head, lse, dropout, position):
+    """
+    (5, 4, 3) for one token, in place: `row` holds scores, which become dropped weights; `drow` holds ddropped, which
+    become dscores, divided by sqrt(D) for step (2). Those of later tokens become 0.
+    """
+    scale = np.float32(1) / np.sqrt(np.float32(len(head)))
+    sum_dweights_weights = dot(dhead, head)
+    weights, dweights = row[:visible], drow[:visible]
+    for s in range(len(weights)):
+        weights[s] = exp(weights[s] * scale - lse)  # (4) again
+    if dropout[0]:
+        _drop(dweights, position, dropout)  # (5)
+    dscores = dweights
+    for s in range(len(dscores)):
+        dscores[s] = weights[s] * (dweights[s] - sum_dweights_weights) * scale  # (4)
+    if dropout[0]:
+        _drop(weights, position, dropout)  # (5) again
+    later, dlater = row[visible:], drow[visible:]
+    for s in range(len(later)):
+        later[s] = np.float32(0)  # (3) again
+        dlater[s] = np.float32(0)  # (3)
 
 
 @kernel
-def _weigh_again(scores, rows, first, unit, dout, out, there, lse, sizes, drops):
-    """Scores become kept weights (3, 4, 5), and the gradients of kept weights those of q k^T (5, 4, 3)."""
-    _, T, C, H = sizes
-    D = C // H
-    scale = np.float32(1) / np.sqrt(np.float32(D))
-    for r in range(rows):
-        t = first + r
-        row, drow, at = scores[0, r], scores[1, r], unit * T + t
-        kept, dkept = row[: t + 1], drow[: t + 1]
-        dhead, head_of = dout[there + r * C :][:D], out[there + r * C :][:D]
-        through, shift = dot(dhead, head_of), lse[at]  # sum_s(dweights * weights)
-        for s in range(len(kept)):
-            kept[s] = exp(kept[s] * scale - shift)
-        if drops[0]:
-            _mask(dkept, at * T, drops)
-        for s in range(len(kept)):
-            dkept[s] = kept[s] * (dkept[s] - through) * scale
-        if drops[0]:
-            _mask(kept, at * T, drops)
-        later, dlater = row[t + 1 : first + rows], drow[t + 1 : first + rows]
-        for s in range(len(later)):
-            later[s] = np.float32(0)
-            dlater[s] = np.float32(0)
+def _add_product(left, right, into, mode, packed_left, packed_right, scratch):
+    """dk or dv += left right, of all tokens so far; the rows of the block, which come first here, as `mode` says."""
+    first, rows, D = left.rows - right.rows, right.rows, into.columns
+    left_panels = pack_rows(left, packed_left, scratch)
+    right_panels = pack_columns(right, packed_right, scratch)
+    multiply(left_panels, right_panels, into=block(into, ZERO, ZERO, first, D), mode=ACCUMULATE, scratch=scratch)
+    own_panels = panel(left_panels, first // format_of(packed_left).rows)
+    multiply(own_panels, right_panels, into=block(into, first, ZERO, rows, D), mode=mode, scratch=scratch)

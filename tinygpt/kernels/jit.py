@@ -32,7 +32,7 @@ compiler = Compiler(
     notice="compiling kernels as they are needed, once: half a minute for a training step",
 )
 Function = TypeVar("Function", bound=Callable)
-ZERO, ALONG_K, ACROSS = np.int64(0), np.bool_(True), np.bool_(False)
+ZERO = np.int64(0)
 
 kernel, inlined = compiler.float_kernel, compiler.inlined
 

@@ -1,5 +1,6 @@
 """
-Layer normalization, one row at a time while it is in cache: the twin of ops/layernorm.py.
+Layer normalization, one row at a time while it is in cache: the twin of ops/layernorm.py, which derives the steps and
+says what the names mean. Here x has shape (N, C), mean and rstd (N,). Backward is read upwards.
 
     (1) mean = mean_C(x)                       (4, 3, 2, 1) dx = rstd * (dxhat - mean_dxhat - xhat * mean_dxhat_xhat)
     (2) xc   = x - mean                        (2, 1)       mean_dxhat = mean_C(dxhat)
@@ -13,7 +14,8 @@ dx has one term for each path from x to out: direct, through the mean, and throu
 The rows are cut into parts of 16. Each part sums its own dweight and dbias, and the parts are added in order, so that
 no two threads write to the same number and the result does not depend on the number of threads.
 
-Cost: forward moves 2 arrays, backward 3 (dout, x, dx); after its first pass over a row the others find it in cache.
+Cost: forward reads x and writes out, backward reads dout and x and writes dx. The first pass over a row brings it into
+      the cache, where the later ones find it.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
-_PART = 16  # rows
-_NOTHING = np.empty((0, 0), np.float32)
+_PART = 16  # rows that one thread takes at a time
+_NOTHING = np.empty((0, 0), np.float32)  # Numba needs an array where none is wanted, too
 
 
 def forward(x, weight, bias, eps=1e-5):
@@ -43,7 +45,7 @@ def forward(x, weight, bias, eps=1e-5):
 
 def backward(dout, saved, into):
     x, weight, mean, rstd = saved
-    dx, dweight, dbias = into
+    dx, dweight, dbias = into  # slots: C-contiguous memory, and whether to add to it; None where no gradient is wanted
     parts = -(-len(x) // _PART)
     sums = memory.empty((2, parts, x.shape[1]), np.float32)  # each part's dweight and dbias
     dx_rows = _NOTHING if dx is None else dx.array.reshape(x.shape)
@@ -56,8 +58,9 @@ def backward(dout, saved, into):
 
 @inlined
 def normalize(x_n, weight, bias, eps, out_n):
-    """Write one row of out; returns its mean and rstd. xc lies in out's memory until out replaces it."""
-    C, xc = len(x_n), out_n
+    """Compute out_n from x_n, and return the mean and the rstd of x_n. kernels/decode_step.py uses it, too."""
+    C = len(x_n)
+    xc = out_n  # the same memory: xc[c] is read before out_n[c] replaces it
     mean_n = total(x_n) / np.float32(C)  # (1)
     for c in range(C):
         xc[c] = x_n[c] - mean_n  # (2)
@@ -72,14 +75,14 @@ def normalize(x_n, weight, bias, eps, out_n):
 def _forward(x, weight, bias, eps, out, mean, rstd):
     parts = (len(x) + _PART - 1) // _PART
     for part_ in prange(parts):
-        part = np.int64(part_)
+        part = np.int64(part_)  # prange counts in uint64, and uint64 with int64 would be float64
         for n in range(part * _PART, min(len(x), (part + 1) * _PART)):
             mean[n], rstd[n] = normalize(x[n], weight, bias, eps, out[n])
 
 
 @parallel
 def _backward(dout, x, weight, mean, rstd, dx, wanted, add, sums, parts):
-    """Overwrite dx, or add to it, or leave it alone unless it is `wanted`; `sums` takes each part's dweight, dbias."""
+    """Each part's dweight and dbias go into `sums`. If dx is `wanted`, it is overwritten, or added to if `add`."""
     C = x.shape[1]
     for part_ in prange(parts):
         part = np.int64(part_)
@@ -104,9 +107,9 @@ def _backward(dout, x, weight, mean, rstd, dx, wanted, add, sums, parts):
                     dx_n[c] = dx_n[c] + dx_c if add else dx_c
 
 
-def sum_parts(parts: np.ndarray, total: np.ndarray, add: bool) -> None:
-    """total (+)= the sum of the rows of `parts`, first to last: (P, C) and (C,), float32."""
+def sum_parts(parts: np.ndarray, dvector: np.ndarray, add: bool) -> None:
+    """dvector (+)= the sum of the rows of `parts`, in an order that P and C decide: (P, C) and (C,), float32."""
     if add:
-        total += np.add.reduce(parts, axis=0)
+        dvector += np.add.reduce(parts, axis=0)
     else:
-        np.add.reduce(parts, axis=0, out=total)
+        np.add.reduce(parts, axis=0, out=dvector)

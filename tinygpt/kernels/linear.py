@@ -28,7 +28,7 @@ def forward(x, weight, bias):
     inputs, outputs = weight.shape
     out = memory.empty((*x.shape[:-1], outputs), np.float32)
     weight = np.ascontiguousarray(weight)
-    multiply(rows_of(x, inputs), weight, out.reshape(-1, outputs), bias=np.ascontiguousarray(bias))  # (1)
+    multiply(rows_of(x, inputs), weight, into=out.reshape(-1, outputs), bias=np.ascontiguousarray(bias))  # (1)
     return out, (x, weight)
 
 
@@ -38,9 +38,9 @@ def backward(dout, saved, into):
     rows, drows = rows_of(x, inputs), rows_of(dout, outputs)
     dx, dweight, dbias = into
     if dx is not None:
-        multiply(drows, weight, dx.array.reshape(-1, inputs), b_along_k=True, accumulate=dx.add)  # (1)
+        multiply(drows, weight.T, into=dx.array.reshape(-1, inputs), accumulate=dx.add)  # (1)
     if dweight is not None:
-        multiply(rows, drows, dweight.array, a_along_k=False, accumulate=dweight.add)  # (1)
+        multiply(rows.T, drows, into=dweight.array, accumulate=dweight.add)  # (1)
     if dbias is not None:
         sum_rows(drows, dbias.array, dbias.add)  # (1)
 

@@ -47,13 +47,13 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
         here = slice(first, first + ROWS)
         rows = x[here]
         chunk = logits[: len(rows)]
-        multiply(rows, weight, chunk, b_along_k=True)  # (1)
+        multiply(rows, weight.T, into=chunk)  # (1)
         wanted = dx is not None or dweight is not None
         spread(_softmax, chunk.size)(chunk, targets[here], share, z[here], shifted[here], wanted)  # (2)
         if dx is not None:
-            multiply(chunk, weight, dx.array[here])  # (1)
+            multiply(chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
-            multiply(chunk, rows, dweight.array, a_along_k=False, accumulate=first > 0)  # (1)
+            multiply(chunk.T, rows, into=dweight.array, accumulate=first > 0)  # (1)
     return mean_loss(z, shifted, targets, count), reserved  # (3, 4)
 
 

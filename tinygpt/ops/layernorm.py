@@ -4,10 +4,10 @@ then stretch and shift by two learned vectors.
 
 Throughout this file
     x, out         (..., C)         weight, bias   (C,)
-    mean, rstd     (..., 1)         rstd is 1 / standard deviation
+    mean, rstd     (..., 1)         rstd is 1 / standard deviation, but for eps
     xc, xhat       (..., C)         x centred, x normalized
     dX             gradient of the loss with respect to X, same shape as X
-    mean_C, sum_N  mean over the features of a token, sum over all tokens
+    mean_C, sum_N  mean over the features of a token, sum over all N tokens: every axis but the last
 
 Forward                                        Backward, read upwards
     (1) mean = mean_C(x)                       (2, 1) dx    = dxc - mean_C(dxc)
@@ -37,17 +37,19 @@ Step (3). Let v = mean_C(xc^2) + eps, so rstd = v^(-1/2):
 
 Steps (2) and (1), one line in the table. xc_c = x_c - mean, and mean = (1 / C) sum_j x_j:
     dmean = -sum_j dxc_j
-    dx_c  = dxc_c + dmean / C = dxc_c - mean_C(dxc)       (c) the path through the mean
-    The share (b) adds nothing to (c): it is a multiple of xhat, whose mean is zero. So a fused kernel may write
+    dx_c  = dxc_c + dmean / C
+          = dxc_c - mean_C(dxc)                           (c) the last term is the path through the mean
+    In mean_C(dxc) the share (b) counts for nothing, as it is a multiple of xhat, whose mean is zero. What is left is
+    mean_C(rstd dxhat). So a kernel that computes steps (4) to (1) in one pass, kernels/layernorm.py, may write
     dx = rstd (dxhat - mean_C(dxhat) - xhat mean_C(dxhat * xhat)): one term for each path.
 
 What surprises people here
-    dx has three terms: x counts directly, through the mean, and through the standard deviation. So each row of dx sums
-    to zero, since adding a number to all of x changes nothing, and is (but for eps) orthogonal to xhat, since scaling x
-    changes nothing either.
+    dx has three terms: x counts directly, through the mean, and through the standard deviation. Adding one number to
+    all features of a token changes nothing, so the slope in that direction, the sum of its row of dx, is zero. Scaling
+    them (but for eps) changes nothing either, so the row of dx is orthogonal to the row of xhat.
 
 Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3-4. GPT-2 uses eps = 1e-5.
-Cost:   memory-bound; fused, forward moves 2 arrays and backward 3.
+Cost:   memory-bound. The kernel reads x and writes out in forward; it reads dout and x and writes dx in backward.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
 def layernorm_backward(dout, saved):
     x, weight, mean, rstd = saved
     tokens = tuple(range(x.ndim - 1))                                 # every axis but the features
-    xhat = (x - mean) * rstd                                          # (4) again: cheaper than keeping a (..., C) array
+    xhat = (x - mean) * rstd                                          # (4) again: x is kept anyway, xhat is not
     dbias = dout.sum(axis=tokens)                                     # (5) (C,)
     dweight = (dout * xhat).sum(axis=tokens)                          # (5) (C,)
     dxhat = dout * weight                                             # (5) (..., C)
@@ -83,7 +85,7 @@ def layernorm_backward(dout, saved):
 
 
 def check_layernorm(x, weight, bias, eps=1e-5):
-    """The attributes as forward takes them, or an error that says what does not fit."""
+    """The attributes (what is no array: eps) as forward takes them, or an error that says what does not fit."""
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"layernorm: x must have shape (..., C) with C >= 1, got {x.shape}")
     for name, vector in (("weight", weight), ("bias", bias)):
@@ -119,7 +121,7 @@ def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Ten
     Raises
     ------
     ValueError
-        If `weight` or `bias` does not have shape (C,), or `eps` is not positive.
+        If `x` has no features, `weight` or `bias` does not have shape (C,), or `eps` is not positive.
 
     Examples
     --------

@@ -1,21 +1,30 @@
 """
-Matrix product: C (+)= A B, the greater part of every training step, in float32 or with factors rounded to bfloat16.
+Matrix product: C (+)= A B, the greater part of every training step, in float32 or with operands rounded to bfloat16.
 
-    for each CHUNK of k, and within it for each slab of A's rows:
-        (1) pack the slab of A, shared by all threads
-        (2) for each unit, a panel of columns of B times some of A's rows:
-                pack the panel of B for this thread, which keeps it in its own cache
-                for each panel of A: ask memory for a part of the next panel of B, and multiply one tile of C
+    for pc in 0, KC, 2 KC ... K
+        for ic in 0, MC, 2 MC ... M
+            (1) pack A[ic : ic + MC, pc : pc + KC]             micro-panels of MR rows, shared by all threads
+                barrier
+            (2) for each task: NR columns jc, TASK rows i      the next free thread takes the next task
+                    pack B[pc : pc + KC, jc : jc + NR]         one micro-panel, in the cache of this core
+                    for ir in i, i + MR ... i + TASK
+                        prefetch a part of the next panel of B
+                        micro-kernel: C[ir : ir + MR, jc : jc + NR] (+)= panel of A  panel of B
+                barrier
 
-The sizes follow the caches: a panel of B (CHUNK x 48 numbers, 147 kB) stays in a core's own cache while the slab of A
-(at most SLAB numbers, 4 MB) passes by, and each number of C is read and written once a chunk. A thread takes the next
-unit when it is done with one, so a core that is slower for a while delays nobody; each number of C is summed in the
-order of k by whoever does it, so the result is the same, bit for bit, for any number of threads.
+MR x NR is the register tile, 8 x 48 with AVX-512. The other sizes follow the caches: a panel of B (KC x NR numbers,
+147 kB) stays in the second-level cache of a core, while the block of A (MC x KC numbers, 4 MB) streams through it from
+the last-level cache, and each number of C is read and written once per KC. Threads take one task at a time, so a core
+that is slower for a while delays nobody. Each number of C is summed in the order of k by whichever thread, so the
+result is the same, bit for bit, for any number of threads.
 
-Both matrices may be stored either way: A (M, K) or (K, M), B (K, N) or (N, K), always C-contiguous.
+Read ladder.py first: it builds the plan up from three loops. The register tile is in microkernel.py, the formats of
+packed panels are in packing.py, and panels.py is the same product on one thread.
 
-Source: Goto & van de Geijn 2008, ACM TOMS 34(3), section 5, with the roles of A and B exchanged.
-Cost:   2 M N K operations; packing moves A once and B once for every UNIT panels of rows, 8 bytes a number.
+Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3), section 5, with
+        the roles of A and B exchanged: B's panel is what stays in the second-level cache. Names of the block sizes as
+        in Van Zee & van de Geijn 2015, "BLIS", ACM TOMS 41(3); here NC = NR.
+Cost:   2 M N K operations; packing moves A once and B once per TASK rows, 8 bytes per number.
 """
 
 from __future__ import annotations
@@ -24,42 +33,46 @@ import numpy as np
 from numba import prange
 
 from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel, threads
+from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
     AMX_LAYOUT,
+    NON_TEMPORAL,
     OVERWRITE,
-    STREAM,
     WITH_BIAS,
-    begin_tiles,
-    end_tiles,
+    configure_amx,
+    format_of,
+    release_amx,
 )
 from tinygpt.kernels.matmul.packing import pack_a, pack_b
-from tinygpt.kernels.matmul.panels import EDGE, STAGED, packed_elements, tile_of
+from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, packed_elements, panel_size, scratch_in, update_tile
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
 from tinygpt.runtime import memory, settings
 
-CHUNK = 768  # numbers along k
-SLAB = 2**20  # numbers of A that are packed at a time
-UNIT = 512  # rows of A that a panel of B is packed for
+KC = 768  # with NR columns: a panel of B
+MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for the KC of a product
+TASK = 512  # rows of C that a thread computes with one panel of B
 
-_SMALL = 2**20  # products of numbers that one core has done in about ten microseconds
-_LARGE = 2**23  # bytes: more than the second cache of two cores
+_SMALL = 2**20  # multiplications that one core has done in about ten microseconds
+_LARGE = 2**23  # bytes: more than the second-level caches of two cores
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
-def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=None):
+def multiply(a, b, into, accumulate=False, bias=None):
     """
-    C = A B, C += A B or C = A B + bias, for C-contiguous float32 matrices.
+    C = A B, C += A B or C = A B + bias, in float32.
 
     Parameters
     ----------
-    a : ndarray, float32, (M, K) if `a_along_k`, else (K, M)
-    b : ndarray, float32, (N, K) if `b_along_k`, else (K, N)
-    c : ndarray, float32, (M, N)
-        Must not overlap the others.
+    a : ndarray, float32, (M, K)
+        C-contiguous, or the transpose of such an array.
+    b : ndarray, float32, (K, N)
+        C-contiguous, or the transpose of such an array.
+    into : ndarray, float32, (M, N)
+        C, C-contiguous. Must not overlap the others.
     accumulate : bool
-        Add to what `c` holds; else overwrite it.
+        Add to what `into` holds; else overwrite it.
     bias : ndarray, float32, (N,), optional
         Added to each row; not together with `accumulate`.
 
@@ -76,163 +89,145 @@ def multiply(a, b, c, a_along_k=True, b_along_k=False, accumulate=False, bias=No
     Examples
     --------
     >>> c = np.empty((2, 1), np.float32)
-    >>> multiply(np.array([[1, 2], [3, 4]], np.float32), np.array([[10], [1]], np.float32), c)
+    >>> multiply(np.array([[1, 2], [3, 4]], np.float32), np.array([[10], [1]], np.float32), into=c)
     >>> c
     array([[12.],
            [34.]], dtype=float32)
     """
-    rows, depth = a.shape if a_along_k else a.shape[::-1]
-    columns = _check(a, b, c, rows, depth, b_along_k, accumulate, bias)
-    if rows == 0 or columns == 0:
+    M, N, K = _check(a, b, into, accumulate, bias)
+    if M == 0 or N == 0:
         return
-    if depth == 0:
+    if K == 0:
         if not accumulate:
-            c[...] = 0 if bias is None else bias
+            into[...] = 0 if bias is None else bias
         return
-    form, dtype = factors()
-    chunk = min(CHUNK, -(-depth // form.block) * form.block)
-    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else STREAM if _passes_by(c) else OVERWRITE
-    if depth > chunk and mode == STREAM:
-        mode = OVERWRITE  # the next chunk adds to what this one writes
-    slab = max(form.rows, SLAB // chunk // form.rows * form.rows)
-    workers = threads(most=None if rows * columns * depth > _SMALL else 1)
-    of_a, of_b = packed_elements(form, min(slab, rows), form.vectors * LANES, chunk)
+    form, dtype = operand_format()
+    kc = min(KC, -(-K // form.block) * form.block)
+    mc = max(form.rows, MC_KC // kc // form.rows * form.rows)
+    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
+    if mode == OVERWRITE and kc >= K and _bypasses_caches(into):
+        mode = NON_TEMPORAL
+    workers = threads(most=None if M * N * K > _SMALL else 1)
+    of_a, of_b = packed_elements(form, min(mc, M), form.vectors * LANES, kc)
     packed_a, packed_b = memory.empty(of_a, dtype), memory.empty((workers, of_b), dtype)
     scratch = memory.empty((workers, STAGED + EDGE), np.float32)
-    counters = np.zeros((-(-depth // chunk)) * (-(-rows // slab)) * 2, np.int64)
-    sizes = (rows, columns, depth, chunk, slab, workers)
+    counters = np.zeros((-(-K // kc)) * (-(-M // mc)) * 2, np.int64)
     _multiply(
-        a.reshape(-1), b.reshape(-1), c.reshape(-1), _NO_BIAS if bias is None else bias, a_along_k, b_along_k, mode,
-        sizes, form, packed_a, packed_b, scratch, counters, AMX_LAYOUT,
+        *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
+        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, counters, AMX_LAYOUT,
     )  # fmt: skip
 
 
-def _check(a, b, c, rows, depth, b_along_k, accumulate, bias):
-    """Raise unless everything fits; return the number of columns."""
-    columns, inner = b.shape if b_along_k else b.shape[::-1]
-    if inner != depth or c.shape != (rows, columns):
-        raise ValueError(
-            f"multiply: shapes must be (M, K), (K, N) and (M, N), got {rows, depth}, {inner, columns}, {c.shape}"
-        )
-    for name, array in (("a", a), ("b", b), ("c", c)):
-        if array.dtype != np.float32 or not array.flags.carray:
+def _check(a, b, into, accumulate, bias):
+    """Raise unless everything fits; return M, N and K."""
+    (M, K), (inner, N) = a.shape, b.shape
+    if inner != K or into.shape != (M, N):
+        raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {a.shape}, {b.shape}, {into.shape}")
+    for name, array in (("a", a), ("b", b), ("into", into)):
+        fits = array.flags.carray or (name != "into" and array.T.flags.carray)
+        if array.dtype != np.float32 or not fits:
             got = f"{array.dtype}, strides {array.strides}{'' if array.flags.writeable else ', read-only'}"
-            raise ValueError(f"multiply: {name} must be C-contiguous float32, got {got}")
-    if bias is not None and (bias.shape != (columns,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
-        raise ValueError(
-            f"multiply: bias must be contiguous float32 of shape ({columns},), got {bias.dtype} {bias.shape}"
-        )
+            required = "C-contiguous float32" + ("" if name == "into" else ", or the transpose of such an array")
+            raise ValueError(f"multiply: {name} must be {required}, got {got}")
+    if bias is not None and (bias.shape != (N,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
+        raise ValueError(f"multiply: bias must be contiguous float32 of shape ({N},), got {bias.dtype} {bias.shape}")
     if bias is not None and accumulate:
         raise ValueError("multiply: takes a bias or accumulates, not both; add the bias once, to the first product")
-    return columns
+    return M, N, K
 
 
-def _passes_by(c):
-    """Whether C is too large to stay in a cache, and lies as streaming it to memory demands."""
+def _stored(array):
+    """The numbers in the order of memory, flat, and whether that is the transpose's order."""
+    transposed = not array.flags.c_contiguous
+    return (array.T if transposed else array).reshape(-1), transposed
+
+
+def _bypasses_caches(c):
+    """Whether C is larger than the caches, and aligned as non-temporal stores demand."""
     return c.nbytes > _LARGE and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
-def factors():
-    """How the factors are packed, as the precision of products and the processor want it."""
+def operand_format():
+    """The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it."""
     if settings.get_float32_matmul_precision() != "medium" or not BFLOAT16:
         return FLOAT32, np.dtype(np.float32)
     return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
 
 
 @parallel
-def _multiply(a, b, c, bias, a_along_k, b_along_k, mode, sizes, form, packed_a, packed_b, scratch, counters, layout):
-    rows, columns, depth, chunk, slab, workers = sizes
+def _multiply(
+    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, counters, layout
+):  # fmt: skip
+    M, N, K, KC, MC, workers = sizes
     phase = np.int64(0)
-    for k in range(0, depth, chunk):
-        deep = min(chunk, depth - k)
-        how = mode if k == 0 else ACCUMULATE
-        for row in range(0, rows, slab):
-            high = min(slab, rows - row)
-            for worker_ in prange(workers):
+    for pc in range(0, K, KC):
+        kc = min(KC, K - pc)
+        mode_of_pc = mode if pc == 0 else ACCUMULATE
+        for ic in range(0, M, MC):
+            mc = min(MC, M - ic)
+            for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
-                _pack_panels(
-                    a, a_along_k, rows, depth, row, high, k, deep, packed_a, form, scratch[worker], counters, phase
-                )
-            for worker_ in prange(workers):
+                all_of_a = Matrix(a, ZERO, M if a_transposed else K, M, K, a_transposed)
+                block_of_a = block(all_of_a, ic, pc, mc, kc)
+                _pack_panels(block_of_a, packed_a, scratch_in(scratch[worker]), counters, phase)
+            for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
-                begin_tiles(packed_a, layout)
-                _multiply_units(
-                    b, b_along_k, columns, depth, row, high, k, deep, packed_a, packed_b[worker], c, bias, how, form,
-                    scratch[worker], counters, phase + 1, workers,
+                all_of_b = Matrix(b, ZERO, K if b_transposed else N, K, N, b_transposed)
+                rows_of_b, rows_of_c = block(all_of_b, pc, ZERO, kc, N), row_major(c, ic * N, N, mc, N)
+                configure_amx(packed_a, layout)
+                _do_tasks(
+                    rows_of_b, packed_a, packed_b[worker], rows_of_c, bias, mode_of_pc, scratch_in(scratch[worker]),
+                    counters, phase + 1, workers,
                 )  # fmt: skip
-                end_tiles(packed_a)
+                release_amx(packed_a)
             phase += 2
 
 
 @kernel
-def _pack_panels(a, along_k, all_rows, depth, row, high, k, deep, packed, form, scratch, counters, phase):
+def _pack_panels(a, packed, scratch, counters, phase):
     """(1) Pack panels of A, whichever is next, until none is left."""
-    panels = (high + form.rows - 1) // form.rows
-    size = form.rows * form.lines * form.unit * ((deep + form.block - 1) // form.block)
-    stride = depth if along_k else all_rows
-    staged = scratch[:STAGED]
+    form = format_of(packed)
+    size = panel_size(form, form.rows, a.columns)
     while True:
-        panel = fetch_and_increment(counters, phase)
-        if panel >= panels:
+        number = fetch_and_increment(counters, phase)
+        row = number * form.rows
+        if row >= a.rows:
             break
-        first = panel * form.rows
-        height = min(form.rows, high - first)
-        pack_a(a, along_k, stride, row + first, height, k, deep, packed, panel * size, form, staged)
+        rows = block(a, row, ZERO, min(form.rows, a.rows - row), a.columns)
+        pack_a(rows, packed, number * size, scratch.staged)
 
 
 @kernel
-def _multiply_units(
-    b,
-    along_k,
-    all_columns,
-    depth,
-    row,
-    high,
-    k,
-    deep,
-    packed_a,
-    packed_b,
-    c,
-    bias,
-    mode,
-    form,
-    scratch,
-    counters,
-    phase,
-    workers,
-):
-    """(2) Multiply units, whichever is next, until none is left."""
-    width = LANES * form.vectors
-    units = (high + UNIT - 1) // UNIT
-    panels = (all_columns + width - 1) // width
-    stride = depth if along_k else all_columns
-    staged, edge = scratch[:STAGED], scratch[STAGED:]
+def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, counters, phase, workers):
+    """(2) Do tasks, whichever is next, until none is left."""
+    form = format_of(packed_a)
+    mr, nr, kc = form.rows, form.vectors * LANES, b.rows
+    panels, parts = (c.columns + nr - 1) // nr, (c.rows + TASK - 1) // TASK
+    size = panel_size(form, mr, kc)
     while True:
-        unit = fetch_and_increment(counters, phase)
-        if unit >= units * panels:
+        task = fetch_and_increment(counters, phase)
+        if task >= panels * parts:
             break
-        column = unit // units * width
-        wide = min(width, all_columns - column)
-        pack_b(b, along_k, stride, column, wide, k, deep, packed_b, ZERO, form, staged)
-        first = unit % units * UNIT
-        last = min(first + UNIT, high)
-        upcoming = min((unit + workers) // units, panels - 1) * width
-        next_wide = min(width, all_columns - upcoming)
-        for part in range(first, last, form.rows):
-            _prefetch_part(b, along_k, stride, upcoming, next_wide, k, deep, part - first, last - first, form.rows)
-            place = part * form.lines * form.unit * ((deep + form.block - 1) // form.block)
-            tile_of(
-                packed_a, place, packed_b, ZERO, deep, c, (row + part) * all_columns + column,
-                min(form.rows, high - part), wide, all_columns, mode, bias, column, form, edge,
-            )  # fmt: skip
+        jc, i = task // parts * nr, task % parts * TASK
+        columns = min(nr, c.columns - jc)
+        pack_b(block(b, ZERO, jc, kc, columns), packed_b, ZERO, scratch.staged)
+        panel_of_b = Panels(packed_b, ZERO, ZERO, kc)
+        next_jc = min((task + workers) // parts, panels - 1) * nr
+        next_panel = block(b, ZERO, next_jc, kc, min(nr, c.columns - next_jc))
+        last = min(i + TASK, c.rows)
+        for ir in range(i, last, mr):
+            _prefetch_part(next_panel, ir - i, last - i, mr)
+            panel_of_a = Panels(packed_a, ir // mr * size, size, kc)
+            tile = block(c, ir, jc, min(mr, c.rows - ir), columns)
+            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge)
 
 
 @inlined
-def _prefetch_part(b, along_k, stride, column, wide, k, deep, done, rows, step):
-    """Prefetch a part of the next panel of B while another is multiplied."""
-    lines, length = (wide, deep) if along_k else (deep, wide)
-    start = column * stride + k if along_k else k * stride + column
+def _prefetch_part(panel, done, rows, step):
+    """Prefetch a part of the panel of B that comes next: `step` of `rows` parts, of which `done` are there."""
+    lines, length = (panel.columns, panel.rows) if panel.transposed else (panel.rows, panel.columns)
     for line in range(lines * done // rows, min(lines, lines * (done + step) // rows)):
+        first = panel.start + line * panel.stride
         for number in range(0, length, 16):
-            prefetch(b, start + line * stride + number)
-        prefetch(b, start + line * stride + length - 1)
+            prefetch(panel.data, first + number)
+        prefetch(panel.data, first + length - 1)

@@ -1,20 +1,19 @@
 """
-The innermost loop of every matrix product: one tile of C, whose numbers stay in registers.
+The micro-kernel: the innermost loop of every matrix product. One tile of C, whose sums stay in registers.
 
-    C[r, c] (+)= sum_k A[r, k] B[k, c]
+    C[r, c] (+)= sum_k A[r, k] B[k, c]          r < MR, c < NR
 
-A and B come packed (see packing.py), so that the loop reads both from front to back. With float32, step k loads one
-line of B as vectors and each number of a line of A into all lanes of one, and adds their products to rows x vectors
-sums. With pairs a step takes two k at once, by an instruction that multiplies bfloat16 numbers and adds both products
-to a float32. With AMX a step takes 32 k: four tiles of 16 x 16 sums, to each of which one instruction adds the product
-of 16 rows of A and 16 columns of B.
+A and B come packed (see packing.py), so the loop reads both from front to back. With float32, step k loads a line of B
+as vectors, broadcasts one number of A's line after the other, and adds their products to MR x vectors sums. With pairs
+a step takes two k at once, by an instruction that multiplies bfloat16 numbers and adds both products to a float32. With
+AMX a step takes 32 k: one instruction adds the product of 16 rows of A and 16 columns of B to one of four registers of
+16 x 16 sums.
 
 Sums run over k from 0 upwards, in one float32 for each number of C.
 
 Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3); the register tile
-is
-        that of Van Zee & van de Geijn 2015, "BLIS", ACM TOMS 41(3). Instructions: Intel's Architecture Instruction Set
-        Extensions Programming Reference, VDPBF16PS and chapter 3, AMX.
+        is that of Van Zee & van de Geijn 2015, "BLIS", ACM TOMS 41(3). Instructions: Intel's Architecture Instruction
+        Set Extensions Programming Reference, VDPBF16PS and chapter 3, AMX.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS
 from tinygpt.kernels.simd.llvm import (
@@ -46,25 +45,40 @@ from tinygpt.kernels.simd.llvm import (
     switch,
 )
 
-# What becomes of C: the sum, C + the sum, the sum + one bias a column. Not plain numbers: see `kernels/__init__.py`.
-# STREAM is OVERWRITE past the caches: for a large C that nobody reads soon, 64-byte aligned as are all of its rows.
-OVERWRITE, ACCUMULATE, WITH_BIAS, STREAM = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
-_AHEAD = 8  # lines of B between the one in use and the one asked for: about the way to the second cache and back
+# What becomes of C: the sum; C + the sum; the sum + one bias per column. Not plain numbers: see `kernels/__init__.py`.
+# NON_TEMPORAL is OVERWRITE by non-temporal stores, which bypass the caches: for a C that is larger than they are, and
+# is aligned to 64 bytes, as all of its rows are.
+OVERWRITE, ACCUMULATE, WITH_BIAS, NON_TEMPORAL = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
+_AHEAD = 8  # lines of B between the one in use and the one that is prefetched: the latency of the second-level cache
 
 
-def make_tile(vectors: int) -> Callable[..., None]:
+FORMATS = {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}
+
+
+def format_of(packed):
+    """The `Format` of a packed array, which its type tells: in compiled code, a constant."""
+    return FORMATS[numba.from_dtype(packed.dtype)]
+
+
+@overload(format_of)
+def _compiled_format_of(packed):
+    form = FORMATS[packed.dtype]
+    return lambda packed: form
+
+
+def _make_micro_kernel(vectors: int) -> Callable[..., None]:
     """
-    `tile(a, a_start, b, b_start, depth, c, c_start, c_stride, mode, bias, bias_start)` for `vectors` vectors of
-    columns.
+    `micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start)` for a tile that is
+    `vectors` vectors wide.
 
-    `a` and `b` are packed; `depth` counts lines of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
-    `c_stride` apart in `c`. Between `begin_tiles(a)` and `end_tiles(a)`.
+    `a` and `b` are packed; `lines` are those of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
+    `c_stride` apart in `c`. To be called between `configure_amx(a)` and `release_amx(a)`.
     """
     columns = vectors * LANES
     if numba.config.DISABLE_JIT:
 
-        def tile(a, a_start, b, b_start, depth, c, c_start, c_stride, mode, bias, bias_start):
-            left, right = unpacked(a, a_start, b, b_start, depth, columns)
+        def micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start):
+            left, right = unpacked(a, a_start, b, b_start, lines, columns)
             total = left @ right
             for r in range(len(total)):
                 row = c[c_start + r * c_stride :][:columns]
@@ -73,69 +87,65 @@ def make_tile(vectors: int) -> Callable[..., None]:
                 else:
                     row[:] = total[r] + bias[bias_start:][:columns] if mode == WITH_BIAS else total[r]
 
-        return tile
+        return micro_kernel
 
     @intrinsic
-    def tile(typingctx, a, a_start, b, b_start, depth, c, c_start, c_stride, mode, bias, bias_start):
+    def micro_kernel(typingctx, a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start):
         def codegen(context, builder, signature, arguments):
-            a, a_start, b, b_start, depth, c, c_start, c_stride, mode, bias, bias_start = arguments
+            rows = FORMATS[signature.args[0].dtype].rows
+            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start = arguments
             a = pointer(context, builder, signature.args[0], a, a_start)
             b = pointer(context, builder, signature.args[2], b, b_start)
             c = pointer(context, builder, signature.args[5], c, c_start)
             bias = pointer(context, builder, signature.args[9], bias, bias_start)
-            _await_rows(builder, c, c_stride, mode, _rows_of(signature.args[0].dtype), vectors)
+            _prefetch_tile(builder, c, c_stride, mode, rows, vectors)
             if signature.args[0].dtype == types.uint16:
                 if vectors <= AMX.vectors:
-                    _multiply_by_amx(builder, a, b, depth, c, c_stride, mode, bias, vectors)
+                    _multiply_by_amx(builder, a, b, lines, c, c_stride, mode, bias, vectors)
                 return
             step = _step if signature.args[0].dtype == types.float32 else _step_of_pairs
-            sums = _multiply(builder, a, b, depth, _rows_of(signature.args[0].dtype), vectors, step)
+            sums = _multiply(builder, a, b, lines, rows, vectors, step)
             _store(builder, sums, c, c_stride, mode, bias, vectors)
 
         n = types.int64
         return types.void(a, n, b, n, n, c, n, n, n, bias, n), codegen
 
-    return tile
+    return micro_kernel
 
 
-def _rows_of(packed: Any) -> int:
-    return {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}[packed].rows
-
-
-def _await_rows(builder: Any, c: Any, stride: Any, mode: Any, rows: int, vectors: int) -> None:
-    """Ask for the tile's place in C, unless it is not to be read: it will have come when the sums are done."""
-    with builder.if_then(builder.icmp_signed("!=", mode, INT64(int(STREAM)))):
+def _prefetch_tile(builder: Any, c: Any, stride: Any, mode: Any, rows: int, vectors: int) -> None:
+    """Prefetch the tile of C: it arrives while the sums are computed. Non-temporal stores do not need it."""
+    with builder.if_then(builder.icmp_signed("!=", mode, INT64(int(NON_TEMPORAL)))):
         for _ in range(rows):
             for word in range(0, vectors * LANES, 16):
                 prefetch(builder, advance(builder, c, word), to_write=True)
             c = advance(builder, c, stride)
 
 
-def unpacked(a, a_start, b, b_start, depth, columns):
+def unpacked(a, a_start, b, b_start, lines, columns):
     """What two packed panels hold, as float32 matrices A (rows, k) and B (k, columns)."""
     if a.dtype == np.float32:
-        return a[a_start:][: depth * FLOAT32.rows].reshape(depth, -1).T, b[b_start:][: depth * columns].reshape(
-            depth, -1
-        )
+        left, right = a[a_start:][: lines * FLOAT32.rows], b[b_start:][: lines * columns]
+        return left.reshape(lines, -1).T, right.reshape(lines, -1)
     form, words = (PAIRS, 1) if a.dtype == np.uint32 else (AMX, 2)
-    depth = -(-depth // AMX.lines) * AMX.lines if form is AMX else depth
+    lines = -(-lines // AMX.lines) * AMX.lines if form is AMX else lines
     left, right = (
-        x[s:][: depth * n * words].view(np.uint32) for x, s, n in ((a, a_start, form.rows), (b, b_start, columns))
+        x[s:][: lines * n * words].view(np.uint32) for x, s, n in ((a, a_start, form.rows), (b, b_start, columns))
     )
     if form is AMX:
         left = left.reshape(-1, form.rows, form.lines).transpose(0, 2, 1)
     low, high = np.uint32(16), np.uint32(0xFFFF0000)
     left, right = (
-        np.stack([x << low, x & high], axis=1).reshape(2 * depth, -1).view(np.float32)
-        for x in (left.reshape(depth, form.rows), right.reshape(depth, columns))
+        np.stack([x << low, x & high], axis=1).reshape(2 * lines, -1).view(np.float32)
+        for x in (left.reshape(lines, form.rows), right.reshape(lines, columns))
     )
     return left.T, right
 
 
 def _multiply(
-    builder: Any, a: Any, b: Any, depth: Any, rows: int, vectors: int, step: Callable[..., list[Any]]
+    builder: Any, a: Any, b: Any, lines: Any, rows: int, vectors: int, step: Callable[..., list[Any]]
 ) -> list[Any]:
-    """All steps, four at a time, then those that are left; returns the rows x vectors sums."""
+    """All steps, unrolled by four, then the remainder; returns the rows x vectors sums."""
 
     def steps(count: int) -> Callable[[list[Any]], list[Any]]:
         def body(state: list[Any]) -> list[Any]:
@@ -150,8 +160,8 @@ def _multiply(
         return body
 
     zero = ir.Constant(ir.VectorType(FLOAT, LANES), [0.0] * LANES)
-    state = loop(builder, builder.lshr(depth, INT64(2)), [a, b, *[zero] * (rows * vectors)], steps(4))
-    return loop(builder, builder.and_(depth, INT64(3)), state, steps(1))[2:]
+    state = loop(builder, builder.lshr(lines, INT64(2)), [a, b, *[zero] * (rows * vectors)], steps(4))
+    return loop(builder, builder.and_(lines, INT64(3)), state, steps(1))[2:]
 
 
 def _step(builder: Any, a: Any, b: Any, sums: list[Any], vectors: int) -> list[Any]:
@@ -186,7 +196,7 @@ def _broadcast_from(builder: Any, address: Any, element: Any) -> Any:
 
 
 def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: Any, vectors: int) -> None:
-    """Write the tile in one of the four ways."""
+    """Write the tile to C as `mode` says."""
 
     def write(kind: int) -> None:
         place = c
@@ -198,9 +208,9 @@ def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: 
                     total = builder.fadd(load(builder, here, FLOAT, LANES), total)
                 elif kind == WITH_BIAS:
                     total = builder.fadd(total, biases[v])
-                if kind == STREAM:
-                    written = builder.store(total, here, align=4 * LANES)
-                    written.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
+                if kind == NON_TEMPORAL:
+                    store = builder.store(total, here, align=4 * LANES)
+                    store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
                 else:
                     builder.store(total, here, align=4)
             place = advance(builder, place, stride)
@@ -209,7 +219,7 @@ def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: 
 
 
 def _multiply_by_amx(
-    builder: Any, a: Any, b: Any, depth: Any, c: Any, stride: Any, mode: Any, bias: Any, vectors: int
+    builder: Any, a: Any, b: Any, lines: Any, c: Any, stride: Any, mode: Any, bias: Any, vectors: int
 ) -> None:
     """The whole tile in AMX's registers: 0 to 3 hold the sums, 4 and 5 rows of A, 6 and 7 columns of B."""
     load_tile, multiply_add = (
@@ -224,11 +234,11 @@ def _multiply_by_amx(
 
     def begin(kind: int) -> None:
         for register, place, v in sums:
-            if kind in (OVERWRITE, STREAM):
+            if kind in (OVERWRITE, NON_TEMPORAL):
                 builder.call(_amx(builder, "tilezero", INT8), [register])
             elif kind == ACCUMULATE:
                 builder.call(load_tile, [register, place, row_bytes])
-            else:  # sixteen times the same line
+            else:  # the same line sixteen times: a row stride of 0
                 builder.call(load_tile, [register, advance(builder, bias, 16 * v), INT64(0)])
 
     def step(state: list[Any]) -> list[Any]:
@@ -246,7 +256,7 @@ def _multiply_by_amx(
         return [advance(builder, a, 512), advance(builder, b, 256 * vectors)]
 
     switch(builder, mode, 4, begin)
-    loop(builder, builder.lshr(builder.add(depth, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
+    loop(builder, builder.lshr(builder.add(lines, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
     for register, place, _ in sums:
         builder.call(_amx(builder, "tilestored64", INT8, POINTER, INT64), [register, place, row_bytes])
 
@@ -255,25 +265,25 @@ def _amx(builder: Any, name: str, *kinds: Any) -> Any:
     return builder.module.declare_intrinsic(f"llvm.x86.{name}", (), ir.FunctionType(ir.VoidType(), kinds))
 
 
-tile_1, tile_2, tile_3 = make_tile(1), make_tile(2), make_tile(3)
+micro_kernel_1, micro_kernel_2, micro_kernel_3 = _make_micro_kernel(1), _make_micro_kernel(2), _make_micro_kernel(3)
 
-# How AMX's registers are divided, 64 bytes: palette 1, then for each of eight the bytes of a row, and how many rows.
+# AMX's tile configuration, 64 bytes: palette 1; for each of eight registers the bytes of a row, and how many rows.
 AMX_LAYOUT = np.zeros(64, np.uint8)
 AMX_LAYOUT[0], AMX_LAYOUT[16:32:2], AMX_LAYOUT[48:56] = 1, 64, 16
 
 if numba.config.DISABLE_JIT:
 
-    def begin_tiles(packed, layout):
+    def configure_amx(packed, layout):
         pass
 
-    def end_tiles(packed):
+    def release_amx(packed):
         pass
 
 else:
 
     @intrinsic
-    def begin_tiles(typingctx, packed, layout):
-        """Before the first tile: with AMX (a uint16 array), divide its registers as `AMX_LAYOUT` says."""
+    def configure_amx(typingctx, packed, layout):
+        """Before the first micro-kernel: load AMX's tile configuration, if `packed` is an array for AMX (uint16)."""
 
         def codegen(context, builder, signature, arguments):
             if signature.args[0].dtype == types.uint16:
@@ -283,8 +293,8 @@ else:
         return types.void(packed, layout), codegen
 
     @intrinsic
-    def end_tiles(typingctx, packed):
-        """After the last tile: with AMX, give its registers back, so that nobody saves and restores them."""
+    def release_amx(typingctx, packed):
+        """After the last micro-kernel: release AMX's registers, so that no context switch saves and restores them."""
 
         def codegen(context, builder, signature, arguments):
             if signature.args[0].dtype == types.uint16:

@@ -1,16 +1,16 @@
 """
-Packing: the numbers of A and B, copied into the order in which the tile reads them, a block at a time.
+Packing: the numbers of A and B, copied into the order in which the micro-kernel reads them, a block of k at a time.
 
-A panel is what one tile reads of A or B: `rows` rows of A, or up to `vectors` vectors of columns of B, over all k.
-Which memory is read from front to back depends on how the matrix is stored: *along k*, when k is the last axis of its
-array, else *across*. So there are four ways to read a block, and three formats to write it in (see simd/cpu.py), told
-apart by the type of the packed array:
+A micro-panel is what one call of the micro-kernel reads: MR rows of A, or up to NR columns of B, over all k. It is made
+of *lines*: the numbers of one k, or of one pair of k, side by side. The format follows from the type of the packed
+array (`format_of`; sizes in simd/cpu.py):
 
-    float32    a line of A is a[0..rows, k], a line of B is b[k, 0..columns]
+    float32    a line of A is a[0..MR, k], a line of B is b[k, 0..NR]
     uint32     the same with pairs: a line is two k, rounded to bfloat16
-    uint16     B as with uint32. A block of A is `rows` lines of 32 numbers of neighbouring k, as AMX loads them
+    uint16     B as with uint32. A block of A is MR lines of 32 numbers with consecutive k, as AMX loads them
 
-What a block lacks at the edges of a matrix is filled with zeros, which add nothing to a sum.
+How a matrix is stored decides which way a block is read: *along k*, when k is the last axis of its array (A as it is,
+or B transposed), else *across*. At the edges of a matrix a block is filled up with zeros, which add nothing to a sum.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from tinygpt.kernels.jit import inlined, kernel
-from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS
+from tinygpt.kernels.matmul.microkernel import FORMATS, format_of
+from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES
 from tinygpt.kernels.simd.llvm import (
     FLOAT,
     INT32,
@@ -40,22 +41,17 @@ from tinygpt.kernels.simd.llvm import (
 )
 
 
-def _format_of(packed: Any) -> Any:
-    dtype = np.dtype(str(packed.dtype))
-    return {np.dtype(np.float32): FLOAT32, np.dtype(np.uint32): PAIRS, np.dtype(np.uint16): AMX}[dtype]
-
-
 def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
     """
-    `pack(source, start, stride, target, place, step)`: one whole block.
+    `pack(source, start, stride, target, target_start, step)`: one whole block.
 
     Reads rows of the source, `stride` apart: each a row of A or a column of B where it is stored along k, else all rows
-    of A or LANES columns of B for one k. Writes lines of words of 4 bytes, `step` words apart.
+    of A or LANES columns of B for one k. Writes lines of 4-byte words, `step` words apart.
     """
     if numba.config.DISABLE_JIT:
 
-        def pack(source, start, stride, target, place, step):
-            form = _format_of(target)
+        def pack(source, start, stride, target, target_start, step):
+            form = format_of(target)
             across = form.rows if of_a else LANES
             shape = (across, form.block) if along_k else (form.block, across)
             block = np.stack([source[start + i * stride :][: shape[1]] for i in range(shape[0])])
@@ -63,16 +59,16 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
             words = block.view(np.uint32) if form is FLOAT32 else numpy_bfloat16_pairs(block[0::2], block[1::2])
             words = words.T if form is AMX and of_a else words
             whole = target.view(np.uint32)
-            first = place * target.itemsize // 4
+            first = target_start * target.itemsize // 4
             for i, line in enumerate(words):
                 whole[first + i * step :][: len(line)] = line
 
         return pack
 
     @intrinsic
-    def pack(typingctx, source, start, stride, target, place, step):
+    def pack(typingctx, source, start, stride, target, target_start, step):
         def codegen(context, builder, signature, arguments):
-            form = _format_of(signature.args[3])
+            form = FORMATS[signature.args[3].dtype]
             read = pointer(context, builder, signature.args[0], *arguments[:2])
             write = pointer(context, builder, signature.args[3], *arguments[3:5])
             across = form.rows if of_a else LANES
@@ -92,19 +88,19 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
 def _words_along(
     builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool
 ) -> tuple[list[Any], int]:
-    """The words of a block that is stored along k, and how many make a line: its rows, transposed."""
+    """The words of a block that is stored along k: its rows, transposed; and how many make a line."""
     vectors = []
     for _ in range(across):
         row = [load(builder, advance(builder, read, k), FLOAT, LANES) for k in range(0, form.block, LANES)]
         if form is not FLOAT32:
             halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
-            row = [_joined(builder, *halves)] if len(halves) == 2 else halves
+            row = [_concatenated(builder, *halves)] if len(halves) == 2 else halves
         vectors += row
         read = advance(builder, read, stride)
     return (vectors, form.lines) if as_stored else (transpose(builder, vectors), across)
 
 
-def _joined(builder: Any, low: Any, high: Any) -> Any:
+def _concatenated(builder: Any, low: Any, high: Any) -> Any:
     order = list(range(2 * low.type.count))
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
@@ -112,7 +108,7 @@ def _joined(builder: Any, low: Any, high: Any) -> Any:
 def _words_across(
     builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool
 ) -> tuple[list[Any], int]:
-    """The words of a block that is stored across k, and how many make a line: its rows as they are, or in pairs."""
+    """The words of a block that is stored across k: its rows as they are, or in pairs; and how many make a line."""
     rows = []
     for _ in range(form.block):
         rows.append(
@@ -135,7 +131,7 @@ _b_along, _b_across = _make_pack(of_a=False, along_k=True), _make_pack(of_a=Fals
 
 @inlined
 def _stage(source, start, stride, rows, columns, staged, width):
-    """What there is of a block, in memory of its own and surrounded by zeros: (rows, columns) into lines of `width`."""
+    """Copy an incomplete block to scratch memory, with zeros around it: (rows, columns) into lines of `width`."""
     for i in range(len(staged)):
         staged[i] = np.float32(0)
     for i in range(rows):
@@ -144,61 +140,63 @@ def _stage(source, start, stride, rows, columns, staged, width):
 
 
 @kernel
-def pack_a(a, along_k, stride, row, rows, k, depth, packed, place, form, staged):
+def pack_a(a, packed, start, staged):
     """
-    Pack rows ``row .. row + rows`` of A, for ``k .. k + depth``, as one panel from ``packed[place]`` on.
+    Pack A, up to MR rows, as one micro-panel from ``packed[start]`` on.
 
-    `a` is flat float32, its stored rows `stride` apart; `staged` is a scratch array of ``form.rows * 32`` numbers.
+    `a` is a `Matrix`; `staged` is scratch memory for an incomplete block: 32 x 32 numbers.
     """
+    form = format_of(packed)
     step = form.lines if form.unit == 2 else form.rows
     size = form.rows * form.lines * form.unit
-    for first in range(0, depth, form.block):
-        deep = min(form.block, depth - first)
-        whole = rows == form.rows and deep == form.block
-        if along_k:
-            start = row * stride + k + first
+    for k in range(0, a.columns, form.block):
+        depth = min(form.block, a.columns - k)
+        whole = a.rows == form.rows and depth == form.block
+        if a.transposed:
+            first = a.start + k * a.stride
             if whole:
-                _a_along(a, start, stride, packed, place, step)
+                _a_across(a.data, first, a.stride, packed, start, step)
             else:
-                _stage(a, start, stride, rows, deep, staged, form.block)
-                _a_along(staged, 0, form.block, packed, place, step)
+                _stage(a.data, first, a.stride, depth, a.rows, staged, form.rows)
+                _a_across(staged, 0, form.rows, packed, start, step)
         else:
-            start = (k + first) * stride + row
+            first = a.start + k
             if whole:
-                _a_across(a, start, stride, packed, place, step)
+                _a_along(a.data, first, a.stride, packed, start, step)
             else:
-                _stage(a, start, stride, deep, rows, staged, form.rows)
-                _a_across(staged, 0, form.rows, packed, place, step)
-        place += size
+                _stage(a.data, first, a.stride, a.rows, depth, staged, form.block)
+                _a_along(staged, 0, form.block, packed, start, step)
+        start += size
 
 
 @kernel
-def pack_b(b, along_k, stride, column, columns, k, depth, packed, place, form, staged):
+def pack_b(b, packed, start, staged):
     """
-    Pack columns ``column .. column + columns`` of B, for ``k .. k + depth``, as one panel from ``packed[place]`` on.
+    Pack B, up to NR columns, as one micro-panel from ``packed[start]`` on: as many whole vectors as the columns need.
 
-    The panel is as many whole vectors wide as the columns need.
+    `b` is a `Matrix`; `staged` as with `pack_a`.
     """
-    vectors = (columns + LANES - 1) // LANES
+    form = format_of(packed)
+    vectors = (b.columns + LANES - 1) // LANES
     size = vectors * LANES * form.lines * form.unit
-    for first in range(0, depth, form.block):
-        deep = min(form.block, depth - first)
+    for k in range(0, b.rows, form.block):
+        depth = min(form.block, b.rows - k)
         for v in range(vectors):
-            here, wide = column + v * LANES, min(LANES, columns - v * LANES)
-            target = place + v * LANES * form.unit
-            whole = wide == LANES and deep == form.block
-            if along_k:
-                start = here * stride + k + first
+            column, columns = v * LANES, min(LANES, b.columns - v * LANES)
+            target = start + column * form.unit
+            whole = columns == LANES and depth == form.block
+            if b.transposed:
+                first = b.start + column * b.stride + k
                 if whole:
-                    _b_along(b, start, stride, packed, target, vectors * LANES)
+                    _b_along(b.data, first, b.stride, packed, target, vectors * LANES)
                 else:
-                    _stage(b, start, stride, wide, deep, staged, form.block)
+                    _stage(b.data, first, b.stride, columns, depth, staged, form.block)
                     _b_along(staged, 0, form.block, packed, target, vectors * LANES)
             else:
-                start = (k + first) * stride + here
+                first = b.start + k * b.stride + column
                 if whole:
-                    _b_across(b, start, stride, packed, target, vectors * LANES)
+                    _b_across(b.data, first, b.stride, packed, target, vectors * LANES)
                 else:
-                    _stage(b, start, stride, deep, wide, staged, LANES)
+                    _stage(b.data, first, b.stride, depth, columns, staged, LANES)
                     _b_across(staged, 0, LANES, packed, target, vectors * LANES)
-        place += size
+        start += size

@@ -1,19 +1,32 @@
 """
-Matrices as rows of packed panels, and products of them by one thread: what gemm.py and attention.py are made of.
+Packed operands, and their product on one thread: what gemm.py and attention.py are made of.
 
-A panel is what a tile reads of A or B over all k (see packing.py). A panel of A has `form.rows` rows, one of B
-`form.vectors` vectors of columns; of both, the last may have less. Where a panel lies follows from its number alone,
+    left  = pack_rows(q, memory, scratch)                   A as micro-panels of MR rows
+    right = pack_columns(transpose(k), memory, scratch)     B as micro-panels of NR columns
+    multiply(left, right, scores, OVERWRITE, scratch)       scores = q k^T
 
-    place = number * size,   size = numbers across * form.lines * form.unit * blocks of k
-
-and a product may use the first k of B's panels only: so the keys and values of a whole sequence are packed once, and
-each token multiplies as many of them as it may see.
+All panels of an operand have the same size, so where one lies follows from its number; the last may hold fewer rows or
+columns. A product may use the first columns of B only, or the first k only: so the keys and values of a sequence are
+packed once, and each token multiplies as many of them as it may see.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+
 from tinygpt.kernels.jit import ZERO, inlined, kernel
-from tinygpt.kernels.matmul.microkernel import ACCUMULATE, OVERWRITE, WITH_BIAS, tile_1, tile_2, tile_3
+from tinygpt.kernels.matmul.matrix import block
+from tinygpt.kernels.matmul.microkernel import (
+    ACCUMULATE,
+    OVERWRITE,
+    WITH_BIAS,
+    format_of,
+    micro_kernel_1,
+    micro_kernel_2,
+    micro_kernel_3,
+)
 from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.simd.cpu import LANES
 
@@ -21,93 +34,144 @@ STAGED = 32 * 32  # the largest block, with zeros around it
 EDGE = 32 * 48  # the largest tile
 
 
-def panel_sizes(form, depth):
-    """How many elements a panel of A, and one of B, has for so many k."""
-    unit = form.lines * form.unit * -(-depth // form.block)
-    return form.rows * unit, form.vectors * LANES * unit
+class Panels(NamedTuple):
+    """
+    A packed operand.
+
+    Attributes
+    ----------
+    data : ndarray, 1-D
+        Its type tells the format: see packing.py.
+    start : int
+        The index at which its first panel begins.
+    size : int
+        How many elements a panel has.
+    depth : int
+        How many k were packed.
+    """
+
+    data: np.ndarray
+    start: int
+    size: int
+    depth: int
+
+
+class Scratch(NamedTuple):
+    """A thread's own memory: `staged` for an incomplete block, `edge` for a tile that reaches beyond C."""
+
+    staged: np.ndarray
+    edge: np.ndarray
+
+
+@inlined
+def scratch_in(memory):
+    """Scratch in ``STAGED + EDGE`` numbers of memory."""
+    return Scratch(memory[:STAGED], memory[STAGED:])
 
 
 def packed_elements(form, rows, columns, depth):
-    """How many elements all panels of A, and all of B, have."""
-    of_a, of_b = panel_sizes(form, depth)
-    return -(-rows // form.rows) * of_a, -(-columns // (form.vectors * LANES)) * of_b
+    """How many elements all panels of A (rows, depth), and all of B (depth, columns), have."""
+    lines, nr = form.lines * form.unit * -(-depth // form.block), form.vectors * LANES
+    return -(-rows // form.rows) * form.rows * lines, -(-columns // nr) * nr * lines
 
 
 @inlined
-def size_of(form, across, depth):
-    """`panel_sizes` of one panel, inside a kernel."""
+def panel_size(form, across, depth):
+    """How many elements one panel has: `across` is MR or NR."""
     return across * form.lines * form.unit * ((depth + form.block - 1) // form.block)
 
 
-@kernel
-def pack_rows(a, along_k, stride, start, rows, depth, packed, form, staged):
-    """All panels of an A of `rows` rows whose first number is ``a[start]`` (`a` is flat)."""
-    place = ZERO
-    for row in range(0, rows, form.rows):
-        high = min(form.rows, rows - row)
-        if along_k:
-            pack_a(a, along_k, stride, row, high, start, depth, packed, place, form, staged)
-        else:
-            pack_a(a, along_k, stride, start + row, high, ZERO, depth, packed, place, form, staged)
-        place += size_of(form, form.rows, depth)
+@inlined
+def panel(panels, number):
+    """The panels from that number on."""
+    return Panels(panels.data, panels.start + number * panels.size, panels.size, panels.depth)
 
 
 @kernel
-def pack_columns(b, along_k, stride, start, columns, depth, packed, form, staged):
-    """All panels of a B of `columns` columns whose first number is ``b[start]`` (`b` is flat)."""
-    width, place = form.vectors * LANES, ZERO
-    for column in range(0, columns, width):
-        wide = min(width, columns - column)
-        if along_k:
-            pack_b(b, along_k, stride, column, wide, start, depth, packed, place, form, staged)
-        else:
-            pack_b(b, along_k, stride, start + column, wide, ZERO, depth, packed, place, form, staged)
-        place += size_of(form, width, depth)
+def pack_rows(a, packed, scratch):
+    """Pack A, a `Matrix`, into `packed`; returns its `Panels`."""
+    mr = format_of(packed).rows
+    panels = Panels(packed, ZERO, panel_size(format_of(packed), mr, a.columns), a.columns)
+    for i in range(0, a.rows, mr):
+        rows = block(a, i, ZERO, min(mr, a.rows - i), a.columns)
+        pack_a(rows, packed, i // mr * panels.size, scratch.staged)
+    return panels
 
 
 @kernel
-def multiply_packed(a, a_first, rows, b, columns, depth, a_size, b_size, c, start, stride, mode, form, edge):
+def pack_columns(b, packed, scratch):
+    """Pack B, a `Matrix`, into `packed`; returns its `Panels`."""
+    nr = format_of(packed).vectors * LANES
+    panels = Panels(packed, ZERO, panel_size(format_of(packed), nr, b.rows), b.rows)
+    for j in range(0, b.columns, nr):
+        columns = block(b, ZERO, j, b.rows, min(nr, b.columns - j))
+        pack_b(columns, packed, j // nr * panels.size, scratch.staged)
+    return panels
+
+
+@kernel
+def multiply(left, right, into, mode, scratch):
     """
-    C (+)= A B from packed panels: `rows` rows of A from panel `a_first` on, the first `columns` columns and `depth` k.
+    C = A B, or C += A B if `mode` is ACCUMULATE, from packed operands.
 
-    The columns must be all that were packed, or those of whole panels. `a_size` and `b_size` are those of a panel as it
-    was packed, which may be for more k. C is flat, begins at ``c[start]``, and has rows `stride` apart.
+    Parameters
+    ----------
+    left : Panels of A
+        Its depth is that of the product; its rows are at least those of C.
+    right : Panels of B
+        At least as deep. Its columns are those of C, or more if C's are whole panels.
+    into : Matrix
+        C, not transposed.
+    mode : int64
+        OVERWRITE or ACCUMULATE.
+    scratch : Scratch
     """
-    width = form.vectors * LANES
-    for column in range(0, columns, width):
-        wide, b_place = min(width, columns - column), column // width * b_size
-        for row in range(0, rows, form.rows):
-            a_place = (a_first + row // form.rows) * a_size
-            target = start + row * stride + column
-            high = min(form.rows, rows - row)
-            tile_of(a, a_place, b, b_place, depth, c, target, high, wide, stride, mode, edge, ZERO, form, edge)
+    form = format_of(left.data)
+    mr, nr = form.rows, form.vectors * LANES
+    for j in range(0, into.columns, nr):
+        for i in range(0, into.rows, mr):
+            tile = block(into, i, j, min(mr, into.rows - i), min(nr, into.columns - j))
+            update_tile(panel(left, i // mr), panel(right, j // nr), tile, mode, scratch.edge, ZERO, scratch.edge)
 
 
 @inlined
-def tile_of(a, a_place, b, b_place, deep, c, target, high, wide, stride, mode, bias, bias_start, form, edge):
-    """One tile of C: straight into it, or by way of `edge` where the tile is larger than what is left of C."""
-    vectors = (wide + LANES - 1) // LANES
-    lines = (deep * form.lines + form.block - 1) // form.block
-    if high == form.rows and wide == vectors * LANES:
-        start = bias_start if mode == WITH_BIAS else ZERO
-        _whole(a, a_place, b, b_place, lines, c, target, stride, mode, bias, start, vectors)
+def update_tile(left, right, tile, mode, bias, column, edge):
+    """
+    One tile of C from the first panel of each side: the micro-kernel writes to C itself, or to `edge` if C is smaller.
+
+    With WITH_BIAS, ``bias[column]`` is added to the tile's first column; else `bias` is any array.
+    """
+    form = format_of(left.data)
+    vectors = (tile.columns + LANES - 1) // LANES
+    lines = (left.depth * form.lines + form.block - 1) // form.block
+    a, a_start = left.data, left.start
+    b, b_start = right.data, right.start
+    if tile.rows == form.rows and tile.columns == vectors * LANES:
+        first = column if mode == WITH_BIAS else ZERO
+        _micro_kernel(a, a_start, b, b_start, lines, tile.data, tile.start, tile.stride, mode, bias, first, vectors)
     else:
-        _whole(a, a_place, b, b_place, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
-        for i in range(high):
-            for j in range(wide):
-                total = edge[i * vectors * LANES + j]
-                if mode == ACCUMULATE:
-                    total = c[target + i * stride + j] + total
-                elif mode == WITH_BIAS:
-                    total = total + bias[bias_start + j]
-                c[target + i * stride + j] = total
+        _micro_kernel(a, a_start, b, b_start, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
+        _copy_edge(edge, vectors * LANES, tile, mode, bias, column)
 
 
 @kernel
-def _whole(a, a_place, b, b_place, lines, c, target, stride, mode, bias, bias_start, vectors):
+def _copy_edge(edge, stride, tile, mode, bias, column):
+    """Bring what is inside C from `edge` to its tile. Not inlined, because it writes: see `kernels/__init__.py`."""
+    for i in range(tile.rows):
+        for j in range(tile.columns):
+            total = edge[i * stride + j]
+            if mode == ACCUMULATE:
+                total = tile.data[tile.start + i * tile.stride + j] + total
+            elif mode == WITH_BIAS:
+                total = total + bias[column + j]
+            tile.data[tile.start + i * tile.stride + j] = total
+
+
+@kernel
+def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors):
     if vectors == 3:
-        tile_3(a, a_place, b, b_place, lines, c, target, stride, mode, bias, bias_start)
+        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
     elif vectors == 2:
-        tile_2(a, a_place, b, b_place, lines, c, target, stride, mode, bias, bias_start)
+        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
     else:
-        tile_1(a, a_place, b, b_place, lines, c, target, stride, mode, bias, bias_start)
+        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
