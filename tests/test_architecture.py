@@ -159,10 +159,10 @@ def test_a_docstring_or_a_comment_is_not_a_line_of_code(tmp_path):
     assert lines_of_code(path) == 5
 
 
-def test_every_gpt2_op_has_the_four_parts_and_its_test():
+def test_every_op_with_a_file_of_its_own_has_the_four_parts_and_its_test():
     basic = {"__init__", "basic", "elementwise", "reductions", "shapes", "numpy_dispatch", "numpy_functions"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - basic
-    assert ops == {"attention", "cross_entropy", "dropout", "embedding", "gelu", "gelu_linear", "layernorm", "linear",
+    assert ops >= {"attention", "cross_entropy", "dropout", "embedding", "gelu", "gelu_linear", "layernorm", "linear",
                    "linear_cross_entropy"}  # fmt: skip
     for op in ops:
         tree = ast.parse((PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8"))

@@ -34,8 +34,8 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     Raises
     ------
     ValueError
-        If there is no such operation (it suggests near names), if its module or its kernel cannot be imported, or if
-        its samples do not fit it.
+        If there is no such operation (it suggests near names), if its module or its kernel cannot be imported, if its
+        samples do not fit it, or if an operation of the package has none yet.
 
     Examples
     --------
@@ -50,6 +50,8 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             known = ", ".join(sorted(ops))
             raise ValueError(f"{who}: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
+        if name not in SAMPLES:
+            raise ValueError(f"{who}: {name} has no sample inputs; add some to SAMPLES in tinygpt/study/samples.py")
         return ops[name], SAMPLES[name]
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute or module_name.startswith("."):
