@@ -15,6 +15,7 @@ from tinygpt import nn
 from tinygpt.autograd import dispatch, tensor
 from tinygpt.autograd.watch import watching
 from tinygpt.cli.diff import any_model
+from tinygpt.cli.main import main
 from tinygpt.ops import linear
 from tinygpt.study import divergence
 
@@ -123,3 +124,9 @@ def test_the_command_says_so(tmp_path):
         told.returncode == 2
         and "must be one of kernels, numpy, float64, bfloat16, transformers, got 'torch'" in told.stderr
     )
+
+
+def test_a_context_that_the_model_does_not_have_is_refused_as_in_evaluate(capsys):
+    assert main(["diff", "kernels", "numpy", "--context", "33"]) == 2
+    assert capsys.readouterr().err == "tinygpt: diff: --context must be at most the model's 32 tokens, got 33\n"
+    assert main(["diff", "numpy", "numpy", "--context", "32"]) == 0

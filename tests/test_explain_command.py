@@ -247,6 +247,7 @@ SHAPE = Op("shape", lambda a: (a * a, a), lambda dout, a: ((2 * a * dout).sum(),
 PARTIAL = Op("partial", functools.partial(cube_forward), cube_backward)
 OBJECT = Op("object", type("F", (), {"__call__": lambda self, x: (2 * x, None)})(), lambda dout, saved: (2 * dout,))
 RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
+MANY = Op("many", lambda a: (a * a, a), lambda dout, a: (dout, dout))
 '''
 
 
@@ -328,6 +329,7 @@ def test_an_operation_of_ones_own_has_a_page(mine):
 @pytest.mark.parametrize(("name", "says"), [
     ("WRONG", "5.0e-01, WRONG"), ("SHAPE", "WRONG: shape (), required (4, 4)"),
     ("RAISES", "raises, backward: ZeroDivisionError: integer division or modulo by zero"),
+    ("MANY", "many, backward: ValueError: must return 1 gradients, one for each input, got 2"),
 ])  # fmt: skip
 def test_what_is_wrong_with_ones_own_is_on_its_page(mine, name, says):
     told = run(f"mine:{name}", cwd=mine)

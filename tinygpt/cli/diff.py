@@ -24,6 +24,7 @@ The exit status is 1 if they differ by more than rounding explains.
 example:
   tinygpt diff kernels numpy
 """
+_CONTEXT = 16
 
 
 def add_arguments(parser: Parser) -> None:
@@ -35,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--model", type=name, metavar="MODEL", help="a run or a GPT-2 folder (default: a small one with random weights)"
     )
-    add("--context", type=positive, default=16, metavar="T", help="tokens per sequence (default: 16)")
+    add("--context", type=positive, metavar="T", help=f"tokens per sequence (default: {_CONTEXT}, or the model's)")
     add("--batch-size", type=positive, default=2, metavar="B", help="sequences (default: 2)")
     add(
         "--tolerance",
@@ -58,8 +59,11 @@ def run(options: argparse.Namespace) -> int:
     if options.tolerance is not None and not options.tolerance > 0:
         raise ValueError(f"--tolerance must be above 0, got {options.tolerance:g}")
     model = GPT.from_pretrained(options.model) if options.model else any_model()
-    limit = min(options.context, model.config.n_positions)
-    tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, limit))
+    limit = model.config.n_positions
+    context = options.context or min(_CONTEXT, limit)
+    if context > limit:
+        raise ValueError(f"--context must be at most the model's {limit} tokens, got {context}")
+    tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, context))
     a, b = (divergence.trace(model, tokens, targets, side) for side in (options.a, options.b))
     allowed = options.tolerance or divergence.allowed_between(options.a, options.b)
     gaps = divergence.compare(a, b, allowed)

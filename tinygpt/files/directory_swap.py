@@ -133,6 +133,8 @@ def recover(directory: str | os.PathLike[str]) -> None:
     ['last'] last.tinygpt-new
     """
     target = Path(os.path.realpath(directory))
+    if not target.name:
+        return  # the root folder: nothing can stand beside it
     partial, new = _beside(target, _PARTIAL), _beside(target, _NEW)
     with contextlib.ExitStack() as locks:
         if lock_folder(locks, partial, wait=False) and not may_be_owned(partial):

@@ -107,15 +107,15 @@ class LayerCache(NamedTuple):
         Raises
         ------
         ValueError
-            If the new tokens do not fit, or a gradient is wanted: none passes through a cache.
+            If the new tokens do not fit, the cache has another shape, or a row has no sequence of its own; nothing is
+            written then. If a gradient is wanted: none passes through a cache.
         """
-        q, k, v = split_heads(qkv.data, n_head)  # (B, H, T, D) each
-        T, N = q.shape[2], self.values.shape[2]
         if qkv.requires_grad:
             raise ValueError("LayerCache: no gradient passes through a cache; call the block inside no_grad()")
+        q, k, v = split_heads(qkv.data, n_head)  # (B, H, T, D) each
+        T = q.shape[2]
+        self._check(*q.shape)
         for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
-            if n + T > N:
-                raise ValueError(f"LayerCache: {N} tokens fit, got {T} more after {n}")
             self.keys[sequence, :, :, n : n + T] = k[b].swapaxes(1, 2)  # (H, D, T)
             self.values[sequence, :, n : n + T] = v[b]  # (H, T, D)
         if not any(self.lengths):
@@ -128,6 +128,25 @@ class LayerCache(NamedTuple):
                 scores[:, causal_mask(n + T)[n:]] = -np.inf
             heads[b] = softmax_forward(scores)[0] @ values  # (H, T, D)
         return Tensor(merge_heads(heads))  # (B, T, C)
+
+    def _check(self, B: int, H: int, T: int, D: int) -> None:
+        """Raise ValueError, before anything is written, unless each row has a sequence of its own with room for it."""
+        S, N = self.values.shape[0], self.values.shape[2]
+        if self.keys.shape != (S, H, D, N) or self.values.shape != (S, H, N, D):
+            raise ValueError(
+                f"LayerCache: keys must be (S, H, D, N) and values (S, H, N, D) with H = {H}, D = {D}, "
+                f"got {self.keys.shape} and {self.values.shape}"
+            )
+        if len(self.sequences) != B or len(self.lengths) != B:
+            raise ValueError(
+                f"LayerCache: needs a sequence and a length for each of {B} rows, got {len(self.sequences)} and "
+                f"{len(self.lengths)}"
+            )
+        if len({*self.sequences}) < B or not all(0 <= sequence < S for sequence in self.sequences):
+            raise ValueError(f"LayerCache: sequences must be different and from 0 to {S - 1}, got {self.sequences}")
+        for n in self.lengths:
+            if not 0 <= n <= N - T:
+                raise ValueError(f"LayerCache: {N} tokens fit, got {T} more after {n}")
 
 
 class Layer(NamedTuple):

@@ -41,6 +41,8 @@ def worked_example(op: Op, sample: Sample) -> Iterator[str]:
         yield titled(f"Example, backward, for a random gradient of {out_name}", named(dout_name, dout))
         result, said = _traced(op.backward, lambda: op.backward(dout, saved), seen)
         yield from said
+        if len(result) != len(names):
+            raise ValueError(f"must return {len(names)} gradients, one for each input, got {len(result)}")
         gradients = dict(zip((f"d{name}" for name in names), result, strict=True))
         yield titled("Gradients", "\n".join(named(name, gradient) for name, gradient in gradients.items()))
         yield _differences(op, sample, dout, gradients, f"sum({dout_name} * {out_name})")
