@@ -19,7 +19,7 @@ GROUPS = (*kernel_race.OPS, "train_step", "generate")
 
 
 def main() -> int:
-    """Run what was asked for and print its tables."""
+    """Run the chosen benchmarks and print their tables."""
     options = _parser().parse_args()
     unknown = [name for name in options.names if name not in GROUPS]
     if unknown:

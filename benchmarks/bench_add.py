@@ -1,7 +1,7 @@
 """
-Addition, forward and backward, against NumPy and PyTorch; and the size from which its kernel is worth its call.
+Addition, forward and backward, against NumPy and PyTorch; and the size from which its kernel is faster.
 
-The rows below `ADD.min_size` show what `min_size` is for: there NumPy, which runs in their place, is faster.
+The rows below `ADD.min_size` show the reason for `min_size`: there NumPy, which runs in their place, is faster.
 """
 
 from __future__ import annotations

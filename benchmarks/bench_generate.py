@@ -3,7 +3,7 @@ Decoding GPT-2 124M, one stream and eight, and reading a prompt, against transfo
 
 All sides have the same weights, and their greedy continuations must agree before anything is timed: those of float32
 with PyTorch's, those of rounded weights with a reading of the whole text by the rounded model. Each side has a process
-of its own, and they take turns. "python" is what a token costs beside the decoder: choosing it, and the loop.
+of its own, and they take turns. "python" is the time per token outside the decoder: sampling, and the loop.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def race(rounds: int, tiny: bool = False) -> Iterator[dict[str, Any]]:
     """
     The rows of the table, each as soon as it is measured; with 0 rounds the continuations are verified, that is all.
 
-    Of decoding, readings are seconds a token of a stream; of reading a prompt, seconds.
+    Times are seconds per token of a stream in decoding, seconds in reading a prompt.
     """
     workers = {side: Worker(side) for side in SIDES}
     try:

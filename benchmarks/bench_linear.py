@@ -1,4 +1,4 @@
-"""Linear: GPT-2's four products a layer, forward and backward, against NumPy and PyTorch."""
+"""Linear: GPT-2's four products per layer, forward and backward, against NumPy and PyTorch."""
 
 from __future__ import annotations
 

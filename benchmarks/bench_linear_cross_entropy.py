@@ -2,7 +2,7 @@
 The head with its loss, forward and backward, against NumPy and PyTorch.
 
 Forward computes the gradients, too, in memory that `Accumulator.reserve` gives it: the place where they stay. The row
-"copied" is the same without that: elsewhere, and a pass over 154 MB later. Their difference is what `reserve` is worth.
+"copied" is the same without that: elsewhere, and a pass over 154 MB later. Their difference is the gain from `reserve`.
 """
 
 from __future__ import annotations

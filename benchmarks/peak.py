@@ -1,5 +1,5 @@
 """
-What this machine can do at best: the rates that every other figure is a share of.
+The peak rates of this machine, of which every other figure is a share.
 
     product     the micro-kernel of the matrix product, again and again on packed panels that stay in the cache, on all
                 threads: nothing is packed, nothing comes from memory

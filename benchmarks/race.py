@@ -1,4 +1,4 @@
-"""Timing in turns: a machine that is slow for a while is slow for all who race."""
+"""Timing in turns: a machine that is slow for a while is slow for every side."""
 
 from __future__ import annotations
 

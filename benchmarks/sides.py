@@ -1,5 +1,5 @@
 """
-The sides of a race: an op's kernel, its NumPy reference, and what each benchmark module says of PyTorch.
+The sides of a race: an op's kernel, its NumPy reference, and the PyTorch version of each benchmark module.
 
 A benchmark module `bench_<name>` has
 
@@ -37,7 +37,7 @@ class Given(NamedTuple):
 
     arrays: list[np.ndarray]
     dout: np.ndarray
-    attrs: dict[str, Any] = {}  # noqa: RUF012 (nobody writes into it)
+    attrs: dict[str, Any] = {}  # noqa: RUF012 (never written)
     reserve: bool = True
 
 

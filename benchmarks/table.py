@@ -1,4 +1,4 @@
-"""What the benchmarks found, as text and as a picture."""
+"""The results of the benchmarks, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def steps(rows: list[dict[str, Any]]) -> str:
     """One line a side, and the ratios that count."""
     lines = []
     for row in rows:
-        lines += [f"\n{row['case']}", "", "| | ms a step, median (spread) | peak memory, MB |", "|---|---|---|"]
+        lines += [f"\n{row['case']}", "", "| | ms per step, median (spread) | peak memory, MB |", "|---|---|---|"]
         for side, readings in row["readings"].items():
             memory = f"{row['memory'][side] / 1e6:,.0f}" if side in row["memory"] else ""
             spread = f"{1e3 * min(readings):.4g}-{1e3 * max(readings):.4g}"

@@ -1,8 +1,8 @@
 """
 A process of its own for each side of a race, so that neither side's threads hinder the other's.
 
-The parent writes one JSON line a request and waits for one JSON line: only one process works at a time, and the others
-sleep in a read. Started by `Worker(side)`; inside, `python -m benchmarks.worker`.
+The parent writes one line of JSON per request and waits for one in return: only one process works at a time, and the
+others sleep in a read. Started by `Worker(side)`; inside, `python -m benchmarks.worker`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Worker:
     Parameters
     ----------
     side : str
-        "tinygpt", "numpy" or "torch", alone or followed by anything that tells two of a kind apart ("torch compiled").
+        "tinygpt", "numpy" or "torch", alone or followed by what distinguishes two of a kind ("torch compiled").
     """
 
     def __init__(self, side: str) -> None:
@@ -131,7 +131,7 @@ def median(values: list[float]) -> float:
 
 def serve() -> None:
     """Answer requests until the parent closes its end."""
-    out, sys.stdout = sys.stdout, sys.stderr  # whatever prints shall not disturb the answers
+    out, sys.stdout = sys.stdout, sys.stderr  # prints must not mix with the answers
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tinygpt"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+FILES = [*MODULES, *(path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))]
 
 # From the ground up: a folder, or a file beside the folders, imports only what stands above it in this list.
 FOLDERS = [
@@ -158,10 +159,10 @@ def test_a_docstring_or_a_comment_is_not_a_line_of_code(tmp_path):
     assert lines_of_code(path) == 5
 
 
-def test_every_gpt2_op_has_the_four_parts_and_its_test():
+def test_every_op_with_a_file_of_its_own_has_the_four_parts_and_its_test():
     basic = {"__init__", "basic", "elementwise", "reductions", "shapes", "numpy_dispatch", "numpy_functions"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - basic
-    assert ops == {"attention", "cross_entropy", "dropout", "embedding", "gelu", "gelu_linear", "layernorm", "linear",
+    assert ops >= {"attention", "cross_entropy", "dropout", "embedding", "gelu", "gelu_linear", "layernorm", "linear",
                    "linear_cross_entropy"}  # fmt: skip
     for op in ops:
         tree = ast.parse((PACKAGE / "ops" / f"{op}.py").read_text(encoding="utf-8"))
@@ -192,6 +193,46 @@ def test_every_module_and_public_function_says_what_it_is(path):
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node) or node.name.endswith(pairs), f"{path.name}: {node.name} has no docstring"
+
+
+# Files of other projects, which docstrings give as sources.
+ELSEWHERE = {
+    "activations.py",
+    "tokenization_utils_base.py",
+    "load.py",
+    "_educational.py",
+    "tiktoken_ext/openai_public.py",
+    "src/model.py",
+    "config/train_shakespeare_char.py",
+}
+
+
+def files_named_in(path: Path) -> set[str]:
+    """The names of Python files, such as `gelu.py` or ops/gelu.py, in the docstrings and comments of a file."""
+    text = path.read_text(encoding="utf-8")
+    texts = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text))
+             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]  # fmt: skip
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    texts += [token.string for token in tokens if token.type == tokenize.COMMENT]
+    return {name for text in texts for name in re.findall(r"(?:\w+/)*\w+\.py\b", text)}
+
+
+def exists(name: str) -> bool:
+    """Whether a file of the project has this name, or a path that ends in it."""
+    return any(f"/{path.relative_to(ROOT).as_posix()}".endswith(f"/{name}") for path in FILES)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_file_that_a_docstring_or_a_comment_names_exists(path):
+    missing = {name for name in files_named_in(path) if not exists(name)} - ELSEWHERE
+    assert not missing, f"{path.relative_to(ROOT)} names {sorted(missing)}, which do not exist"
+
+
+def test_a_name_in_a_docstring_or_a_comment_is_found_and_one_in_code_is_not(tmp_path):
+    path = tmp_path / "sample.py"
+    path.write_text('"""See `gelu.py`."""\nx = "no.py"  # ops/nosuch.py\n\n\ndef f():\n    """In moved.py."""\n')
+    assert files_named_in(path) == {"gelu.py", "ops/nosuch.py", "moved.py"}
+    assert exists("gelu.py") and exists("ops/gelu.py") and not exists("elu.py") and not exists("kernels/ops/gelu.py")
 
 
 # Inside kernels/, from the ground up; what stands in one line does not import one another.

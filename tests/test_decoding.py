@@ -254,6 +254,24 @@ def test_what_a_layers_cache_cannot_do_is_refused():
         block(x, cache)
 
 
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"lengths": [0, 4]}, "6 tokens fit, got 3 more after 4"),
+    ({"lengths": [0, -1]}, "6 tokens fit, got 3 more after -1"),
+    ({"sequences": [1], "lengths": [0]}, "needs a sequence and a length for each of 2 rows, got 1 and 1"),
+    ({"lengths": [1]}, "got 2 and 1"),
+    ({"sequences": [1, 1]}, "sequences must be different and from 0 to 2"),
+    ({"sequences": [1, 3]}, "sequences must be different and from 0 to 2"),
+    ({"sequences": [-1, 2]}, "sequences must be different and from 0 to 2"),
+    ({"keys": np.full((3, 4, 6, 10), np.nan, np.float32)}, r"keys must be \(S, H, D, N\) and values \(S, H, N, D\)"),
+])  # fmt: skip
+def test_what_does_not_fit_a_layers_cache_is_refused_before_anything_is_written(wrong, message):
+    keys, values = np.full((3, 4, 10, 6), np.nan, np.float32), np.full((3, 4, 6, 10), np.nan, np.float32)
+    cache = LayerCache(**{"keys": keys, "values": values, "sequences": [1, 2], "lengths": [0, 0], **wrong})
+    with no_grad(), pytest.raises(ValueError, match=f"LayerCache: .*{message}"):
+        random_model().h[0](Tensor(np.ones((2, 3, 40), np.float32)), cache)
+    assert np.isnan(keys).all() and np.isnan(values).all()
+
+
 @pytest.mark.parametrize("mode", ["kernels", "numpy"])
 def test_dropout_is_off_in_a_decoder_of_a_model_that_trains(mode):
     model = random_model(embd_pdrop=0.5, attn_pdrop=0.5, resid_pdrop=0.5)

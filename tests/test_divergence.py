@@ -15,6 +15,7 @@ from tinygpt import nn
 from tinygpt.autograd import dispatch, tensor
 from tinygpt.autograd.watch import watching
 from tinygpt.cli.diff import any_model
+from tinygpt.cli.main import main
 from tinygpt.ops import linear
 from tinygpt.study import divergence
 
@@ -31,7 +32,7 @@ def gaps(a: str, b: str) -> list[divergence.Gap]:
                                       ("bfloat16", "float64")])  # fmt: skip
 def test_all_implementations_agree(a, b):
     found = gaps(a, b)
-    assert not any(gap.parted for gap in found)
+    assert not any(gap.differs for gap in found)
     directions = [gap.direction for gap in found]
     assert directions == sorted(directions, key=["forward", "backward", "gradient"].index)
     assert {"h.1.attn.c_proj: linear", "h.0.ln_2: layernorm", "h.1.attn: attention", "linear_cross_entropy"} <= {
@@ -43,7 +44,7 @@ def test_all_implementations_agree(a, b):
 def test_transformers_agrees_and_a_gradient_that_does_not_is_named(monkeypatch):
     pytest.importorskip("transformers")
     found = gaps("kernels", "transformers")
-    assert not any(gap.parted for gap in found)
+    assert not any(gap.differs for gap in found)
     compared = {gap.where for gap in found}
     assert {"wte: embedding", "h.1.mlp: gelu_linear", "h.0.attn.c_attn: linear", "linear_cross_entropy"} <= compared
     assert {name for name, _ in any_model().named_parameters()} <= compared
@@ -86,9 +87,9 @@ def test_a_planted_divergence_is_named(monkeypatch, op, direction, where):
 
     monkeypatch.setattr(kernel, direction, forward if direction == "forward" else backward)
     found = gaps("kernels", "numpy")
-    assert (found[-1].where, found[-1].direction) == (where, direction) and found[-1].parted
+    assert (found[-1].where, found[-1].direction) == (where, direction) and found[-1].differs
     assert found[-1].gap == pytest.approx(0.02, rel=0.01)
-    assert not any(gap.parted for gap in found[:-1])
+    assert not any(gap.differs for gap in found[:-1])
 
 
 def watched_names() -> list:
@@ -117,9 +118,15 @@ def test_the_command_says_so(tmp_path):
     assert told.returncode == 0 and "kernels and numpy agree: " in told.stdout
     strict = [*command, "numpy", "float64", "--tolerance", "1e-12", "--json"]
     told = subprocess.run(strict, capture_output=True, text=True, timeout=300)
-    assert told.returncode == 1 and json.loads(told.stdout)[-1]["parted"] is True
+    assert told.returncode == 1 and json.loads(told.stdout)[-1]["differs"] is True
     told = subprocess.run([*command, "kernels", "torch"], capture_output=True, text=True, timeout=300)
     assert (
         told.returncode == 2
         and "must be one of kernels, numpy, float64, bfloat16, transformers, got 'torch'" in told.stderr
     )
+
+
+def test_a_context_that_the_model_does_not_have_is_refused_as_in_evaluate(capsys):
+    assert main(["diff", "kernels", "numpy", "--context", "33"]) == 2
+    assert capsys.readouterr().err == "tinygpt: diff: --context must be at most the model's 32 tokens, got 33\n"
+    assert main(["diff", "numpy", "numpy", "--context", "32"]) == 0

@@ -95,6 +95,7 @@ def test_whatever_a_folder_holds_is_graded(tmp_path):
     graded = [*grade_all([tmp_path]), *grade_all([tmp_path / "later"], seconds=5)]
     results = {Path(result["file"]).name: result for result in graded}
     assert passed(results.pop("gelu_exercise.py"))
+    assert results["untouched.py"]["problem"] == "NotImplementedError: yours to write"  # and no error of ours around it
     for name, (_, problem) in FILES.items():
         assert not passed(results[name]) and problem in results[name]["problem"], results[name]
     assert table(list(results.values())).count("failed") == len(FILES)
@@ -118,4 +119,5 @@ def test_the_command_writes_grades_and_never_overwrites(tmp_path):
 
 
 def test_there_is_one_for_each_operation():
-    assert set(OPERATIONS) == set(every_op()) and len(set(ORDER)) == len(ORDER)
+    assert set(OPERATIONS) == set(every_op()), "OPERATIONS in study/exercises.py"
+    assert len(set(ORDER)) == len(ORDER)

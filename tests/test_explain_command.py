@@ -19,10 +19,10 @@ from tinygpt.study import explain
 from tinygpt.study.examples import EXAMPLES, dout_for
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 from tinygpt.study.statements import numbered, plain, source, statements
+from tinygpt.study.user_ops import find_op
 from tinygpt.study.worked_example import worked_example
 
-GPT2 = ("layernorm", "attention", "gelu", "cross_entropy", "linear", "embedding", "dropout", "gelu_linear",
-        "linear_cross_entropy")  # fmt: skip
+PAGES = {name for name, op in every_op().items() if op.forward.__module__.split(".")[-1] == name}  # a file each
 every_name = pytest.mark.parametrize("name", sorted(every_op()))
 
 
@@ -56,7 +56,7 @@ def test_each_page_is_complete_and_fits_a_terminal(name, monkeypatch):
                  "right", "The same check on", "passed"):  # fmt: skip
         assert part in text
     assert "WRONG" not in text and "FAILED" not in text
-    if name in GPT2:
+    if name in PAGES:
         assert all(part in text for part in ("\nForward  ", "\nStep", "Source:", "Cost:"))
     assert max(map(len, text.splitlines())) <= 120
     for line in text.splitlines():
@@ -66,7 +66,7 @@ def test_each_page_is_complete_and_fits_a_terminal(name, monkeypatch):
 @every_name
 def test_each_page_shows_statements_of_both_sides_whole(name):
     op = every_op()[name]
-    if name not in GPT2:
+    if name not in PAGES:
         text = "\n".join(explain.code(op))
         for function in (op.forward, op.backward):
             assert textwrap.indent(source(function), "    ") in text
@@ -75,7 +75,7 @@ def test_each_page_shows_statements_of_both_sides_whole(name):
         reference, kernel = columns(explain.side_by_side(op, direction))
         function = getattr(op, direction)
         assert sorted(map(squeezed, reference)) == sorted(squeezed(each.text) for each in numbered(function))
-        assert kernel
+        assert bool(kernel) == (op.kernel is not None)
         for statement in (*reference, *kernel):
             if not re.match(r"(for|while|if|No such step:) ", statement):  # of a block, the lines are joined here
                 ast.parse(statement)
@@ -198,8 +198,20 @@ def test_the_page_of_a_kernel_says_how_fast_it_is(name):
     assert re.search(r"Measured now, on .*\n-+\n    kernel, forward and backward: [\d.]+ ms, \S+ G\S+, \d+% of", last)
 
 
+def test_an_operation_without_sample_inputs_is_told_where_they_belong(monkeypatch):
+    monkeypatch.delitem(SAMPLES, "gelu")
+    for command in ("explain", "gradcheck"):
+        with pytest.raises(ValueError, match=f"^{command}: gelu has no sample inputs; add .*samples.py"):
+            find_op("gelu", command)
+
+
+def test_at_least_nine_operations_have_a_page_of_their_own():
+    assert len(PAGES) >= 9
+
+
 def test_there_is_an_example_for_each_operation():
-    assert EXAMPLES.keys() == every_op().keys() == SAMPLES.keys()
+    assert SAMPLES.keys() == every_op().keys(), "SAMPLES in study/samples.py"
+    assert EXAMPLES.keys() == every_op().keys(), "EXAMPLES in study/examples.py"
 
 
 MINE = '''
@@ -235,6 +247,7 @@ SHAPE = Op("shape", lambda a: (a * a, a), lambda dout, a: ((2 * a * dout).sum(),
 PARTIAL = Op("partial", functools.partial(cube_forward), cube_backward)
 OBJECT = Op("object", type("F", (), {"__call__": lambda self, x: (2 * x, None)})(), lambda dout, saved: (2 * dout,))
 RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
+MANY = Op("many", lambda a: (a * a, a), lambda dout, a: (dout, dout))
 '''
 
 
@@ -316,6 +329,7 @@ def test_an_operation_of_ones_own_has_a_page(mine):
 @pytest.mark.parametrize(("name", "says"), [
     ("WRONG", "5.0e-01, WRONG"), ("SHAPE", "WRONG: shape (), required (4, 4)"),
     ("RAISES", "raises, backward: ZeroDivisionError: integer division or modulo by zero"),
+    ("MANY", "many, backward: ValueError: must return 1 gradients, one for each input, got 2"),
 ])  # fmt: skip
 def test_what_is_wrong_with_ones_own_is_on_its_page(mine, name, says):
     told = run(f"mine:{name}", cwd=mine)

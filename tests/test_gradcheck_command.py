@@ -76,6 +76,8 @@ RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
 INTEGER = Op("integer", lambda a: (a * a, a), lambda dout, a: (np.ones(a.shape, int),))
 PRODUCT = Op("product", lambda a, b: (a * b, (a, b)), lambda dout, saved: (dout * saved[1], dout * saved[0]))
 NOT_ONE = 3
+ANY = Op("any", lambda *arrays: (sum(arrays), len(arrays)), lambda dout, count: (dout,) * count)
+LOST = Op("lost", lambda a: (a * a, a), lambda dout, a: (2 * a * dout,), kernel="no_such_kernel")
 """
 
 
@@ -83,6 +85,9 @@ NOT_ONE = 3
 def mine(tmp_path):
     (tmp_path / "mine.py").write_text(USER_OPS)
     (tmp_path / "with_samples.py").write_text(USER_OPS + "\nsamples = [[[1.0, 2.0]], [[[0.5]]]]\n")
+    for name, samples in {"none": "[]", "number": "3", "words": "[['x']]", "two": "[[[1.0], [2.0]]]"}.items():
+        (tmp_path / f"samples_{name}.py").write_text(f"{USER_OPS}\nsamples = {samples}\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
     return tmp_path
 
 
@@ -110,10 +115,20 @@ def test_whatever_it_does_is_a_finding(mine, name, says):
     ("mine:NOTHING", "mine:NOTHING must be a tinygpt.Op, got NoneType"),
     ("mine:NOT_ONE", "must be a tinygpt.Op, got int"),
     ("no_such_module:x", "no_such_module cannot be imported: ModuleNotFoundError"),
+    ("leaves:x", "leaves cannot be imported: SystemExit: 4"),
+    (":", "':' must be module:name"), ("mine:", "'mine:' must be module:name"), ("..mine:X", "must be module:name"),
+    ("mine:ANY", "mine:ANY: its forward names no inputs, so mine must have sample inputs for it"),
+    ("mine:LOST", "mine:LOST: its kernel 'no_such_kernel' cannot be imported: ModuleNotFoundError"),
+    ("samples_none:SQUARE", "samples must hold at least one list of arrays, got []"),
+    ("samples_number:SQUARE", "samples must be a list of lists of arrays of numbers: 'int' object is not iterable"),
+    ("samples_words:SQUARE", "samples must be a list of lists of arrays of numbers: could not convert string"),
+    ("samples_two:SQUARE", "samples[0] must hold an array for each input of square's forward, 1 in all, got 2"),
 ])  # fmt: skip
 def test_names_that_are_none_are_one_line(mine, name, message):
-    told = run("gradcheck", name, cwd=mine)
-    assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1
+    for command in ("gradcheck", "explain"):
+        told = run(command, name, cwd=mine)
+        assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1
+        assert told.stderr.startswith(f"tinygpt: {command}: ") and not told.stdout
 
 
 def test_the_sweep_is_drawn(tmp_path):
@@ -137,4 +152,4 @@ def test_pytorch_agrees_on_every_operation_that_it_has():
     told = run("gradcheck", "--against", "torch", "--json")
     assert told.returncode == 0, told.stdout
     compared = {finding["op"] for finding in json.loads(told.stdout) if finding["implementation"] == "torch"}
-    assert compared == set(every_op()) - {"astype", "dropout"}
+    assert compared == set(every_op()) - {"astype", "dropout"}, "the table of study/torch_twins.py"

@@ -56,6 +56,8 @@ def test_the_error_says_what_is_there_instead(tmp_path):
     for name, found in (("empty", "has neither"), ("file", "is a file")):
         with pytest.raises(FileNotFoundError, match=f"{name} must be .*{found}"):
             locate(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r" must be a checkpoint folder.*has neither"):
+        locate(os.path.abspath(os.sep))
     with pytest.raises(ValueError, match="prefer must be 'best' or 'last', got 'newest'"):
         locate(tmp_path, "newest")
 

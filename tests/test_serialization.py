@@ -126,7 +126,7 @@ def test_missing_files_and_other_dtypes_are_clear_errors(tmp_path):
         read_tensors("test", tmp_path / "a.safetensors", "none", ("F32",), ignore=("mask",))
 
 
-def test_bfloat16_which_numpy_lacks_is_widened_where_it_is_allowed_and_else_refused_by_name(tmp_path, rng):
+def test_bfloat16_which_numpy_lacks_becomes_float32_where_it_is_allowed_and_else_is_refused_by_name(tmp_path, rng):
     torch = pytest.importorskip("torch")
     save_file = pytest.importorskip("safetensors.torch").save_file
     tensor = torch.from_numpy(rng.standard_normal((3, 5))).bfloat16()

@@ -69,7 +69,7 @@ def test_a_tensor_that_is_both_inputs_receives_both_gradients():
     np.testing.assert_array_equal(x.grad, [8, 12])
 
 
-def test_a_kernel_never_adds_into_memory_that_somebody_else_holds():
+def test_a_kernel_never_adds_into_memory_that_is_shared():
     """h's gradient is the array that `add` hands to both of its inputs: the kernel must not spoil the other's share."""
     seen, (x, other) = [], leaves([2.0, 3.0], [1.0, 1.0])
     h = x * 1.0

@@ -87,7 +87,7 @@ class Module:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """For `copy.deepcopy` and pickle: a copy's parameters lie side by side again, in an array of its own."""
+        """For `copy.deepcopy` and pickle: a copy's parameters are contiguous again, in an array of its own."""
         vars(self).update(state)
         if "flat_parameters" in state:
             self.flatten_parameters()
@@ -112,7 +112,7 @@ class Module:
                 yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Every parameter with its path, depth first; one that is tied, in two places, comes once."""
+        """Every parameter with its path, depth first; a tied one, in two places, once."""
         seen: set[int] = set()
         for name, parameter in self._paths(prefix):
             if id(parameter) not in seen:

@@ -1,5 +1,5 @@
 """
-Weights in fewer bits, for generation. One token reads every weight once, and the time it takes is that of reading them.
+Weights in fewer bits, for generation. One token reads every weight once, and takes as long as reading them takes.
 
     float32     as they are
     bfloat16    the upper half of each float32, rounded: 2 bytes, an error of up to 2^-9 of the number

@@ -67,7 +67,8 @@ def test_options_may_stand_anywhere(command, options, words):
 def test_options_of_several_forms_are_the_same():
     expected = parse(["tokenizer", "decode", "72", "--tokenizer", "t", "--out", "x.txt"])
     for line in ("tokenizer decode --tok t -o x.txt 72", "tokenizer decode --tokenizer=t -ox.txt 72",
-                 "tokenizer decode -o x.txt --tokenizer t -- 72", "--tok=t tokenizer -o x.txt decode 72"):  # fmt: skip
+                 "tokenizer decode -o x.txt --tokenizer t -- 72", "--tok t tokenizer -o x.txt decode 72",
+                 "--tok=t tokenizer -o x.txt decode 72"):  # fmt: skip
         assert parse(line.split()) == expected
 
 
@@ -102,6 +103,10 @@ WRONG = {
     "tokenizer decode 1 -o folder --tokenizer t": "tokenizer decode: -o/--out must be a file, got the folder folder;",
     "cache --clear x": "cache: --clear must be one of old, kernels, downloads, all, got 'x';",
     "tokenizer --quiet": "tokenizer: needs COMMAND;",
+    "cache --json=3": "cache: --json takes no value, got '3';",
+    "tokenizer explain -hens": "tokenizer explain: there is no option -hens; did you mean --help?",
+    "--thraeds 1 doctor": "there is no option --thraeds; did you mean --threads?",
+    "--zzz 3 doctor": "there is no option --zzz;",
 }
 
 

@@ -6,14 +6,14 @@ Read the files in this order:
     reference         the whole engine in one page of NumPy: the definition
     tensor            `Tensor` and `apply`: what a user holds
     graph             `Op`, the nodes, and the walk back, with memory, hooks and errors
-    gradients         who owns the memory of a gradient
+    gradients         the memory of gradients, and its owners
     dispatch          which implementation of an op runs: reference, kernel, or both
 
 and these when their question comes up:
 
     gradient_check    `gradcheck`: are the gradients right?
     rounding          how far may rounding carry a result?
-    contract          does an op leave alone what it is given?
+    contract          does an op change its arguments?
     watch             how `gradcheck`, check mode and `tinygpt diff` observe what is computed
     recompute         activations computed twice instead of kept
     copying           what `copy` and pickle do with a tensor

@@ -1,13 +1,13 @@
 """
-What an operation promises besides its numbers, and how to watch whether it keeps that.
+The rules that an operation must follow besides computing the right numbers, and a watch that checks them.
 
-* Neither forward nor backward writes into what it is given: inputs, attributes, `dout`, `saved`. Others hold these too.
-* What it returns stays as it is: no later call writes into it. It may work in a buffer that is used again, but must not
-  return or save it.
-* The same input gives the same result: what a second call must know travels in attributes and in `saved`.
+* Neither forward nor backward writes into its arguments: inputs, attributes, `dout`, `saved` are used elsewhere too.
+* No later call writes into what it returned. It may work in a buffer that is used again, but must not return or save
+  that buffer.
+* The same input gives the same result: there is no state but the attributes and `saved`.
 
-The numbers of one call may be right all the same, so that a gradient check alone does not see such a fault; in a graph
-it spoils the gradients of others. A `Contract` runs each operation twice, and compares what went in and what came out.
+Each call alone may give the right numbers, so that a gradient check does not find a violation; in a graph it corrupts
+the gradients of other operations. A `Contract` runs each operation twice, and compares inputs and results.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Contract(Watch):
         return op._replace(forward=forward, backward=backward)
 
     def kernel(self, op: Op, kernel: Any) -> Any:
-        """`kernel`, which must not write into what it is given. Its backward adds into slots, so it runs once."""
+        """`kernel`, which must not write into its arguments. Its backward adds into slots, so it runs once."""
 
         def forward(*arrays: Any, **attrs: Any) -> Any:
             given = {"its inputs": arrays, "its attributes": attrs}
@@ -85,7 +85,7 @@ def run_twice(
     compared: Callable[[Any], Any] = lambda result: result,
 ) -> Any:
     """
-    The result of `run()`, after a second call has shown that it depends on what it is `given`, and changes none of it.
+    The result of `run()`, after a second call has shown that it depends on `given` alone, and changes none of it.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def run_twice(
         if isinstance(failure, type(error(""))):
             raise
         raise error(f"{who}: fails when it is called again with the same input ({type(failure).__name__}: {failure}); "
-                    "it must leave what it is given as it was") from failure  # fmt: skip
+                    "it must not change its arguments") from failure  # fmt: skip
     if not _same_bits(_arrays_in(first), kept):
         raise error(_rewritten(who))
     if not _close(_numbers(compared(second)), expected):
@@ -118,7 +118,7 @@ def run_twice(
 
 
 def run_once(who: str, run: Callable[[], Any], given: Mapping[str, Any], error: Callable[[str], Exception]) -> Any:
-    """The result of `run()`, or `error` where it has changed what it was `given`."""
+    """The result of `run()`, or `error` if it has changed `given`."""
     before = {name: _copies(value) for name, value in given.items()}
     result = run()
     for name, value in given.items():
@@ -155,7 +155,7 @@ def _check_handed_out(who: str, run: Any, first: Any, second: Any, given: Mappin
 def _run_quietly(run: Callable[[], Any]) -> None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        with contextlib.suppress(Exception):  # it found NaN where it had left numbers; what matters is what it wrote
+        with contextlib.suppress(Exception):  # it found NaN in place of its numbers; only its writes matter
             run()
 
 

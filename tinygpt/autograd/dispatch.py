@@ -3,7 +3,7 @@ Which code runs for an op: its NumPy reference, its kernel, or both side by side
 
 A kernel is a module (or any object) that offers
 
-    accepts(*arrays, **attrs)      optional: whether it takes these inputs. Where not, the reference runs
+    accepts(*arrays, **attrs)      optional: whether it takes these inputs. If not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
     backward(dout, saved, into)    writes the gradient of input i into the slot `into[i]`, which says whether to add to
                                    what is there or to overwrite it; None where no gradient is needed. A kernel
@@ -11,8 +11,8 @@ A kernel is a module (or any object) that offers
     GRADIENTS_IN_FORWARD = True    optional: `forward` has a parameter `reserved` as well, for each input None or a
                                    `Reservation`, memory for its gradient, to compute it ahead (see `gradients.py`)
 
-The reference returns its gradients, as a reader expects of a function; a kernel writes them where they stay, so that
-nothing is allocated and a second gradient is added while it is computed. `select` makes one `Implementation` of either.
+The reference returns its gradients; a kernel writes them to their final place, so that nothing is allocated and a
+second gradient is added while it is computed. `select` makes one `Implementation` of either.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
 
 Destination = Callable[[], Slot]
-_NOISE = 32  # how many standard deviations of rounding two codes may differ by: few samples are drawn, of one code
+_NOISE = 32  # allowed difference in standard deviations of rounding: few samples are drawn, of one code
 
 
 class Implementation(NamedTuple):
     """
-    What the engine calls.
+    The functions that the engine calls for one operation.
 
     Attributes
     ----------
@@ -207,7 +207,7 @@ def _both(op: Op, kernel: Any) -> Implementation:
         kept = [i for i, slot in enumerate(destinations) if slot is not None]
 
         def by_kernel() -> list[Any]:
-            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that reading garbage shows
+            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that a stray read shows
             slots = [None if slot is None else partial(Slot, memory[i], add=False)
                      for i, slot in enumerate(destinations)]  # fmt: skip
             written = checked.backward(dout, kernel_saved, slots)
@@ -259,5 +259,5 @@ def _noise(reference: Callable[..., Any], arrays: Sequence[np.ndarray], results:
         float64 = any(np.asarray(result).dtype == np.float64 for result in results)
         found = scatter(reference, arrays, settings.unit_of_rounding(float64))
         return [np.where(np.isfinite(share), share, 0) for share in found]
-    except Exception:  # a reference may refuse what is not a plain array
+    except Exception:  # a reference may refuse other arrays than plain ones
         return [0.0] * len(results)

@@ -1,20 +1,20 @@
 """
-Who owns the memory of a gradient: on its way through the graph, and where it stays.
+The memory of gradients: who owns it on the way through the graph, and where the gradient of a leaf is kept.
 
-On its way. Most gradients pass through unchanged: the sum of a residual connection returns the same array for both of
+On the way. Most gradients pass through unchanged: the sum of a residual connection returns the same array for both of
 its branches. Copying it for each would double the memory traffic of a training step, and writing into it for one would
 corrupt the other. So a gradient is *copied on write*: a `SharedGradient` is an array and a reference count,
 
     one owner      the next share is added in place, nothing is allocated
     more owners    the sum goes into a new array, once, and the others keep what they had
 
-Where it stays. An `Accumulator` holds the `grad` of one tensor. That of a parameter has a place of its own, a slice of
-the module's flat array: its `storage`. A kernel writes or adds into it directly.
+In a leaf. An `Accumulator` holds the `grad` of one tensor. The gradient of a parameter has a fixed place, a slice
+of the module's flat array: its `storage`. A kernel writes or adds into it directly.
 
 Ahead of time. The kernel of `linear_cross_entropy` knows its inputs' gradients during its forward, while it has the
 logits at hand. `Accumulator.reserve` gives it memory for them: `storage` itself where that is free, so that nothing is
-copied later. `Accumulator.release` ends the reservation before anybody else writes there. For the token embeddings of
-GPT-2 this saves an array of 154 MB and a pass over it: see the rows of `benchmarks/bench_linear_cross_entropy.py`.
+copied later. `Accumulator.release` ends the reservation before another gradient is written there. For GPT-2's token
+embeddings this saves an array of 154 MB and a pass over it: see the rows of `benchmarks/bench_linear_cross_entropy.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tinygpt.runtime.memory import Slot, copied, empty
 
 
 class RefCount:
-    """How many gradients use one block of memory. Views of an array share the count of its base."""
+    """The number of gradients that use one block of memory. Views of an array share the count of its base."""
 
     __slots__ = ("count",)
 
@@ -40,7 +40,7 @@ class RefCount:
 
 @dataclass(slots=True)
 class SharedGradient:
-    """A gradient on its way: its array, and the reference count of the array's memory."""
+    """A gradient in the graph: its array, and the reference count of the array's memory."""
 
     array: np.ndarray
     owners: RefCount
@@ -56,7 +56,7 @@ class SharedGradient:
 
     @property
     def exclusive(self) -> bool:
-        """True where a write changes nothing else: one owner, and no two elements in one place, as broadcast ones."""
+        """True if a write changes nothing else: one owner, and no two elements at one address (broadcasting)."""
         own_places = all(stride or size == 1 for size, stride in zip(self.array.shape, self.array.strides, strict=True))
         return self.owners.count == 1 and own_places and self.array.flags.writeable
 
@@ -139,7 +139,7 @@ class Accumulator:
             np.add(self.grad, share.array, out=self.grad)
 
     def reserve(self) -> Reservation:
-        """Memory for a share that is computed ahead: `storage` where that is free, else memory of its own."""
+        """Memory for a share that is computed ahead: `storage` if that is free, else separate memory."""
         taken = self.grad is not None or (self.reserved is not None and self.reserved() is not None)
         if self.storage is None or taken:
             return Reservation(empty(self.shape, self.dtype))

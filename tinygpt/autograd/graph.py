@@ -10,7 +10,7 @@ gradients of the leaves are empty when it begins. This file adds to the referenc
                falls while backward goes on. A heap finds the newest node.
     slots      A kernel writes its share, or adds it, into the array of the gradient itself, instead of returning an
                array that is added and thrown away.
-    sharing    One array may be the gradient of several nodes, as long as nobody writes into it: see `gradients.py`.
+    sharing    One array may be the gradient of several nodes, as long as it is only read: see `gradients.py`.
     hooks      `register_hook` sees a complete gradient and may replace it; `retain_grad` keeps that of an inner tensor;
                `retain_graph` keeps what was saved for another backward.
     errors     An error names the operation where a share has the wrong shape or dtype, where a freed graph is walked
@@ -87,11 +87,11 @@ def _copy_arrays(value: Any) -> Any:
 
 _clock = itertools.count()  # one number per node: no two have the same
 _FREED = object()
-WRITTEN = object()  # what a backward returns in place of a share that it has written into a slot
+WRITTEN = object()  # returned by a backward in place of a share that it has written into a slot
 
 
 class Node(Accumulator):
-    """What backward needs to know about one tensor. `op` is None for a leaf, whose gradient stays."""
+    """The record of one tensor for backward. `op` is None for a leaf, which keeps its gradient."""
 
     __slots__ = ("__weakref__", "backward", "checksum", "hooks", "keeps_grad", "op", "parents", "saved", "time")
 
@@ -177,7 +177,7 @@ class _Waiting:
 
 
 def _needs_no_wait(node: Node) -> bool:
-    return node.op is None and not node.hooks  # a leaf: every share goes straight into its gradient
+    return node.op is None and not node.hooks  # a leaf: every share is added to its gradient at once
 
 
 def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tuple[Node, SharedGradient]]:
@@ -212,7 +212,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
 
 
 def _check_unchanged(node: Node, dout: np.ndarray, before: int) -> None:
-    """Raise RuntimeError where a backward has written into what others hold too."""
+    """Raise RuntimeError if a backward has written into shared arrays."""
     for what, changed in (("dout", checksum(dout) != before), ("saved", checksum(node.saved) != node.checksum)):
         if changed:
             raise RuntimeError(
@@ -230,7 +230,7 @@ def arrays_in(saved: Any) -> Iterator[np.ndarray]:
 
 
 def _block_of(array: np.ndarray) -> int:
-    """Identifies the block of memory behind an array: a view and its base have the same."""
+    """An id of the block of memory behind an array: a view and its base have the same id."""
     owner: Any = array
     while getattr(owner, "base", None) is not None:  # not always an array: as_strided puts an object in between
         owner = owner.base

@@ -26,7 +26,7 @@ _EXACT = {"maximum", "minimum", "fmax", "fmin", "negative", "positive", "absolut
           "rint", "trunc"}  # fmt: skip
 _RUNS = 8
 _FLOAT64 = 2.0**-53
-_SMALLEST = 2.0**-40  # float64 cannot show smaller ones: they are taken from larger ones, in proportion
+_SMALLEST = 2.0**-40  # float64 cannot resolve smaller ones: they are extrapolated from larger ones
 
 
 class _Rounded(np.ndarray):

@@ -1,7 +1,7 @@
 """
-What tensors and modules show of themselves: a line, or a table, in a terminal and as HTML in a notebook.
+The `repr` of tensors and modules: a line, or a table, in a terminal and as HTML in a notebook.
 
-Nothing is computed but the norm of a gradient that is there.
+Only the norm of an existing gradient is computed.
 """
 
 from __future__ import annotations

@@ -427,7 +427,7 @@ class Tensor(Copying):
     def __ge__(self, other: Any) -> Tensor: return _compared(np.greater_equal, self, other)
     # fmt: on
 
-    __hash__ = object.__hash__  # a tensor is a key by identity, whatever its values
+    __hash__ = object.__hash__  # a tensor is a key by identity, not by its values
 
     # what Python and NumPy read: values, detached. What `np.f(tensor)` does is in numpy_dispatch.py
 

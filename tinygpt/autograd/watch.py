@@ -1,7 +1,7 @@
 """
 How to observe a computation: a `Watch` sees every operation, kernel and module before it runs.
 
-It is the one way, and nothing is patched for it: the gradient check, check mode and `tinygpt diff` are watches. A watch
+Nothing is patched: the gradient check, check mode and `tinygpt diff` are watches. A watch
 holds for a block, in this thread and asyncio task only.
 """
 
@@ -40,7 +40,7 @@ class Watch:
         return op
 
     def kernel(self, op: Op, kernel: Any) -> Any:
-        """The kernel to use in place of `kernel`; called where the kernel of `op` is about to run."""
+        """The kernel to use in place of `kernel`; called just before the kernel of `op` runs."""
         return kernel
 
     def module(self, module: Any) -> contextlib.AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""`tinygpt cache`: what tinygpt keeps for later, and how to remove it."""
+"""`tinygpt cache`: compiled kernels and downloads, and their removal."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is in the cache, or remove some of it."""
+    """Print the contents of the cache, or remove some of them."""
     from tinygpt.files import cache_contents
     from tinygpt.files.user_cache import cache_root, kernel_root
 
-    root, kernels = cache_root(), kernel_root()  # first: without a home there is nothing to say
+    root, kernels = cache_root(), kernel_root()  # first: without a home this is an error
     from tinygpt.kernels.jit import compiler as of_operations
     from tinygpt.runtime.streams import print_json
     from tinygpt.tokenizer.kernels import compiler as of_tokenizer

@@ -1,9 +1,9 @@
 """
 Ctrl-C ends a command with one line and exit status 130, whatever it is doing; a second one ends it at once.
 
-Python turns Ctrl-C into an exception that can rise anywhere. Where it rises in an import, or in the compiler, it may be
-taken for another error, or printed and lost in a callback, and where it rises while the first one is being handled, or
-while the interpreter shuts down, it becomes a traceback. So a command sets a handler of its own.
+Python turns Ctrl-C into an exception that can be raised anywhere. In an import or in the compiler it may be taken for
+another error, in a callback it is printed and lost, and while the first one is handled, or the interpreter shuts down,
+it becomes a traceback. So a command sets a handler of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from tinygpt.runtime.streams import say
 
 _STATUS = 130  # as shells have it: 128 and the number of the signal
-_SWALLOWING = ("importlib._bootstrap", "numba", "llvmlite")  # modules that lose the exception, or make another of it
+_SWALLOWING = ("importlib._bootstrap", "numba", "llvmlite")  # modules that lose the exception, or turn it into another
 
 
 @contextlib.contextmanager
 def take_over() -> Iterator[None]:
     """
-    Handle Ctrl-C until the process ends; not where it is ignored, or handled by somebody else.
+    Handle Ctrl-C until the process ends; not where it is ignored, or has another handler.
 
     Notes
     -----
@@ -60,7 +60,7 @@ def _unraisable(details: Any) -> None:
 
 
 def _end() -> None:
-    """End the process here: what it was doing, loading code, leaves nothing that must be put in order."""
+    """End the process here: loading code leaves nothing to clean up."""
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     bars = getattr(tqdm, "_instances", ())  # they will not be closed: the line begins below them
     say("\ntinygpt: interrupted" if bars else "tinygpt: interrupted")

@@ -24,6 +24,7 @@ The exit status is 1 if they differ by more than rounding explains.
 example:
   tinygpt diff kernels numpy
 """
+_CONTEXT = 16
 
 
 def add_arguments(parser: Parser) -> None:
@@ -35,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--model", type=name, metavar="MODEL", help="a run or a GPT-2 folder (default: a small one with random weights)"
     )
-    add("--context", type=positive, default=16, metavar="T", help="tokens per sequence (default: 16)")
+    add("--context", type=positive, metavar="T", help=f"tokens per sequence (default: {_CONTEXT}, or the model's)")
     add("--batch-size", type=positive, default=2, metavar="B", help="sequences (default: 2)")
     add(
         "--tolerance",
@@ -48,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print how far both are apart at each operation, up to the first where that is too far."""
+    """Print the gap between both at each operation, up to the first where it is too large."""
     import numpy as np
 
     from tinygpt.gpt2.model import GPT
@@ -58,18 +59,21 @@ def run(options: argparse.Namespace) -> int:
     if options.tolerance is not None and not options.tolerance > 0:
         raise ValueError(f"--tolerance must be above 0, got {options.tolerance:g}")
     model = GPT.from_pretrained(options.model) if options.model else any_model()
-    limit = min(options.context, model.config.n_positions)
-    tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, limit))
+    limit = model.config.n_positions
+    context = options.context or min(_CONTEXT, limit)
+    if context > limit:
+        raise ValueError(f"--context must be at most the model's {limit} tokens, got {context}")
+    tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, context))
     a, b = (divergence.trace(model, tokens, targets, side) for side in (options.a, options.b))
     allowed = options.tolerance or divergence.allowed_between(options.a, options.b)
     gaps = divergence.compare(a, b, allowed)
     if options.json:
-        print_json([{**gap._asdict(), "parted": gap.parted} for gap in gaps], indent=1)
-        return int(gaps[-1].parted)
+        print_json([{**gap._asdict(), "differs": gap.differs} for gap in gaps], indent=1)
+        return int(gaps[-1].differs)
     width = max(len(gap.where) for gap in gaps)
     for place, gap in enumerate(gaps, 1):
-        print(f"{place:5}  {gap.where:{width}}  {gap.direction:8}  {gap.gap:.1e}{'  <- here' if gap.parted else ''}")
-    if gaps[-1].parted:
+        print(f"{place:5}  {gap.where:{width}}  {gap.direction:8}  {gap.gap:.1e}{'  <- here' if gap.differs else ''}")
+    if gaps[-1].differs:
         print(
             f"{options.a} and {options.b} first differ at {gaps[-1].where}, {gaps[-1].direction}: by "
             f"{gaps[-1].gap:.1e} of the largest number, where rounding explains {allowed:.0e}"
@@ -83,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def any_model() -> GPT:
-    """A small model with weights of order one, so that no part of it is silent."""
+    """A small model with weights of order one, so that every part contributes."""
     import numpy as np
 
     from tinygpt.gpt2.config import GPTConfig

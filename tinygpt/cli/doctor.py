@@ -1,4 +1,4 @@
-"""`tinygpt doctor`: what this machine can do, and what to change."""
+"""`tinygpt doctor`: what this machine can do, and advice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINES = (
     "memory",
     "numpy",
     "numba",
-    "waiting",
+    "busy_waiting",
     "kernels",
     "cache",
 )
@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure for a few seconds, and print what was found."""
+    """Measure for a few seconds, and print the report."""
     from tinygpt.runtime.streams import print_json
     from tinygpt.study.machine import report
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(found, indent=2)
         return 0
     for line in _LINES:
-        print(f"{line:<12} {found[line]}")
+        print(f"{line.replace('_', '-'):<12} {found[line]}")
     print(f"{'products':<12} {found['float32_gflops']:.0f} GFLOP/s float32, {found['bfloat16_gflops']:.0f} bfloat16")
     print(f"{'reading':<12} {found['read_gbytes']:.0f} GB/s")
     for line in found["advice"]:

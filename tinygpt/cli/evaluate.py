@@ -57,7 +57,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Score the text, with rounded weights too if they are asked for, and print the figures."""
+    """Score the text, with rounded weights too if --weights says so, and print the figures."""
     from tinygpt.quantization import round_weights
     from tinygpt.runtime.streams import print_json
     from tinygpt.training.evaluate import evaluate

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     top_k = options.top_k or None
     check_sampling(options.temperature, top_k, options.top_p)
     model, tokenizer = open_model(options.model, weights=options.weights)
-    prompt = _prompt(options)  # now, when nothing else can be wrong: someone may have to type it
+    prompt = _prompt(options)  # last, after all other checks: a user may have to type it
     settings = {
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,

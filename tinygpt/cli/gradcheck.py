@@ -37,7 +37,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check what was named and print the table."""
+    """Check the named operations and print the table."""
     from tinygpt.runtime.streams import bar, print_json
     from tinygpt.study import checks, report
     from tinygpt.study.model_check import check_model

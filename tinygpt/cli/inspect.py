@@ -1,4 +1,4 @@
-"""`tinygpt inspect`: attention maps, and what would be predicted after each layer (the logit lens)."""
+"""`tinygpt inspect`: attention maps, and the predictions after each layer (the logit lens)."""
 
 from __future__ import annotations
 

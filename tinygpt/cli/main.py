@@ -1,12 +1,12 @@
 """
-The `tinygpt` command: its parser, and what becomes of what a command returns or raises.
+The `tinygpt` command: its parser, and the exit status and message of each result or error.
 
-Each command is a file beside this one and a line of COMMANDS: its `add_arguments` describes it, its `run` does what it
-is for and returns the exit status. What a command needs is imported by its `run`, so that
-`tinygpt --help` waits for nothing and `--threads` is set before NumPy starts its threads.
+Each command is a file beside this one and a line of COMMANDS: its `add_arguments` describes it, its `run` runs it and
+returns the exit status. Imports are inside of `run`, so that `tinygpt --help` is quick and `--threads` is set before
+NumPy starts its threads.
 
     status 0      done                                 130   interrupted by Ctrl-C
-           1      a check has found something          141   whoever reads the output has gone away
+           1      a check has found something          141   the reader of the output has gone away
            2      the user's mistake, or a machine's: one line on standard error
 """
 
@@ -94,7 +94,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _check_threads(threads: int | None) -> None:
-    """Refuse numbers beyond reason before anything is loaded; then hand on what was asked for."""
+    """Refuse impossible numbers before anything is loaded; then return the parsed options."""
     from tinygpt.runtime import settings
 
     if threads is None:
@@ -129,5 +129,5 @@ def build_parser(names: Iterable[str] = _SUMMARIES) -> Parser:
 
 
 def _needed(first: str) -> Iterable[str]:
-    """The commands that may be meant, given the first argument: to import one file is quicker than to import all."""
+    """The candidate commands for the first argument: importing one file is quicker than importing all."""
     return [first] if first in _SUMMARIES else [] if first in ("-h", "--help", "--version") else _SUMMARIES

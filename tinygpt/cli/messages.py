@@ -1,8 +1,8 @@
 """
 Errors and warnings in the user's terms.
 
-The library's errors begin with the function that refuses, `generate: top_p must be ...`, for those who call it. Whoever
-types a command has called no function: there the command is named, and an argument by its option,
+The library's errors begin with the function that raises them, `generate: top_p must be ...`. A user of the command line
+has called no function: there, the error names the command and the option,
 `tinygpt: generate: --top-p must be ...`.
 """
 
@@ -14,12 +14,12 @@ import sys
 
 from tinygpt.files.one_line import one_line, shown
 
-_WHO = re.compile(r"([^\s:]+): (?=\S)")  # who refuses, or what is refused
+_WHO = re.compile(r"([^\s:]+): (?=\S)")  # the function, or the value, that an error names
 
 
 def in_users_terms(message: object, parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
     """
-    One line without the names of functions of ours that it begins with, and with options for their arguments.
+    One line without leading names of tinygpt's functions, and with options in place of their arguments.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def in_users_terms(message: object, parser: argparse.ArgumentParser, options: ar
     'hens.txt: must be UTF-8 text'
     """
     if isinstance(message, OSError) and message.filename is not None and message.strerror:
-        message = f"{shown(message.filename)}: {message.strerror}"  # as other programs say it
+        message = f"{shown(message.filename)}: {message.strerror}"  # in the words of other programs
     kept, rest = "", one_line(message).removeprefix("tinygpt: ")
     ours = _names_of_ours() - {str(value) for value in vars(options).values()}
     while found := _WHO.match(rest):  # "cross_entropy: ...", "pg5.txt: clean_book: ..."
@@ -54,7 +54,7 @@ def in_users_terms(message: object, parser: argparse.ArgumentParser, options: ar
 
 
 def _names_of_ours() -> set[str]:
-    """The names of this package's modules, functions, classes and methods, as far as they are loaded."""
+    """The names of this package's modules, functions, classes and methods, if they are loaded."""
     names = set()
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("tinygpt."):

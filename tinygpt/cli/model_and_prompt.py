@@ -1,4 +1,4 @@
-"""What `tinygpt generate`, `evaluate` and `inspect` open: a model and its tokenizer, and the text of --prompt."""
+"""The model, the tokenizer and the prompt of `tinygpt generate`, `evaluate` and `inspect`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def open_model(name: str, tokenizer_name: str | None = None, weights: str = "float32") -> tuple[GPT, Tokenizer]:
     """
-    A model, and the tokenizer that was asked for, or else the model's own.
+    A model, and the tokenizer that --tokenizer names, or else the model's own.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """
-A parser for which options may stand anywhere: before, between or after the other arguments.
+A parser that accepts options anywhere: before, between or after the other arguments.
 
-argparse hands an argument out as soon as it could belong to somebody, so that `decode 72 --tokenizer gpt2 73` fails: 72
-is a list of ids already when the option comes. So each command's arguments are sorted before argparse sees them,
+argparse consumes positional arguments as soon as they match, so that `decode 72 --tokenizer gpt2 73` fails: 72 is
+complete as the list of ids when the option comes. So each command's arguments are sorted before argparse sees them,
 options with their values first. The same is done for the commands themselves: `tinygpt --threads 1 train` is
 `tinygpt train --threads 1`. As in other commands, `--` ends the options.
 
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
     def describe(self, run: Run, epilog: str) -> None:
         """
-        Say what this command does.
+        Set the text and the function of this command.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(run=run, parser=self)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, which calls it for each parser on the way to a command's."""
+        """Override argparse's, which is called for each parser up to the command's."""
         given = sys.argv[1:] if args is None else list(args)
         if self.commands and not given:
             self.print_help(sys.stderr)
@@ -125,8 +125,12 @@ class Parser(argparse.ArgumentParser):
             if self.option(argument) is not None:
                 own.append(argument)
                 continue
-            names = [each._option_string_actions for each in self.below()]
-            passed_on += self._with_value(argument, [known[argument] for known in names if argument in known], rest)
+            meant = [action for each in self.below() if (action := each.option(argument)) is not None]
+            if not meant:
+                known = {name for each in self.below() for name in each._option_string_actions}
+                near = _did_you_mean(argument.partition("=")[0], sorted(known))
+                self.error(f"there is no option {argument}{near}")
+            passed_on += self._with_value(argument, meant, rest)
         if rest and rest[0] not in self.commands:
             self.error(f"there is no command {rest[0]!r}{_did_you_mean(rest[0], self.commands)}")
         command, *others = rest or [""]
@@ -151,13 +155,14 @@ class Parser(argparse.ArgumentParser):
         return any(name in each._option_string_actions for each in (self, *self.below()))
 
     def option(self, argument: str) -> argparse.Action | None:
-        """What an argument such as `--seed`, `--seed=3`, `--se` or `-ofile` stands for; None if it is no option."""
+        """The option of an argument such as `--seed`, `--seed=3`, `--se` or `-ofile`; None if it is none."""
         known, name = self._option_string_actions, argument.partition("=")[0]
         if name in known:
             return known[name]
         if name.startswith("--"):
             return next((known[each] for each in known if name != "--" and each.startswith(name)), None)
-        return known.get(argument[:2]) if _is_option(argument) else None
+        action = known.get(argument[:2]) if _is_option(argument) else None
+        return None if action is not None and action.nargs == 0 and len(argument) > 2 else action  # -help is no -h
 
     def below(self) -> Iterable[Parser]:
         """The parsers of all commands, of commands of commands too."""
@@ -180,7 +185,7 @@ def _is_option(argument: str) -> bool:
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
     import difflib  # late: few commands are typed wrongly
 
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [each for each in names if len(each) > 2], n=1, cutoff=0.5)  # -h is no guess
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -199,5 +204,6 @@ def _as_we_say_it(message: str) -> str:
     message = message.replace("the following arguments are required:", "needs")
     if found := re.fullmatch(r"(\S+): invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL):
         return f"{found[1]} must be one of {found[3].replace(chr(39), '')}, got {found[2]}"
+    message = re.sub(r"^(\S+): ignored explicit argument ", r"\1 takes no value, got ", message)
     message = re.sub(r"^(\S+): must ", r"\1 must ", message).replace("not allowed with argument", "not allowed with")
     return message.replace(": expected one argument", " needs a value")

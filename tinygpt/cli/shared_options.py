@@ -105,9 +105,7 @@ def add_weights(parser: Options, what: str) -> None:
 
 def add_threads(parser: Options) -> None:
     """--threads"""
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="threads to compute with (default: one for each core)"
-    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads to compute with (default: one per core)")
 
 
 def add_quiet(parser: Options, what: str = "show no progress bar") -> None:

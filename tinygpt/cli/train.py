@@ -27,7 +27,7 @@ _EXAMPLES = """\
 examples:
   tinygpt train                          one or two minutes, into runs/tiny
   tinygpt train --data book.txt --out runs/book
-  tinygpt train --out runs/book --resume                  go on after Ctrl-C
+  tinygpt train --out runs/book --resume                  continue after Ctrl-C
   tinygpt train --preset shakespeare-char --data tinyshakespeare.txt
   tinygpt train --init-from gpt2 --data book.txt          into runs/fine-tuned
 
@@ -36,7 +36,7 @@ presets          layers heads features context vocabulary steps batch       lr
 
 
 def add_arguments(parser: Parser) -> None:
-    """The arguments. Those of the settings have no default: None stands for what was not given."""
+    """The arguments. Those of the settings have no default: None means not given."""
     rows = "".join(
         f"{preset:16} {size['n_layer']:6} {size['n_head']:5} {size['n_embd']:8} {size['n_positions']:7} "
         f"{size['vocab_size']:10} {RECIPES[preset]['steps']:5} {RECIPES[preset]['batch_size']:5} "
@@ -71,12 +71,12 @@ def add_arguments(parser: Parser) -> None:
     )
     add = parser.add_argument_group("the run").add_argument
     add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
-    add("--resume", action="store_true", help="go on with the run in --out, with its settings")
+    add("--resume", action="store_true", help="resume the run in --out, with its settings")
     add(
         "--stop-after",
         type=integer,
         metavar="K",
-        help="stop and save after K steps in all; the schedule stays as it is",
+        help="stop and save at step K; the schedule stays as it is",
     )
     add("--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit")
     add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
@@ -167,7 +167,7 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
 
     if result.final is None:
         again = f"tinygpt train --resume --out {_typed(folder)}"
-        tell(f"stopped after step {result.step} of {settings.steps}; to go on: {again}")
+        tell(f"stopped after step {result.step} of {settings.steps}; to continue: {again}")
         return
     if not result.new_steps:
         tell(
@@ -241,7 +241,7 @@ def _require_memory(settings: TrainingSettings) -> None:
     """Now, and not after minutes in which the memory that there is has been filled."""
     from tinygpt.runtime.memory_limit import require_memory
 
-    with contextlib.suppress(ValueError, TypeError, OSError):  # what is wrong with the settings, training says
+    with contextlib.suppress(ValueError, TypeError, OSError):  # invalid settings: training raises the error
         ledger = _ledger_of(settings)[1]
         needed = ledger.parameters + ledger.gradients + ledger.moments + ledger.program  # all of which is written to
         require_memory(needed, _out_of_memory(settings))

@@ -4,9 +4,9 @@ Atomic writes: a file has its old content or its new content, never a part of it
 A rename inside a folder is atomic. So a file is written under a temporary name, forced to the disk, and then renamed.
 `directory_swap.py` does the same for folders.
 
-Each writer has a temporary name of its own: of two that write one file at once, one prevails, whole. A writer that is
-killed leaves its temporary file. Its lock on that file has ended with its process, so that the next writer of the same
-file recognises the leftover and deletes it; the next owner of a run does so for all files of the run.
+Each writer has its own temporary name: if two write one file at once, the file is wholly of one of them. A writer that
+is killed leaves its temporary file, but its lock ends with its process. So the next writer of the same file recognises
+the leftover and deletes it; the next owner of a run does so for all files of the run.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             if fcntl is not None:
-                os.replace(temporary, target)  # still open, hence locked: nobody takes it for a leftover
+                os.replace(temporary, target)  # still open, hence locked: not taken for a leftover
         if fcntl is None:
-            os.replace(temporary, target)  # Windows renames only what is closed
+            os.replace(temporary, target)  # Windows renames closed files only
         sync_folder(target.parent)
     except BaseException as error:
         if os.getpid() == writer:
@@ -143,7 +143,7 @@ def create_temporary(target: Path) -> tuple[int, Path]:
             os.close(descriptor)
             temporary.unlink(missing_ok=True)
             raise
-        os.close(descriptor)  # another writer took it for a leftover, between its creation and its lock
+        os.close(descriptor)  # another writer deleted it as a leftover, between its creation and its lock
 
 
 def remove_leftovers(folder: Path, stem: str | None = None) -> None:
@@ -254,7 +254,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what network file systems say to a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems cannot sync a folder
             raise
     finally:
         os.close(descriptor)
@@ -313,7 +313,7 @@ def explain_write(error: BaseException, what_failed: str, what_is_safe: str) -> 
         return
     if error.errno in _DISK_FULL:
         remedy = "free space and try again"
-    elif error.strerror is None:  # it has such a message already
+    elif error.strerror is None:  # it has this message already
         return
     elif error.errno == errno.EIO:
         remedy = "check the disk, or write to another"

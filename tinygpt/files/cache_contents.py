@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """How much was removed, and what was left since tinygpt did not make it, or since that failed."""
+    """The bytes that were removed, and the files that were left: not made by tinygpt, or removal failed."""
 
     files: int
     bytes: int
@@ -102,7 +102,7 @@ def chosen(entries: Iterable[Entry], what: str) -> list[Entry]:
 
 
 def clear(entries: Iterable[Entry]) -> Removed:
-    """Remove the files of tinygpt from some folders of the cache, and folders that are empty then."""
+    """Remove the files of tinygpt from some folders of the cache, and folders that become empty."""
     files, size, left = 0, 0, []
     for entry in entries:
         for path, length in _files(entry.path, entry.kind):

@@ -1,8 +1,8 @@
 """
-Directory swap: a checkpoint, which is several files, is replaced as a whole, also if the process is killed.
+Directory swap: the files of a checkpoint are replaced together, also if the process is killed.
 
 A rename cannot replace a folder that is not empty, so `swap_in` takes three. After each, the names of the folders tell
-`recover` how far it came. `read_whole` reads a checkpoint that another process may be replacing.
+`recover` which of them were done. `read_whole` reads a checkpoint that another process may be replacing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["read_whole", "recover", "swap_in"]
 T = TypeVar("T")
 _MOMENT = 10.0  # seconds between two renames that a writer that lives may need, where there are no locks
 
-# Loading deletes folders with these names: nobody would give them to a copy of a checkpoint.
+# Loading deletes folders with these names: a user does not give them to a copy of a checkpoint.
 _PARTIAL, _NEW, _OLD = PARTIAL, ".tinygpt-new", ".tinygpt-old"
 
 
@@ -133,6 +133,8 @@ def recover(directory: str | os.PathLike[str]) -> None:
     ['last'] last.tinygpt-new
     """
     target = Path(os.path.realpath(directory))
+    if not target.name:
+        return  # the root folder: nothing can stand beside it
     partial, new = _beside(target, _PARTIAL), _beside(target, _NEW)
     with contextlib.ExitStack() as locks:
         if lock_folder(locks, partial, wait=False) and not may_be_owned(partial):
@@ -156,7 +158,7 @@ def read_whole(directory: str | os.PathLike[str], read: Callable[[Path], T]) -> 
     directory : path
         The checkpoint folder. A directory swap that was interrupted there is completed first.
     read : callable
-        Reads what it wants from the folder that it is given, and is called again if the folder was replaced meanwhile.
+        Reads from the folder that it is given, and is called again if the folder was replaced meanwhile.
 
     Returns
     -------
@@ -209,7 +211,7 @@ def _promote_new(target: Path) -> None:
     """Steps 5 and 6 of `swap_in`."""
     old = _beside(target, _OLD)
     if target.exists():
-        shutil.rmtree(old, ignore_errors=True)  # one that could not be deleted before; both others are whole
+        shutil.rmtree(old, ignore_errors=True)  # left because it could not be deleted; both others are complete
         os.rename(target, old)
     os.rename(_beside(target, _NEW), target)
     sync_folder(target.parent)
@@ -237,7 +239,7 @@ def _require_replaceable(target: Path, shown: str | os.PathLike[str]) -> None:
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:
-    """What tells a folder from the next of its name: the number of a deleted folder is used again, the time is not."""
+    """An identity of a folder, other than its name: the inode of a deleted folder is used again, the time is not."""
     with contextlib.suppress(OSError):
         found = os.stat(directory)
         return found.st_ino, found.st_mtime_ns

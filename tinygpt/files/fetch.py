@@ -2,7 +2,7 @@
 Published tokenizers, fetched once and kept in the user's cache.
 
 A download that is interrupted continues where it stopped, also in another process. Before a file gets its name, its
-SHA-256 is compared with the published one, so that any server gives the files that OpenAI published. Of several
+SHA-256 is compared with the published one, so that files of a mirror are those of OpenAI. Of several
 processes that fetch at once, one downloads; the others wait, and find the files there.
 """
 
@@ -38,7 +38,7 @@ BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models/124M/"
 BASE_URL_VARIABLE = "TINYGPT_TOKENIZER_URL"
 USER_AGENT = "tinygpt (a GPT-2 for learning; fetches its vocabulary)"
 _BLOCK = 1 << 16  # bytes
-_TOO_LONG = 1 << 20  # bytes by which an answer may be too long, so that its sum tells what it is
+_TOO_LONG = 1 << 20  # bytes by which an answer may be too long: its checksum is then the error
 
 
 def fetch(name: str = "gpt2", base_url: str | None = None, timeout: float = 30.0, progress: bool = True) -> Path:
@@ -125,7 +125,7 @@ def _is_whole(path: Path, published: PublishedFile) -> bool:
 
 
 def _is_wrong(path: Path, published: PublishedFile) -> bool:
-    """Whether a file is not there, or not the published one."""
+    """Whether a file is missing, or not the published one."""
     return not path.is_file() or path.stat().st_size != published.size or _sha256(path) != published.sha256
 
 
@@ -152,7 +152,7 @@ class _Download:
         there = partial.stat().st_size if partial.is_file() else 0
         if there < self.published.size:
             self._continue(partial, there)
-        if there and _is_wrong(partial, self.published):  # what was there before may have been something else
+        if there and _is_wrong(partial, self.published):  # the existing bytes may be of another file
             self._continue(partial, 0)
         if _is_wrong(partial, self.published):
             size, found = partial.stat().st_size, _sha256(partial)
@@ -165,14 +165,14 @@ class _Download:
         sync_folder(self.path.parent)
 
     def _continue(self, partial: Path, there: int) -> None:
-        """Append what is missing, or all of it where the server cannot send a part."""
+        """Append the missing bytes, or start again if the server cannot send a part."""
         headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={there}-"} if there else {})
         try:
             with get(self.url, timeout=self.timeout, limit=self.published.size + _TOO_LONG, headers=headers) as answer:
                 goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
                 self._write(answer, partial, there if goes_on else 0)
         except StatusError as answer:
-            if answer.code == 416 and there:  # there is nothing after what we have: it cannot be the right file
+            if answer.code == 416 and there:  # nothing follows our bytes: they cannot be of the right file
                 self._continue(partial, 0)
             elif answer.code == 404:
                 raise FileNotFoundError(f"fetch: there is no {self.url} (404); check --base-url") from None
@@ -202,7 +202,7 @@ class _Download:
     def _in_words(self, failure: OSError, partial: Path) -> OSError:
         size = partial.stat().st_size if partial.is_file() else 0
         kept = (
-            f"the {size} bytes that came are kept: try again to go on" if size else "try again, or another --base-url"
+            f"the {size} bytes that came are kept: try again to resume" if size else "try again, or another --base-url"
         )
         if isinstance(failure, TimeoutError):
             return TimeoutError(f"fetch: no answer from {self.url} in {self.timeout:g} s{detail_of(failure)}; {kept}")

@@ -1,4 +1,4 @@
-"""Pictures with matplotlib, where it is installed: no window, no state, and a file that appears whole."""
+"""Pictures with matplotlib, if it is installed: no window, no global state, written atomically."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ _WHOLE = 20.0  # times `timeout`: how long an answer may take as a whole
 
 
 class AnswerRefused(ConnectionError):
-    """The server sent what is malformed or not allowed; asking again would not help."""
+    """The answer is malformed or not allowed; a retry would not help."""
 
 
 class StatusError(ConnectionError):
-    """The server answered, but not with what was asked for: its status, and the seconds that it asks to wait."""
+    """The server answered with an error status; it may also say how many seconds to wait."""
 
     def __init__(self, code: int, retry_after: float) -> None:
         super().__init__(f"status {code}")
@@ -64,7 +64,7 @@ class Answer:
     Attributes
     ----------
     status : int
-        200, or 206 where a part was asked for.
+        200, or 206 for a part.
     headers : Message
     received : int
         Bytes of the body that were read so far.
@@ -225,7 +225,7 @@ def _require_headers(headers: Message, limit: int) -> None:
 
 
 class _Clock:
-    """What is left of the time and of the bytes of one request, redirects and all."""
+    """The remaining time and bytes of one request, including its redirects."""
 
     def __init__(self, timeout: float, whole: float, most: int) -> None:
         self.timeout, self.whole, self.most, self.in_head = timeout, whole, most, True
@@ -234,14 +234,14 @@ class _Clock:
         self._waited = 0.0
 
     def left(self) -> float:
-        """Seconds until the next wait must be over."""
+        """Seconds until the next wait must end."""
         remaining = self._end - time.monotonic()
         if remaining <= 0:
             raise TimeoutError(f"not whole after {self.whole:g} s")
         return min(self.timeout, remaining)
 
     def add(self, count: int, waited: float) -> None:
-        """Count bytes that have come, and the seconds of waiting for them."""
+        """Count received bytes, and the seconds of waiting for them."""
         self._count += count
         self._recent += count
         self._waited += waited
@@ -254,7 +254,7 @@ class _Clock:
 
 
 class _TimedReader(io.RawIOBase):
-    """A socket's bytes as they come, by the clock."""
+    """The bytes of a socket, within the time limits."""
 
     def __init__(self, sock: socket.socket, clock: _Clock) -> None:
         self._socket, self._clock = sock, clock
@@ -269,7 +269,7 @@ class _TimedReader(io.RawIOBase):
         try:
             count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
         except TimeoutError:
-            self._clock.left()  # says so if it is the time of the whole that is over
+            self._clock.left()  # raises if the total time is over
             raise
         self._clock.add(count or 0, time.monotonic() - start)
         return count
@@ -280,7 +280,7 @@ class _TimedReader(io.RawIOBase):
 
 
 class _TimedSocket:
-    """As much of a socket as HTTPResponse uses."""
+    """The part of a socket's interface that HTTPResponse uses."""
 
     def __init__(self, sock: socket.socket, clock: _Clock) -> None:
         self._socket, self._clock = sock, clock
@@ -290,7 +290,7 @@ class _TimedSocket:
 
 
 class _TimedHandshake:
-    """An SSLContext whose handshake is by the clock."""
+    """An SSLContext whose handshake has a time limit."""
 
     def __init__(self, clock: _Clock) -> None:
         self._clock, self._context = clock, ssl.create_default_context()

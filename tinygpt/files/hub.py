@@ -85,7 +85,7 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
 
 
 def _cache_folder() -> Path | None:
-    """The folder in which the hub's client keeps models: as the environment says (None), else beside our own cache."""
+    """The folder in which the hub's client keeps models: from the environment (None), else beside our own cache."""
     if any(os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")):
         return None
     return cache_root().parent / "huggingface" / "hub"

@@ -1,9 +1,9 @@
 """
-Reading a file: an ordinary one, of at most a given size, or at once an error that names it.
+Reading regular files of at most a given size; anything else is an error at once that names the file.
 
-A name in a folder from elsewhere can be a named pipe, for which a reader waits for ever, or a link to a device that
-never ends. So a file is opened without waiting, and the opened file is checked, not its name, before anything is read.
-No more is read than a limit, whatever size the file claims.
+A name in a downloaded folder can be a named pipe, whose reader waits for ever, or a link to a device that never ends.
+So a file is opened without blocking, and the opened file is checked, not its name, before anything is read. Never more
+than the limit is read, even if the file grows.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _refuse_others(mode: int, path: str | os.PathLike[str], start: str, remedy: 
 
 
 def _in_words(error: OSError, path: str | os.PathLike[str], start: str, remedy: str) -> OSError:
-    """The same error, naming the file, what is safe and what to do."""
+    """The same error, with the file, the state of the data and the remedy."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return FileNotFoundError(f"{start}{shown(path)} must be a file, and is not there; {remedy}")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -156,6 +156,6 @@ def read_bytes(
     with open_input(path, who, remedy) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= limit:
-            return file.read(size)  # what it grows by meanwhile is not wanted
+            return file.read(size)  # without what it grows by meanwhile
     start = f"{who}: " if who else ""
     raise ValueError(f"{start}{shown(path)} must be {what} of at most {limit:,} bytes, got {size:,}; use another copy")

@@ -1,11 +1,11 @@
 """
-Reading JSON from elsewhere within limits, so that no file hangs the program or ends it in a traceback.
+Reading untrusted JSON within limits, so that no file hangs the program or ends it in a traceback.
 
     bytes       at most as many as the kind of file can need
     depth       at most 32 values inside each other: code that walks them afterwards may be recursive
-    numbers     integers of at most 256 bits (the state of a random generator has 128), no infinite or NaN floats
-                unless asked for, which JSON does not have either
-    names       each once in an object: it would not be clear which of two counts
+    numbers     integers of at most 256 bits (the state of a random generator has 128); NaN and infinity, which are
+                not JSON, only on request
+    names       each once in an object: of two it would not be clear which counts
     text        UTF-8, with or without a byte order mark; no lone surrogates, which UTF-8 cannot hold
 """
 
@@ -136,7 +136,7 @@ def parse(data: bytes | str, where: str, finite: bool = True) -> Any:
 
 
 class _NotAllowed(Exception):
-    """JSON, but not such as we read; no ValueError, so that the parser does not take it for its own."""
+    """JSON outside of the limits; not a ValueError, which the parser would take for its own."""
 
 
 _TOO_DEEP = f"values are nested more than {DEPTH} deep"

@@ -1,12 +1,12 @@
 """
-The folder that is meant by the name of a model or of a tokenizer. Commands and `from_pretrained` ask here.
+From the name of a model or of a tokenizer to a folder, for commands and `from_pretrained`.
 
     a folder that holds one                 that folder
     a run                                   the checkpoint in it, `best` or `last`
     gpt2, for a tokenizer                   where `tinygpt tokenizer fetch gpt2` has put it
     gpt2, gpt2-medium, ..., owner/name      the repository of the Hugging Face hub; see `hub.py`
 
-What exists here is never looked for elsewhere.
+A name that exists on disk is never looked up on the hub.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinygpt.files.published import PUBLISHED
 from tinygpt.files.user_cache import cache_folder
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PARTS_OF_A_MODEL = ("config.json", "adapter_config.json")  # without weights: loading says what is missing
+_PARTS_OF_A_MODEL = ("config.json", "adapter_config.json")  # without weights: loading raises the error
 _TOKENIZER = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
 
 
@@ -93,7 +93,7 @@ def locate_tokenizer(name: str | os.PathLike[str]) -> Path:
     Returns
     -------
     Path
-        The folder. A path that is none of these is returned as it is: reading it says what is missing.
+        The folder. A path that is none of these is returned as it is: reading it raises the error.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def locate_tokenizer(name: str | os.PathLike[str]) -> Path:
 
 
 def _complete_swap(folder: Path) -> None:
-    from tinygpt.files.directory_swap import recover  # late: a tokenizer in a folder of its own starts sooner without
+    from tinygpt.files.directory_swap import recover  # late: a tokenizer in a folder of its own does not need it
 
     recover(folder)
 

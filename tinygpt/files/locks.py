@@ -1,7 +1,7 @@
 """
-Locks on files and folders. They end with their process, and a forked child does not keep them.
+Locks on files and folders: released when their process ends, and not kept by a forked child.
 
-`flock` locks what was opened, not its name: the lock follows a folder through renames, and a copy is not locked. A
+`flock` locks the opened folder, not its name: the lock follows a folder through renames, and a copy is not locked. A
 child that is forked while its parent holds a lock would hold it too, also after the parent was killed, so it closes the
 lock at once. A program started by `exec` does not inherit it. Windows has no such locks, nor have some network file
 systems: there, `FolderLock.held` is False, and `ownership.py` decides by files.
@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 __all__ = ["OWNER_FILE", "PARTIAL", "FolderLock", "lock_file", "lock_folder", "one_writer"]
 
-OWNER_FILE = "owner.json"  # what a folder holds while a process owns it; see `ownership.py`
+OWNER_FILE = "owner.json"  # present while a process owns the folder; see `ownership.py`
 PARTIAL = ".tinygpt-partial"  # the end of the names of incomplete files and folders
 _FORKING = threading.Lock()  # no fork between the opening of a folder and its entry below
 _OPEN: weakref.WeakSet[FolderLock] = weakref.WeakSet()
@@ -66,12 +66,12 @@ class FolderLock:
         self._descriptor: int | None = None
         try:
             while fcntl is not None and not self._lock(folder, wait):
-                self.close()  # it was renamed or deleted since it was opened: see what has the name now
+                self.close()  # renamed or deleted since it was opened: open the name again
         except (FileNotFoundError, BlockingIOError):
             self.close()
             raise
         except OSError:
-            self.close()  # what network file systems say that have no locks
+            self.close()  # network file systems without locks
         except BaseException:
             self.close()
             raise
@@ -89,7 +89,7 @@ class FolderLock:
         return False
 
     def close(self) -> None:
-        """Give the lock back; again, or in a forked child, it does nothing."""
+        """Release the lock; does nothing the second time, or in a forked child."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

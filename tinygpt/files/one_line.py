@@ -1,8 +1,8 @@
 """
-Text from elsewhere in an error message: one line, of bounded length.
+Untrusted text in an error message: one line, of bounded length.
 
 A name in a file, the name of a file, the answer of a server: each can hold line ends, terminal escape sequences or a
-million characters. Written unchanged, it could add lines of its own to a log, or hide what stands before it.
+million characters. Written unchanged, it could forge lines of a log, or hide the text before it.
 """
 
 from __future__ import annotations

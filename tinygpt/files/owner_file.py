@@ -2,7 +2,7 @@
 `owner.json`: the file that names the process which owns a folder. Of two processes, only one can create it.
 
 Who may own a run, given this file and the locks, is decided in `ownership.py`; `directory_swap.py` and `fetch.py` use
-the file where there are no locks. Anyone may have written it, so it is read like any file from elsewhere.
+the file where there are no locks. Anyone may have written it, so it is read like any untrusted file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Found(NamedTuple):
 
 
 def describe_owner(folder: Path, locked: bool) -> Owner:
-    """What this process writes down when it owns `folder`, which must exist."""
+    """The owner file's content for this process and `folder`, which must exist."""
     there = os.stat(folder)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     return Owner(this_process(), since, str(folder), there.st_dev, there.st_ino, int(time.time()), locked,
@@ -226,7 +226,7 @@ def remove_owner_file(folder: Path, found: Found) -> None:
     path = folder / OWNER_FILE
     aside = path.with_name(f"{OWNER_FILE}.{secrets.token_hex(8)}{PARTIAL}")  # deleted with the other leftovers
     try:
-        os.rename(path, aside)  # of two that remove it, one finds it
+        os.rename(path, aside)  # if two remove it, one succeeds
     except FileNotFoundError:
         return
     if _read(aside)[0] != found.data:
@@ -241,7 +241,7 @@ def remove_owner_file(folder: Path, found: Found) -> None:
 
 
 def is_copy(found: Found, owner: Owner, folder: Path) -> bool:
-    """Whether an owner file came here with a copy of its folder; the docstring of `ownership.py` says what decides."""
+    """Whether an owner file came here with a copy of its folder; see the docstring of `ownership.py`."""
     there = os.stat(folder)
     if this_process().on_host_of(owner.process):
         moved = os.path.normcase(folder) != os.path.normcase(owner.folder)
@@ -271,5 +271,5 @@ def may_be_owned(folder: Path) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Fit for one line on a screen, whoever wrote it."""
+    """One line that is safe to print, though anyone may have written it."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:100])

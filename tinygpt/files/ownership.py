@@ -142,7 +142,7 @@ class Ownership:
         remove_leftovers(folder)
 
     def is_new(self) -> bool:
-        """Whether the run holds nothing yet, but for what owning it left there."""
+        """Whether the run's folder has nothing but the files of ownership."""
         return all(path.name == OWNER_FILE or path.name.endswith(PARTIAL) for path in self.folder.iterdir())
 
     def hold(self) -> bool:
@@ -191,7 +191,7 @@ class Ownership:
         return False
 
     def release(self, created: list[Path] | None = None) -> None:
-        """Give the run back; of the folders that were created for it, remove those that are still empty."""
+        """Release the run; remove folders that were created for it and are still empty."""
         if os.getpid() != self._pid:
             return
         try:
@@ -201,13 +201,13 @@ class Ownership:
         except OSError:
             pass  # it stays, and will be recognised as stale
         finally:
-            _remove_empty(created or [])  # still locked: who waits for the lock sees that the folder is gone
+            _remove_empty(created or [])  # still locked: a process that waits for the lock sees that the folder is gone
             _MINE.discard((self._pid, self._owner.token))
             self._lock.close()
 
 
 def _create_folders(folder: Path, run: Path) -> list[Path]:
-    """Create a folder and what it is in; returns those that were missing, the innermost first."""
+    """Create a folder and its parents; returns those that were missing, the innermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"train: {run} must be a folder, got a file; choose another --out")
@@ -223,7 +223,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _lock(folder: Path, run: Path) -> FolderLock:
-    """The folder's lock, or an error that says who has it."""
+    """The folder's lock, or an error that names its owner."""
     deadline = time.monotonic() + _PATIENCE
     who = ""
     while not who:
@@ -268,7 +268,7 @@ def _sign(folder: Path, run: Path, locked: bool) -> Owner:
 
 
 def _reason_to_refuse(found: Found, folder: Path, run: Path, locked: bool) -> str | None:
-    """Why what an owner file says forbids to own the folder, or None if it does not."""
+    """Why an owner file forbids to own the folder, or None if it does not."""
     path, owner, here = folder / OWNER_FILE, found.owner, this_process()
     if owner is None:
         return None if locked else (f"train: {path} must name the owner of {run}, and is damaged; if no process trains "

@@ -1,8 +1,8 @@
 """
 The identity of a process, which another process, another machine or a later boot can check.
 
-A process id alone is not enough: the system uses it again, after a reboot or on another host at any time. So it goes
-with the start time of the process, the boot, the machine, and the namespace of process ids (a container has its own).
+A process id alone is not enough: the system uses it again, and another host or boot has the same ids. The identity adds
+the start time of the process, the boot, the machine, and the namespace of process ids (a container has its own).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _first_line(path: Path) -> str:
 
 
 def _start_of(pid: int) -> str:
-    """When it started, in ticks since the boot; empty where the system does not say."""
+    """When it started, in ticks since the boot; empty if unknown."""
     if sys.platform == "win32":
         return _windows_start(pid)
     fields = _stat_of(pid)
@@ -117,7 +117,7 @@ def _start_of(pid: int) -> str:
 
 
 def _stat_of(pid: int) -> list[str]:
-    """What /proc says of a process, from its state on: a name, which may hold anything, comes before."""
+    """The fields of /proc/PID/stat from the state on: the name before may hold any character."""
     with contextlib.suppress(OSError, ValueError):
         return (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return []

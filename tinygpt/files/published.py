@@ -1,5 +1,5 @@
 """
-The published tokenizers that have a name here: GPT-2's, whose two files come from OpenAI.
+The published tokenizers that have a name in tinygpt: GPT-2's, whose two files come from OpenAI.
 
 `fetch.py` brings them into the user's cache, `locate.py` finds them there.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class PublishedFile(NamedTuple):
-    """What a file must be."""
+    """The size and checksum of a file."""
 
     size: int
     sha256: str

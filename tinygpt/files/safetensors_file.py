@@ -1,5 +1,5 @@
 """
-The safetensors format: arrays to disk and back, bit for bit, and an error that names what is damaged.
+The safetensors format: arrays to disk and back, bit for bit; an error names the damaged part.
 
 Nothing is pickled: opening a file never runs code that came with it.
 
@@ -10,10 +10,10 @@ Nothing is pickled: opening a file never runs code that came with it.
 
 The header says what the file must hold to the last byte, so it is checked as a whole before any array is read.
 
-Source: the safetensors format, https://github.com/huggingface/safetensors#format. Tests hold what is here to its
-library. We do without it: it maps the file into memory, so that a file that shrinks meanwhile ends the process, and
-the arrays are there twice; its `save_file` leaves files that only their owner may read, and reports a full disk as
-text that is no OSError.
+Source: the safetensors format, https://github.com/huggingface/safetensors#format. Tests compare with its library,
+which is not used here: it maps the file into memory, so that a file that shrinks meanwhile ends the process, and
+the arrays are in memory twice; its `save_file` leaves files that only their owner may read, and a full disk is not
+an OSError.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MOST_AXES = 32  # NumPy allows 32 or, since 2.0, 64
 
 
 class Entry(NamedTuple):
-    """What the header of a safetensors file says of one array; `start` and `end` are bytes of the file."""
+    """The entry of one array in the header of a safetensors file; `start` and `end` are bytes of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a safetensors file holds, and the words in it."""
+    """The arrays of a safetensors file, and its metadata."""
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
@@ -359,7 +359,7 @@ def read_header(who: str, path: Path, file: BufferedReader) -> Header:
 
 
 def _entry(name: str, value: Any, data: int) -> Entry:
-    """One entry of the header, once it agrees with itself; `data` is where the arrays begin."""
+    """One entry of the header, checked for consistency; `data` is where the arrays begin."""
     fields = value if isinstance(value, dict) else {}
     shape: Any = fields.get("shape")
     offsets: Any = fields.get("data_offsets")

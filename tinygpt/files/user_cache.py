@@ -1,13 +1,13 @@
 """
-The user's cache: the folder for what tinygpt can make or fetch again, which is compiled kernels, tokenizers and books.
+The user's cache: the folder for compiled kernels, tokenizers and books, which tinygpt can make or fetch again.
 
     $XDG_CACHE_HOME/tinygpt     where XDG_CACHE_HOME is an absolute path; a relative one is ignored, as its
                                 specification says: it would be another folder for each working directory
     ~/.cache/tinygpt            otherwise
     $NUMBA_CACHE_DIR/tinygpt    for compiled kernels only, where NUMBA_CACHE_DIR is an absolute path
 
-Nothing needs the cache to compute. Where there is no home, or the folder cannot be written, each process compiles its
-kernels, and a download says which variable to set.
+The cache is optional. Without a home, or if the folder cannot be written, each process compiles its kernels, and a
+download says which variable to set.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def kernel_root(given: str | None = None) -> Path:
     Parameters
     ----------
     given : str, optional
-        What Numba takes ``NUMBA_CACHE_DIR`` for; by default what the environment says.
+        What Numba takes ``NUMBA_CACHE_DIR`` for; by default the environment variable.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def distrust(folder: Path) -> str:
 
 
 def _home() -> Path | None:
-    """The user's home: what HOME says where it is an absolute path, else what the system's list of users says."""
+    """The user's home: HOME if it is an absolute path, else the entry in the system's list of users."""
     try:
         if os.name == "posix" and not os.path.isabs(os.environ.get("HOME", "")):
             import pwd

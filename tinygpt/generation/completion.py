@@ -231,7 +231,7 @@ class Ending:
         self._held = ""
 
     def push(self, piece: str) -> str:
-        """Add a piece of text; return what can be passed on now."""
+        """Add a piece of text; return the part that is final."""
         text = self._held + piece
         found = [start for start in (text.find(stop) for stop in self.stop) if start >= 0]
         if found:
@@ -242,7 +242,7 @@ class Ending:
         return text[: len(text) - overlap]
 
     def flush(self) -> str:
-        """Return what was held back, at the end of the text."""
+        """Return the rest, at the end of the text."""
         held, self._held = self._held, ""
         return held
 

@@ -3,7 +3,7 @@ The loop over tokens: sample the next token of each text from its logits, let th
 
 A text may grow longer than the context. Positions are learned by number, up to `n_positions`, so the text cannot be
 shifted under them. Of a longer prompt the model reads the last `n_positions` tokens. Whenever the context is full, it
-reads the newest half again, as a text of its own, and goes on from there: one more pass every n_positions / 2 tokens.
+reads the newest half again, as a text of its own, and continues from there: one more pass every n_positions / 2 tokens.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class UncachedDecoder:
         self.texts: list[list[int]] = [[] for _ in range(sequences)]
 
     def prefill(self, sequence: int, tokens: Any) -> np.ndarray:
-        """Logits (V,) of the token after a text, which takes the place of what the sequence held."""
+        """Logits (V,) of the token after a text, which replaces the tokens of the sequence."""
         self.texts[sequence] = list(tokens)
         return next_logits(self.model, self.texts[sequence])
 

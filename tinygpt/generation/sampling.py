@@ -100,7 +100,7 @@ def logprob(logits: np.ndarray, token: int) -> float:
 
 
 def _top_ids_reaching(p: np.ndarray, needed: float) -> np.ndarray:
-    """The ids of the largest p, at least as many as sum up to what is needed; few more than these are sorted."""
+    """The ids of the largest p, enough of them for a sum of `needed`; few more than these are sorted."""
     k = _FIRST_K
     while True:
         order = top_k_ids(p, k)

@@ -3,14 +3,14 @@ GPT-2. To read, in this order:
 
     config.py              the sizes, and the presets
     model.py               the model: attention, MLP, block, GPT
-    kv_cache.py            the key/value cache: one more token for one token's work
+    kv_cache.py            the key/value cache: each new token costs one token's work
 
 then, as they are needed,
 
     pretrained.py          GPT.from_pretrained
     checkpoint.py          a model's folder, written and read: configuration, weights, tokenizer
     weights.py             safetensors files, whole or in shards
-    hugging_face.py        what folders of other programs call the same things, and what is refused
+    hugging_face.py        the fields and names of other programs' folders, and what is refused
     parameter_shapes.py    the shapes that a configuration implies, compared before anything is allocated
     memory_estimate.py     the memory that training needs, by kind
 

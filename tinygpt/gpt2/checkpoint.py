@@ -9,7 +9,7 @@ Checkpoints: a folder as the Hugging Face ecosystem lays out a GPT-2, and the st
 So `transformers.GPT2LMHeadModel.from_pretrained("runs/x/best")` loads what we trained, and we load what it saved.
 This file reads and writes dictionaries of arrays and knows no model class: the model checks that each weight is present
 and has its shape. Atomic writes are in files/atomic.py and files/directory_swap.py, the safetensors format is in
-files/safetensors_file.py; what callers need of these is exported here.
+files/safetensors_file.py; this file exports their functions for callers.
 """
 
 from __future__ import annotations

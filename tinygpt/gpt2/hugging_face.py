@@ -1,9 +1,9 @@
 """
-GPT-2 folders that other programs have written: the fields of config.json, and the names of the tensors.
+GPT-2 folders of other programs: the fields of config.json, and the names of the tensors.
 
 transformers and the programs around it save the same model in many ways. A field that changes the computation must have
 the value that our forward pass implements; a tensor must be one of GPT-2's, without the prefixes that wrappers add to
-its name. Everything else is refused, by name: a model that is read in the wrong way generates text all the same.
+its name. Everything else is refused, by name: a model that is read wrongly generates text all the same.
 
     module. _orig_mod. ...     prefixes of PyTorch's wrappers (DataParallel, torch.compile, FSDP, checkpointing)
     transformer.               the prefix that GPT2LMHeadModel adds to the names of GPT2Model
@@ -37,7 +37,7 @@ ARCHITECTURE: dict[str, Any] = {
 }
 # Other names of the same function, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); `gelu` itself is another one.
 _SAME_AS_GELU_NEW = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh")
-# Fields that change the computation or the storage of the weights, whatever their value.
+# Fields that change the computation or the storage of the weights with any value.
 _MUST_BE_EMPTY = ("quantization_config", "pruned_heads", "per_layer_config")
 _OTHER_HEADS = {
     "score": "the head of a sequence classifier",

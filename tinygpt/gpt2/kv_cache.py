@@ -16,7 +16,7 @@ Throughout this file
     sequences          (B,)            which of the S sequences each row of x belongs to
     lengths            (B,)            the tokens that each has before the new ones: the position of the first new one
 
-A key and a value depend on the tokens up to their own, and never change: that is why they can be kept. Positions are
+A key and a value depend only on the tokens up to their own, and never change: so they can be kept. Positions are
 learned by number, so a text cannot be shifted in the cache; what happens when it is full is up to the caller
 (generation/generate.py reads half a context again).
 
@@ -49,7 +49,7 @@ Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
 
 
 class AttentionCache(Protocol):
-    """What `Block.forward` takes as its `cache`: it computes attention, and keeps something from it."""
+    """The `cache` of `Block.forward`: computes attention, and keeps something from it."""
 
     def attend(self, qkv: Tensor, n_head: int) -> Tensor:
         """Attention on packed queries, keys and values (B, T, 3C): the heads' outputs, (B, T, C)."""
@@ -107,15 +107,15 @@ class LayerCache(NamedTuple):
         Raises
         ------
         ValueError
-            If the new tokens do not fit, or a gradient is wanted: none passes through a cache.
+            If the new tokens do not fit, the cache has another shape, or a row has no sequence of its own; nothing is
+            written then. If a gradient is wanted: none passes through a cache.
         """
-        q, k, v = split_heads(qkv.data, n_head)  # (B, H, T, D) each
-        T, N = q.shape[2], self.values.shape[2]
         if qkv.requires_grad:
             raise ValueError("LayerCache: no gradient passes through a cache; call the block inside no_grad()")
+        q, k, v = split_heads(qkv.data, n_head)  # (B, H, T, D) each
+        T = q.shape[2]
+        self._check(*q.shape)
         for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
-            if n + T > N:
-                raise ValueError(f"LayerCache: {N} tokens fit, got {T} more after {n}")
             self.keys[sequence, :, :, n : n + T] = k[b].swapaxes(1, 2)  # (H, D, T)
             self.values[sequence, :, n : n + T] = v[b]  # (H, T, D)
         if not any(self.lengths):
@@ -128,6 +128,25 @@ class LayerCache(NamedTuple):
                 scores[:, causal_mask(n + T)[n:]] = -np.inf
             heads[b] = softmax_forward(scores)[0] @ values  # (H, T, D)
         return Tensor(merge_heads(heads))  # (B, T, C)
+
+    def _check(self, B: int, H: int, T: int, D: int) -> None:
+        """Raise ValueError, before anything is written, unless each row has a sequence of its own with room for it."""
+        S, N = self.values.shape[0], self.values.shape[2]
+        if self.keys.shape != (S, H, D, N) or self.values.shape != (S, H, N, D):
+            raise ValueError(
+                f"LayerCache: keys must be (S, H, D, N) and values (S, H, N, D) with H = {H}, D = {D}, "
+                f"got {self.keys.shape} and {self.values.shape}"
+            )
+        if len(self.sequences) != B or len(self.lengths) != B:
+            raise ValueError(
+                f"LayerCache: needs a sequence and a length for each of {B} rows, got {len(self.sequences)} and "
+                f"{len(self.lengths)}"
+            )
+        if len({*self.sequences}) < B or not all(0 <= sequence < S for sequence in self.sequences):
+            raise ValueError(f"LayerCache: sequences must be different and from 0 to {S - 1}, got {self.sequences}")
+        for n in self.lengths:
+            if not 0 <= n <= N - T:
+                raise ValueError(f"LayerCache: {N} tokens fit, got {T} more after {n}")
 
 
 class Layer(NamedTuple):
@@ -199,7 +218,7 @@ class Decoder:
         return self._capacity
 
     def _bind(self) -> None:
-        """Take the model's weights as the kernels read them: these check no index, so shapes are checked here."""
+        """Convert the model's weights for the kernels, which check no index: so shapes are checked here."""
         model, config = self.model, self.model.config
         shape = (config.vocab_size, config.n_embd)
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
@@ -211,7 +230,7 @@ class Decoder:
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
 
     def _bind_again(self) -> None:
-        """Where the data of a parameter was replaced, or the model quantized, read what is there now."""
+        """Read the weights again if the data of a parameter was replaced, or the model quantized."""
         if self.model.wte.quantized is not self._quantized:
             self._bind()
         for parameter, array in self._bound:

@@ -264,7 +264,7 @@ class GPT(Module):
 
     @property
     def weights(self) -> str:
-        """What the matrices are rounded to: "float32", or the kind that `quantization.round_weights` was given."""
+        """The type of the matrices: "float32", or the kind that `quantization.round_weights` was given."""
         return "float32" if self.wte.quantized is None else self.wte.quantized.kind
 
     def generate(self, ids: Any, **options: Any) -> Iterator[int]:

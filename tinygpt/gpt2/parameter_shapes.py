@@ -161,6 +161,6 @@ def require_shapes(who: str, where: str, config: GPTConfig, found: Mapping[str, 
 
 
 def _instead(found: Iterable[str]) -> str:
-    """For the message: a name in the file that GPT-2 does not have, perhaps another program's."""
+    """For the message: a name in the file that GPT-2 does not have, perhaps of another program."""
     other = next((name for name in found if not _OF_GPT2.match(name)), None)
     return "" if other is None else f" but {one_line(other)[:80]}"

@@ -5,7 +5,7 @@ The weights of a model folder: one safetensors file, or several shards that an i
     model.safetensors.index.json         {"weight_map": {"wte.weight": "model-00001-of-00002.safetensors", ...}}
 
 A shard is a file in the folder of its index. An index cannot name a file in another folder, neither by a path nor by a
-symbolic link, because it may come from somebody else. (The cache of the Hugging Face hub is the exception: there, each
+symbolic link, because it may be untrusted. (The cache of the Hugging Face hub is the exception: there, each
 file is a link to one in `../../blobs`.)
 
 Where a model has one array under two names, safetensors' `save_model` stores it once, and the file's metadata has

@@ -1,8 +1,8 @@
 """
-The operations once more, as loops that Numba compiles. Each file is the fast twin of the file of the same name in
+The operations as loops that Numba compiles. Each file is the fast twin of the file of the same name in
 `ops/`, with the same names and the same step numbers, and works in memory that it is given.
 
-In which order to read
+Reading order
     layernorm.py                                        the pattern: forward, backward, and what each keeps
     gelu.py, dropout.py, add.py, embedding.py           an element or a row at a time
     cross_entropy.py                                    a sum and a maximum per row
@@ -17,7 +17,7 @@ What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
     backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and
-                                   whether to add to it or to overwrite it, or None where nobody wants that gradient
+                                   whether to add to it or to overwrite it, or None where no gradient is needed
 
 Names and steps
     x_n is row n of x, x_part a part of a flat x, x_c or x_i one number of it. `n_` is n as `prange` counts it.
@@ -34,8 +34,8 @@ What to know before changing anything here
     In a `prange`, unpack views that are written to from a tuple of arrays alone: from `a, b, c, d = x[n], dx[n], s[n],
     t[n]`, where s[n] and t[n] are numbers, Numba 0.68 takes a later `b[i] -= c` for dead code and drops it.
     Write to an array through an argument only, or a slice of one. Where a tuple is built and a function is inlined,
-    Numba loses sight of arrays in that tuple, takes what is written there for dead code, and removes it.
-    A kernel called with a literal number, or with True, is compiled once more for that number alone: pass np.int64(0),
+    Numba does not track arrays in that tuple, takes writes into them for dead code, and removes them.
+    A kernel called with a literal number, or with True, is compiled again for that number alone: pass np.int64(0),
     or a constant of such a type.
     A number without a type is a float64 and makes the whole loop float64: write np.float32(0.5).
     Results do not depend on the number of threads: sums are cut into parts by size alone, and the parts are added in

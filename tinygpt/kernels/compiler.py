@@ -2,7 +2,7 @@
 Numba, as tinygpt uses it: decorators whose compiled code is kept on disk and never goes stale.
 
 Numba's own cache looks at the file that holds a function, not at the files of the functions that it calls: after an
-edit there, it would run the old code without a word. So the code of each *group* of kernels is kept in a folder named
+edit there, it would run the old code silently. So the code of each *group* of kernels is kept in a folder named
 by a hash of all files of the group, of the versions of what compiles them, and of the processor's features. A changed
 file is a new folder. What is in the folder is verified before it is used: see `kernel_cache.py`.
 """
@@ -37,9 +37,9 @@ except ImportError:  # a version of Numba that is built in another way
 
 Function = TypeVar("Function", bound=Callable)
 
-# What "fast math" may do: make one instruction of a product and a sum. Nothing else: a NaN must be seen; a division
+# The fast-math flags: a product and a sum may become one instruction. No other flag: NaN must propagate; a division
 # must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a
-# function is compiled once more as part of each that calls it, and the compiler's choice would be another there.
+# function is compiled again in each function that calls it, where the compiler could choose another order.
 FAST = {"contract"}
 
 # Numba's settings that change the code it makes.
@@ -110,7 +110,7 @@ class Compiler:
         return self._compile(function, fastmath=FAST, parallel=True)
 
     def inlined(self, function: Function) -> Function:
-        """For what must not cost a call: the function becomes part of each kernel that calls it."""
+        """Inline a function into each kernel that calls it."""
         return numba.njit(inline="always", nogil=True, error_model="numpy", fastmath=FAST, _nrt=False)(function)
 
     def _compile(self, function: Function, **options: Any) -> Function:
@@ -189,5 +189,5 @@ def _add(digest: Any, data: bytes) -> None:
 def _host_features() -> str:
     try:
         return llvmlite.binding.get_host_cpu_features().flatten()
-    except RuntimeError:  # an operating system that does not tell
+    except RuntimeError:  # the operating system does not report them
         return "unknown"

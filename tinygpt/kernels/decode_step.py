@@ -9,15 +9,15 @@ of the final norm and the head. tests/test_decoding.py holds it to them.
     (5) x      = x + hidden @ mlp.c_proj
     head: logits = ln_f(x) @ wte^T            each thread computes some columns of the logits
 
-What takes time is reading the weights, once for all sequences, and memory is fast only when it is read in order. So
-each product is cut along its inputs into H parts, as many as there are heads: a part is some consecutive rows of the
+Most of the time goes into reading the weights, once for all sequences, and memory is fast only when it is read in
+order. So each product is cut along its inputs into H parts, one per head: a part is some consecutive rows of the
 weight. The C inputs are D for each part; the I of the hidden layer need not be a multiple of H. A part gives a partial
 sum of all outputs,
 
     partial[part, o] = sum over its rows i of x[i] w[i, o]
 
-and whoever needs an output adds up the parts, first to last. Each thread takes consecutive parts, and what it needs for
-them it computes itself: x and its norm, the same on every thread; one head's attention, of which (3) then multiplies
+and a thread that needs an output adds up the parts, first to last. Each thread takes consecutive parts, and computes
+what it needs for them: x and its norm, the same on every thread; one head's attention, of which (3) then multiplies
 the rows of that head only; hidden, of which (5) multiplies these rows only. So there are four barriers per layer. The
 result has the same bits for any number of threads, and for any other sequences in the batch.
 
@@ -210,7 +210,7 @@ def _attend(qkv, keys, values, length, scores, out):
     """
     One head's attention of the token at `length`, over itself and all before it: the steps of ops/attention.py.
 
-    q, k and v lie side by side in `qkv`. The keys lie (D, T), so that all scores are summed at once; the values (T, D).
+    `qkv` holds q, k and v. The keys are (D, T), so that all scores are summed at once. The values are (T, D).
     """
     D = len(keys)
     for d in range(D):

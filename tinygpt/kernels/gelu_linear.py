@@ -8,7 +8,7 @@ GELU, then linear, on all threads: the twin of ops/gelu_linear.py.
 Both steps are the kernels of gelu.py and linear.py. The memory of h and dh is given back at the end and the next block
 uses it again.
 
-Cost: see there.
+Cost: that of gelu.py and linear.py.
 """
 
 from __future__ import annotations

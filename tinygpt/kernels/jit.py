@@ -1,6 +1,6 @@
 """
-What every kernel file imports: the decorators that compile its functions, how many threads run them, and arrays in the
-layout that they take.
+Shared by all kernel files: the decorators that compile functions, the number of threads, and arrays in the layout that
+kernels take.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
     """
     Return `function`, having set the threads of its next call: all of them, or one if its work is small.
 
-    Starting the other threads takes microseconds while they busy-wait, and until a core is free otherwise: a small
-    model would spend most of its time waiting.
+    Waking the other threads takes microseconds while they busy-wait, and much longer once they sleep: a small model
+    would spend most of its time on it.
 
     Parameters
     ----------

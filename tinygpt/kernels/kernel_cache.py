@@ -1,19 +1,19 @@
 """
-Compiled code on disk, of which nothing is loaded that was not verified, and which nothing needs.
+Compiled code on disk: verified before it is loaded, and compiled again whenever it cannot be used.
 
 Numba's own cache keeps an index and numbered files, and trusts them: a file that was cut short ends the program, and
 one with a flipped bit can crash it. Here each compiled function is one file that verifies itself,
 
     MAGIC  digest  content        digest = SHA-256(identity, content)
 
-where the identity says which function it is, for which argument types, and for which processor. So a file that was cut,
-changed, or put under another's name does not fit its digest. It is replaced as a whole by a rename: two processes that
-compile at the same time cannot tear it, and there is no index that could disagree with it.
+where the identity says which function it is, for which argument types, and for which processor. A file that was cut,
+changed, or put under another's name does not match its digest. It is replaced as a whole by a rename:
+two processes that compile at the same time cannot mix their writes, and no index could disagree with it.
 
 The content is what Numba pickles of a compiled function. Unpickling runs code, as the compiled function itself will: so
-it is done only after the digest fits, and only in a folder that no other user can write (see `user_cache.distrust`).
+it is done only after the digest matches, and only in a folder that no other user can write (see `user_cache.distrust`).
 
-Whatever fails, in reading or in writing, means that the function is compiled.
+If reading or writing fails for any reason, the function is compiled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from numba.core.serialize import dumps, loads
 from tinygpt.files.user_cache import distrust, make_folder
 
 SUFFIX = ".nbc"
-PARTIAL = ".partial"  # a file on its way, or what a killed process left of it
+PARTIAL = ".partial"  # a file that is being written, or that a killed process left behind
 _MAGIC = b"tinygpt kernel 1\n"
 _DIGEST = hashlib.sha256().digest_size
 _LARGEST = 2**28  # bytes; the largest kernel takes some hundred thousand
@@ -106,12 +106,12 @@ class KernelFolder:
 
 class KernelCache:
     """
-    What Numba asks for the compiled code of one function: its `_Cache`, on a `KernelFolder`.
+    The cache of one function's compiled code: the interface of Numba's `_Cache`, on a `KernelFolder`.
 
     Parameters
     ----------
     function : function
-        As it was written.
+        The Python function.
     folder : KernelFolder
     missed : callable
         Called when a function is about to be compiled.

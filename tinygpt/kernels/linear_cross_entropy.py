@@ -9,9 +9,9 @@ The head and its loss, a chunk of rows at a time: the twin of ops/linear_cross_e
     (3) nll = ln(z) - shifted[v = targets]
     (4) loss = sum_N(counted * nll) / M;                         backward: dx *= dloss,  dweight *= dloss
 
-Everything that backward needs is known once a chunk's logits are: so dx and dweight, for dloss = 1, are computed during
-forward, where they will be needed. `reserved` has the memory for them, or None: where possible the place where the
-gradient stays (see autograd/gradients.py). Backward only multiplies by dloss, which is 1 unless the loss was scaled.
+Everything that backward needs is known once a chunk's logits are. So dx and dweight, for dloss = 1, are computed during
+forward. `reserved` has the memory for them, or None: where possible the place where the gradient stays (see
+autograd/gradients.py). Backward only multiplies by dloss, which is 1 unless the loss was scaled.
 
 No step (1, 2, 3) backward: forward has computed dx and dweight for dloss = 1.
 
@@ -40,32 +40,33 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
     x, weight = rows_of(x, x.shape[1]), np.ascontiguousarray(weight)
     targets, count = counted_targets(targets, ignore_index)
     dx, dweight = reserved
-    share = np.float32(1 / count)
-    z, shifted = memory.empty((2, len(x)), np.float32)
+    dnll = np.float32(1 / count)  # of a target that counts, for dloss = 1
+    z, shifted_target = memory.empty((2, len(x)), np.float32)
     logits = memory.empty((min(ROWS, len(x)), len(weight)), np.float32)
     for first in range(0, len(x), ROWS):
         here = slice(first, first + ROWS)
-        rows = x[here]
-        chunk = logits[: len(rows)]
-        multiply(rows, weight.T, into=chunk)  # (1)
+        x_chunk = x[here]
+        logits_chunk = logits[: len(x_chunk)]
+        multiply(x_chunk, weight.T, into=logits_chunk)  # (1)
         wanted = dx is not None or dweight is not None
-        spread(_softmax, chunk.size)(chunk, targets[here], share, z[here], shifted[here], wanted)  # (2)
+        softmax = spread(_softmax, logits_chunk.size)
+        softmax(logits_chunk, targets[here], dnll, z[here], shifted_target[here], wanted)  # (2)
         if dx is not None:
-            multiply(chunk, weight, into=dx.array[here])  # (1)
+            multiply(logits_chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
-            multiply(chunk.T, rows, into=dweight.array, accumulate=first > 0)  # (1)
-    return mean_loss(z, shifted, targets, count), reserved  # (3, 4)
+            multiply(logits_chunk.T, x_chunk, into=dweight.array, accumulate=first > 0)  # (1)
+    return mean_loss(z, shifted_target, targets, count), reserved  # (3, 4)
 
 
 def backward(dout, saved, into):
-    factor = np.float32(dout)
+    dloss = np.float32(dout)
     for reservation, slot in zip(saved, into, strict=True):
         if slot is None:
             continue
         if slot.array is not reservation.array:
-            spread(_scale, slot.array.size)(reservation.array.reshape(-1), factor, slot.array.reshape(-1), slot.add)
-        elif factor != 1:
-            spread(_scale, slot.array.size)(slot.array.reshape(-1), factor, slot.array.reshape(-1), False)
+            spread(_scale, slot.array.size)(reservation.array.reshape(-1), dloss, slot.array.reshape(-1), slot.add)
+        elif dloss != 1:
+            spread(_scale, slot.array.size)(slot.array.reshape(-1), dloss, slot.array.reshape(-1), False)
 
 
 @parallel

@@ -1,6 +1,6 @@
 """
-This machine's peak rates, which the speed of a kernel is a share of: measured in a few seconds, on the threads that a
-run would use. Other work on the machine lowers them.
+This machine's peak rates, with which the speed of a kernel is compared: measured in a few seconds, on the threads that
+a run would use. Other work on the machine lowers them.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The operations, one idea a file: a derivation, a forward and a backward in plain NumPy, and a public function."""
+"""The operations, one per file: a derivation, a forward and a backward in plain NumPy, and a public function."""

@@ -4,7 +4,7 @@ they offer. H heads do so independently, each on its own D of the C features.
 
 Throughout this file
     qkv            (B, T, 3C)       queries, keys and values side by side, as GPT-2's c_attn makes them; C = H D
-    q, heads       (B, H, T, D)     what a token asks for, and what it receives
+    q, heads       (B, H, T, D)     what a token looks for, and what it receives
     k, v           (B, H, S, D)     what a token answers to, what it offers; S = T, and s is the token that t looks at
     scores         (B, H, T, S)     row t: how well token t's query matches each key
     weights        (B, H, T, S)     row t: where token t looks; non-negative, sums to 1, zero for s > t
@@ -31,7 +31,7 @@ Step (5). dropped_ts = weights_ts dropout_mask_ts, and the mask depends on nothi
 Step (4). Row t alone: w_s = e^{a_s} / z with z = sum_j e^{a_j}, a = scores of the row.
     d w_s / d a_r = 1[s = r] e^{a_s} / z - e^{a_s} e^{a_r} / z^2 = w_s (1[s = r] - w_r)
     da_r = sum_s dw_s w_s (1[s = r] - w_r) = w_r (dw_r - sum_s dw_s w_s)
-Step (3). A masked score is -inf whatever q and k are: no gradient passes. Step (4) gives this by itself, as w_r = 0
+Step (3). A masked score is -inf for any q and k: no gradient passes. Step (4) gives this by itself, as w_r = 0
     there makes da_r = 0. So (4, 3) is one line.
 Step (2). scores_ts = (1 / sqrt(D)) sum_d q_td k_sd:
     dq_td = (1 / sqrt(D)) sum_s dscores_ts k_sd    = (dscores k)_td / sqrt(D)

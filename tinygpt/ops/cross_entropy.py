@@ -77,7 +77,7 @@ def check_cross_entropy(logits, targets, ignore_index=-100):
 
 
 def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, ignore_index: int) -> np.ndarray:
-    """`targets` of this shape as a copy in int64, or an error that says what is wrong with them."""
+    """A copy of `targets` of this shape in int64; an error names invalid ones."""
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
         raise TypeError(f"{who}: ignore_index must be an integer, got {ignore_index!r}")
     if not -(2**63) <= ignore_index < 2**63:

@@ -61,7 +61,7 @@ def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
 
 
 def integers(who: str, ids: Any) -> np.ndarray:
-    """A copy of `ids`, of whichever integer type they have, or an error that says what is wrong with them."""
+    """A copy of `ids`, in their own integer type; an error names invalid ones."""
     if is_masked(ids):
         raise TypeError(f"{who} must be a plain array, got a masked one, whose mask would be lost; write .filled(...)")
     try:

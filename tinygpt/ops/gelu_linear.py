@@ -14,7 +14,7 @@ Forward                                Backward, read upwards
                                        (1) h again
 
 Step (2) is derived in linear.py, step (1) in gelu.py, and the chain rule joins them; gelu' is the slope derived there.
-What is new is what is saved: x, and not h. Of step (2) only dweight needs h.
+The difference is in what is saved: x, not h. Of step (2) only dweight needs h.
 
 What surprises people here
     The widest array of a block, h with its (N, 4C) numbers, is not kept: computing gelu a second time costs less than

@@ -12,7 +12,7 @@ any argument requires a gradient that is being recorded:
 
 so that a function that is not listed here never drops a gradient silently. The ufuncs of Python's operators (np.add,
 ..., np.equal, ...) always return tensors: ``array + tensor`` calls them, and does what ``tensor + array`` does.
-`np.asarray`, `np.array`, `np.random` and whatever else takes any sequence read the values, detached.
+`np.asarray`, `np.array`, `np.random` and other functions of any sequence read the values, detached.
 
 Source: NumPy Enhancement Proposals 13 and 18.
 """

@@ -1,7 +1,7 @@
 """
-NumPy's functions and ufuncs that are operations of ours, or made of them: `DIFFERENTIABLE` and `UFUNCS`.
+NumPy's functions and ufuncs that are operations of tinygpt, or are composed of them: `DIFFERENTIABLE` and `UFUNCS`.
 
-Each takes NumPy's arguments, in NumPy's order and by NumPy's names, and refuses those that it cannot honour.
+Each takes NumPy's arguments, in NumPy's order and by NumPy's names, and refuses unsupported ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _mapped(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call ours with the arguments of NumPy's: required ones by their place, options by name."""
+    """Call our function with the arguments of NumPy's: required ones by position, options by name."""
     known, required = inspect.signature(function).parameters, list(args)
     try:
         signature = inspect.signature(getattr(np, name))

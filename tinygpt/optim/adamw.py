@@ -16,7 +16,7 @@ weights (1 - beta1) beta1^(n-i) are a geometric series with the sum 1 - beta1^n,
 
 Step (6). If all gradients are multiplied by one number, m_corrected and sqrt(v_corrected) are too: their ratio stays.
 It is about 1 where gradients agree in sign and size, and near 0 where they cancel. So lr is roughly the size of a step,
-in units of the parameter, whatever the scale of the loss.
+in units of the parameter, for any scale of the loss.
 
 Step (5). Adam with L2 regularization adds weight_decay * parameter to the gradient instead. Step (6) then divides it by
 sqrt(v_corrected), too, and parameters with large gradients decay less. Here all decay at the same rate.
@@ -281,7 +281,7 @@ class AdamW:
 
 
 def _listed(params: Any) -> list[Any]:
-    """The parameters as a list: what is iterable by accident, a tensor or a dict, is not meant."""
+    """The parameters as a list. A tensor or a dict, which are iterable too, is refused."""
     if isinstance(params, (Tensor, np.ndarray, Mapping, str, bytes)) or not isinstance(params, Iterable):
         remedy = "write model.parameters()" if hasattr(params, "parameters") else "write [tensor], or dict.values()"
         raise TypeError(

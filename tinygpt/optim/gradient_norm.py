@@ -1,5 +1,5 @@
 """
-The norm of all gradients together, and its clip, so that one bad batch cannot throw the model far off.
+The norm of all gradients together, and its clip, so that one bad batch cannot move the model far.
 
 Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 """

@@ -1,7 +1,7 @@
 """
-Arrays that are contiguous in memory as one array, so that the 148 parameters of GPT-2 are one kernel call.
+Merge arrays that are contiguous in memory into one array, so that the 148 parameters of GPT-2 take one kernel call.
 
-Cost: microseconds per array, against a kernel call, and a start of the threads, for each.
+Cost: microseconds per array, instead of a kernel call and a start of the threads for each.
 """
 
 from __future__ import annotations

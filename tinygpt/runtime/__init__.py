@@ -1,1 +1,1 @@
-"""The ground that everything stands on: settings, memory, standard streams, signals, and when kernels may run."""
+"""What all other folders build on: settings, memory, standard streams, signals, and when kernels may run."""

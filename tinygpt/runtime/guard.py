@@ -1,11 +1,11 @@
 """
-A debug mode in which every array that a kernel is given ends at a protected page.
+A debug mode: every array that is passed to a kernel ends at a protected page.
 
 Kernels check no index, so one that reads or writes past an array works by chance, and corrupts something else. With
 TINYGPT_GUARD=end each call of a compiled kernel gets copies of its arrays that end where a protected page begins, and
 what it wrote is copied back: the first access past the end stops the process with a segmentation fault, in code that
-LLVM made as in any other. TINYGPT_GUARD=start puts the arrays right behind a protected page, and so finds what lies
-before them. Slow, and for tests; see tests/test_guard.py.
+LLVM made as in any other. TINYGPT_GUARD=start puts the arrays right behind a protected page, to find accesses before
+them. It is slow, and meant for tests; see tests/test_guard.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_ACCESS = 0  # PROT_NONE of mprotect(2)
 
 def guarded(size: int) -> np.ndarray:
     """
-    Bytes between two protected pages, touching the one that TINYGPT_GUARD names; those of its page are 255, NaN.
+    Bytes between two protected pages, adjacent to the one that TINYGPT_GUARD names; the rest of its page is 255, NaN.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """
-Ctrl-C as a request: the loop finishes its step and saves, instead of ending in the middle of one. SIGTERM is such a
-request, too, and SIGHUP, which a terminal sends as it closes, except where it is ignored, as under `nohup`.
+Ctrl-C as a request: the loop finishes its step and saves, instead of ending in the middle of one. So are SIGTERM, and
+SIGHUP, which a closing terminal sends, unless it is ignored, as under `nohup`.
 
 A closing terminal may send SIGHUP twice, and a service manager SIGTERM twice, or both: only a second Ctrl-C stops at
 once.

@@ -8,9 +8,9 @@ held stays locked there: GNU OpenMP ends such a child at its first parallel loop
                                                 reference; kernels without parallel loops, the tokenizer's, still run
     another thread was compiling, or importing  the child uses no kernel at all
     it uses GNU OpenMP otherwise, as PyTorch    parallel loops run on Numba's own threads, whose start takes longer
-    else                                        the child is like any process
+    otherwise                                   the child is like any process
 
-A child says once that it computes more slowly. Processes of `multiprocessing.get_context("spawn")` are not concerned.
+A child says once that it computes more slowly. Processes of `multiprocessing.get_context("spawn")` are not affected.
 
 Numba's own threading layer, `workqueue`, which runs where there is neither OpenMP nor TBB, ends a process of which two
 threads launch parallel loops at once. There, launches take turns.
@@ -28,7 +28,7 @@ from typing import Any
 
 _REMEDY = "processes of multiprocessing.get_context('spawn') use kernels"
 
-_free = False  # nothing stands against launching: the layer is known, takes many threads, and this is no such child
+_free = False  # no check is needed: the layer is known, allows concurrent launches, and this is no forked child
 _turns = threading.RLock()  # a signal handler may launch, too, while this thread compiles under it
 _lost = ""  # in a forked child: "parallel" where it must launch no parallel loop, "all" where it must use no kernel
 _told = False
@@ -78,7 +78,7 @@ def _outside() -> int:
 
 def launcher(compiled: Any) -> Any:
     """
-    A kernel with parallel loops, to be called as before, that is launched only when it may be.
+    A kernel with parallel loops, called as before, but launched only when that is safe.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """
-Memory for arrays that come and go at every step, and `Slot`, memory that waits for a gradient.
+Memory for the arrays of a training step, and `Slot`, the destination of a gradient.
 
 A training step needs the same large arrays as the step before. Fresh memory from the system is slow, since each page of
-it is filled with zeros when it is first touched: `empty` takes it from a *pool* that keeps what was used before.
+it is filled with zeros when it is first touched: `empty` takes it from a *pool* of memory that was used before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pool:
     Attributes
     ----------
     in_use, kept : int
-        Bytes handed out now, and bytes that wait.
+        Bytes in use, and bytes that are free.
     allocated : int
         How many pieces the system has given so far: constant from the second step of a training run on.
 
@@ -88,7 +88,7 @@ class Pool:
             self._free[size].append((piece, self._clock))
 
     def _let_go(self) -> None:
-        """Give back to the system what waited too long: the oldest of each size come first."""
+        """Return to the system what was not used for too long: the oldest of each size come first."""
         latest = self._clock - self.patience * max(self.in_use + self.kept, 2**24)
         for size, free in self._free.items():
             while free and free[0][1] < latest:
@@ -96,7 +96,7 @@ class Pool:
                 self.kept -= size
 
     def clear(self) -> None:
-        """Give all memory that waits back to the system."""
+        """Return all free memory to the system."""
         with self._lock:
             self._free.clear()
             self.kept = 0
@@ -129,7 +129,7 @@ def copied(array: np.ndarray) -> np.ndarray:
 
 class Slot(NamedTuple):
     """
-    Memory for a gradient, and whether there is something in it already.
+    Memory for a gradient, and whether it holds something already.
 
     `add=True`: it holds a gradient, add to it. `add=False`: it is uninitialized, overwrite it (never multiply it by
     zero: 0 * NaN is NaN).

@@ -1,5 +1,5 @@
 """
-How much memory this process can have at most: what needs more fails after minutes of work, or is killed silently.
+The memory limit of this process: a run that needs more fails after minutes of work, or is killed silently.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 
 def memory_limit() -> int | None:
     """
-    The least of what the machine has (swap space included) and what this process or its container may use.
+    The machine's memory (swap space included), or the limit of this process or its container if that is smaller.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def memory_limit() -> int | None:
 
 def require_memory(needed: int, message: str) -> None:
     """
-    Raise MemoryError if the process cannot have so many bytes.
+    Raise MemoryError if the process cannot have this many bytes.
 
     Examples
     --------

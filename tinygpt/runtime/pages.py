@@ -1,10 +1,10 @@
-"""Memory from the system in whole pages: full of zeros, and of this process alone."""
+"""Memory from the system in whole pages: zeroed, and private to this process."""
 
 from __future__ import annotations
 
 import mmap
 
-# By default Python's mmap is shared with the children of a fork: what one writes, the other would find in its arrays.
+# By default Python's mmap is shared with the children of a fork: each would see the writes of the other.
 _PRIVATE: dict[str, int] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 _HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
 

@@ -1,5 +1,5 @@
 """
-Settings that hold for a block: of this thread, of this asyncio task, and, in a generator, while the generator runs.
+Settings that hold for a block of code, in this thread and asyncio task; in a generator, while the generator runs.
 
 A value is kept in a context variable, so that each thread and each task has its own; `asyncio.to_thread` and tasks that
 are started inside a block inherit its value, a new `threading.Thread` and `run_in_executor` start with the default.
@@ -60,7 +60,7 @@ class Setting:
         self._in_generators: tuple[_Entry, ...] = ()  # of all threads: a generator may be resumed by another one
 
     def get(self) -> Any:
-        """The value here and now: the innermost block's, else the default."""
+        """The current value: the innermost block's, else the default."""
         if self._in_generators:
             return self._search()
         entries = self._entries.get()

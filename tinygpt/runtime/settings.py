@@ -23,7 +23,7 @@ PRECISIONS = ("highest", "high", "medium")
 # memory that is given back is filled with NaN.
 DEBUG = os.environ.get("TINYGPT_DEBUG", "0") not in ("", "0")
 
-# Read once: TINYGPT_GUARD=end or start puts what kernels work on beside protected pages; see `guard.py`.
+# Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.
 GUARD = os.environ.get("TINYGPT_GUARD", "")
 
 
@@ -40,7 +40,7 @@ _process: dict[str, Any] = {"threads": 0, "precision": "highest"}  # 0 threads: 
 
 
 def current_implementation() -> str:
-    """The implementation that runs here and now: "kernels", "numpy" or "check"."""
+    """The implementation that is in force: "kernels", "numpy" or "check"."""
     return _implementation.get()
 
 
@@ -64,7 +64,7 @@ class implementation(Block):
 
     Notes
     -----
-    The environment variable ``TINYGPT_IMPLEMENTATION`` sets what a program starts with.
+    The environment variable ``TINYGPT_IMPLEMENTATION`` sets the initial value.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def max_threads() -> int:
 
 
 def num_threads() -> int:
-    """How many threads the kernels use: what was set, else ``NUMBA_NUM_THREADS``, else one for each available core."""
+    """The kernels' number of threads: the value set, else ``NUMBA_NUM_THREADS``, else one per available core."""
     return _process["threads"] or threads_from_environment() or available_cores()
 
 
@@ -105,8 +105,8 @@ def checked_threads(who: str, count: Any) -> int:
         count = index(count)  # NumPy's integers, too
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= max_threads():
         text = repr(count) if not isinstance(count, int) or abs(count) < 10**30 else "a number of many digits"
-        raise ValueError(f"{who}: must be an integer of at least 1 and at most {max_threads()}, got {text}; one for "
-                         "each core is fastest")  # fmt: skip
+        raise ValueError(f"{who}: must be an integer of at least 1 and at most {max_threads()}, got {text}; one per "
+                         "core is fastest")  # fmt: skip
     return count
 
 
@@ -137,7 +137,7 @@ def set_num_threads(count: int) -> None:
     ----------
     count : int
         From 1 to `max_threads()`. More than one per core does not help; where Numba has fewer threads than `count`
-        (``NUMBA_NUM_THREADS``, else one for each core), all of them work.
+        (``NUMBA_NUM_THREADS``, else one per core), all of them work.
 
     Raises
     ------

@@ -34,7 +34,7 @@ _commands: list[Stream] = []  # standard output of each command that runs in thi
 
 
 class OutputError(Exception):
-    """What a command that only prints could not print; no OSError, which would be taken for one of a file."""
+    """Standard output cannot be written, in a command that only prints; not an OSError, which would point to a file."""
 
     def __init__(self, reason: str, reader_gone: bool) -> None:
         super().__init__(f"standard output cannot be written: {reason}; nothing else is wrong")
@@ -72,7 +72,7 @@ class Stream:
     def __init__(self, stream: Any, required: bool = False) -> None:
         self.stream: Any = stream.stream if isinstance(stream, Stream) else stream
         self.required = required
-        self._pending = False  # whether text that is required may still be held back
+        self._pending = False  # whether required text may still be buffered
 
     def write(self, text: str) -> int:
         """Write text, with escapes for what the stream cannot encode."""
@@ -87,7 +87,7 @@ class Stream:
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
-        """Write bytes as they are; through a stream of text alone, as UTF-8."""
+        """Write bytes unchanged; through a text-only stream, as UTF-8."""
         buffer = getattr(self.stream, "buffer", None)
         if buffer is None:
             self.write(data.decode("utf-8", errors="replace"))
@@ -98,7 +98,7 @@ class Stream:
             buffer.flush()
 
     def flush(self) -> None:
-        """Hand on what is held back."""
+        """Write what is buffered."""
         if self.stream is not None:
             with self._failures(self._pending):
                 self.stream.flush()
@@ -112,11 +112,11 @@ class Stream:
             gone = not isinstance(error, OSError) or error.errno in _CLOSED
             if required:
                 raise OutputError(getattr(error, "strerror", None) or str(error), gone) from None
-            if _commands:  # without a command of ours, the streams are not ours to change
+            if _commands:  # without a tinygpt command, the streams belong to the caller
                 self.discard(gone)
 
     def discard(self, forever: bool) -> None:
-        """Let the null device take what the stream holds, or all that comes: else Python complains as it ends."""
+        """Redirect the stream's buffer, and all later text, to the null device: else Python complains at exit."""
         with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError), contextlib.ExitStack() as closing:
             descriptor = self.stream.fileno()
             null, before = os.open(os.devnull, os.O_WRONLY), os.dup(descriptor)

@@ -1,5 +1,5 @@
 """
-The gradients of every operation against what they should be, as a table.
+A gradient check of every operation, as a table.
 
     reference    the backward of ops/ in float64, against central differences, element by element
     float32      the kernel, against the reference in float64
@@ -104,7 +104,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
     for number, sample in enumerate(samples):
         try:
             results = compare(op, sample, implementation)
-        except Exception as error:  # a user's op may raise anything: that is a finding, not the end of the check
+        except Exception as error:  # a user's op may raise anything: a finding, not the end of the check
             where = f"sample {number}"
             problem = f"{type(error).__name__}: {error}".split("\n")[0]
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)

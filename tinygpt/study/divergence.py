@@ -10,7 +10,7 @@ two lists are compared from the beginning:
                    of its parameters; they are compared where both sides have them
 
 Both run the same operations in the same order, so that the first place where the gap is beyond rounding is the
-operation to look at: what comes after only carries it on.
+operation to look at: later ones only propagate the difference.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tinygpt.study import transformers_twin
 from tinygpt.study.trace_result import Result
 
 SIDES = ("kernels", "numpy", "float64", "bfloat16", "transformers")
-ROUNDING = {"bfloat16": 1e-1}  # what two sides may differ by, as a share of the largest number, unless a side is here
+ROUNDING = {"bfloat16": 1e-1}  # the allowed difference as a share of the largest number, where it is not FLOAT32
 FLOAT32 = 1e-3
 
 
 class Gap(NamedTuple):
-    """How far two sides are apart at one operation, as a share of the largest number there."""
+    """The gap between two sides at one operation, as a share of the largest number there."""
 
     where: str
     direction: str
@@ -45,8 +45,8 @@ class Gap(NamedTuple):
     allowed: float
 
     @property
-    def parted(self) -> bool:
-        """Whether that is more than rounding."""
+    def differs(self) -> bool:
+        """Whether the gap is more than rounding explains."""
         return not self.gap <= self.allowed
 
 
@@ -84,7 +84,7 @@ def compare(a: list[Result], b: list[Result], allowed: float) -> list[Gap]:
         pairs = zip(mine.arrays, theirs.arrays, strict=True)
         gap = max((_gap(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in pairs), default=0.0)
         gaps.append(Gap(mine.where, mine.direction, gap, allowed))
-        if gaps[-1].parted:
+        if gaps[-1].differs:
             break
     return gaps
 
@@ -108,7 +108,7 @@ def _gap(x: np.ndarray, y: np.ndarray) -> float:
 
 
 class _Recorder(Watch):
-    """Keeps a copy of every operation's results, and knows in which module of the model it runs."""
+    """Keeps a copy of every operation's results, with the module of the model in which it runs."""
 
     def __init__(self, model: GPT) -> None:
         self.results: list[Result] = []

@@ -1,8 +1,8 @@
 """
 Exercises: a file with the forward of an operation and an empty backward, for a learner to fill in.
 
-The file has the operation's first paragraph, its glossary and its forward, and leaves the derivation to the learner.
-`grade.py` grades the answer.
+The file has the operation's first paragraph, its glossary and its forward, but not the derivation. `grade.py` grades
+the answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPERATIONS = (
     "linear", "gelu", "softmax", "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
     "gelu_linear", "linear_cross_entropy",
 )  # fmt: skip
-ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none needs another
+ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none depends on another
 
 
 class Exercise(NamedTuple):

@@ -93,7 +93,7 @@ def explain(name: str) -> Iterator[str]:
 
 
 def page(op: Op, samples: Sequence[Sample], example: Sample) -> Iterator[str]:
-    """The page of `op`, a section at a time; the gradient check uses all samples."""
+    """The page of `op`, one section at a time; the gradient check uses all samples."""
     yield heading(op)
     yield from code(op)
     yield from worked_example(op, example)
@@ -275,7 +275,7 @@ def _kernel_of(op: Op) -> Any:
 
 
 def _family(kernel: Any, direction: str) -> list[Callable]:
-    """The kernel's function for one direction, and those that it reaches in its module."""
+    """The kernel's function for one direction, and those of its module that it calls."""
     entry = getattr(kernel, direction, None)
     functions = [] if entry is None else [plain(entry)]
     for function in functions:  # grows while it is walked

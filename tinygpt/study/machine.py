@@ -1,5 +1,5 @@
 """
-What `tinygpt doctor` reports: what this machine can do for tinygpt, and what its owner might change.
+The report of `tinygpt doctor`: the processor, the libraries, the measured rates, and advice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
 
 def report() -> dict[str, Any]:
     """
-    Everything that `tinygpt doctor` says, as plain values.
+    The report as plain values.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def report() -> dict[str, Any]:
         "memory": _memory(),
         "numpy": f"{np.__version__}, {_blas()}",
         "numba": f"{numba.__version__}, threading layer {_layer()}",
-        "waiting": f"GOMP_SPINCOUNT={os.environ.get('GOMP_SPINCOUNT', 'unset')}, "
+        "busy_waiting": f"GOMP_SPINCOUNT={os.environ.get('GOMP_SPINCOUNT', 'unset')}, "
         f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}, "
         f"OMP_PROC_BIND={os.environ.get('OMP_PROC_BIND', 'unset')}",
         "kernels": f"{compiler.folder or 'not kept'}, {_megabytes(compiler.folder):.0f} MB",
@@ -57,7 +57,7 @@ def report() -> dict[str, Any]:
 
 def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     """
-    What to change, most useful first.
+    Recommendations, most useful first.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
         lines.append(f"{found['threads']} of {found['cores']} cores are used: set NUMBA_NUM_THREADS, or --threads, "
                      f"to {found['cores']}")  # fmt: skip
     if found["threads"] > found["cores"]:
-        lines.append(f"{found['threads']} threads share {found['cores']} cores: one for each is faster")
+        lines.append(f"{found['threads']} threads share {found['cores']} cores: one thread per core is faster")
     if not kept:
         lines.append(f"compiled kernels cannot be kept{_where()}: make it writable, or set NUMBA_CACHE_DIR or "
                      "XDG_CACHE_HOME to an absolute path")  # fmt: skip
@@ -86,7 +86,7 @@ def _where() -> str:
     try:
         return f" in {kernel_root()}"
     except FileNotFoundError:
-        return ", for this user has no home"
+        return ", because this user has no home"
 
 
 def _memory() -> str:

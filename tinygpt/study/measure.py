@@ -17,7 +17,7 @@ N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and voca
 
 
 class Size(NamedTuple):
-    """Shapes of the differentiable inputs and of the output, attributes, and what both directions move or compute."""
+    """Shapes of the differentiable inputs and of the output, attributes, bytes or operations of both directions."""
 
     shapes: list[tuple[int, ...]]
     out: tuple[int, ...]

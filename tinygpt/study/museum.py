@@ -1,7 +1,8 @@
 """
 The museum: gradients, and some optimizer updates, that look right and are wrong, each by one change of one line.
 
-A student finds the line by reading; the gradient check finds each of them. The exhibits are in the table at the end.
+A student is to find the line by reading; the gradient check finds each of them. The exhibits are in the table at the
+end.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def broken(exhibit: Exhibit) -> Op:
 
 
 def broken_function(exhibit: Exhibit) -> Any:
-    """The function that has the mistake in it."""
+    """The function with the mistake."""
     original = function_of(exhibit)
     names = {**vars(sys.modules[original.__module__]), **vars(module_of(exhibit))}
     exec(compile(source_with(exhibit), f"<museum: {exhibit.function}>", "exec"), names)
@@ -106,7 +107,7 @@ def broken_function(exhibit: Exhibit) -> Any:
 
 
 def complaint(exhibit: Exhibit) -> str:
-    """What the gradient check says about it, or for AdamW the comparison with the right update."""
+    """The result of the gradient check, or for AdamW of the comparison with the right update."""
     if exhibit.op == "adamw":
         gap = update_gap(broken_function(exhibit), adamw_update)
         return f"after five steps of adamw_update the parameters are off by {gap:.3g}"
@@ -116,7 +117,7 @@ def complaint(exhibit: Exhibit) -> str:
             gradcheck(sample.f(op), sample.arrays)
         except (GradientCheckError, IndexError, ValueError) as error:
             return str(error)
-    raise AssertionError(f"museum: nothing was found in {exhibit.op}")  # the tests see to it
+    raise AssertionError(f"museum: nothing was found in {exhibit.op}")  # tested
 
 
 def update_gap(one: Any, other: Any) -> float:
@@ -133,7 +134,7 @@ def update_gap(one: Any, other: Any) -> float:
 
 
 def module_of(exhibit: Exhibit) -> Any:
-    """The module whose names the exhibit's code knows."""
+    """The module in whose names the exhibit's code runs."""
     return adamw if exhibit.op == "adamw" else sys.modules[every_op()[exhibit.op].backward.__module__]
 
 

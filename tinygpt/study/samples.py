@@ -60,7 +60,7 @@ def docstring_of(module: Any) -> str:
     """The docstring of a module, read from its source: `python -OO` keeps none in memory."""
     try:
         return ast.get_docstring(ast.parse(inspect.getsource(module))) or ""
-    except (OSError, TypeError):  # it was typed in: there is no file
+    except (OSError, TypeError):  # typed in: there is no file
         return inspect.cleandoc(module.__doc__ or "")
 
 

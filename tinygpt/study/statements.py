@@ -123,7 +123,7 @@ def global_names(function: Callable) -> list[str]:
 
 
 def _logical_lines(text: str, first: int) -> list[Statement]:
-    """What follows the `def`: each run of lines that Python reads as one, without comments, still indented."""
+    """The body of a function as logical lines, without comments, still indented."""
     lines = textwrap.dedent(text).splitlines()
     found: list[Statement] = []
     pieces: dict[int, str] = {}
@@ -167,7 +167,7 @@ def _joined(pieces: dict[int, str]) -> str:
 
 
 def _with_blocks(lines: list[Statement]) -> list[Statement]:
-    """The same; but a header that names steps takes its body along."""
+    """The same; but a header that names steps includes its body."""
     result = []
     for index, line in enumerate(lines):
         block = [line]

@@ -55,7 +55,7 @@ def passed(result: dict[str, Any]) -> bool:
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """A line per file, and below it what is not ok."""
+    """A line per file, with its failures below."""
     lines = []
     for result in results:
         fast = "" if result["fast"] is None else f", {result['fast']:g} % of our kernel's speed"

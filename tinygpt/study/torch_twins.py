@@ -1,5 +1,5 @@
 """
-The operations as PyTorch has them: `tinygpt gradcheck --against torch`.
+PyTorch's version of each operation, for `tinygpt gradcheck --against torch`.
 
 PyTorch is optional; it is imported only for this comparison.
 """

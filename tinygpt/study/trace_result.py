@@ -1,4 +1,4 @@
-"""What an implementation computed at one place."""
+"""The result of an implementation at one place."""
 
 from __future__ import annotations
 

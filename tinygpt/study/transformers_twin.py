@@ -1,5 +1,5 @@
 """
-GPT-2 as transformers computes it: `tinygpt diff kernels transformers`.
+The GPT-2 of transformers, for `tinygpt diff kernels transformers`.
 
 transformers is optional; it is imported only for this comparison.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from tinygpt.study.trace_result import Result
 
-# The modules of transformers whose output is that of one of our operations.
+# The modules of transformers whose output is that of one of tinygpt's operations.
 _OPERATIONS = {
     r"wte|wpe": "embedding",
     r"ln_f|h\.\d+\.ln_[12]": "layernorm",

@@ -8,11 +8,14 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tinygpt.autograd.graph import Op
 from tinygpt.study.samples import SAMPLES, Sample, every_op
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
@@ -31,7 +34,8 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     Raises
     ------
     ValueError
-        If there is no such operation; it suggests near names.
+        If there is no such operation (it suggests near names), if its module or its kernel cannot be imported, if its
+        samples do not fit it, or if an operation of the package has none yet.
 
     Examples
     --------
@@ -46,24 +50,74 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             known = ", ".join(sorted(ops))
             raise ValueError(f"{who}: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
+        if name not in SAMPLES:
+            raise ValueError(f"{who}: {name} has no sample inputs; add some to SAMPLES in tinygpt/study/samples.py")
         return ops[name], SAMPLES[name]
     module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute or module_name.startswith("."):
+        raise ValueError(f"{who}: {name!r} must be module:name, the module's name as in import; e.g. mymodule:MY_OP")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a module may do while it is imported
+    except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
         raise ValueError(f"{who}: {module_name} cannot be imported: {type(error).__name__}: {error}") from None
     op = getattr(module, attribute, None)
     if not isinstance(op, Op):
         raise ValueError(f"{who}: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)")
+    _require_kernel(op, f"{who}: {name}")
     given = getattr(module, "samples", None)
     if given is not None:
-        return op, [Sample([np.array(array, np.float64) for array in arrays]) for arrays in given]
-    parameters = [
-        parameter
-        for parameter in inspect.signature(op.forward).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
+        return op, _samples(given, op, f"{who}: {module_name}")
+    inputs = _required(_parameters(op))
+    if not inputs:
+        raise ValueError(
+            f"{who}: {name}: its forward names no inputs, so {module_name} must have sample inputs for it: "
+            "samples = [[array, ...], ...]"
+        )
     rng = np.random.default_rng(3)
-    return op, [Sample([rng.standard_normal((4, 4)) for _ in parameters])]
+    return op, [Sample([rng.standard_normal((4, 4)) for _ in range(inputs)])]
+
+
+def _parameters(op: Op) -> list[inspect.Parameter]:
+    """Those of an operation's forward; none if it does not tell them, as some compiled functions."""
+    try:
+        return list(inspect.signature(op.forward).parameters.values())
+    except ValueError:
+        return []
+
+
+def _required(parameters: Sequence[inspect.Parameter]) -> int:
+    """How many of them are given by position, and must be given."""
+    return sum(parameter.kind in _POSITIONAL and parameter.default is parameter.empty for parameter in parameters)
+
+
+def _require_kernel(op: Op, who: str) -> None:
+    if isinstance(op.kernel, str):
+        try:
+            importlib.import_module(op.kernel)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {reason}") from None
+
+
+def _samples(given: Any, op: Op, who: str) -> list[Sample]:
+    """A module's `samples` as float64 arrays; ValueError unless each has an array for each input of the forward."""
+    try:
+        samples = [Sample([np.array(array, np.float64) for array in arrays]) for arrays in given]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{who}: samples must be a list of lists of arrays of numbers: {error}") from None
+    if not samples:
+        raise ValueError(f"{who}: samples must hold at least one list of arrays, got {given!r}")
+    parameters = _parameters(op)
+    required = _required(parameters)
+    most = sum(parameter.kind in _POSITIONAL for parameter in parameters)
+    any_number = not parameters or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    for number, sample in enumerate(samples):
+        count = len(sample.arrays)
+        if not count or count < required or (count > most and not any_number):
+            raise ValueError(
+                f"{who}: samples[{number}] must hold an array for each input of {op.name}'s forward, {required} in "
+                f"all, got {count}"
+            )
+    return samples

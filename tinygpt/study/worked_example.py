@@ -41,6 +41,8 @@ def worked_example(op: Op, sample: Sample) -> Iterator[str]:
         yield titled(f"Example, backward, for a random gradient of {out_name}", named(dout_name, dout))
         result, said = _traced(op.backward, lambda: op.backward(dout, saved), seen)
         yield from said
+        if len(result) != len(names):
+            raise ValueError(f"must return {len(names)} gradients, one for each input, got {len(result)}")
         gradients = dict(zip((f"d{name}" for name in names), result, strict=True))
         yield titled("Gradients", "\n".join(named(name, gradient) for name, gradient in gradients.items()))
         yield _differences(op, sample, dout, gradients, f"sum({dout_name} * {out_name})")
@@ -82,7 +84,7 @@ def _traced(function: Callable, run: Callable[[], Any], seen: dict[str, Any]) ->
 
 
 def _told(statement: Statement, before: dict[str, Any], now: dict[str, Any], seen: dict[str, Any]) -> list[str]:
-    """What a statement changed; nothing for one that only unpacks what was saved, or returns without a number."""
+    """The names that a statement changed; none for one that only unpacks `saved`, or returns without a step number."""
     returns = statement.text.startswith("return")
     if statement.text.endswith("= saved") or (returns and not statement.steps):
         return []

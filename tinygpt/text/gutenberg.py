@@ -1,18 +1,18 @@
 """
-Books of Project Gutenberg: downloaded by number, freed of everything that is not the book, and cut into stories.
+Books of Project Gutenberg: downloaded by number, stripped of everything that is not the book, and cut into stories.
 
-    download_books   numbers -> files in a cache folder: politely, once, and whole or not at all
+    download_books   numbers -> files in a cache folder: slowly, once, and complete or not at all
     read_book        such a file -> the text of the book (`clean_book` does it on bytes)
     split_stories    that text -> one document per story, where headings can be recognised
     write_corpus     documents -> one text file, as `tinygpt train --data` and `read_documents` read it
 
-Every answer of a server is checked before it is kept: its length against the one announced (a cut answer is asked for
-again), its encoding (old books are Latin-1; the cache holds UTF-8), and that the lines are there between which Project
-Gutenberg puts a book: a web page has none, and half a book lacks the second. What is in the cache is checked again when
-it is used.
+Every answer of a server is checked before it is kept: its length against the one announced (a truncated answer is
+requested again), its encoding (old books are Latin-1; the cache holds UTF-8), and the START and END lines of Project
+Gutenberg: a web page has none, and half a book lacks the second. Files in the cache are checked again when they
+are used.
 
 Source: addresses, licence, START and END lines as gutenberg.org and its mirrors have them; two seconds between requests
-is what https://www.gutenberg.org/policy/robot_access.html asks for.
+is the rule of https://www.gutenberg.org/policy/robot_access.html.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tinygpt.tokenizer.validation import list_of_texts
 BASE_URL = "https://www.gutenberg.org"
 ADDRESSES = ("cache/epub/{n}/pg{n}.txt", "files/{n}/{n}-0.txt", "files/{n}/{n}.txt")  # newest form first
 USER_AGENT = "tinygpt (a GPT-2 for learning; fetches single books by number)"
-LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+LONGEST_WAIT = 60.0  # seconds, even if a server says more
 LARGEST_BOOK = 32 * MEGABYTE  # the largest texts have some 10 MB
 
 # A marker takes the rest of its paragraph with it: long titles run on to a second line.
@@ -53,7 +53,7 @@ CREDIT = re.compile(
 CLOSING = re.compile(r"^[^\S\n]*End of (?:the |this )?Project Gutenberg", re.IGNORECASE | re.MULTILINE)
 PICTURE = re.compile(r"^ *\[Illustration[^\]]{0,500}\](?:\n\n?|\Z)", re.MULTILINE | re.IGNORECASE)
 
-# Headings of what is in a book beside its stories.
+# Headings of parts of a book that are no stories.
 MATTER = re.compile(
     r"(?:THE |TABLE OF )?CONTENTS|(?:LIST OF )?ILLUSTRATIONS|PREFACE|FOREWORD|(?:AN )?INTRODUCTION|DEDICATION"
     r"|(?:FOOT)?NOTES?(?: AND REFERENCES)?|\w+['’]S NOTES?|APPENDIX|GLOSSARY|BIBLIOGRAPHY|ERRATA|INDEX"
@@ -146,7 +146,7 @@ def download_books(
 
 
 def _is_kept(path: Path) -> bool:
-    """Whether the cache has a whole book: what an older version kept, or a disk damaged, is fetched again."""
+    """Whether the cache has a whole book; a damaged one, or one of an older version, is fetched again."""
     if not os.path.lexists(path):
         return False
     try:
@@ -179,7 +179,7 @@ def is_whole(text: str) -> bool:
 
 @dataclass
 class _Server:
-    """One server, asked politely: never sooner than `delay` seconds after the last time."""
+    """One server; requests are at least `delay` seconds apart."""
 
     base_url: str
     delay: float
@@ -282,7 +282,7 @@ def decode_book(body: bytes, name: str, charset: str | None = None) -> str:
     declared = re.search(rb"Character set encoding: *([\w-]+)", body)
     for encoding in (charset, declared and declared[1].decode("ascii", "replace")):
         if text is None and encoding and _ENCODING.fullmatch(encoding.lower()):
-            # Windows' signs sit where Latin-1 has control characters that no book contains, as every browser assumes.
+            # Windows-1252, as in browsers: it has characters where Latin-1 has control characters, which no book has.
             latin = encoding.lower() in ("iso-8859-1", "latin-1", "latin1", "iso-latin-1")
             text = (_decode(body, "cp1252") if latin else None) or _decode(body, encoding)
     return decode_text(body if text is None else text.encode("utf-8"), name)
@@ -367,7 +367,7 @@ def clean_book(raw: bytes) -> str:
 
 
 def _without_closing(text: str) -> str:
-    """Take off the last paragraph from where it says that the book ends."""
+    """Cut the last paragraph where it says that the book ends."""
     end = len(text.rstrip())
     closing = CLOSING.search(text, text.rfind("\n\n", 0, end) + 1, end)
     return text[: closing.start()] if closing else text

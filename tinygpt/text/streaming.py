@@ -73,7 +73,7 @@ def stream_documents(
     ['A fox.\n', 'A crow.\n']
     """
     for file in text_files(path):
-        held, found = "", False  # what waits for a border that is certain; whether the file has any document
+        held, found = "", False  # text before the next certain border; whether the file has any document
         begun = False  # whether a part of the current document was given out
         for text, ends in _pieces(_characters(file, block, advance)):
             held += text
@@ -139,7 +139,7 @@ def _characters(file: Path, block: int, advance: Callable[[int], object]) -> Ite
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[Part]:
-    """Cut at lines that are exactly the separator; what might become one waits for the rest of its line."""
+    """Cut at lines that are exactly the separator; a line that may become one is held until it is complete."""
     held, at_line_start = "", True
     for text in texts:
         held += text

@@ -132,7 +132,7 @@ def _digest(fingerprint: str) -> bytes:
 
 def is_token_file(path: str | os.PathLike[str]) -> bool:
     """
-    Tell whether `path` is a file that begins as token files do; what it holds may still be damaged.
+    Whether `path` is a file that begins like a token file; its contents may still be damaged.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def open_token_file(
 
 
 def _require_known(path: Path, tokens: np.ndarray, known: np.ndarray) -> None:
-    """`known` are sorted; if they have no holes, the largest token tells."""
+    """`known` are sorted; if they have no gaps, only the largest token is compared."""
     limit = int(known[-1]) + 1 if len(known) else 0
     table = None
     if len(known) < limit <= _TABLE:

@@ -58,7 +58,7 @@ class Decoder:
             return self.decode_by_reference(ids)
         data = self._decode_by_kernels(ids)
         if data is None:
-            return self.decode_by_reference(ids)  # which knows what is wrong
+            return self.decode_by_reference(ids)  # which raises the error
         if must_check():
             check_agreement("Tokenizer.decode", data, self.decode_by_reference(ids))
         return data
@@ -83,7 +83,7 @@ class Decoder:
             raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
 
     def _decode_by_kernels(self, ids: Iterable[int]) -> bytes | None:
-        """None if anything about the ids is wrong."""
+        """None if the ids are invalid."""
         if self._compiled is None:
             from tinygpt.tokenizer.kernels.decoder import CompiledDecoder  # late: it imports Numba
 

@@ -1,5 +1,5 @@
 """
-Ordinary text to ids: by the reference with a cache of pieces, since most words of a text came before, or by the kernels
+Ordinary text to ids: by the reference with a cache of pieces, since most words of a text repeat, or by the kernels
 where there is enough text.
 """
 
@@ -127,11 +127,11 @@ class Encoder:
 
     @cached_property
     def _merges(self) -> Merges:
-        """The merges as the reference takes them; made when first needed, which after training is perhaps never."""
+        """The merges in the form of the reference, made at first use."""
         ids = self._ids
         return {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(self._pairs)}
 
     @cached_property
     def _integers(self) -> np.ndarray | None:
-        """Each id as one integer that all lists share: taking it costs less than making another."""
+        """Each id as one integer object that all lists share: faster than making another."""
         return np.array(range(self._n_vocab), object) if self._n_vocab <= _SHARED_INTEGERS else None

@@ -28,7 +28,7 @@ known too (rank 913). The second piece shows what merging is not: a search for t
 ' hen', but ' hens' does not become ' hen' and 's'. After h + e and ' ' + he, the pairs left are ' he' + n (rank 30707)
 and n + s (rank 5651): the latter comes first, and takes the n. No merge joins two pieces.
 
-The tree of a token depends on its bytes alone: whatever stands around it, it came to be as if it stood alone
+The tree of a token depends on its bytes alone: in any text, it is merged as if it stood alone
 (files/tiktoken.py says why). So the trees are found by merging each token's own bytes once more.
 """
 

@@ -1,8 +1,8 @@
 """
-Make `unicode_table.py`: which characters are letters, numbers and white space in Unicode 16, and which are none yet.
+Make `unicode_table.py`: the letters, numbers and white space of Unicode 16, and the unassigned characters.
 
-GPT-2's split pattern speaks of letters and numbers, and every Unicode version adds some. Token ids must not depend on
-which version an installed package happens to know, so the project carries its own table. It is made once, by hand:
+GPT-2's split pattern matches letters and numbers, and every Unicode version adds some. Token ids must not depend on
+the version that an installed package has, so the project carries its own table. It is made once, by hand:
 
     pip install unicodedata2==16.0.0
     python -m tinygpt.tokenizer.make_unicode_table

@@ -1,12 +1,12 @@
 """
 Split patterns other than GPT-2's: any regular expression of the package `regex` can cut a text into pieces.
 
-Letters, numbers and all other properties are those of Unicode 16, whichever version the installed `regex` knows: the
+Letters, numbers and all other properties are those of Unicode 16, with any version of `regex` installed: the
 ids are then those of tiktoken 0.14 and Hugging Face's tokenizers 0.23; see `unicode_16.py`.
 
-A pattern can come with a file from elsewhere, and take exponential time: to be compiled, since `regex` writes a counted
-repeat out, and to be matched, since it tries all ways to divide a text among nested repeats. So a pattern that would
-become too large is refused unseen, and matching ends after a time that no honest pattern needs.
+A pattern can come from an untrusted file, and take exponential time: to compile, since `regex` expands counted repeats,
+and to match, since it tries all ways to divide a text among nested repeats. So a pattern that would become too large is
+refused before it is compiled, and matching has a time limit that no ordinary pattern reaches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST = 10_000  # characters; the longest in use have 500
 DEEPEST = 50  # groups inside each other
 LARGEST = 50_000  # elements of a pattern whose repeats are written out
 _SECONDS = 2.0  # of this process's time, for any text at all
-_CHARACTERS_PER_SECOND = 100_000  # a twentieth of what the published patterns do
+_CHARACTERS_PER_SECOND = 100_000  # a twentieth of the speed of the published patterns
 
 # One element of a pattern: a class in brackets, an escape, the start of a group, a quantifier, any other character.
 _ELEMENT = re.compile(
@@ -30,7 +30,7 @@ _ELEMENT = re.compile(
     re.DOTALL,
 )
 
-# Published patterns by the names that commands know them by. GPT-2's has code of its own: None is its name inside.
+# Published patterns by their names on the command line. GPT-2's has its own code: inside, it is None.
 # Source: OpenAI's tiktoken, tiktoken_ext/openai_public.py.
 PATTERNS = {
     "gpt2": None,
@@ -38,8 +38,8 @@ PATTERNS = {
     r"|\s*[\r\n]|\s+(?!\S)|\s",
 }
 
-# Patterns that are known to take linear time: those of other models, as their tokenizer.json has them. Looking at the
-# clock makes `regex` take twice as long, so it need not for these.
+# Patterns that are known to take linear time: those of other models, as their tokenizer.json has them. A time limit
+# makes `regex` take twice as long, so these have none.
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -70,7 +70,7 @@ _LINEAR |= {covering(pattern) for pattern in (_LLAMA_3, _QWEN_2, _O200K)}
 
 class Pattern:
     r"""
-    A split pattern. All of a text must be in pieces, for what is in none would be lost.
+    A split pattern. The pieces must cover the text: characters in no piece would be lost.
 
     Parameters
     ----------

@@ -81,14 +81,14 @@ def _stand_ins() -> np.ndarray:
 
 
 STAND_INS = _stand_ins()
-"""For each code point, an ASCII character of its class (uint8): the classes of the pattern, for all who split."""
+"""For each code point, an ASCII character of its class (uint8): the classes of the pattern."""
 
 
 def split(text: str) -> list[str]:
     """
     Cut a text into pieces, by GPT-2's pattern and the letters, numbers and white space of Unicode 16.
 
-    The pattern only ever asks for the class of a character beyond ASCII. So it is run on a text that has an ASCII
+    Of a character beyond ASCII, the pattern only uses the class. So it is run on a text that has an ASCII
     character of the same class in each such place, and the pieces are cut from the text itself. This makes the result
     independent of the Unicode version that the package `regex` knows, and costs far less than a set of 677 ranges.
 

@@ -4,11 +4,11 @@ Special tokens: names such as `<|endoftext|>` that have an id of their own and n
 Their text must not take effect by accident: a user who types `<|endoftext|>` must not end a document. So a tokenizer
 looks for them first, and the caller says which of them take effect and which must not occur.
 
-How a token is looked for is what Hugging Face's `AddedToken` says; GPT-2's own have none of these flags.
+Tokens are searched as Hugging Face's `AddedToken` says; GPT-2's own have none of these flags.
 
-    lstrip, rstrip    white space before it, or after it, belongs to it
-    single_word       it counts only where no letter, digit or underscore touches it
-    normalized        it is looked for after the others, in what they leave
+    lstrip, rstrip    the token takes the white space before it, or after it
+    single_word       it counts only where no letter, digit or underscore is next to it
+    normalized        it is searched after the others, in the remaining text
 
 Source: added_vocabulary.rs of tokenizers 0.23.
 """
@@ -29,7 +29,7 @@ _MOST_PARTS = 20_000_000  # a thousand names of 27 characters each
 
 
 class Flags(NamedTuple):
-    """How a special token is looked for; see above."""
+    """How a special token is searched; see above."""
 
     lstrip: bool = False
     rstrip: bool = False
@@ -82,7 +82,7 @@ def _cut(text: str, names: Collection[str], flags: Mapping[str, Flags]) -> list[
             start = _SPACE_BEFORE.match(text, done, start).start() if done < start else done
         if own.rstrip:
             end = _SPACE.match(text, max(end, done)).end()  # up to `done`, all is space
-        if start < end:  # else all of it belongs to the one before, which strips
+        if start < end:  # else the token before, which strips, takes all of it
             parts += [text[done:start], match[0]]
         done = end
     return [*parts, text[done:]]

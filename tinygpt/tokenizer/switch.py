@@ -1,8 +1,8 @@
 """
-Reference or kernels: which of the two runs, decided in the same way for encoding, decoding and training.
+The choice between reference and kernels, the same for encoding, decoding and training.
 
 Kernels are ten times as fast, but importing Numba takes half a second, tables a tenth, and the very first compilation
-several seconds. So the reference runs until it has done so much work that the kernels would have paid.
+several seconds. So the reference runs until it has done enough work to pay for that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.settings import current_implementation
 
-# In characters or tokens, all that one tokenizer has seen. The reference does about five a microsecond.
+# Characters or tokens that one tokenizer has processed. The reference does about five per microsecond.
 _WORTH_IMPORTING = 1 << 20
 _WORTH_TABLES = 1 << 16
 

@@ -9,7 +9,7 @@ The class checks its arguments and holds the parts together; each part is a file
     load and save     `files/`, one format per file
 
 The algorithm that all of them rest on is `reference.py`; `kernels/` does the same faster. The names, arguments and
-rules of the methods are those of tiktoken 0.14, so that its users feel at home; `encode_iterable`, `stream_decoder` and
+rules of the methods are those of tiktoken 0.14; `encode_iterable`, `stream_decoder` and
 those that read and write files are ours.
 """
 
@@ -71,7 +71,7 @@ class Tokenizer:
     Raises
     ------
     TypeError, ValueError
-        If a token, an id or a merge is not what it must be; names it.
+        If a token, an id or a merge is invalid: names it.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class Tokenizer:
         return type(self), tuple(self._contents())
 
     def _contents(self) -> Contents:
-        """What the constructor takes, and files hold."""
+        """The arguments of the constructor, which files hold."""
         return Contents(
             self.vocab, self.merges, self.special_tokens, self.pattern, self.whole_pieces, self.special_flags
         )
@@ -153,7 +153,7 @@ class Tokenizer:
         Returns
         -------
         tokenizer : Tokenizer
-            With fewer tokens than asked for, and a warning, if the corpus has no more pairs to merge.
+            With fewer tokens than `vocab_size`, and a warning, if the corpus has no more pairs to merge.
 
         Raises
         ------
@@ -177,7 +177,7 @@ class Tokenizer:
 
     @property
     def ids(self) -> Collection[int]:
-        """All ids that stand for something, special tokens included; there may be holes between them."""
+        """All ids of tokens, special tokens included; there may be gaps between them."""
         return self._tokens.keys()
 
     @property
@@ -273,7 +273,7 @@ class Tokenizer:
         return _each("encode_batch", encode, _texts("encode_batch", text), num_threads)
 
     def encode_ordinary_batch(self, text: Sequence[str], *, num_threads: int = 8) -> list[list[int]]:
-        """Do what `encode_ordinary` does with each text of a sequence, in several threads."""
+        """Apply `encode_ordinary` to each text of a sequence, in several threads."""
         return _each("encode_ordinary_batch", self.encode_ordinary, _texts("encode_ordinary_batch", text), num_threads)
 
     def encode_iterable(
@@ -380,7 +380,7 @@ class Tokenizer:
         return _each("decode_batch", partial(self.decode, errors=errors), _rows("decode_batch", batch), num_threads)
 
     def decode_bytes_batch(self, batch: Sequence[Sequence[int]] | np.ndarray, *, num_threads: int = 8) -> list[bytes]:
-        """Do what `decode_bytes` does with each sequence of ids, or each row of an array (N, T), in several threads."""
+        """Apply `decode_bytes` to each sequence of ids, or each row of an array (N, T), in several threads."""
         return _each("decode_bytes_batch", self.decode_bytes, _rows("decode_bytes_batch", batch), num_threads)
 
     def encode_single_token(self, text_or_bytes: str | bytes) -> int:
@@ -440,7 +440,7 @@ class Tokenizer:
 
         The first two have no place for another split pattern than GPT-2's, nor for `whole_pieces`: such a tokenizer
         gets a `tokenizer.json` instead. The folder is created if it does not exist. Files with these names are
-        replaced, and those of the other form are removed, so that nobody reads them. Of two processes that save there
+        replaced, and those of the other form are removed, so that they are not read. Of two processes that save there
         at once, the second waits.
 
         Raises
@@ -490,7 +490,7 @@ class Tokenizer:
         Raises
         ------
         FileNotFoundError, ValueError
-            If the file is missing or damaged, or asks for what is not supported: names it.
+            If the file is missing or damaged, or needs something unsupported: names it.
 
         Examples
         --------
@@ -616,7 +616,7 @@ def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
 
 
 def _each(who: str, function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int) -> list[_Result]:
-    """Apply a function to all items, in order; the first error is raised, and what was not begun is left."""
+    """Apply a function to all items, in order; the first error is raised, and items that were not begun are skipped."""
     if num_threads < 1:
         raise ValueError(f"Tokenizer.{who}: num_threads must be at least 1, got {num_threads}")
     if num_threads > max_threads():

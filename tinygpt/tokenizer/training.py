@@ -1,7 +1,7 @@
 """
-Training a tokenizer: count the words of the corpus, then take the merges they teach until the vocabulary is full.
+Training a tokenizer: count the words of the corpus, then learn merges from them until the vocabulary is full.
 
-The reference does both (`split`, `learn_merges`); from where there is enough text, the kernels do.
+The reference does both (`split`, `learn_merges`); with enough text, the kernels do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 A text as Unicode 16 classifies it: characters that later versions added or changed are replaced by stand-ins.
 
-For a split pattern, the package `regex` decides what a letter is, and each release of `regex` knows the newest Unicode:
-token ids would depend on the installed one. tiktoken 0.14 and Hugging Face's tokenizers 0.23 know Unicode 16,
+For a split pattern, the package `regex` decides what a letter is, and each release of `regex` has the newest Unicode:
+token ids would depend on the installed one. tiktoken 0.14 and Hugging Face's tokenizers 0.23 have Unicode 16,
 whose tables are in `unicode_table.py`. So a pattern is matched against this text, of equal length, and the pieces are
 cut from the original.
 
@@ -24,7 +24,7 @@ _CHANGED = {0x295: 0x296}  # a letter that was lowercase, and since Unicode 17 i
 
 def as_unicode_16(text: str) -> str:
     r"""
-    Replace characters that the installed `regex` knows otherwise than Unicode 16 does.
+    Replace characters that the installed `regex` classifies otherwise than Unicode 16.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def _ranges() -> list[tuple[int, int]]:
 
 @cache
 def _may_differ() -> np.ndarray:
-    """By code point: what was not assigned, which is quickly said, and what has changed."""
+    """By code point: the ranges that were not assigned, and the characters that have changed."""
     table = np.zeros(0x110000, bool)
     for first, last in _ranges():
         table[first : last + 1] = True

@@ -60,7 +60,7 @@ def merges_in_pairs(merges: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 
 def check_vocabulary(vocab: Mapping[int, bytes], merges: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:
-    """Return the ids by token, or raise TypeError or ValueError, naming what is wrong."""
+    """Return the ids by token, or raise TypeError or ValueError, naming the fault."""
     ids: dict[bytes, int] = {}
     for id, token in vocab.items():
         if not isinstance(token, bytes) or type(id) is not int:

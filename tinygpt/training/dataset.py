@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Names this data: resuming on other data would be another run. Reads it all, so ask once."""
+        """A hash of the data: a run can only be resumed on the same data. It reads all of it, so call it once."""
         digest = hashlib.sha256(self.tokenizer.fingerprint.encode())
         for tokens in (self.train, self.validation):
             digest.update(f"{tokens.dtype} {len(tokens)} ".encode())
@@ -76,7 +76,7 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
 
 
 def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
-    """The tokenizer that `settings` asks for, or None where one is to be trained."""
+    """The tokenizer that `settings` names, or None if one is to be trained."""
     if settings.tokenizer is not None:
         return Tokenizer.from_pretrained(settings.tokenizer)
     if settings.init_from is not None:

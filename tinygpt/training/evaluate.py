@@ -1,7 +1,7 @@
 """
 How well a model predicts a text: loss, perplexity of tokens and of words, bits per byte.
 
-Every token but the first of the text is scored exactly once, from what its window shows before it. A window begins
+Every token but the first of the text is scored exactly once, given the tokens before it in its window. A window begins
 `stride` tokens after the one before, and scores what no earlier one has scored. The protocols in use differ by that:
 
     stride = context   windows side by side: one pass over the text. Tokens early in a window see little before them,
@@ -14,7 +14,7 @@ Every token but the first of the text is scored exactly once, from what its wind
 
 OpenAI's table (Radford et al. 2019, table 3: WikiText-2 29.41, 22.76, 19.93, 18.34 for the four sizes) counts the
 words of the dataset, not GPT-2's tokens, after undoing WikiText's spacing, with a stride that the paper does not state:
-the perplexity of words, on text that was mended so, is the figure to compare with it. Perplexities of tokens are
+the perplexity of words, on text that was prepared so, is the figure to compare with it. Perplexities of tokens are
 comparable between models of one tokenizer only, bits per byte between all.
 """
 
@@ -94,7 +94,7 @@ def evaluate(
     model : GPT
     tokens : integer array, shape (N,), N >= 2
     tokenizer : Tokenizer
-        The one that made the tokens: it knows how many bytes each stands for.
+        The one that made the tokens: it has the number of bytes of each.
     context : int, optional
         Tokens per window, at most the model's `n_positions`, which is the default.
     stride : int, optional
@@ -119,7 +119,7 @@ def evaluate(
     >>> tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
     >>> model = GPT(GPTConfig(vocab_size=256, n_positions=8, n_embd=4, n_layer=1, n_head=2))
     >>> result = evaluate(model, tokenizer.encode_to_numpy("Good night, moon."), tokenizer)
-    >>> result.tokens, round(result.bits_per_byte)  # 8 bits per byte: it knows nothing yet
+    >>> result.tokens, round(result.bits_per_byte)  # 8 bits per byte: it is untrained
     (16, 8)
     """
     context = model.config.n_positions if context is None else context
@@ -206,7 +206,7 @@ def count_bytes(tokens: np.ndarray, tokenizer: Tokenizer) -> int:
 
 
 def count_words(tokens: np.ndarray, tokenizer: Tokenizer) -> int:
-    """How many words the tokens stand for: what stands between blanks, or special tokens."""
+    """How many words the tokens stand for: words are separated by blanks, or special tokens."""
     tokens = np.asarray(tokens)
     special = np.flatnonzero(_lengths(tokens, tokenizer) == 0)
     parts = np.split(np.delete(tokens, special), special - np.arange(len(special)))

@@ -1,7 +1,7 @@
 """
 The log of a run: metrics.jsonl, with one line per step and per evaluation, and the picture drawn from it.
 
-Neither stops the training. Lines that cannot be written, because the disk is full, wait until they can.
+An error in either does not stop training. If the disk is full, lines are kept in memory until they can be written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMEDY = "the checkpoints are as they were: delete the line, or the file"
 
 class MetricsLog:
     """
-    Appends one JSON object per line; opened again by a resumed run, forgets what was written after its checkpoint.
+    Appends one JSON object per line; a resumed run removes the lines after its checkpoint.
 
     Lines have "step", how many steps were done, and either "loss", "lr", "grad_norm", "ms", "tokens_per_second" (of the
     last of them) or "validation_loss", "perplexity", "bits_per_byte" (after it). Losses are in nats per token. A number
@@ -72,7 +72,7 @@ class MetricsLog:
         self.flush()
 
     def flush(self, to_disk: bool = False) -> None:
-        """Append what waits, whole or not at all; if asked for, force the file to the disk."""
+        """Append the waiting lines, all or none; with `to_disk`, force the file to the disk."""
         data = "".join(self.waiting).encode("ascii")
         try:
             if os.fstat(self._file.fileno()).st_size > self._size:  # half a line, which would hide those after it
@@ -100,7 +100,7 @@ class MetricsLog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # nothing is held back: what cannot be written was said
+        with contextlib.suppress(OSError):  # no buffer is left to write: errors were reported
             self._file.close()
 
 
@@ -128,7 +128,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Each line of a metrics file, as what it says and as it is."""
+    """Each line of a metrics file, parsed and as text."""
     with open_input(path, "train") as file:
         for number in itertools.count(1):
             text = file.readline(_LONGEST_LINE + 1)
@@ -138,7 +138,7 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
             where = f"{shown(path)}, line {number},"
             if not text:
                 continue
-            if not text.strip(b"\0"):  # what some file systems leave of a write that a power cut ended
+            if not text.strip(b"\0"):  # left by some file systems after a power failure during a write
                 return
             if len(text) > _LONGEST_LINE:
                 raise ValueError(f"{where} is damaged: more than {_LONGEST_LINE:,} bytes; {_REMEDY}")
@@ -193,7 +193,7 @@ def plot_losses(metrics: Path, picture: Path) -> bool:
     if validation:
         axes.plot(*np.array(validation).T, color="tab:orange", marker="o", markersize=4, label="validation")
         lowest = min(validation, key=lambda point: point[1])
-        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more is no float
+        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more overflows
         axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
                       textcoords="offset points", color="tab:orange")  # fmt: skip
     run = os.path.basename(os.path.dirname(os.path.abspath(picture)))

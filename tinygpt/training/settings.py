@@ -1,4 +1,4 @@
-"""The settings of a training run, and each preset's recipe for those that are not given."""
+"""The settings of a training run, and each preset's defaults for those that are not given."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gpt2-xl": _LARGE | {"lr": 1e-4, "batch_size": 1},
 }
 
-# A model that knows its language needs few steps and small ones: the learning rate is a sixth of that of training, and
+# A trained model needs few steps and small ones: the learning rate is a sixth of that of training, and
 # 200 steps of 1,024 tokens see a book of 200,000 once: with GPT-2 at full size 200 times 2.6 s in bfloat16, two cores.
 FINE_TUNING = {"steps": 200, "batch_size": 4, "context": 256, "lr": 5e-5, "warmup": 20, "beta2": 0.95, "eval_every": 25}
 
@@ -87,7 +87,7 @@ class TrainingSettings:
     dropout : float
         At GPT-2's three places.
     eval_every : int
-        Validate, save and tell a story every so many steps.
+        Validate, save and generate a story every so many steps.
     eval_tokens : int
         How many tokens of the validation text to score while training; the final figure takes all of them.
     seed : int
@@ -95,7 +95,7 @@ class TrainingSettings:
     precision : {"float32", "bfloat16"}
         Of the numbers that matrix products multiply; weights, gradients, sums and all else are float32 in any case.
     recompute : bool
-        Keep only the input of each block for backward, and compute what is inside again: less memory, same weights.
+        Keep only the input of each block for backward, and recompute the rest: less memory, same weights.
 
     Raises
     ------
@@ -154,7 +154,7 @@ class TrainingSettings:
     @classmethod
     def from_preset(cls, preset: str = "tiny", **given: Any) -> TrainingSettings:
         """
-        The preset's recipe, with what was given (None counts as not given) in its place.
+        The preset's recipe, with the given values (None counts as not given) in place of its own.
 
         Examples
         --------
@@ -168,7 +168,7 @@ class TrainingSettings:
     @classmethod
     def fine_tuning(cls, config: GPTConfig, **given: Any) -> TrainingSettings:
         """
-        The recipe for going on from the weights of a model of these sizes, with what was given in its place.
+        The recipe for fine-tuning a model of these sizes, with the given values in place of its own.
 
         Examples
         --------
@@ -180,7 +180,7 @@ class TrainingSettings:
 
     @classmethod
     def _from_recipe(cls, preset: str, values: dict[str, Any], given: dict[str, Any]) -> TrainingSettings:
-        """A recipe, with what was given (None counts as not given) in its place."""
+        """A recipe, with the given values (None counts as not given) in place of its own."""
         values = values | {name: value for name, value in given.items() if value is not None}
         values.setdefault("min_lr", values["lr"] / 10)
         return cls(preset=preset, **values)

@@ -40,7 +40,7 @@ def require_training_state(info: Mapping[str, Any], where: str) -> None:
         raise _damaged(where, "step must be an integer of at least 0", step)
     for name in ("best_loss", "validation_loss"):
         loss: Any = info.get(name, "nothing")
-        if loss is None:  # not finite, and JSON has no other word for it
+        if loss is None:  # not finite, which JSON cannot express
             continue
         if type(loss) not in (int, float) or loss < 0 or (name == "best_loss" and math.isnan(loss)):
             raise _damaged(where, f"{name} must be a number of at least 0", loss)
@@ -55,7 +55,7 @@ def _damaged(where: str, required: str, got: Any) -> ValueError:
 
 
 def _is_generator_state(state: Any) -> bool:
-    """Whether NumPy takes it, and takes it as it is."""
+    """Whether NumPy accepts it, unchanged."""
     generator = np.random.default_rng(0).bit_generator
     try:
         generator.state = state

@@ -6,12 +6,12 @@ A run is a folder:
     settings.json     its settings                metrics.jsonl, loss.png    its losses
     best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
     last/             the newest one, and beside it what resuming needs
-    owner.json        while it is trained: by whom; see `ownership.py`
+    owner.json        while it is trained: the process that trains it; see `ownership.py`
 
-What only shows, a story, a bar, a picture or a line of the log, never stops a run, and comes after what is saved.
+Output that is only shown, a story, a bar, a picture or a line of the log, comes after saving and never stops a run.
 
 Resuming is exact to the last bit. The batches of a step are a function of the seed and the step's number, dropout's
-seeds come from one generator whose state is saved, and so are AdamW's moments: there is nothing else to remember.
+seeds come from one generator whose state is saved, and so are AdamW's moments: there is no other state.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def train(
         Go on where `run` stopped; `settings` must be its own (`load_settings` reads them). Of a finished run, what was
         not written is: its final validation, or the picture.
     stop_after : int, optional
-        Stop, and save, when so many steps are done in all; the schedule stays that of `settings.steps`.
+        Stop, and save, at this step; the schedule stays that of `settings.steps`.
     progress : bool
         Show a bar and tell stories while training.
     owner : Ownership, optional
@@ -146,7 +146,7 @@ def train(
     with contextlib.ExitStack() as owning:
         owner = owner or owning.enter_context(own_run(run, create=not resume))
         if not resume and not owner.is_new():
-            raise FileExistsError(f"train: {run} exists; add --resume to go on with it, or choose another --out")
+            raise FileExistsError(f"train: {run} exists; add --resume to continue it, or choose another --out")
         trainer = Trainer(settings, run, resume, progress, owner)
         with Interrupt() as interrupt, products_in(settings.precision):
             return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
@@ -204,7 +204,7 @@ def initial_model(settings: TrainingSettings, data: Dataset) -> GPT:
 
 
 def initial_config(settings: TrainingSettings, n_vocab: int) -> GPTConfig:
-    """The preset's sizes with the settings' context and dropout, for so many tokens."""
+    """The preset's sizes with the settings' context and dropout, and this number of tokens."""
     config = GPTConfig.preset(settings.preset)
     return dataclasses.replace(config, vocab_size=n_vocab, n_positions=settings.context, **_dropout(settings))
 
@@ -214,7 +214,7 @@ def _dropout(settings: TrainingSettings) -> dict[str, Any]:
 
 
 class Trainer:
-    """A model, its optimizer and its data, and where they are in the run."""
+    """A model, its optimizer, its data, and the state of the run."""
 
     def __init__(
         self, settings: TrainingSettings, run: Path, resume: bool, progress: bool, owner: Ownership | None = None
@@ -245,7 +245,7 @@ class Trainer:
         atomic_write(self.run / "settings.json", text)
 
     def _hold(self) -> None:
-        """Before anything is saved: the run must still be ours. If its folder was deleted, there is a new one."""
+        """Called before saving: the run must still be owned. If its folder was deleted, it is created again."""
         if self.owner is not None and self.owner.hold():
             self._write_settings()
             self._saved = None
@@ -253,7 +253,7 @@ class Trainer:
     def run_until(
         self, stop: int, interrupt: Interrupt, summary: Callable[[Result], object] = lambda result: None
     ) -> Result:
-        """Train, from wherever the run is, until `stop` steps are done or the user interrupts; then finish the run."""
+        """Train from the current step until `stop` steps are done or the user interrupts; then finish the run."""
         start, steps = self.step, self.settings.steps
         with (
             MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
@@ -281,7 +281,7 @@ class Trainer:
         return result if interrupt.requested else result._replace(story=self.story(interrupt))
 
     def _draw(self) -> Path | None:
-        """The picture of the losses. Whatever matplotlib may fail of, the run is saved."""
+        """The picture of the losses. If matplotlib fails for any reason, the run is saved."""
         path = self.run / "loss.png"
         try:
             return path if plot_losses(self.run / "metrics.jsonl", path) else None
@@ -290,7 +290,7 @@ class Trainer:
             return None
 
     def _take_step(self, log: MetricsLog) -> str:
-        """One step; returns what the bar shows of it."""
+        """One step; returns the figures for the progress bar."""
         s, start = self.settings, time.perf_counter()
         lr = cosine_schedule(self.step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.steps)
         for group in self.optimizer.param_groups:
@@ -323,7 +323,7 @@ class Trainer:
         shown.set_description("validating")
         result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
         shown.set_description("training")
-        if not math.isfinite(result.loss):  # the weights of the last step: they are not worth a checkpoint
+        if not math.isfinite(result.loss):  # the weights of the last step, which do not deserve a checkpoint
             raise FloatingPointError(self._diverged(result.loss))
         self._validation_loss, self._validated = result.loss, self.step
         log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
@@ -331,7 +331,7 @@ class Trainer:
         self._tell(f"step {self.step}: validation {result}")
         if result.loss < self.best_loss:
             self.best_loss = result.loss
-            if self.step > 0:  # an untrained model is not worth keeping
+            if self.step > 0:  # an untrained model is not saved
                 self._hold()
                 with swap_in(self.run / "best") as folder:
                     self.model.save_pretrained(folder, self.data.tokenizer)
@@ -366,7 +366,7 @@ class Trainer:
         tensors, info = load_training_state(last, require_training_state)
         remedy = f"restore it from a copy, start a new run with --init-from {shown(self.run)}"
         info = unseal(info, f"train: {shown(last / 'training_state.safetensors')}", remedy)
-        text = last / "training_state.json"  # the same for people; that it is damaged is worth knowing
+        text = last / "training_state.json"  # the same for people; damage is reported
         unseal(read_object(text, "train", remedy, finite=False), f"train: {shown(text)}", remedy)
         if info["data"] != self._fingerprint:
             raise ValueError(
@@ -381,14 +381,14 @@ class Trainer:
         self.best_loss = math.inf if best_loss is None else best_loss
         self._validation_loss = math.nan if validation_loss is None else validation_loss
         self.step = self._logged = info["step"]
-        # Older runs say nothing of the following; a finished one validates once more, for its figures.
+        # Older runs lack the following fields; a finished one validates once more, for its figures.
         self._validated = info.get("validated", self.step - (self.step == self.settings.steps))
         self.first, self.final = _evaluation(info.get("first")), _evaluation(info.get("final"))
         self._unlogged = info.get("unlogged", [])
         self._saved = (self.step, self._validated)
 
     def _last_checkpoint(self) -> Path | None:
-        """Where to go on from; None where the run was stopped before it saved anything."""
+        """The step to resume from; None if the run was stopped before it saved anything."""
         for name in ("best", "last"):
             recover(self.run / name)
         return self.run / "last" if (self.run / "last").is_dir() else None

@@ -65,7 +65,7 @@ def prefetch(builder: Any, address: Any, to_write: bool = False, cache: int = 1)
 
 
 def broadcast(builder: Any, number: Any, lanes: int) -> Any:
-    """A vector whose lanes all hold `number`."""
+    """`number`, broadcast to the `lanes` lanes of a vector."""
     wide = ir.VectorType(number.type, lanes)
     first = builder.insert_element(wide(ir.Undefined), number, INT32(0))
     return builder.shuffle_vector(first, wide(ir.Undefined), ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))

@@ -7,9 +7,9 @@ The added tokens of a Hugging Face folder: texts with an id of their own, which 
     special_tokens_map.json    by role, before 4.34
     tokenizer.json             added_tokens: all of them, with their ids
 
-Each is read. Where two of them say different things, versions of transformers make different ids, and the folder is
+All are read. If two of them contradict each other, versions of transformers make different ids, and the folder is
 refused by name. An id is not chosen by the file: Hugging Face's tokenizers give a token that is not in the vocabulary
-the next id that is free, whatever the file says, so that another one is refused as well.
+the next id that is free, and ignore the one in the file; so a file with another one is refused as well.
 
 Source: `_from_pretrained` of tokenization_utils_base.py, transformers 5.24; `add_tokens` of added_vocabulary.rs,
 tokenizers 0.23.
@@ -53,13 +53,13 @@ class AddedTokens(NamedTuple):
 class _Entry(NamedTuple):
     text: str
     id: int | None  # None: the next free one
-    flags: Flags | None  # None: the file does not say
+    flags: Flags | None  # None: not in the file
     path: Path
 
 
 def check_config(folder: Path, pair: bool, pattern: bool) -> None:
     """
-    Raise ValueError if tokenizer_config.json asks for other ids than those of a byte-level BPE as it is read here.
+    Raise ValueError if tokenizer_config.json implies other ids than those of a byte-level BPE as it is read here.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def check_config(folder: Path, pair: bool, pattern: bool) -> None:
 
 def read_added_tokens(folder: Path, ids: Mapping[str, int], listed: Mapping[str, Any] | None = None) -> AddedTokens:
     """
-    Read what a folder says of added tokens.
+    Read the added tokens of a folder.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _add(found: AddedTokens, entry: _Entry, ids: Mapping[str, int], highest: int
 
 
 def _demand_listed(path: Path, entries: list[_Entry], decoder: Mapping[str, Any]) -> None:
-    """Where there is an added_tokens_decoder, transformers passes over the older files, or not, by its version."""
+    """Where there is an added_tokens_decoder, whether transformers ignores the older files depends on its version."""
     known = {token["content"] for token in decoder.values()}
     for entry in entries:
         if entry.path != path and entry.text not in known:

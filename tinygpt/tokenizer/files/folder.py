@@ -1,5 +1,5 @@
 """
-A tokenizer's folder, as `save_pretrained` writes it and `from_pretrained` reads it: which files belong in it.
+A tokenizer's folder, as `save_pretrained` writes it and `from_pretrained` reads it: which files it has.
 
     GPT-2's pattern            vocab.json, merges.txt, tokenizer_config.json     (`gpt2.py`)
     any other, whole pieces    tokenizer.json, tokenizer_config.json             (`tokenizer_json.py`)
@@ -23,7 +23,7 @@ _PAIR, _SINGLE = ("vocab.json", "merges.txt"), "tokenizer.json"
 
 
 def save(directory: str | os.PathLike[str], contents: Contents) -> None:
-    """Write the files of a tokenizer, and remove those of the other form; `Tokenizer.save_pretrained` says the rest."""
+    """Write the files of a tokenizer, and remove those of the other form; see `Tokenizer.save_pretrained`."""
     folder = Path(directory)
     with one_writer(folder):
         if contents.pattern is None and not contents.whole_pieces:

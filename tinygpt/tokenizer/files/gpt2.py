@@ -30,7 +30,7 @@ CHARACTER_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items(
 
 
 class _AsLatin1(dict):
-    """For `str.translate`: each character as the one of Latin-1 that is its byte, any other as one that is in none."""
+    """For `str.translate`: each character to the Latin-1 character of its byte, any other to one outside of Latin-1."""
 
     def __missing__(self, code: int) -> int:
         return 0x100
@@ -40,7 +40,7 @@ _AS_LATIN1 = _AsLatin1({ord(character): byte for character, byte in CHARACTER_BY
 
 
 class Contents(NamedTuple):
-    """What the files say: the arguments of `Tokenizer`."""
+    """The contents of the files: the arguments of `Tokenizer`."""
 
     vocab: dict[int, bytes]
     merges: list[tuple[bytes, bytes]]
@@ -94,7 +94,7 @@ def save(
 
 
 def written_ids(vocab: Mapping[int, bytes], special_tokens: Mapping[str, int]) -> dict[str, int]:
-    """Return all ids by the tokens as the files write them, the lowest id first; ValueError if two read the same."""
+    """Return the id of each token, as the files write it, the lowest id first; ValueError if two are written alike."""
     ids = {written(token): id for id, token in vocab.items()}
     for text in special_tokens:
         if text in ids:
@@ -202,7 +202,7 @@ def token_bytes(token: str) -> bytes:
 
 
 def _all_bytes(tokens: Sequence[str]) -> Iterator[bytes]:
-    """The bytes of many tokens, faster than one by one: of their one long text, each takes as many as it is long."""
+    """The bytes of many tokens, faster than one by one: they are converted as one text, then cut by their lengths."""
     data, start = token_bytes("".join(tokens)), 0
     for end in accumulate(map(len, tokens)):
         yield data[start:end]
@@ -239,7 +239,7 @@ def _read_merges(path: Path, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     known = ids.keys() if CHARACTER_BYTES.keys() >= set("".join(ids)) else set(filter(_is_plain, ids))
     named = chain(chain.from_iterable(pairs), map("".join, pairs))
     if {*map(len, pairs)} <= {2} and len({*pairs}) == len(pairs) and all(map(known.__contains__, named)):
-        return pairs  # all is right: the rest looks for what is not
+        return pairs  # all is right: the rest finds the fault
     line_of: dict[tuple[str, ...], int] = {}
     for number, pair in enumerate(pairs, start=first + 1):
         where = f"{shown(path)}, line {number}"

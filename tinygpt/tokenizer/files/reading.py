@@ -1,5 +1,5 @@
 """
-Reading the text and JSON files of tokenizers within limits; errors say what is wrong.
+Reading the text and JSON files of tokenizers within limits; errors name the fault.
 
 The limits are several times what the largest vocabularies in use need (tokens: a million; bytes of one token: 512).
 """

@@ -122,7 +122,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> tuple[list[tuple[bytes, bytes]], bo
 
 
 def _last_pair(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes] | None:
-    """Merge the bytes of a token by rank: the two parts before the last step, or None if it does not get there."""
+    """Merge the bytes of a token by rank: the two parts before the last step, or None if the token is not reached."""
     if len(token) > _SHORT:
         return _last_pair_of_long(token, ranks)
     never = 1 << 32

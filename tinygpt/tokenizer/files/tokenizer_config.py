@@ -1,4 +1,4 @@
-"""`tokenizer_config.json`, which tells Hugging Face's classes which of them opens a folder, and the special tokens."""
+"""`tokenizer_config.json`: the class with which Hugging Face opens the folder, and the special tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def save_config(
     tokenizer_class: str,
     special_flags: Mapping[str, Flags] | None = None,
 ) -> None:
-    """Write `tokenizer_config.json`, by which Hugging Face's classes know the special tokens."""
+    """Write `tokenizer_config.json`, from which Hugging Face's classes take the special tokens."""
     end_of_text = END_OF_TEXT if END_OF_TEXT in special_tokens else None  # None keeps readers from adding one
     in_order = sorted(special_tokens.items(), key=lambda entry: entry[1])
     listed = {str(id): {"content": text, **written_flags(text, special_flags)} for text, id in in_order}

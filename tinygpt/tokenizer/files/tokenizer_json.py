@@ -1,14 +1,14 @@
 r"""
-`tokenizer.json`, in which Hugging Face's tokenizers keep everything in one file; here only for byte-level BPE.
+`tokenizer.json`, the single file of Hugging Face's tokenizers; here only for byte-level BPE.
 
     added_tokens      here special tokens, whether the file calls them special or not, with their flags
     pre_tokenizer     ByteLevel with its own pattern (GPT-2's), or Split by a pattern and ByteLevel without its own
     model             BPE: the vocabulary with the added tokens in it, and the merges as "a b" or as ["a", "b"]
     normalizer        must be null: here, a text is encoded as it is
     truncation, padding, post_processor, decoder
-                      what is done with ids afterwards; passed over, since `encode` gives the ids of the text alone
+                      what is done with ids afterwards; ignored, since `encode` gives the ids of the text alone
 
-Whatever else would change an id is refused by name. Source: files that tokenizers 0.23 reads and writes.
+Anything else that would change an id is refused by name. Source: files that tokenizers 0.23 reads and writes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _read_split(path: Path, step: dict[str, Any]) -> str:
             f"{shown(path)}: Split must be by a Regex, with the behavior Isolated, or Removed and inverted, got "
             f"{brief(step)}"
         )
-    ours = step.get("python_regex")  # what we wrote it from; trusted only if it still says the same
+    ours = step.get("python_regex")  # the pattern it was written from; used only if it still gives the same
     try:
         require_size(text)
         if isinstance(ours, str) and way[0] == "Removed" and len(ours) <= len(text) and to_onig(ours) == text:

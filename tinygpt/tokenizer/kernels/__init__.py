@@ -1,5 +1,5 @@
 """
-The tokenizer's loops, compiled by Numba: each does what a function of `reference.py` does, on arrays.
+The tokenizer's loops, compiled by Numba: each does the same as a function of `reference.py`, on arrays.
 
     hashing.py       eight bytes at a time; keys and slots of the hash tables
     splitter.py      text to pieces                     `split`

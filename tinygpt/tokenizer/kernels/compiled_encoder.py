@@ -79,14 +79,14 @@ class CompiledEncoder:
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def encode_pieces(self, data: bytes, ends: np.ndarray) -> np.ndarray:
-        """Encode pieces that stand one after another in UTF-8 and end at `ends`."""
+        """Encode consecutive pieces in UTF-8 that end at `ends`."""
         return self._run(data, np.asarray(ends, np.int64), np.full(len(ends), -1), True)
 
     def _run(self, data: bytes, ends: np.ndarray, separators: np.ndarray, are_pieces: bool) -> np.ndarray:
         out = np.empty(len(data) + len(separators), np.uint32)  # no byte gives more than one id
         text, place, scratch = padded(data), np.zeros(3, np.int64), np.empty(0, np.int64)
         memory = self._take_memory()
-        with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
+        with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would warn
             while too_long := encode_texts(
                 text, ends, separators, are_pieces, place, out, self._vocabulary, memory, scratch
             ):
@@ -95,14 +95,14 @@ class CompiledEncoder:
         return out[: place[2]].copy()
 
     def _take_memory(self) -> Memory:
-        """A memory that no other thread uses. Lists take and give whole items, so this needs no lock."""
+        """A memory that no other thread uses. List operations are atomic, so this needs no lock."""
         try:
             return self._idle.pop()
         except IndexError:
             first = self._first
             store = np.empty_like(first.store)
             tokens_end = first.used[3]
-            store[:tokens_end] = first.store[:tokens_end]  # whoever uses `first` now does not write there
+            store[:tokens_end] = first.store[:tokens_end]  # other threads that use `first` do not write there
             return _memory(self._vocabulary.slots.copy(), store, np.tile(first.used[2:], 2))
 
 

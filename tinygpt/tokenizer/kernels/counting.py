@@ -73,7 +73,7 @@ class WordCounts:
         repeated = np.ones(len(texts), np.int64) if times is None else np.array(times, np.int64)
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
         start = 0
-        with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
+        with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would warn
             while True:
                 start, self._count = count_words(
                     text,
@@ -150,7 +150,7 @@ def count_words(text, ends, times, start, are_pieces, classes, byte_classes, sec
 
 @kernel
 def find_word(text, start, length, key, table, data, borders, secret):
-    """The slot that holds a word, or else the free slot where it belongs."""
+    """The slot that holds a word, or else the free slot for it."""
     last = len(table) // 2 - 1
     slot = slot_of(key, secret, last + 1)
     while table[2 * slot] != EMPTY:

@@ -1,5 +1,5 @@
 """
-Encoding: pieces to ids, from a cache where a piece came before.
+Encoding: pieces to ids, from a cache if a piece was encoded before.
 
 Pieces average four bytes and nearly all are whole tokens, so the time goes into splitting and into looking pieces up;
 merging is rare. The cache (`Memory`) is a hash table of 16-byte slots and a store:
@@ -31,7 +31,7 @@ _PLACE, _ID, _BYTE = np.uint64((1 << 48) - 1), np.uint64((1 << 32) - 1), np.uint
 
 
 class Vocabulary(NamedTuple):
-    """What a tokenizer's encoder knows, the same for all threads."""
+    """The tables of a tokenizer's encoder, shared by all threads."""
 
     ids: np.ndarray  # (tokens,) uint32: the id of each ordinary token
     byte_tokens: np.ndarray  # (256,) int64: the number of each byte among them
@@ -43,7 +43,7 @@ class Vocabulary(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What one encoding at a time works with."""
+    """The buffers and the cache of one encoding at a time."""
 
     slots: np.ndarray  # (2 * slots,) uint64
     store: np.ndarray  # (words,) uint32
@@ -107,7 +107,7 @@ def encode_piece(text, start, length, out, at, vocabulary, memory, scratch):
 
 @kernel
 def find(text, start, length, key, slots, store_bytes, secret):
-    """The slot that holds a piece, or else the free slot where it belongs."""
+    """The slot that holds a piece, or else the free slot for it."""
     last = len(slots) // 2 - 1
     slot = slot_of(key, secret, last + 1)
     while slots[2 * slot] != EMPTY:
@@ -130,7 +130,7 @@ def words_for(length):
 
 @kernel
 def encode_new(text, start, length, key, slot, out, at, vocabulary, memory):
-    """Merge a piece that memory does not hold, and put it into the free slot that the search ended at."""
+    """Merge a piece that is not in the cache, and put it into the free slot where the search ended."""
     for offset in range(length):
         memory.tokens[offset] = vocabulary.byte_tokens[text[start + offset]]
     count = merge_short(memory.tokens, length, memory.merges, vocabulary.pairs, vocabulary.secret)
@@ -139,7 +139,7 @@ def encode_new(text, start, length, key, slot, out, at, vocabulary, memory):
     words = 0 if length < 8 and count == 1 else words_for(length) + count
     if 4 * (memory.used[0] + 1) > len(memory.slots) or memory.used[1] + words > len(memory.store):
         forget(memory.slots, vocabulary.slots, memory.used)
-        return at + count  # not remembered: its slot may be another's now
+        return at + count  # not cached: its slot may be taken now
     value = np.uint64(out[at])
     if words:
         place = memory.used[1]
@@ -157,7 +157,7 @@ def encode_new(text, start, length, key, slot, out, at, vocabulary, memory):
 
 @kernel
 def forget(slots, first_slots, used):
-    """Let memory hold the tokens only."""
+    """Reset the cache to the tokens."""
     for at in range(len(slots)):
         slots[at] = first_slots[at]
     used[0], used[1] = used[2], used[3]

@@ -2,7 +2,7 @@
 The hash tables of the kernels, and the reading of bytes eight at a time.
 
 Tables use open addressing with linear probing. The hash multiplies by random odd numbers, drawn per table, so that
-nobody can write a text whose pieces all collide (hash flooding).
+no text can be written whose pieces all collide (hash flooding).
 
 A table is a (2 * slots,) uint64 array of alternating keys and values, at most half full, so that probing ends soon.
 
@@ -25,13 +25,13 @@ _HALF, _LENGTH_AT, _LAST = np.uint64(32), np.uint64(56), np.uint64(63)
 
 
 def secret_numbers() -> np.ndarray:
-    """Three random odd numbers, uint64: they decide in which slots keys are, and nothing else."""
+    """Three random odd numbers, uint64: they only decide in which slots keys are."""
     return np.frombuffer(os.urandom(24), np.uint64) | ONE
 
 
-def power_of_two(least: int) -> int:
-    """The smallest power of two that is not below `least`."""
-    return 1 << (least - 1).bit_length()
+def power_of_two(min_size: int) -> int:
+    """The smallest power of two that is not below `min_size`."""
+    return 1 << (min_size - 1).bit_length()
 
 
 def padded(data: bytes) -> np.ndarray:
@@ -87,7 +87,7 @@ def same_bytes(left, left_at, right, right_at, length):
 
 @kernel
 def slot_of(key, secret, slots):
-    """Where a table of `slots` slots, a power of two, keeps a key if nobody is there."""
+    """The first slot to probe for a key, in a table of `slots` slots, a power of two."""
     mixed = (key ^ secret[0]) * secret[1]
     mixed = (mixed ^ mixed >> _HALF) * secret[2]
     return np.int64(mixed >> _HALF) & (slots - 1)
@@ -95,7 +95,7 @@ def slot_of(key, secret, slots):
 
 @kernel
 def rehash(old, new, secret):
-    """Move what a table holds into a larger, empty one."""
+    """Move the entries of a table into a larger, empty one."""
     for row in range(0, len(old), 2):
         if old[row] != EMPTY:
             slot = free_slot(old[row], new, secret)
@@ -123,6 +123,6 @@ def grown(array: np.ndarray, room: int) -> np.ndarray:
 def grown_table(table: np.ndarray, secret: np.ndarray) -> np.ndarray:
     """A table of twice as many slots that holds the same."""
     larger = np.zeros(2 * len(table), np.uint64)
-    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
+    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would warn
         rehash(table, larger, secret)
     return larger

@@ -81,14 +81,14 @@ def merge_short(tokens, count, merges, pairs, secret):
 @kernel
 def merge_long(tokens, count, scratch, pairs, secret):
     """
-    Do the same for a long piece in n log n steps: a heap of pairs, lists of neighbours, entries out of date skipped.
+    Do the same for a long piece in n log n steps: a heap of pairs, lists of neighbours, stale entries skipped.
 
     An entry is rank << 32 | position. It is out of date unless the pair at its position has its rank. `scratch` is
     int64, six times `count` or more.
     """
     room = len(scratch) // 6
     merges, before, after = scratch[:room], scratch[room : 2 * room], scratch[2 * room : 3 * room]
-    heap = scratch[3 * room :]  # one entry a pair, and two more for each of fewer than `count` merges
+    heap = scratch[3 * room :]  # one entry per pair, and two more for each of fewer than `count` merges
     size = 0
     for at in range(count):
         before[at], after[at] = at - 1, at + 1
@@ -120,7 +120,7 @@ def merge_long(tokens, count, scratch, pairs, secret):
 
 @kernel
 def keep_tokens(tokens, count):
-    """Move what is not -1 to the front and return how many that are."""
+    """Move the entries that are not -1 to the front and return their number."""
     kept = 0
     for at in range(count):
         if tokens[at] >= 0:
@@ -131,7 +131,7 @@ def keep_tokens(tokens, count):
 
 @kernel
 def push(heap, size, entry):
-    """Add an entry to a heap of `size`, the least first, and return its new size."""
+    """Add an entry to a min-heap of `size` entries and return its new size."""
     at = size
     while at > 0 and heap[(at - 1) >> 1] > entry:
         heap[at] = heap[(at - 1) >> 1]
@@ -142,7 +142,7 @@ def push(heap, size, entry):
 
 @kernel
 def pop(heap, size):
-    """Take the least entry away and return the new size."""
+    """Remove the smallest entry and return the new size."""
     size -= 1
     entry = heap[size]
     at = 0

@@ -68,7 +68,7 @@ def learn(words: Words, byte_order: bytes, how_many: int) -> Iterator[np.ndarray
     """
     secret = secret_numbers()
     corpus = _corpus(words, byte_order)
-    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would tell
+    with np.errstate(over="ignore"):  # hashes overflow; without the compiler NumPy would warn
         count_pairs(corpus, secret)
     while how_many > 0:
         while not has_room(corpus):
@@ -213,7 +213,7 @@ def add(corpus, secret, left, right, times, word):
 
 @kernel
 def find_pair(key, table, secret):
-    """The slot that holds a pair, or else the free slot where it belongs."""
+    """The slot that holds a pair, or else the free slot for it."""
     last = len(table) // 2 - 1
     slot = slot_of(key, secret, last + 1)
     while table[2 * slot] != EMPTY and table[2 * slot] != key:
@@ -223,7 +223,7 @@ def find_pair(key, table, secret):
 
 @kernel
 def push_pairs(corpus, first):
-    """Put the pairs from number `first` on into the heap, unless they have come and gone in the same merge."""
+    """Put the pairs from number `first` on into the heap, unless they disappeared in the same merge."""
     counts, keys = corpus.heap_counts, corpus.heap_keys
     for pair in range(first, corpus.sizes[_PAIRS]):
         count, key = corpus.counts[pair], corpus.keys[pair]
