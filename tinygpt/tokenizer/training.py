@@ -58,8 +58,8 @@ def train(
     if len(vocab) < room:
         n_vocab = len(vocab) + len(special_tokens)
         warnings.warn(
-            f"Tokenizer.train: the corpus has pairs for {n_vocab} tokens only, not for the {vocab_size} that were "
-            "asked for; give more text or ask for fewer",
+            f"Tokenizer.train: the corpus has pairs for {n_vocab} tokens only, not for {vocab_size}: n_vocab is "
+            f"{n_vocab}; give more text or a smaller vocabulary size",
             stacklevel=3,
         )
     return vocab, merges, {text: len(vocab) + number for number, text in enumerate(special_tokens)}
