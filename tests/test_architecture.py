@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import io
 import re
 import tokenize
@@ -235,25 +236,57 @@ def test_a_name_in_a_docstring_or_a_comment_is_found_and_one_in_code_is_not(tmp_
     assert exists("gelu.py") and exists("ops/gelu.py") and not exists("elu.py") and not exists("kernels/ops/gelu.py")
 
 
-# Inside kernels/, from the ground up; what stands in one line does not import one another.
-KERNELS = [
-    {"kernel_cache", "simd"},
-    {"compiler"},
-    {"jit"},
-    {"matmul"},
-    {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm"},
-    {"attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
-]
+# Inside a folder, from the ground up; what stands in one line does not import one another.
+INSIDE = {
+    "kernels": [
+        {"kernel_cache", "simd"},
+        {"compiler"},
+        {"__init__"},  # it imports the compiler, which decides how Numba starts
+        {"jit"},
+        {"matmul"},
+        {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm"},
+        {"attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
+    ],
+    "study": [
+        {
+            "__init__",
+            "inspection",
+            "layout",
+            "machine",
+            "markdown",
+            "measure",
+            "statements",
+            "submissions",
+            "trace_result",
+        },
+        {"samples", "transformers_twin"},
+        {"divergence", "examples", "exercises", "museum", "torch_twins", "user_ops"},
+        {"checks"},
+        {"grade", "model_check", "report", "worked_example"},
+        {"explain"},
+    ],
+}
 
 
-def test_kernels_import_only_what_stands_below_them():
-    folder = PACKAGE / "kernels"
-    assert set().union(*KERNELS) == {path.stem for path in folder.iterdir() if path.name[0] not in "_."}
+@pytest.mark.parametrize("name", INSIDE)
+def test_files_inside_a_folder_import_only_what_stands_below_them(name):
+    levels, folder = INSIDE[name], PACKAGE / name
+    files = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert set().union(*levels) == files
     for path in folder.rglob("*.py"):
-        name = path.relative_to(folder).parts[0].removesuffix(".py")
-        level = next((level for level, names in enumerate(KERNELS) if name in names), 0)
-        allowed = {name}.union(
-            {"compiler"} if name == "__init__" else (), *KERNELS[:level]
-        )  # it decides how Numba starts
-        imported = {parts[2] for parts in modules_of(path) if parts[1:2] == ["kernels"]}
-        assert imported <= allowed, f"kernels/{name} may not import {imported - allowed}"
+        file = path.relative_to(folder).parts[0].removesuffix(".py")
+        allowed = {file}.union(*levels[: next(i for i, level in enumerate(levels) if file in level)])
+        imported = {parts[2] for parts in modules_of(path) if parts[1:2] == [name] and len(parts) > 2}
+        assert imported <= allowed, f"{name}/{file} may not import {imported - allowed}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Not even inside a function, or for type checkers only."""
+    names = {("tinygpt", *path.relative_to(PACKAGE).with_suffix("").parts): path for path in MODULES}
+    names = {parts[:-1] if parts[-1] == "__init__" else parts: path for parts, path in names.items()}
+    graph = {}
+    for name, path in names.items():
+        prefixes = [[tuple(parts[:n]) for n in range(len(parts), 1, -1)] for parts in modules_of(path)]
+        graph[name] = {next((prefix for prefix in each if prefix in names), name) for each in prefixes} - {name}
+    del graph["tinygpt",]  # the public names, from wherever they are
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) > 200  # else CycleError, which names the circle
