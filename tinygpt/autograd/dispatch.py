@@ -27,7 +27,7 @@ import numpy as np
 from tinygpt.autograd.contract import Contract, run_twice
 from tinygpt.autograd.graph import WRITTEN, Node, Op
 from tinygpt.autograd.rounding import largest, scatter
-from tinygpt.autograd.watch import current_watch
+from tinygpt.autograd.watch import current_watch, observed
 from tinygpt.runtime import settings
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
@@ -106,10 +106,10 @@ def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray],
     """
     kernel = kernel_for(name, *arrays)
     if kernel is None:
-        reference(*arrays, *options)
+        observed(reference, "numpy")(*arrays, *options)
         return
     copies = [array.copy() for array in arrays] if settings.current_implementation() == "check" else []
-    kernel.update(*arrays, *options)
+    observed(kernel.update, "kernel")(*arrays, *options)
     if copies:
         reference(*copies, *options)
         compare(who, "update", arrays, copies)

@@ -36,6 +36,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
+from tinygpt.autograd.watch import observable
 from tinygpt.optim.merge_contiguous import merge_contiguous
 
 
@@ -171,6 +172,7 @@ class AdamW:
             np.copyto(mine["v"], copied["v"])
             mine["step"] = copied["step"]
 
+    @observable
     def step(self, scale: float = 1.0) -> None:
         """
         Update every parameter that has a gradient; the others, and their moments, stay as they are.
@@ -202,6 +204,7 @@ class AdamW:
             for (step, _), arrays in rows.items():
                 _update(arrays, step, group["lr"], group["betas"], group["eps"], group["weight_decay"], scale)
 
+    @observable
     def zero_grad(self) -> None:
         """Forget all gradients: the next backward overwrites them."""
         for parameter in self._parameters():

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place, kernel_for
+from tinygpt.autograd.watch import observable, observed
 from tinygpt.optim.merge_contiguous import merge_contiguous
 
 
@@ -52,6 +53,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     return norm
 
 
+@observable
 def grad_norm(parameters: Tensor | Iterable[Tensor]) -> float:
     """
     The norm of all gradients, taken as one vector and summed in float64.
@@ -82,7 +84,11 @@ def _listed(who: str, parameters: Any) -> list[Tensor]:
 
 def _squares(gradient: np.ndarray) -> float:
     kernel = kernel_for("tinygpt.kernels.norm", gradient)
-    return kernel.squares(gradient) if kernel else float(np.square(gradient, dtype=np.float64).sum())
+    return observed(kernel.squares, "kernel")(gradient) if kernel else observed(_sum_of_squares, "numpy")(gradient)
+
+
+def _sum_of_squares(gradient: np.ndarray) -> float:
+    return float(np.square(gradient, dtype=np.float64).sum())
 
 
 def _scale(gradient: np.ndarray, factor: float) -> None:

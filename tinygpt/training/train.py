@@ -40,16 +40,16 @@ from tinygpt.gpt2 import checkpoint
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
 from tinygpt.kernels.simd.cpu import BFLOAT16
-from tinygpt.optim import AdamW, cosine_schedule, grad_norm
+from tinygpt.optim import AdamW, cosine_schedule
 from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.runtime.settings import float32_matmul_precision
 from tinygpt.runtime.streams import bar, say, tell, to_json
-from tinygpt.text.corpus import sample_batch
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate
 from tinygpt.training.log import MetricsLog, plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
+from tinygpt.training.step import training_step
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -203,6 +203,12 @@ def initial_model(settings: TrainingSettings, data: Dataset) -> GPT:
     return model
 
 
+def initial_optimizer(model: GPT, settings: TrainingSettings) -> AdamW:
+    """AdamW as the settings have it, before the first step."""
+    betas = (settings.beta1, settings.beta2)
+    return AdamW(model.parameters(), lr=settings.lr, betas=betas, weight_decay=settings.weight_decay)
+
+
 def initial_config(settings: TrainingSettings, n_vocab: int) -> GPTConfig:
     """The preset's sizes with the settings' context and dropout, and this number of tokens."""
     config = GPTConfig.preset(settings.preset)
@@ -225,8 +231,7 @@ class Trainer:
         self.data: Dataset = load_dataset(settings, tokenizer, progress)
         self.model = initial_model(settings, self.data) if last is None else GPT.from_pretrained(last)
         self.model.recompute = settings.recompute
-        self.optimizer = AdamW(self.model.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2),
-                               weight_decay=settings.weight_decay)  # fmt: skip
+        self.optimizer = initial_optimizer(self.model, settings)
         self._fingerprint = self.data.fingerprint  # once: of a large corpus it takes seconds
         self.step, self.best_loss, self._validation_loss = 0, math.inf, math.nan
         self.first: Evaluation | None = None
@@ -293,20 +298,9 @@ class Trainer:
         """One step; returns the figures for the progress bar."""
         s, start = self.settings, time.perf_counter()
         lr = cosine_schedule(self.step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        mean_loss = 0.0
-        for part in range(s.grad_accumulation):
-            number = self.step * s.grad_accumulation + part
-            inputs, targets = sample_batch(self.data.train, s.batch_size, s.context, s.seed, number)
-            loss = self.model.loss(inputs, targets) / s.grad_accumulation
-            loss.backward()
-            mean_loss += loss.item()
-        norm = grad_norm(self.model.parameters())
+        mean_loss, norm = training_step(self.model, self.optimizer, self.data.train, s, self.step, lr)
         if not (math.isfinite(mean_loss) and math.isfinite(norm)):
             raise FloatingPointError(self._not_finite(mean_loss, norm))
-        self.optimizer.step(scale=min(1.0, s.clip / norm) if norm else 1.0)
-        self.optimizer.zero_grad()
         self.step += 1
         seconds = time.perf_counter() - start
         rate = s.grad_accumulation * s.batch_size * s.context / seconds

@@ -1,0 +1,52 @@
+"""One optimizer step: the gradients of its micro-batches, the clip of their norm, AdamW."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinygpt.autograd.watch import observed
+from tinygpt.gpt2.model import GPT
+from tinygpt.optim import AdamW, grad_norm
+from tinygpt.text.corpus import sample_batch
+from tinygpt.training.settings import TrainingSettings
+
+
+def training_step(
+    model: GPT, optimizer: AdamW, tokens: np.ndarray, settings: TrainingSettings, step: int, lr: float
+) -> tuple[float, float]:
+    """
+    Train on the batch of one step.
+
+    Parameters
+    ----------
+    model, optimizer
+        Both change, unless the loss or the norm is not finite: then the weights stay as they were.
+    tokens : integer array, shape (N,)
+        The training text.
+    settings : TrainingSettings
+    step : int
+        Counted from 0: it decides which windows of the text the batch has.
+    lr : float
+        The learning rate of this step.
+
+    Returns
+    -------
+    loss, norm : float
+        The mean of the micro-batches, in nats per token, and the norm of the gradients before the clip.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    parts, mean_loss = settings.grad_accumulation, 0.0
+    for number in range(step * parts, (step + 1) * parts):
+        sample = observed(sample_batch, "python")
+        inputs, targets = sample(tokens, settings.batch_size, settings.context, settings.seed, number)
+        loss = model.loss(inputs, targets) / parts
+        loss.backward()
+        mean_loss += loss.item()
+    norm = grad_norm(model.parameters())
+    if math.isfinite(mean_loss) and math.isfinite(norm):
+        optimizer.step(scale=min(1.0, settings.clip / norm) if norm else 1.0)
+        optimizer.zero_grad()
+    return mean_loss, norm
