@@ -54,7 +54,13 @@ def test_every_argument_is_described_with_its_default(name):
         assert action.help and action.help[0] not in " ." and not action.help.endswith("."), action.dest
         takes_value = action.nargs != 0 and action.option_strings
         if takes_value and not action.required and not isinstance(action, argparse._HelpAction):
-            optional = action.dest in ("stop_after", "sweep", "against", "file")  # what is not asked for is not done
+            optional = action.dest in (
+                "stop_after",
+                "profile",
+                "sweep",
+                "against",
+                "file",
+            )  # what is not asked for is not done
             assert optional or "(default: " in action.help or "default: " in action.help, action.dest
         if action.default not in (None, False, []) and action.dest != "help":
             assert f"default: {str(action.default).removesuffix('.0')}" in action.help, action.dest

@@ -8,11 +8,22 @@ import dataclasses
 import errno
 import importlib.util
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, folder_to_write, integer, name, number
+from tinygpt.cli.shared_options import (
+    DATA,
+    add_json,
+    add_quiet,
+    add_threads,
+    folder_to_write,
+    integer,
+    name,
+    number,
+    positive,
+)
 from tinygpt.files.one_line import shown
 from tinygpt.gpt2.config import PRESETS
 from tinygpt.training.settings import PRECISIONS, RECIPES, TrainingSettings
@@ -69,7 +80,8 @@ def add_arguments(parser: Parser) -> None:
             "random weights",
         ),
     )
-    add = parser.add_argument_group("the run").add_argument
+    the_run = parser.add_argument_group("the run")
+    add = the_run.add_argument
     add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
     add("--resume", action="store_true", help="resume the run in --out, with its settings")
     add(
@@ -78,7 +90,18 @@ def add_arguments(parser: Parser) -> None:
         metavar="K",
         help="stop and save at step K; the schedule stays as it is",
     )
-    add("--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit")
+    instead = the_run.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit"
+    )
+    instead.add_argument(
+        "--profile",
+        type=positive,
+        metavar="N",
+        help="print where the time of a step goes, measured over N steps in this configuration (N more are not "
+        "measured, for comparison), and exit; no run is left behind",
+    )
+    add_json(the_run, "with --profile: print as JSON")
     add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
     add = parser.add_argument_group("batches").add_argument
     add("--steps", type=integer, metavar="N", help=_or("optimizer steps"))
@@ -122,7 +145,7 @@ def _or(what: str, default: object = "the preset's") -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, or with --dry-run estimate the memory, and say how it went."""
+    """Train, and say how it went; or estimate the memory (--dry-run), or measure where the time goes (--profile)."""
     from tinygpt.files.ownership import own_run
     from tinygpt.runtime.streams import tell
     from tinygpt.training.train import train
@@ -131,11 +154,15 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(_memory_needed(_settings(options, folder)))
         return 0
+    if options.profile:
+        return _profile(_settings(options, folder), options)
+    if options.json:
+        raise ValueError("--json needs --profile; the figures of a run are in its metrics.jsonl")
     with contextlib.ExitStack() as owning:
         owner = owning.enter_context(own_run(folder, create=False)) if options.resume else None
         settings = _settings(options, folder)
         _require_memory(settings)
-        try:
+        with _memory_errors(settings):
             result = train(
                 settings,
                 folder,
@@ -145,10 +172,6 @@ def run(options: argparse.Namespace) -> int:
                 owner=owner,
                 summary=lambda result: _tell_figures(result, settings, folder),
             )
-        except (MemoryError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-                raise
-            raise MemoryError(_out_of_memory(settings, error)) from error
     if result.final is not None:
         if result.story:
             tell(f"story: {result.story}")
@@ -224,6 +247,21 @@ def _memory_needed(settings: TrainingSettings) -> str:
     return f"{number_of_parameters(config):,} parameters, {sizes}; at the peak\n{ledger}"
 
 
+def _profile(settings: TrainingSettings, options: argparse.Namespace) -> int:
+    """Print where the time of a step goes."""
+    from tinygpt.runtime.streams import print_json
+    from tinygpt.study.training_profile import profile_training
+
+    _require_memory(settings)
+    with _memory_errors(settings):
+        found = profile_training(settings, options.profile, progress=not options.quiet)
+    if options.json:
+        print_json(found.to_json_values(), indent=1)
+    else:
+        print(found)
+    return 0
+
+
 def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     from tinygpt.gpt2.memory_estimate import predict
     from tinygpt.tokenizer import Tokenizer
@@ -245,6 +283,17 @@ def _require_memory(settings: TrainingSettings) -> None:
         ledger = _ledger_of(settings)[1]
         needed = ledger.parameters + ledger.gradients + ledger.moments + ledger.program  # all of which is written to
         require_memory(needed, _out_of_memory(settings))
+
+
+@contextlib.contextmanager
+def _memory_errors(settings: TrainingSettings) -> Iterator[None]:
+    """Where memory is exhausted in this block, say what the run needs, and what would need less."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(_out_of_memory(settings, error)) from error
 
 
 def _out_of_memory(settings: TrainingSettings, error: object = "") -> str:
