@@ -18,24 +18,32 @@ N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and voca
 
 
 class Size(NamedTuple):
-    """Shapes of the differentiable inputs and of the output, and attributes."""
+    """Shapes of the differentiable inputs and of the output, attributes, bytes or operations of both directions."""
 
     shapes: list[tuple[int, ...]]
     out: tuple[int, ...]
     attrs: dict[str, Any]
+    unit: str
+    amount: float
+
+
+def _size(name: str, shapes: list[tuple[int, ...]], out: tuple[int, ...], **attrs: Any) -> Size:
+    needed = work(name, shapes, attrs)
+    assert needed is not None, name
+    return Size(shapes, out, attrs, needed.unit, needed.forward + sum(needed.gradients))
 
 
 _IDS = np.random.default_rng(3).integers(0, V, N)
 SIZES = {
-    "layernorm": Size([(N, C), (C,), (C,)], (N, C), {}),
-    "gelu": Size([(N, 4 * C)], (N, 4 * C), {}),
-    "dropout": Size([(N, C)], (N, C), {"p": 0.1, "seed": 3}),
-    "embedding": Size([(V, C)], (N, C), {"ids": _IDS}),
-    "cross_entropy": Size([(N // 4, V)], (), {"targets": _IDS[: N // 4]}),
-    "linear": Size([(N, C), (C, 4 * C), (4 * C,)], (N, 4 * C), {}),
-    "gelu_linear": Size([(N, 4 * C), (4 * C, C), (C,)], (N, C), {}),
-    "attention": Size([(4, 256, 3 * C)], (4, 256, C), {"n_head": 12}),
-    "linear_cross_entropy": Size([(N // 4, C), (V, C)], (), {"targets": _IDS[: N // 4]}),
+    "layernorm": _size("layernorm", [(N, C), (C,), (C,)], (N, C)),
+    "gelu": _size("gelu", [(N, 4 * C)], (N, 4 * C)),
+    "dropout": _size("dropout", [(N, C)], (N, C), p=0.1, seed=3),
+    "embedding": _size("embedding", [(V, C)], (N, C), ids=_IDS),
+    "cross_entropy": _size("cross_entropy", [(N // 4, V)], (), targets=_IDS[: N // 4]),
+    "linear": _size("linear", [(N, C), (C, 4 * C), (4 * C,)], (N, 4 * C)),
+    "gelu_linear": _size("gelu_linear", [(N, 4 * C), (4 * C, C), (C,)], (N, C)),
+    "attention": _size("attention", [(4, 256, 3 * C)], (4, 256, C), n_head=12),
+    "linear_cross_entropy": _size("linear_cross_entropy", [(N // 4, C), (V, C)], (), targets=_IDS[: N // 4]),
 }
 
 
@@ -48,19 +56,16 @@ def speed(op: Op) -> str:
     if op.name not in SIZES or op.kernel is None:
         return ""
     size = SIZES[op.name]
-    needed = work(op.name, size.shapes, size.attrs)
-    if needed is None:
-        return ""
-    seconds = fastest_seconds(_both_directions(importlib.import_module(op.kernel), size))
-    kind = "read_gbytes" if needed.unit == "bytes" else "float32_gflops"
-    best, rate = rates()[kind], (needed.forward + sum(needed.gradients)) / seconds / 1e9
-    unit = "GB/s" if needed.unit == "bytes" else "GFLOP/s"
+    seconds = fastest_seconds(_work(importlib.import_module(op.kernel), size))
+    kind = "read_gbytes" if size.unit == "bytes" else "float32_gflops"
+    best, rate = rates()[kind], size.amount / seconds / 1e9
+    unit = "GB/s" if size.unit == "bytes" else "GFLOP/s"
     shapes = ", ".join(map(str, size.shapes))
     return (f"Measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.3g} {unit}, "
             f"{rate / best:.0%} of the {best:.3g} that this machine showed in the same minute")  # fmt: skip
 
 
-def _both_directions(kernel: Any, size: Size) -> Callable[[], None]:
+def _work(kernel: Any, size: Size) -> Callable[[], None]:
     rng = np.random.default_rng(1)
     arrays = [rng.standard_normal(shape, np.float32) for shape in size.shapes]
     dout = np.ones(size.out, np.float32)
