@@ -145,10 +145,19 @@ thread = threading.Thread(target=show); thread.start(); thread.join()
     assert run_python(program, TINYGPT_IMPLEMENTATION=name).stdout.split() == [name, name]
 
 
-def test_a_wrong_name_in_the_environment_is_an_error():
-    result = run_python("import tinygpt.runtime.settings", TINYGPT_IMPLEMENTATION="fast")
-    assert result.returncode != 0
-    assert "TINYGPT_IMPLEMENTATION: must be one of kernels, numpy, check, got 'fast'" in result.stderr
+@pytest.mark.parametrize(
+    ("variable", "known", "given"),
+    [
+        ("TINYGPT_IMPLEMENTATION", "kernels, numpy, check", "fast"),
+        ("TINYGPT_GUARD", "end, start", "1"),
+        ("TINYGPT_GUARD", "end, start", "End"),
+        ("TINYGPT_DEBUG", "0, 1", "yes"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_an_error_of_one_line(variable, known, given):
+    result = run_python("from tinygpt.cli.main import main; raise SystemExit(main(['doctor']))", **{variable: given})
+    assert result.returncode == 2
+    assert result.stderr == f"tinygpt: doctor: {variable}: must be one of {known}, got {given!r}\n"
 
 
 # checking

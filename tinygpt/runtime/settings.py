@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any
 
@@ -19,22 +19,28 @@ from tinygpt.runtime.scope import Block, Setting
 IMPLEMENTATIONS = ("kernels", "numpy", "check")
 PRECISIONS = ("highest", "high", "medium")
 
-# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits, and
-# memory that is given back is filled with NaN.
-DEBUG = os.environ.get("TINYGPT_DEBUG", "0") not in ("", "0")
 
-# Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.
-GUARD = os.environ.get("TINYGPT_GUARD", "")
-
-
-def _checked(name: str, who: str) -> str:
-    if name not in IMPLEMENTATIONS:
-        raise ValueError(f"{who}: must be one of {', '.join(IMPLEMENTATIONS)}, got {name!r}")
+def _checked(name: str, who: str, known: Sequence[str] = IMPLEMENTATIONS) -> str:
+    if name not in known:
+        raise ValueError(f"{who}: must be one of {', '.join(known)}, got {name[:40]!r}")
     return name
 
 
+def _from_environment(variable: str, known: Sequence[str], default: str) -> str:
+    """The value of an environment variable; the default where it is not set, or empty."""
+    given = os.environ.get(variable, "")
+    return _checked(given, variable, known) if given else default
+
+
+# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits, and
+# memory that is given back is filled with NaN.
+DEBUG = _from_environment("TINYGPT_DEBUG", ("0", "1"), "0") == "1"
+
+# Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.
+GUARD = _from_environment("TINYGPT_GUARD", ("end", "start"), "")
+
 _implementation = Setting(
-    "implementation", _checked(os.environ.get("TINYGPT_IMPLEMENTATION", "kernels"), "TINYGPT_IMPLEMENTATION")
+    "implementation", _from_environment("TINYGPT_IMPLEMENTATION", IMPLEMENTATIONS, IMPLEMENTATIONS[0])
 )
 _process: dict[str, Any] = {"threads": 0, "precision": "highest"}  # 0 threads: not chosen yet
 
