@@ -24,6 +24,7 @@ import numpy as np
 from tinygpt.autograd.graph import Op
 from tinygpt.autograd.rounding import largest
 from tinygpt.autograd.watch import Watch, replace_functions
+from tinygpt.files.one_line import described
 
 _ADD_TO_GRADIENTS = {"recompute"}  # their backward runs a graph of its own, which must run once
 
@@ -106,8 +107,8 @@ def run_twice(
     except Exception as failure:
         if isinstance(failure, type(error(""))):
             raise
-        raise error(f"{who}: fails when it is called again with the same input ({type(failure).__name__}: {failure}); "
-                    "it must not change its arguments") from failure  # fmt: skip
+        raise error(f"{who}: fails when it is called again with the same input ({described(failure)}); it "
+                    "must not change its arguments") from failure  # fmt: skip
     if not _same_bits(_arrays_in(first), kept):
         raise error(_rewritten(who))
     if not _close(_numbers(compared(second)), expected):

@@ -46,6 +46,32 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def described(error: BaseException) -> str:
+    """
+    Return the type of an error and what it says, as one line.
+
+    Parameters
+    ----------
+    error : BaseException
+        Of anyone: its text may be empty, have many lines, or begin with its type already.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(described(ValueError("must be 3")), described(KeyboardInterrupt()), sep=", ")
+    ValueError: must be 3, KeyboardInterrupt
+    >>> print(described(ValueError("ValueError: must be 3")))
+    ValueError: must be 3
+    """
+    kind, said = type(error).__name__, one_line(" ".join(str(error).split()))
+    while said.startswith(f"{kind}: ") or said == f"{kind}:":
+        said = said[len(kind) + 1 :].strip()
+    return f"{kind}: {said}" if said and said != kind else kind
+
+
 def brief(value: Any) -> str:
     """
     Return the `repr` of a value that came from elsewhere, shortened in its middle, however deep or long it is.

@@ -25,6 +25,7 @@ from tinygpt.autograd.gradient_check import loss_magnitude, numeric_gradient
 from tinygpt.autograd.graph import Op
 from tinygpt.autograd.rounding import relative_gap
 from tinygpt.autograd.watch import watching
+from tinygpt.files.one_line import described
 from tinygpt.runtime import settings
 from tinygpt.study import torch_twins
 from tinygpt.study.samples import Sample
@@ -106,8 +107,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
             results = compare(op, sample, implementation)
         except Exception as error:  # a user's op may raise anything: a finding, not the end of the check
             where = f"sample {number}"
-            problem = f"{type(error).__name__}: {error}".split("\n")[0]
-            found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)
+            found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=described(error))
             break
         for index, (gap, place, step) in enumerate(results):
             if index not in found or gap > found[index].error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd.graph import Op
+from tinygpt.files.one_line import described
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -61,7 +62,7 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
-        raise ValueError(f"{who}: {module_name} cannot be imported: {type(error).__name__}: {error}") from None
+        raise ValueError(f"{who}: {module_name} cannot be imported: {described(error)}") from None
     op = getattr(module, attribute, None)
     if not isinstance(op, Op):
         raise ValueError(f"{who}: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)")
@@ -97,8 +98,7 @@ def _require_kernel(op: Op, who: str) -> None:
         try:
             importlib.import_module(op.kernel)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {reason}") from None
+            raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {described(error)}") from None
 
 
 def _samples(given: Any, op: Op, who: str) -> list[Sample]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinygpt.autograd.gradient_check import numeric_gradient
 from tinygpt.autograd.graph import Op
+from tinygpt.files.one_line import described
 from tinygpt.study.checks import BOUNDS, farthest, input_names
 from tinygpt.study.examples import dout_for
 from tinygpt.study.layout import named, titled, wrapped
@@ -42,12 +43,12 @@ def worked_example(op: Op, sample: Sample) -> Iterator[str]:
         result, said = _traced(op.backward, lambda: op.backward(dout, saved), seen)
         yield from said
         if len(result) != len(names):
-            raise ValueError(f"must return {len(names)} gradients, one for each input, got {len(result)}")
+            raise ValueError(f"must return one gradient for each input, {len(names)} in all, got {len(result)}")
         gradients = dict(zip((f"d{name}" for name in names), result, strict=True))
         yield titled("Gradients", "\n".join(named(name, gradient) for name, gradient in gradients.items()))
         yield _differences(op, sample, dout, gradients, f"sum({dout_name} * {out_name})")
     except Exception as error:  # a user's op may do anything
-        yield f"{op.name}, {direction}: {type(error).__name__}: {error}"
+        yield f"{op.name}, {direction}: {described(error)}"
 
 
 def _traced(function: Callable, run: Callable[[], Any], seen: dict[str, Any]) -> tuple[Any, list[str]]:
