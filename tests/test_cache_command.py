@@ -56,8 +56,9 @@ def test_it_shows_where_what_and_how_much(root, capsys):
     assert main(["cache"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"folder {root}"
-    old = [line for line in shown if "another version" in line]
-    assert len(old) == 2 and all(line.endswith("tinygpt cache --clear old") for line in old)
+    assert sum(line.endswith("  (old)") for line in shown) == 2
+    assert shown[-1] == "old: of another version or processor; to remove them: tinygpt cache --clear old"
+    assert sum(" 1 file  " in line for line in shown) == 1 and max(map(len, shown[1:])) <= 80
     assert main(["cache", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["folder"] == found["kernel_folder"] == str(root)

@@ -116,6 +116,8 @@ def test_perplexity_and_bits_per_byte_follow_their_formulas():
     assert result.perplexity == pytest.approx(8)
     assert result.bits_per_byte == pytest.approx(1.5)  # 3 bits for each of 30 tokens, over 60 bytes
     assert str(result) == "loss 2.0794, perplexity 8.00, 1.500 bits per byte"
+    assert "perplexity above 1,000,000," in str(Evaluation(math.log(1340216.86), 1, 1))
+    assert "perplexity 13,402," in str(Evaluation(math.log(13402.1686), 1, 1))
     assert Evaluation(1000.0, 1, 1).perplexity == math.inf
     assert math.isnan(Evaluation(1.0, 2, 0).bits_per_byte)  # nothing but special tokens
 

@@ -329,7 +329,7 @@ def test_an_operation_of_ones_own_has_a_page(mine):
 @pytest.mark.parametrize(("name", "says"), [
     ("WRONG", "5.0e-01, WRONG"), ("SHAPE", "WRONG: shape (), required (4, 4)"),
     ("RAISES", "raises, backward: ZeroDivisionError: integer division or modulo by zero"),
-    ("MANY", "many, backward: ValueError: must return 1 gradients, one for each input, got 2"),
+    ("MANY", "many, backward: ValueError: must return one gradient for each input, 1 in all, got 2"),
 ])  # fmt: skip
 def test_what_is_wrong_with_ones_own_is_on_its_page(mine, name, says):
     told = run(f"mine:{name}", cwd=mine)

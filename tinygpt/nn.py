@@ -228,8 +228,8 @@ class Module:
 
     def _title(self) -> str:
         kinds = ", ".join(sorted({str(parameter.dtype) for parameter in self.parameters()})) or "none"
-        mode = "training" if self.training else "evaluating"
-        return f"{type(self).__name__}: {self.num_parameters():,} parameters, {kinds}, {mode}"
+        mode, count = "training" if self.training else "evaluating", self.num_parameters()
+        return f"{type(self).__name__}: {count:,} parameter{'s' * (count != 1)}, {kinds}, {mode}"
 
 
 def _few(names: list[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import add_json
+from tinygpt.runtime.plural import counted
 
 if TYPE_CHECKING:
     from tinygpt.files.cache_contents import Entry
@@ -62,8 +63,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"folder {root}" + ("" if kernels == root else f"; of kernels {kernels}"))
     for entry in entries:
-        note = "" if entry.current else "   of another version or processor: tinygpt cache --clear old"
-        print(f"{entry.bytes / 1e6:8.1f} MB {entry.files:5} files   {entry.path.name}{note}")
+        note = "" if entry.current else "  (old)"
+        print(f"{entry.bytes / 1e6:8.1f} MB {counted(entry.files, 'file'):>11}   {entry.path.name}{note}")
+    if not all(entry.current for entry in entries):
+        print("old: of another version or processor; to remove them: tinygpt cache --clear old")
     if trouble:
         print(f"compiled kernels are not kept: {trouble}")
     return 0
@@ -77,7 +80,7 @@ def _clear(entries: list[Entry], as_json: bool) -> int:
     if as_json:
         tell(to_json(removed._asdict() | {"left": [str(path) for path in removed.left]}, indent=2))
         return 0
-    tell(f"removed {removed.files} files, {removed.bytes / 1e6:.1f} MB")
+    tell(f"removed {counted(removed.files, 'file')}, {removed.bytes / 1e6:.1f} MB")
     for path in removed.left:
         tell(f"left {path}: tinygpt did not make it, or may not remove it")
     return 0

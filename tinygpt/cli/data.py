@@ -6,6 +6,7 @@ import argparse
 
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import file_to_write, folder_to_write, name, positive
+from tinygpt.runtime.plural import counted
 
 _EXAMPLES = """\
 example:
@@ -44,5 +45,5 @@ def run_gutenberg(options: argparse.Namespace) -> int:
     paths = gutenberg.download_books(options.books, **{key: value for key, value in places.items() if value})
     documents = [story for book in paths for story in gutenberg.split_stories(gutenberg.read_book(book))]
     gutenberg.write_corpus(options.out, documents)
-    tell(f"{options.out}: {len(documents)} documents from {len(paths)} books")
+    tell(f"{options.out}: {counted(len(documents), 'document')} from {counted(len(paths), 'book')}")
     return 0

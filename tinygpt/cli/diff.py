@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import add_json, add_threads, name, number, positive
+from tinygpt.runtime.plural import counted
 
 if TYPE_CHECKING:
     from tinygpt.gpt2.model import GPT
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     limit = model.config.n_positions
     context = options.context or min(_CONTEXT, limit)
     if context > limit:
-        raise ValueError(f"--context must be at most the model's {limit} tokens, got {context}")
+        raise ValueError(f"--context must be at most the model's {counted(limit, 'token')}, got {context}")
     tokens, targets = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, options.batch_size, context))
     a, b = (divergence.trace(model, tokens, targets, side) for side in (options.a, options.b))
     allowed = options.tolerance or divergence.allowed_between(options.a, options.b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.model_and_prompt import open_model
@@ -17,6 +18,7 @@ from tinygpt.cli.shared_options import (
     name,
     positive,
 )
+from tinygpt.runtime.plural import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,13 +62,17 @@ def run(options: argparse.Namespace) -> int:
     """Score the text, with rounded weights too if --weights says so, and print the figures."""
     from tinygpt.quantization import round_weights
     from tinygpt.runtime.streams import print_json
-    from tinygpt.training.evaluate import evaluate
+    from tinygpt.training.evaluate import evaluate, perplexity_in_words
 
     model, tokenizer = open_model(options.model, options.tokenizer)
     tokens = _tokens(options.data, tokenizer)
     context = options.context or model.config.n_positions
     if context > model.config.n_positions:
-        raise ValueError(f"--context must be at most the model's {model.config.n_positions} tokens, got {context}")
+        limit = counted(model.config.n_positions, "token")
+        raise ValueError(f"--context must be at most the model's {limit}, got {context}")
+    if (options.stride or 1) > context:
+        raise ValueError(f"--stride must be at most the context of {counted(context, 'token')}, or some would be left "
+                         f"out, got {options.stride}")  # fmt: skip
     how = {"context": context, "stride": options.stride, "batch_size": options.batch_size, "progress": True}
     exact = evaluate(model, tokens, tokenizer, **how)
     result = exact
@@ -77,11 +83,11 @@ def run(options: argparse.Namespace) -> int:
         figures = {"float32": _figures(exact), options.weights: _figures(result)}
         print_json({"context": context, "stride": options.stride or context, **figures}, indent=1)
         return 0
-    print(f"{result} ({result.tokens:,} tokens, {result.text_bytes:,} bytes)")
-    print(f"word perplexity {result.word_perplexity:.2f} ({result.words:,} words)")
+    print(f"{result} ({counted(result.tokens, 'token')}, {counted(result.text_bytes, 'byte')})")
+    print(f"word perplexity {perplexity_in_words(result.word_perplexity)} ({counted(result.words, 'word')})")
     if options.weights != "float32":
-        change = result.perplexity / exact.perplexity - 1
-        print(f"{options.weights} weights: perplexity {change:+.3%} of float32's {exact.perplexity:.4f}")
+        change, before = math.expm1(min(result.loss - exact.loss, 700)), perplexity_in_words(exact.perplexity)
+        print(f"{options.weights} weights: perplexity {change:+.3%} of float32's {before}")
     return 0
 
 

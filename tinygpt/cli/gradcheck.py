@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
     names = options.ops or ([] if options.model else sorted(every_op()))
     checked = [find_op(name) for name in names]
     findings: list[Finding] = []
-    for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=options.json):
+    quiet = options.json or not checked
+    for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=quiet):
         findings += checks.check_op(op, samples, torch=options.against == "torch")
     if options.model:
         findings += check_model()

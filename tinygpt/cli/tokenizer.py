@@ -18,6 +18,7 @@ from tinygpt.cli.shared_options import (
     name,
     positive,
 )
+from tinygpt.runtime.plural import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +93,7 @@ def run_train(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     tokenizer.save_pretrained(options.out)
-    tell(f"{options.out}: {tokenizer.n_vocab:,} tokens, {len(tokenizer.merges):,} merges")
+    tell(f"{options.out}: {counted(tokenizer.n_vocab, 'token')}, {counted(len(tokenizer.merges), 'merge')}")
     return 0
 
 
@@ -116,11 +117,12 @@ def run_encode(options: argparse.Namespace) -> int:
 
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
     size = 2 if tokenizer.n_vocab <= 2**16 else 4
+    next(stream_documents(options.text))  # what is wrong with the beginning of a text is said before there is a bar
     shown_bar = bar(desc="encoding", total=size_of(options.text), unit="B", unit_scale=True, disable=options.quiet)
     with shown_bar:
         parts = stream_documents(options.text, whole=tokenizer.pattern is not None, advance=shown_bar.update)
         count = write_token_parts(options.out, _encoded(parts, tokenizer), size, tokenizer.fingerprint)
-    tell(f"{options.out}: {count:,} tokens (uint{8 * size})")
+    tell(f"{options.out}: {counted(count, 'token')} (uint{8 * size})")
     return 0
 
 
@@ -168,7 +170,7 @@ def run_decode(options: argparse.Namespace) -> int:
         raise ValueError(f"needs one token file, or ids, got {' '.join(options.tokens)[:60]!r}")
     if options.out:
         atomic_write(options.out, data)
-        tell(f"{options.out}: {len(data):,} bytes")
+        tell(f"{options.out}: {counted(len(data), 'byte')}")
         return 0
     # As bytes: a token may be part of a character, and line ends stay as they are.
     Stream(sys.stdout, required=True).write_bytes(data if data.endswith(b"\n") else data + b"\n")

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.ops import basic, elementwise, reductions, shapes
+from tinygpt.runtime.plural import counted
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {}
@@ -40,7 +41,7 @@ def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
     except ValueError:  # written in C
         if len(args) > len(known):
             raise TypeError(
-                f"np.{name}: {len(args)} arguments cannot be honoured where a tensor requires a gradient; "
+                f"np.{name}: {counted(len(args), 'argument')} cannot be honoured where a tensor requires a gradient; "
                 "pass x.detach()"
             ) from None
     else:

@@ -20,6 +20,7 @@ from types import FunctionType
 from typing import Any
 
 from tinygpt.autograd.graph import Op
+from tinygpt.runtime.plural import counted
 from tinygpt.study.checks import BOUNDS, Finding, check_op
 from tinygpt.study.examples import EXAMPLES
 from tinygpt.study.layout import WIDTH, titled, wrapped
@@ -234,7 +235,7 @@ def checked(op: Op, samples: Sequence[Sample]) -> str:
         error = f"{finding.error:.1e} of the largest gradient, allowed {BOUNDS[name]:.0e}"
         verdict = "passed" if finding.passed else "FAILED"
         lines.append(f"    {against[name]:31}  {finding.problem or error}: {verdict}")
-    inputs = f"{len(samples)} sets of inputs" if len(samples) > 1 else "one set of inputs"
+    inputs = counted(len(samples), "set of inputs", "sets of inputs")
     return titled(f"The same check on {inputs}, as tinygpt gradcheck makes it: largest errors", "\n".join(lines))
 
 

@@ -20,6 +20,7 @@ from tinygpt.kernels.jit import compiler, threads
 from tinygpt.kernels.rates import rates
 from tinygpt.kernels.simd.cpu import BFLOAT16, FEATURES, TILES
 from tinygpt.runtime import settings
+from tinygpt.runtime.plural import counted
 
 _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
 
@@ -71,7 +72,9 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
         lines.append(f"{found['threads']} of {found['cores']} cores are used: set NUMBA_NUM_THREADS, or --threads, "
                      f"to {found['cores']}")  # fmt: skip
     if found["threads"] > found["cores"]:
-        lines.append(f"{found['threads']} threads share {found['cores']} cores: one thread per core is faster")
+        lines.append(
+            f"{found['threads']} threads share {counted(found['cores'], 'core')}: one thread per core is faster"
+        )
     if not kept:
         lines.append(f"compiled kernels cannot be kept{_where()}: make it writable, or set NUMBA_CACHE_DIR or "
                      "XDG_CACHE_HOME to an absolute path")  # fmt: skip

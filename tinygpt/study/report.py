@@ -10,6 +10,7 @@ import numpy as np
 from tinygpt.autograd import Tensor, apply, no_grad
 from tinygpt.autograd.graph import Op
 from tinygpt.files.figures import new_figure, save
+from tinygpt.runtime.plural import counted
 from tinygpt.runtime.settings import implementation
 from tinygpt.study.checks import BOUNDS, STEPS, Finding, errors_by_step, input_names
 from tinygpt.study.samples import Sample
@@ -26,7 +27,8 @@ def table(findings: Sequence[Finding]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     failed = sum(not finding.passed for finding in findings)
-    lines.append(f"{len(findings)} checks, {failed} failed" if failed else f"{len(findings)} checks, all passed")
+    passed = f"{failed} failed" if failed else "passed" if len(findings) == 1 else "all passed"
+    lines.append(f"{counted(len(findings), 'check')}, {passed}")
     return "\n".join(lines)
 
 

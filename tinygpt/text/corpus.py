@@ -20,6 +20,7 @@ import numpy as np
 
 from tinygpt.files.input_file import read_bytes, require_ordinary
 from tinygpt.files.one_line import shown
+from tinygpt.runtime.plural import counted
 from tinygpt.text.decoding import decode_text
 from tinygpt.tokenizer.validation import list_of_texts
 
@@ -154,7 +155,9 @@ def split_documents(documents: Sequence[str]) -> tuple[list[str], list[str]]:
     train, validation = [part for part in train if part], [part for part in validation if part]
     if not train or not validation:
         size = sum(map(len, documents))
-        raise ValueError(f"split_documents: needs text for both sides, got {size} characters; use a longer text")
+        raise ValueError(
+            f"split_documents: needs text for both sides, got {counted(size, 'character')}; use a longer text"
+        )
     return train, validation
 
 
@@ -225,8 +228,8 @@ def sample_batch(
         raise TypeError(f"sample_batch: tokens must be integers of shape (N,), got {got}")
     if len(tokens) <= context:
         raise ValueError(
-            f"sample_batch: needs more tokens than the context, got {len(tokens)} tokens, context = {context}; "
-            "use a longer text or a shorter context"
+            f"sample_batch: needs more tokens than the context, got {counted(len(tokens), 'token')}, context = "
+            f"{context}; use a longer text or a shorter context"
         )
     starts = np.random.default_rng((seed, step)).integers(len(tokens) - context, size=batch_size)
     # One gather of T + 1 tokens per row: a memory-mapped corpus is read in these places only.

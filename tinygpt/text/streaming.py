@@ -54,15 +54,16 @@ def stream_documents(
     advance : callable
         Told how many bytes were read, for a progress bar.
 
-    Yields
-    ------
-    Part
+    Returns
+    -------
+    iterator of Part
         Documents that hold more than white space, as `corpus.read_documents` gives them.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `corpus.read_documents`; a file that is not UTF-8 is found when the reading gets there.
+        As `corpus.read_documents`: at once if there is no such file; one that is not UTF-8 is found when the reading
+        gets there.
 
     Examples
     --------
@@ -72,7 +73,11 @@ def stream_documents(
     >>> [part.text for part in stream_documents(path)]
     ['A fox.\n', 'A crow.\n']
     """
-    for file in text_files(path):
+    return _documents_in(text_files(path), whole, block, advance)
+
+
+def _documents_in(files: Iterable[Path], whole: bool, block: int, advance: Callable[[int], object]) -> Iterator[Part]:
+    for file in files:
         held, found = "", False  # text before the next certain border; whether the file has any document
         begun = False  # whether a part of the current document was given out
         for text, ends in _pieces(_characters(file, block, advance)):

@@ -39,6 +39,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from tinygpt.runtime.plural import counted
 from tinygpt.tokenizer.pattern import Pattern
 from tinygpt.tokenizer.reference import Merges, merge_long, split, without_surrogates
 from tinygpt.tokenizer.special_tokens import split_off
@@ -109,20 +110,16 @@ def _lines(text: str, tokenizer: Tokenizer) -> Iterator[str]:
             data = piece.encode("utf-8")
             whole = tokenizer.whole_pieces and data in ids
             found.append((data, [ids[data]] if whole else merge_long([ids[bytes([byte])] for byte in data], merges)))
-    yield f"{_count(len(found), 'piece')}, {_count(sum(len(tokens) for _, tokens in found), 'token')}"
+    yield f"{counted(len(found), 'piece')}, {counted(sum(len(tokens) for _, tokens in found), 'token')}"
     drawn: set[int] = set()
     first: dict[bytes, int] = {}
     for number, (data, tokens) in enumerate(found, start=1):
         again = f", as piece {first[data]}" if data in first else ""
-        yield f"\npiece {number}: {shown(data)}, {_count(len(tokens), 'token')}{again}"
+        yield f"\npiece {number}: {shown(data)}, {counted(len(tokens), 'token')}{again}"
         if data not in first:
             first[data] = number
             for id in tokens:
                 yield from _draw_token(id, tokenizer, merges, ids, drawn)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def shown(data: bytes) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from operator import index
 from typing import TYPE_CHECKING, SupportsIndex
 
+from tinygpt.runtime.plural import counted
 from tinygpt.runtime.streams import bar
 from tinygpt.tokenizer.pattern import Pattern
 from tinygpt.tokenizer.reference import BYTE_ORDERS, chunks, learn_merges, split, without_surrogates
@@ -47,7 +48,7 @@ def train(
     if room < 256:
         raise ValueError(
             f"Tokenizer.train: vocab_size must be at least {256 + len(special_tokens)}, for 256 bytes and "
-            f"{len(special_tokens)} special tokens, got {vocab_size}"
+            f"{counted(len(special_tokens), 'special token')}, got {vocab_size}"
         )
     if len(set(special_tokens)) < len(special_tokens):
         raise ValueError(f"Tokenizer.train: special_tokens must differ from each other, got {special_tokens}")
@@ -81,9 +82,10 @@ def _learn(words: CorpusWords, room: int, byte_order: str, progress: bool) -> tu
 def _count_words(
     text_or_iterator: str | Iterable[str], special_tokens: Sequence[str], pattern: str | None, progress: bool
 ) -> CorpusWords:
-    words = CorpusWords(pattern)
+    words, documents = CorpusWords(pattern), _documents(text_or_iterator)
+    first = list(islice(documents, 1))  # what is wrong with the beginning of a text is said before there is a bar
     with bar(desc="counting words", unit=" characters", unit_scale=True, disable=not progress) as shown:
-        for document in _documents(text_or_iterator):
+        for document in chain(first, documents):
             for part in split_off(without_surrogates(document), special_tokens)[::2]:
                 words.add(part)
             shown.update(len(document))

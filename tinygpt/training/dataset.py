@@ -10,6 +10,7 @@ import numpy as np
 
 from tinygpt.files.locate import locate
 from tinygpt.gpt2 import checkpoint
+from tinygpt.runtime.plural import counted
 from tinygpt.text.corpus import bundled_stories, encode_documents, read_documents, split_documents
 from tinygpt.text.token_file import is_token_file, open_token_file
 from tinygpt.tokenizer import Tokenizer
@@ -69,8 +70,9 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
         validation = encode_documents(validation_documents, tokenizer)
     if len(train) <= settings.context or len(validation) < 2:
         raise ValueError(
-            f"train: the text must be longer than the context of {settings.context} tokens, got {len(train)} tokens "
-            f"to train on and {len(validation)} to validate on; use a longer text or a smaller --context"
+            f"train: the text must be longer than the context of {counted(settings.context, 'token')}, got "
+            f"{counted(len(train), 'token')} to train on and {len(validation)} to validate on; use a longer "
+            "text or a smaller --context"
         )
     return Dataset(train, validation, tokenizer)
 

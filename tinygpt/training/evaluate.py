@@ -28,6 +28,7 @@ import numpy as np
 
 from tinygpt.autograd import no_grad
 from tinygpt.ops.embedding import check_ids
+from tinygpt.runtime.plural import counted
 from tinygpt.runtime.streams import bar
 from tinygpt.tokenizer import Tokenizer
 
@@ -69,7 +70,24 @@ class Evaluation(NamedTuple):
         return self.loss * self.tokens / math.log(2) / self.text_bytes if self.text_bytes else math.nan
 
     def __str__(self) -> str:
-        return f"loss {self.loss:.4f}, perplexity {self.perplexity:.2f}, {self.bits_per_byte:.3f} bits per byte"
+        perplexity = perplexity_in_words(self.perplexity)
+        return f"loss {self.loss:.4f}, perplexity {perplexity}, {self.bits_per_byte:.3f} bits per byte"
+
+
+def perplexity_in_words(perplexity: float) -> str:
+    """
+    A perplexity for people: four digits at least, and none that four digits of the loss do not support.
+
+    Examples
+    --------
+    >>> [perplexity_in_words(value) for value in (3.14159, 260.547, 50257.3, 1340216.86, math.inf, math.nan)]
+    ['3.14', '260.5', '50,257', 'above 1,000,000', 'above 1,000,000', 'undefined']
+    """
+    if math.isnan(perplexity):
+        return "undefined"
+    if perplexity >= 1e6:
+        return "above 1,000,000"
+    return f"{perplexity:,.{2 if perplexity < 100 else 1 if perplexity < 1000 else 0}f}"
 
 
 def _exp(nats: float) -> float:
@@ -176,8 +194,8 @@ def windows(
         if size < 1:
             raise ValueError(f"windows: {name} must be at least 1, got {name} = {size}; choose a larger one")
     if stride > context:
-        raise ValueError(f"windows: stride must be at most the context of {context} tokens, or some would be left out, "
-                         f"got {stride}")  # fmt: skip
+        raise ValueError(f"windows: stride must be at most the context of {counted(context, 'token')}, or some would "
+                         f"be left out, got {stride}")  # fmt: skip
     if len(tokens) < 2:
         raise ValueError(f"windows: needs at least 2 tokens, got {len(tokens)}; use a longer text")
     return _windows(np.asarray(tokens), context, batch_size, stride)
