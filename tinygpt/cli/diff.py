@@ -76,13 +76,13 @@ def run(options: argparse.Namespace) -> int:
         print(f"{place:5}  {gap.where:{width}}  {gap.direction:8}  {gap.gap:.1e}{'  <- here' if gap.differs else ''}")
     if gaps[-1].differs:
         print(
-            f"{options.a} and {options.b} first differ at {gaps[-1].where}, {gaps[-1].direction}: by "
-            f"{gaps[-1].gap:.1e} of the largest number, where rounding explains {allowed:.0e}"
+            f"{options.a} and {options.b} first differ at {gaps[-1].where}, {gaps[-1].direction}:\n"
+            f"by {gaps[-1].gap:.1e} of the largest number, where rounding explains {allowed:.0e}"
         )
         return 1
     print(
-        f"{options.a} and {options.b} agree: no operation is further apart than {max(gap.gap for gap in gaps):.1e} "
-        f"of its largest number, and rounding explains {allowed:.0e}"
+        f"{options.a} and {options.b} agree: no operation is further apart than\n"
+        f"{max(gap.gap for gap in gaps):.1e} of its largest number, and rounding explains {allowed:.0e}"
     )
     return 0
 

@@ -22,7 +22,7 @@ from tinygpt.optim.adamw import adamw_update
 from tinygpt.study.samples import SAMPLES, every_op
 from tinygpt.study.statements import source
 
-_WIDTH = 100
+_WIDTH = 80
 
 
 class Exhibit(NamedTuple):
@@ -76,7 +76,7 @@ def page(number: int | None, hint: bool = False, answer: bool = False) -> str:
     file = function_of(exhibit).__module__.replace(".", "/") + ".py"
     return (f"Exhibit {number}: {exhibit.op}. One line is wrong.\n\n{source_with(exhibit)}\n\n"
             f"The check says\n{said}\n\n"
-            f"For a hint, or the answer, add --hint or --answer. The right line is in {file}.")  # fmt: skip
+            f"The right line is in {file}.\nFor a hint, or the answer, add --hint or --answer.")  # fmt: skip
 
 
 def broken(exhibit: Exhibit) -> Op:
