@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernel_race import OPS
-from tinygpt import GPT, AdamW, GPTConfig, Op, Tensor, apply, grad_norm, implementation
+from tinygpt import GPT, AdamW, GPTConfig, Op, Tensor, apply, clip_grad_norm, grad_norm, implementation
 from tinygpt.autograd.watch import observed
 from tinygpt.cli.main import main
 from tinygpt.study.profile import Profile, profile
@@ -155,6 +155,24 @@ def test_an_operation_of_the_users_own_has_its_name():
     with profile() as found:
         apply(square, Tensor([3.0], requires_grad=True)).backward(np.ones(1, np.float32))
     assert [row.name for row in found.rows() if row.operation] == ["square forward", "square backward"]
+
+
+def test_an_operation_of_the_users_own_may_have_the_name_of_one_of_ours():
+    """Its work is not known, whatever shapes it takes."""
+    mine = Op("linear", lambda x: (x * x, x), lambda dout, x: (dout * 2 * x,))
+    with profile() as found:
+        apply(mine, Tensor([3.0], requires_grad=True)).backward(np.ones(1, np.float32))
+    assert [(row.name, row.rate) for row in found.rows() if row.operation] == [("linear forward", None),
+                                                                              ("linear backward", None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("side", "name"), [("kernels", "norm update"), ("numpy", "scale")])
+def test_the_clip_has_a_row_of_its_own(side, name):
+    model = model_of(1)
+    with implementation(side), profile() as found:
+        model.loss(TOKENS, TOKENS).backward()
+        clip_grad_norm(model.parameters(), 1e-6)
+    assert name in [row.name for row in found.rows()]
 
 
 def test_a_function_is_itself_where_nobody_watches():

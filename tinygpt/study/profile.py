@@ -157,7 +157,7 @@ class Profile(Watch):
 
         def forward(*arrays: Any, **attrs: Any) -> Any:
             nonlocal cost
-            cost = _work(op, arrays, attrs)
+            cost = _work(op, str(getattr(op.forward, "__module__", "")), arrays, attrs)
             key = (_reference_name(op, op.forward, "forward"), op.name, "forward", "numpy")
             return self._run(key, _forward(cost), op.forward, arrays, attrs)
 
@@ -173,7 +173,7 @@ class Profile(Watch):
 
         def forward(*arrays: Any, **attrs: Any) -> Any:
             nonlocal cost
-            cost = _work(op, arrays, attrs)
+            cost = _work(op, str(op.kernel), arrays, attrs)
             amount, unit = _forward(cost)
             if "reserved" in attrs:  # it computes gradients as well
                 amount += _backward(cost, attrs["reserved"])[0]
@@ -189,9 +189,10 @@ class Profile(Watch):
 
     def function(self, function: Callable[..., Any], code: str) -> Callable[..., Any]:
         """`function`, timed."""
-        where, name = function.__module__, function.__qualname__
+        where, name = (str(getattr(function, each, function)) for each in ("__module__", "__qualname__"))
         passes = FUNCTIONS.get(f"{where}.{name}", 0)
-        key = (f"{where.rpartition('.')[2]} {name}" if code == "kernel" else name.lstrip("_"), "", "", code)
+        name = name.partition(".<locals>")[0].lstrip("_")
+        key = (f"{where.rpartition('.')[2]} {name}" if code == "kernel" else name, "", "", code)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             amount = (float(passes * args[0].nbytes), "bytes") if passes else (0.0, "")
@@ -283,9 +284,10 @@ def _reference_name(op: Op, function: Callable[..., Any], direction: str) -> str
     return name if op.name in name else f"{op.name} {direction}"
 
 
-def _work(op: Op, arrays: Sequence[Any], attrs: dict[str, Any]) -> Work | None:
-    if arrays[0].dtype != np.float32:
-        return None  # the peak was not measured for others
+def _work(op: Op, where: str, arrays: Sequence[Any], attrs: dict[str, Any]) -> Work | None:
+    """None for an operation of the user's own, of whatever name, and for other numbers than those of the peak."""
+    if not where.startswith("tinygpt.") or arrays[0].dtype != np.float32:
+        return None
     return work(op.name, [array.shape for array in arrays], attrs)
 
 
