@@ -413,7 +413,7 @@ def test_data_and_models_that_do_not_belong_together_are_refused(text, tmp_path)
         train(wrong, tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match=r"at most the 16 positions"):
         train(settings(text, init_from=str(tmp_path / "small"), context=32), tmp_path / "out", progress=False)
-    with pytest.raises(ValueError, match=r"longer than the context of 9999"):
+    with pytest.raises(ValueError, match=r"longer than the context of 9,999"):
         train(settings(text, context=9999), tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match="GPT-2's own tokenizer"):
         train(TrainingSettings.from_preset("bedtime", data=str(text)), tmp_path / "out", progress=False)
