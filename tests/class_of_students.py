@@ -1,5 +1,5 @@
 """
-A class whose homework is GELU's backward: right, wrong and slow answers, accidents, and tricks.
+A class whose homework is a backward, mostly GELU's: right, wrong and slow answers, accidents, and tricks.
 
 `write_class` writes a folder per student. Each entry of STUDENTS has what comes after the header of the exercise's
 file, the marks it must get, and a part of what the table must say. Marks are a letter each: right, general, inputs,
@@ -24,11 +24,12 @@ RESULT = "return (dout * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope),)"
 
 
 class Student(NamedTuple):
-    """What a student hands in, and what comes of it; `file` is None where nothing is handed in."""
+    """What a student hands in for an exercise, and what comes of it; `file` is None where nothing is handed in."""
 
     file: str | bytes | None
     marks: str
     said: str = ""
+    exercise: str = "gelu"
 
 
 def after(statements: str) -> str:
@@ -47,12 +48,18 @@ def function(body: str) -> str:
     return HEADER + "def gelu_backward(dout, saved):\n" + "".join(f"    {line}\n" for line in body.splitlines())
 
 
-def named(name: str, header: str, body: str) -> str:
-    """A function after its own header."""
-    return header + f"def {name}(dout, saved):\n" + "".join(f"    {line}\n" for line in body.splitlines())
-
-
 BUFFER = "if dout.shape not in kept:\n    kept[dout.shape] = np.empty_like(dout)\nbuffer = kept[dout.shape]"
+NO_MEAN = """\
+import numpy as np
+
+
+def layernorm_backward(dout, saved):
+    x, weight, mean, rstd = saved
+    xhat, dxhat = (x - mean) * rstd, dout * weight
+    dx = rstd * (dxhat - xhat * (dxhat * xhat).mean(axis=-1, keepdims=True))
+    tokens = tuple(range(x.ndim - 1))
+    return dx, (dout * xhat).sum(axis=tokens), dout.sum(axis=tokens)
+"""
 SLOW = """\
 import math
 x, t = saved
@@ -85,6 +92,7 @@ def students(outside: Path) -> dict[str, Student]:
         "dorothy": Student(after("much = [bytearray(10**8) for _ in range(100)]"), "n--y-", "MemoryError"),
         "emmy": Student(instead("dout *= 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope\n    return (dout,)"), "yynyy",
                         "writes into dout"),
+        "euclid": Student(NO_MEAN, "nnyy-", "dx: off by", "layernorm"),
         "evariste": Student(instead("result = " + RESULT[7:] + "\n    t *= 0\n    return result"), "yynyy",
                             "writes into saved"),
         "copy1": Student("from tinygpt.ops.gelu import gelu_backward as ours\n" + function("return ours(dout, saved)"),
@@ -151,11 +159,11 @@ PACKAGE = Path(exercise.__code__.co_filename).parents[1]
 
 
 def write_class(folder: Path, outside: Path) -> dict[str, Student]:
-    """Write what each student of the class hands in; returns the class."""
+    """Write what each student hands in, a folder each; returns the class."""
     handed_in = students(outside)
     for name, student in handed_in.items():
         (folder / name).mkdir(parents=True)
         if student.file is not None:
             data = student.file.encode() if isinstance(student.file, str) else student.file
-            (folder / name / "gelu_exercise.py").write_bytes(data)
+            (folder / name / f"{student.exercise}_exercise.py").write_bytes(data)
     return handed_in

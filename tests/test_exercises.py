@@ -20,8 +20,6 @@ from tinygpt.study.samples import every_op
 from tinygpt.study.submission import Limits
 from tinygpt.study.submissions import passed
 
-VIEWS = {"sum", "mean", "reshape", "transpose", "concatenate"}  # their reference makes no array
-
 
 def solved(name: str, folder: Path, change=lambda source: source) -> Path:
     """The learner's file with the package's own answer in it, changed."""
@@ -70,19 +68,16 @@ def test_the_right_answer_passes(name, tmp_path, grader):
     result = grader.grade(solved(name, tmp_path), name)
     assert passed(result), result
     assert (result["exercise"], result["seed"]) == (name, 5)
-    assert (result["fast"] is None) == (name in VIEWS)
+    assert (result["fast"] is not None) == (name in {*LARGE, "adamw", "bpe_merge"})
 
 
 def test_hidden_samples_are_there_for_each_operation_and_follow_the_seed():
-    assert set(HIDDEN) == set(OPERATIONS) - {
-        "astype"
-    }  # it has no attribute to vary, and one shape is as good as another
-    assert set(LARGE) == set(OPERATIONS) - VIEWS
+    """Also for an operation without an entry: then they are the known ones with other numbers."""
+    assert {*HIDDEN, *LARGE} <= set(OPERATIONS)
     for name in OPERATIONS:
-        shapes = [[array.shape for array in sample.arrays] for sample in hidden_samples(name, 3)]
-        a, b, c = ([array.tobytes() for sample in hidden_samples(name, seed) for array in sample.arrays]
-                   for seed in (3, 3, 4))  # fmt: skip
-        assert shapes and a == b and a != c
+        numbers = [[array.tobytes() for sample in hidden_samples(name, seed) for array in sample.arrays]
+                   for seed in (3, 3, 4)]  # fmt: skip
+        assert numbers[0] == numbers[1] != numbers[2]
 
 
 def test_what_was_bent_to_the_known_samples_fails_on_hidden_ones(tmp_path, grader):

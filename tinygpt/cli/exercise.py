@@ -11,8 +11,8 @@ from tinygpt.cli.shared_options import add_json, file_to_write, name, not_negati
 
 _EXAMPLES = """\
 A grade has five marks, and points for each (see --points):
-  right      6  the gradients equal the reference's in float64, and finite
-                differences, on known and on hidden samples
+  right      6  the gradients are those of the reference in float64, and of
+                finite differences, on known and on hidden samples
   general    1  also in float32, in another memory order, when called again
   inputs     1  no argument is changed
   own        1  it has not reached for our solution or for another library's
@@ -86,8 +86,8 @@ def _points(text: str) -> dict[str, float]:
     """Points by mark."""
     points = {}
     for part in text.split(","):
-        mark, _, value = part.partition("=")
-        if mark not in ("right", "general", "inputs", "own", "fast"):
+        mark, equals, value = part.partition("=")
+        if not equals or mark not in ("right", "general", "inputs", "own", "fast"):
             raise argparse.ArgumentTypeError(f"must be such as right=10,fast=0, got {text[:40]!r}")
         points[mark] = number(value)
         if not 0 <= points[mark] < 1e6:

@@ -1,8 +1,8 @@
 """
 Grade a submission: call its function on many samples, and compare with the reference.
 
-    right      each gradient equals the reference's in float64 and the finite differences of the forward, on the samples
-               of the gradient check and on hidden ones; for AdamW and merges, the reference's results
+    right      each gradient is the reference's in float64, which agrees with finite differences of the forward, on the
+               samples of the gradient check and on hidden ones; for AdamW and merges, the reference's results
     general    float32 gives float32; arrays in another memory order, and a second call, give the same; a tuple of
                gradients is returned
     inputs     no argument is changed

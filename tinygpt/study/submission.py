@@ -159,8 +159,15 @@ class Submission:
 
         The exceptions are texts by the number of the call; what such a call returned is None.
         """
-        reply, (first, later, args) = self._request({"do": "call"}, (list(calls),))
-        errors = {int(number): self._in_words(text) for number, text in reply["errors"].items()}
+        reply, value = self._request({"do": "call"}, (list(calls),))
+        try:
+            first, later, args = value
+            errors = {int(number): self._in_words(text) for number, text in reply["errors"].items()}
+            complete = all(len(given) == len(after) for given, after in zip(calls, args, strict=True))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            complete = False
+        if not complete or not len(first) == len(later) == len(calls):
+            raise Stopped("the submission has changed what its process sends")
         return first, later, args, errors
 
     def hold(self, args: tuple[Any, ...]) -> None:
@@ -207,20 +214,22 @@ class Submission:
 
     def _talk(self) -> None:
         """Send requests and put the answers into the queue: the thread may wait forever, the grader does not."""
-        while (request := self._requests.get()) is not None:
-            try:
-                self._channel.send(*request)
-                answer = self._channel.receive()
-                while "note" in answer[0]:
-                    noted = self.refused if answer[0].get("own") else self.copied
-                    text = one_line(str(answer[0]["note"]))[:200]
-                    if len(noted) < _MOST_NOTES and text not in noted:
-                        noted.append(text)
+        assert self._process.stdout is not None
+        with self._process.stdout:
+            while (request := self._requests.get()) is not None:
+                try:
+                    self._channel.send(*request)
                     answer = self._channel.receive()
-            except BaseException as error:  # also ChannelError; whatever it is, the submission has no answer
-                self._replies.put(error)
-                return
-            self._replies.put(answer)
+                    while "note" in answer[0]:
+                        noted = self.refused if answer[0].get("own") else self.copied
+                        text = one_line(str(answer[0]["note"]))[:200]
+                        if len(noted) < _MOST_NOTES and text not in noted:
+                            noted.append(text)
+                        answer = self._channel.receive()
+                except BaseException as error:  # also ChannelError; whatever it is, the submission has no answer
+                    self._replies.put(error)
+                    return
+                self._replies.put(answer)
 
     def _end(self, error: BaseException) -> str:
         """How the process has ended, in words."""

@@ -40,7 +40,7 @@ import numpy as np
 
 TOKEN = 16  # bytes that begin every message; a submission that writes into the channel does not know them
 _SIZES = struct.Struct("<QQ")  # bytes of the JSON, bytes of the arrays
-_LARGEST_JSON, _LARGEST_BODY = 2**24, 2**29
+_LARGEST_JSON, _LARGEST_BODY = 2**24, 2**28
 _LONGEST_LIST, _DEEPEST = 100_000, 12
 _MOST_NOTES = 20
 
@@ -99,7 +99,7 @@ class Channel:
         try:
             tree = json.loads(text)
             return tree["message"], unpack(tree["value"], io.BytesIO(body))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except Exception as error:  # it may be anything, as a submission may have sent it
             raise ChannelError("a message cannot be read") from error
 
     def _read(self, size: int) -> bytes:
@@ -189,7 +189,9 @@ def unpack(tree: Any, body: BinaryIO) -> Any:
         return {unpack(key, body): unpack(item, body) for key, item in content}
     if kind == "slice":
         return slice(*unpack(content, body))
-    return {"ellipsis": lambda: ..., "dtype": lambda: np.dtype(content), "other": lambda: Other(str(content))}[kind]()
+    return {"ellipsis": lambda: ..., "dtype": lambda: np.dtype(content), "other": lambda: Other(str(content)[:200])}[
+        kind
+    ]()
 
 
 # What an audit hook is told of, and how the note of it begins. For events that are not listed, see `_Guard`.
@@ -255,8 +257,8 @@ class _Guard(importlib.abc.MetaPathFinder):
                 self._refuse(f"writes outside its folder: {name[:80]}")
         elif self._inside(name, [self._package]):
             self._refuse(f"reads {os.path.relpath(name, os.path.dirname(self._package))[:80]}", own=False)
-        elif not self._inside(name, self._readable):
-            raise PermissionError(f"an exercise may not read {name[:80]}")
+        elif os.path.exists(name) and not self._inside(name, self._readable):
+            self._refuse(f"reads outside its folder: {name[:80]}")
 
     @staticmethod
     def _inside(path: Any, folders: list[str]) -> bool:

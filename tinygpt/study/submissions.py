@@ -80,7 +80,7 @@ def find(paths: Sequence[Path], wanted: Sequence[str] = ()) -> list[Task]:
         exercise(name)
     tasks: list[Task] = []
     for path in paths:
-        files = sorted(path.glob("*.py")) if path.is_dir() else [path] if path.is_file() else []
+        files = sorted(filter(Path.is_file, path.glob("*.py"))) if path.is_dir() else [path] if path.is_file() else []
         folders = sorted(each for each in path.iterdir() if _visible(each, path)) if path.is_dir() else []
         if folders and not any(exercises_in(file) for file in files):
             found = [task for folder in folders for task in _of_student(folder, wanted)]
@@ -99,7 +99,7 @@ def _visible(path: Path, root: Path) -> bool:
 
 
 def _of_student(folder: Path, wanted: Sequence[str]) -> Iterator[Task]:
-    files = sorted(file for file in folder.rglob("*.py") if file.parent == folder or _visible(file.parent, folder))
+    files = sorted(file for file in folder.rglob("*.py") if file.is_file() and _visible(file.parent, folder))
     found = [task for file in files if exercises_in(file) for task in _of_file(folder.name, file, wanted)]
     yield from found
     for name in wanted:
@@ -272,7 +272,7 @@ def _totals(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, float,
 
 def findings(result: Mapping[str, Any]) -> list[str]:
     """What a learner must change, and what a teacher must know, in words."""
-    problem = one_line(result["problem"])
+    problem = result["problem"]
     found = [problem] if problem else []
     found += [f"{name}: {mark}" for name, mark in result["right"].items() if mark != "ok"]
     if not found:  # what is wrong in float64 is also wrong in float32
@@ -280,7 +280,8 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     found += [f"inputs: {result['inputs']}"] if result["inputs"] not in ("", "ok") else []
     found += [f"own work: {result['own']}"] if result["own"] not in ("", "ok") else []
     refused = [what for what in result["refused"] if what not in problem]
-    return [*found, f"tried, and was refused: {', '.join(refused)}"] if refused else found
+    found += [f"tried, and was refused: {', '.join(refused)}"] if refused else []
+    return list(map(one_line, found))
 
 
 COLUMNS = ("student", "exercise", "right", "general", "inputs", "own_work", "fast", "speed_percent", "points", "of",
