@@ -32,7 +32,7 @@ def hand_in(folder, *names, text=HEADER + RIGHT):
 def grade_of(student="ada", **changes):
     result = {"student": student, "file": f"{student}/gelu_exercise.py", "exercise": "gelu", "right": {"dx": "ok"},
               "general": {"float32": "ok"}, "inputs": "ok", "own": "ok", "fast": 98.0, "problem": "", "refused": [],
-              "seed": 1, **changes}  # fmt: skip
+              "seed": 1, "fast_from": 50.0, **changes}  # fmt: skip
     return {**result, "points": points_of(result), "of": 10}
 
 
@@ -103,10 +103,18 @@ def test_a_flat_folder_is_graded_file_by_file_and_names_decide(tmp_path):
     assert len(found) == 4
     with pytest.raises(FileNotFoundError, match="must be a file for adamw"):
         find([tmp_path], ["adamw"])
+    (tmp_path / "empty" / "ada").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"empty must be a \.py file or a folder with some"):
+        find([tmp_path / "empty"])
 
 
 def test_points_are_for_right_answers_only():
-    assert grade_of()["points"] == 10 and grade_of(fast=49.9)["points"] == 9 and grade_of(fast=None)["points"] == 10
+    assert (
+        grade_of()["points"] == 10
+        and grade_of(fast=49.9)["points"] == 9
+        and grade_of(fast=49.9, fast_from=10.0)["points"] == 10
+    )
+    assert grade_of(fast=None)["points"] == 10
     assert grade_of(right={"dx": "ok", "dbias": "off by 1"})["points"] == 0
     assert grade_of(problem="IndexError: no")["points"] == 0
     assert grade_of(inputs="writes into dout", own="imports torch")["points"] == 8

@@ -86,6 +86,7 @@ exercise check hens.txt --memory-limit 9            | --memory-limit must be at 
 exercise check hens.txt --exercise nosuch           | there is no exercise 'nosuch'
 exercise check hens.txt --exercise gelu             | hens.txt must be a file for gelu
 exercise check hens.txt --points right              | --points must be such as right=10,fast=0
+exercise check hens.txt --fast 0                    | --fast must be above 0
 exercise check hens.txt --seed -1                   | --seed must be at least 0
 doctor --threads 0                                  | --threads must be at least 1, got 0
 diff numpy float64 --model none                     | none must be a checkpoint folder

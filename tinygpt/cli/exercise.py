@@ -19,7 +19,7 @@ A grade has five marks, and points for each (see --points):
                 gradients: imports tinygpt, reads its files, imports torch
   fast       1  at least 50 % of the speed of the NumPy reference, on a sample
                 of about a million numbers: one thread, processor time, median
-                of three turns each
+                of three turns each (see --fast)
 There are points only where the answer is right. Exit status of "check": 0 if
 all files passed, whatever their speed; 1 if one did not; 2 for a mistake, such
 as a folder that does not exist.
@@ -78,6 +78,13 @@ def add_arguments(parser: Parser) -> None:
         metavar="MARK=N,...",
         help=f"other points; with fast=0 no speed is measured (default: {_POINTS})",
     )
+    add(
+        "--fast",
+        type=number,
+        default=50,
+        metavar="PERCENT",
+        help="the speed from which a file counts as fast, of the reference's (default: 50)",
+    )
     add("--csv", type=file_to_write, metavar="FILE", help="also write the grades for a spreadsheet (default: do not)")
     add_json(parser, "print the grades as JSON")
 
@@ -128,13 +135,15 @@ def _check(options: argparse.Namespace) -> int:
 
     if not 0 < options.time_limit < 1e6:
         raise ValueError(f"--time-limit must be above 0, got {options.time_limit:g}")
+    if not 0 < options.fast < 1e6:
+        raise ValueError(f"--fast must be above 0, got {options.fast:g}")
     if not 256 <= options.memory_limit < 1e9:
         raise ValueError(f"--memory-limit must be at least 256, for the large samples, got {options.memory_limit:g}")
     tasks = submissions.find(options.files or [Path(".")], options.exercise or ())
     limits, points = Limits(options.time_limit, options.memory_limit), {**submissions.POINTS, **options.points}
     results = []
     with (
-        Grader(options.seed, limits, timed=points["fast"] > 0) as grader,
+        Grader(options.seed, limits, timed=points["fast"] > 0, fast_from=options.fast) as grader,
         bar(total=len(tasks), desc="grading", unit="file", leave=False, disable=len(tasks) == 1) as shown,
     ):
         for result in submissions.grade_all(tasks, grader, points):

@@ -38,7 +38,7 @@ from tinygpt.tokenizer.reference import merge
 # Shares of the largest derivative. The exact ones are two float64 computations of one formula; differences have a step
 # of 1e-6, whose truncation and rounding are far below 1e-6; float32 rounds each operation by 6e-8.
 EXACT, DIFFERENCES, FLOAT32, LARGE = 1e-9, 1e-6, 1e-3, 1e-2
-FAST = 50.0  # per cent of the reference's speed
+FAST = 50.0  # per cent of the reference's speed. A loop over elements has less than 1, an array too many 5 to 40
 TURNS, CALLS = 3, 3
 SPEED_SECONDS = 2.0  # for all calls on the large sample: what is clearly slow need not be measured to the end
 _UNLIMITED = Limits(seconds=1e6, megabytes=2**14)  # the reference
@@ -100,6 +100,8 @@ class Grader:
         For each file.
     timed : bool
         Whether to measure the speed.
+    fast_from : float
+        The speed from which a function counts as fast, in per cent of the reference's.
 
     Examples
     --------
@@ -111,8 +113,10 @@ class Grader:
     {'da': 'ok'}
     """
 
-    def __init__(self, seed: int = 1, limits: Limits | None = None, timed: bool = True) -> None:
-        self.seed, self.limits, self.timed = seed, limits or Limits(), timed
+    def __init__(
+        self, seed: int = 1, limits: Limits | None = None, timed: bool = True, fast_from: float = FAST
+    ) -> None:
+        self.seed, self.limits, self.timed, self.fast_from = seed, limits or Limits(), timed, fast_from
         self._keys: dict[str, Key] = {}
         self._references: dict[str, Submission] = {}
         self.memory_is_limited = True
@@ -126,9 +130,9 @@ class Grader:
         dict
             `right` and `general` are dicts from what was looked at to "ok" or a finding, `inputs` and `own` are "ok" or
             a finding, `fast` is a percentage, or None if it was not measured; `problem` is the reason if it could not
-            be graded, `refused` is what it tried and may not do.
+            be graded, `refused` is what it tried and may not do; `seed` and `fast_from` are the grader's.
         """
-        result = empty_grade(name, self.seed)
+        result = self.empty(name)
         given = exercise(name)
         submission = None
         try:
@@ -147,6 +151,11 @@ class Grader:
                 result["refused"] = list(submission.refused)
                 result["own"] = submission.copied[0] if submission.copied else "ok"
         return result
+
+    def empty(self, name: str) -> dict[str, Any]:
+        """A grade without marks."""
+        return {"exercise": name, "right": {}, "general": {}, "inputs": "", "own": "", "fast": None, "problem": "",
+                "refused": [], "seed": self.seed, "fast_from": self.fast_from}  # fmt: skip
 
     def key(self, name: str) -> Key:
         """The answer key of an exercise."""
@@ -226,12 +235,6 @@ class Grader:
         self.close()
 
 
-def empty_grade(name: str, seed: int) -> dict[str, Any]:
-    """A grade without marks."""
-    return {"exercise": name, "right": {}, "general": {}, "inputs": "", "own": "", "fast": None, "problem": "",
-            "refused": [], "seed": seed}  # fmt: skip
-
-
 def _results(case: Case, key: Key, returned: Any, args_after: Any) -> tuple[str, list[Any]]:
     """What is to be compared with `case.expected`, after the reason why it cannot be, if there is one."""
     names = [name for name, *_ in case.expected]
@@ -268,7 +271,10 @@ def _finding(value: Any, expected: Any, bound: float, label: str) -> str:
     if not isinstance(expected, np.ndarray):
         if type(value) is not type(expected):
             return f"must be a {type(expected).__name__}, got {_described(value)}"
-        return "ok" if value == expected else f"must become {expected}, got {str(value)[:80]}, at {label}"
+        if value == expected:
+            return "ok"
+        hidden = label.startswith("hidden")  # then the answer is not told
+        return f"is wrong at {label}" if hidden else f"must become {expected}, got {str(value)[:80]}, at {label}"
     if isinstance(value, (bool, int, float, np.generic)):
         value = np.asarray(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":

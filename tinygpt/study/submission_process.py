@@ -301,7 +301,7 @@ def _given_module(name: str, guard: _Guard) -> types.ModuleType:
     return module
 
 
-def limit_memory(megabytes: float) -> bool:
+def _limit_memory(megabytes: float) -> bool:
     """Limit what this process may allocate from now on; False where the system cannot."""
     try:
         import resource
@@ -436,7 +436,7 @@ def main() -> None:
     sys.modules.update(_given_modules(start["modules"], guard))
     _limit_others(start["seconds"])
     _no_more_processes()
-    limited = limit_memory(start["megabytes"])
+    limited = _limit_memory(start["megabytes"])
     channel.send({"limited": limited})
     channel.receive()  # the grader's clock starts
     sys.meta_path.insert(0, guard)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from tinygpt.files.one_line import columns, one_line
 from tinygpt.study.exercises import ORDER, exercise
-from tinygpt.study.grade import FAST, Grader, empty_grade
+from tinygpt.study.grade import Grader
 from tinygpt.study.submission import Stopped, source_of
 
 POINTS = {"right": 6, "general": 1, "inputs": 1, "own": 1, "fast": 1}
@@ -86,7 +86,7 @@ def find(paths: Sequence[Path], wanted: Sequence[str] = ()) -> list[Task]:
             found = [task for folder in folders for task in _of_student(folder, wanted)]
         else:
             found = [task for file in files for task in _of_file(file.name, file, wanted)]
-        if not found:
+        if not any(task.path for task in found):
             what = f"a file for {' or '.join(wanted)}" if wanted and files else "a .py file or a folder with some"
             raise FileNotFoundError(f"exercise: {path} must be {what}; check the name")
         tasks += found
@@ -99,7 +99,8 @@ def _visible(path: Path, root: Path) -> bool:
 
 
 def _of_student(folder: Path, wanted: Sequence[str]) -> Iterator[Task]:
-    files = sorted(file for file in folder.rglob("*.py") if file.is_file() and _visible(file.parent, folder))
+    below = (file for depth in range(3) for file in folder.glob("*/" * depth + "*.py"))
+    files = sorted(file for file in below if file.is_file() and _visible(file.parent, folder))
     found = [task for file in files if exercises_in(file) for task in _of_file(folder.name, file, wanted)]
     yield from found
     for name in wanted:
@@ -158,7 +159,7 @@ def grade_all(tasks: Iterable[Task], grader: Grader, points: Mapping[str, float]
     """
     for task in tasks:
         if task.path is None or task.problem:
-            grade = empty_grade(task.exercise, grader.seed)
+            grade = grader.empty(task.exercise)
             grade["problem"] = task.problem
         else:
             grade = grader.grade(task.path, task.exercise)
@@ -176,7 +177,7 @@ def holds(result: Mapping[str, Any]) -> dict[str, bool | None]:
         "general": all(mark == "ok" for mark in result["general"].values()) if result["general"] else None,
         "inputs": result["inputs"] == "ok" if result["inputs"] else None,
         "own": result["own"] == "ok" if result["own"] else None,
-        "fast": result["fast"] >= FAST if timed else None,
+        "fast": result["fast"] >= result["fast_from"] if timed else None,
     }
 
 
@@ -186,7 +187,8 @@ def points_of(result: Mapping[str, Any], points: Mapping[str, float] = POINTS) -
 
     Examples
     --------
-    >>> result = {"right": {"dx": "ok"}, "general": {}, "inputs": "ok", "own": "ok", "fast": 12.0, "problem": ""}
+    >>> marks = {"right": {"dx": "ok"}, "general": {}, "inputs": "ok", "own": "ok", "problem": ""}
+    >>> result = {**marks, "fast": 12.0, "fast_from": 50.0}
     >>> points_of(result), points_of({**result, "right": {"dx": "off by 1.0"}})
     (8, 0)
     """
