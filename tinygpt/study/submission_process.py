@@ -390,12 +390,14 @@ class _Submission:
         results, first, errors = [], [], dict[str, str]()
         for number, args in enumerate(calls):
             result, arrays = None, list[bytes]()
-            try:
-                if "MemoryError" in errors.get(str(number - 1), "")[:20]:
-                    raise MemoryError
-                result = self.function(*args)
-            except BaseException as error:
-                errors[str(number)] = _said(error, self.file)
+            before = errors.get(str(number - 1), "")
+            if "MemoryError" in before[:20]:
+                errors[str(number)] = before
+            else:
+                try:
+                    result = self.function(*args)
+                except BaseException as error:
+                    errors[str(number)] = _said(error, self.file)
             results.append(result)
             first.append(unpack(pack(result, arrays), io.BytesIO(b"".join(arrays))))
         return {"errors": errors}, (first, results, calls)

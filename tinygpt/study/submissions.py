@@ -307,11 +307,11 @@ def as_csv(results: Sequence[dict[str, Any]]) -> bytes:
     totals = _totals(results)
     for result in results:
         marks = {each: {True: "yes", False: "no", None: ""}[held] for each, held in holds(result).items()}
-        _, points, of = totals[result["student"]]
+        points = [f"{number:g}" for number in (result["points"], result["of"], *totals[result["student"]][1:])]
         speed = "" if result["fast"] is None else result["fast"]
         writer.writerow(
-            [_plain(result["student"]), result["exercise"], *marks.values(), speed, result["points"], result["of"],
-             points, of, result["seed"], _plain("; ".join(findings(result))), _plain(result["file"])]
+            [_plain(result["student"]), result["exercise"], *marks.values(), speed, *points, result["seed"],
+             _plain("; ".join(findings(result))), _plain(result["file"])]
         )  # fmt: skip
     return text.getvalue().encode("utf-8-sig", "backslashreplace")
 
