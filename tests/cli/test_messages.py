@@ -59,6 +59,9 @@ generate nan --prompt a                             | the \w+ must be finite
 evaluate model --data none.txt                      | no file or folder none.txt
 evaluate model --data hens.txt --context 9          | --context must be at most the model's 8 tokens
 evaluate model --data hens.txt --stride 9           | --stride must be at most the context of 8
+plot none                                           | none must be the folder of a run
+plot model --x time                                 | model must be the folder of a run
+plot model -o loss.jpg                              | -o/--out must end in .png, .svg or .pdf, got loss.jpg
 inspect model --prompt ""                           | the prompt must not be empty
 inspect model --prompt a --top 999                  | --top must be from 1 to 256
 inspect model --prompt "a long prompt"              | the prompt must have
