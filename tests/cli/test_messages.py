@@ -76,6 +76,7 @@ tokenizer decode none.bin --tokenizer model         | none.bin must be a file
 tokenizer info none                                 | none must hold vocab.json
 tokenizer explain a --tokenizer none                | none must hold vocab.json
 tokenizer fetch gpt2 --base-url nonsense            | the base address must begin with http
+gradcheck gelu --sweep sweep.txt                    | --sweep must end in .png, .svg or .pdf, got sweep.txt
 gradcheck nosuch                                    | there is no operation 'nosuch'
 gradcheck nomodule:X                                | nomodule cannot be imported
 explain nosuch                                      | there is no operation 'nosuch'
