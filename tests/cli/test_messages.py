@@ -64,6 +64,8 @@ plot model --x time                                 | model must be the folder o
 plot model -o loss.jpg                              | -o/--out must end in .png, .svg or .pdf, got loss.jpg
 inspect model --prompt ""                           | the prompt must not be empty
 inspect model --prompt a --top 999                  | --top must be from 1 to 256
+inspect model --prompt a --layer 1                  | --layer must be from 0 to 0, got 1
+inspect model --prompt a --head 2                   | --head must be from 0 to 1, got 2
 inspect model --prompt "a long prompt"              | the prompt must have
 data gutenberg 5 -o x.txt --base-url nonsense       | the base address must begin with http
 tokenizer train none.txt -o t                       | no file or folder none.txt
