@@ -58,7 +58,7 @@ def test_pictures_are_drawn(model, tmp_path):
     assert [path.name for path in paths] == ["attention.png", "predictions.png"]
     for path in paths:
         pixels = image.imread(path)
-        assert min(pixels.shape[:2]) > 200 and pixels[..., :3].std() > 0.05  # not blank
+        assert min(pixels.shape[:2]) > 150 and pixels[..., :3].std() > 0.05  # not blank
 
 
 def pictures_of(monkeypatch, tmp_path, found, texts, decode=lambda ids: f" {ids[0]}", **options):
@@ -106,7 +106,7 @@ def test_a_long_prompt_is_wrapped_and_of_a_very_long_one_the_end_is_predicted(mo
     require_readable(lens)
     drawn = [text for text, _, _ in drawn_texts(lens)]
     assert [text for text in drawn if text[:1] == "t" and text[1:].isdigit()] == [f"t{t}" for t in range(30, T)]
-    assert "token 31 to 41" in drawn and f"the last {MOST_TOKENS} of {T} tokens" in " ".join(drawn)
+    assert "31 to 41" in drawn and f"the last {MOST_TOKENS} of {T} tokens" in " ".join(drawn)
 
 
 def test_one_layer_or_head_is_drawn_larger_so_that_more_tokens_are_labelled(monkeypatch, tmp_path):

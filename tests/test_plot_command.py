@@ -156,15 +156,27 @@ def test_a_run_that_was_stopped_as_it_began_is_drawn(lines, tmp_path):
     assert ("nothing is logged yet" in texts(figure)) == (not lines)
 
 
-def test_settings_that_cannot_be_read_cost_their_lines_only(tmp_path):
-    run = write_run(tmp_path / "run", 60, extended=[[40, 40]])
-    assert "extended" in texts(drawn(run)) and "clipped to 1" in texts(drawn(run))
-    for damaged in ("{", '{"clip": null, "extended": [[], 3, ["x"]]}', '{"clip": "1", "extended": {}}', "[]"):
+def test_settings_that_cannot_be_read_cost_their_line_only(tmp_path):
+    run = write_run(tmp_path / "run", 60)
+    assert "clipped to 1" in texts(drawn(run))
+    for damaged in ("{", '{"clip": null}', '{"clip": "1"}', "[]"):
         (run / "settings.json").write_text(damaged)
-        assert "clipped" not in texts(drawn(run)) and "extended" not in texts(drawn(run))
+        assert "clipped" not in texts(drawn(run))
     (run / "last").mkdir()
     (run / "last/config.json").write_text('{"n_layer": "two"}')
     assert "layers" not in texts(drawn(run))
+
+
+def test_a_run_that_was_extended_is_marked_where_it_was(tmp_path):
+    run = write_run(tmp_path / "run", 60)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 20, "planned_before": 20, "planned_steps": 40}\n')
+        file.write('{"step": 40, "planned_before": 40, "planned_steps": 60}\n')
+    figure = drawn(run)
+    require_readable(figure)
+    assert "extended to 60 steps" in texts(figure)
+    for axes in figure.axes[:2]:
+        assert {20.0, 40.0} <= {line.get_xdata()[0] for line in axes.get_lines() if len(set(line.get_xdata())) == 1}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 r"""
 Pictures with matplotlib, if it is installed: no window, no global state, written atomically.
 
-All are 8 inches wide. Shown 800 pixels wide, a point is 1.4 pixels, and text of 6 points, the smallest that is used,
+All are 8 inches wide, which are 800 pixels: a point is 1.4 of them, and text of 6 points, the smallest that is used,
 can be read. Curves differ in their line styles or markers, not in their colors alone, so that a print in black and
 white shows what the screen shows.
 
@@ -48,7 +48,7 @@ def new_figure(who: str, **options: Any) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError(f'{who} needs matplotlib: pip install "tinygpt[plot]"') from None
-    figure = Figure(**{"dpi": 110, **options})
+    figure = Figure(**{"dpi": 100, "layout": "none", **options})
     FigureCanvasAgg(figure)  # the figure keeps it
     return figure
 

@@ -144,15 +144,9 @@ def _draw_predictions(figure: Any, found: Inspection, texts: Sequence[str], deco
         axes.set_xticks(range(stop - start), labels, fontsize=7.5, fontweight="bold")
         axes.tick_params(length=0, pad=2, bottom=False, labelbottom=False, labeltop=True)
         axes.set_yticks(range(layers), [name_of(layers - 1 - row) for row in range(layers)], fontsize=7)
-        numbers = f"token {start + 1:,}" + (f" to {stop:,}" if stop > start + 1 else "")
-        figure.text(
-            (_LEFT - 0.06) / WIDTH,
-            (bottom + layers * _CELL + 0.09) / height,
-            numbers,
-            size=6.5,
-            ha="right",
-            va="center",
-        )
+        numbers = f"{start + 1:,}" + (f" to {stop:,}" if stop > start + 1 else "")
+        above = (bottom + layers * _CELL + 0.09) / height
+        figure.text((_LEFT - 0.06) / WIDTH, above, numbers, size=6.5, ha="right", va="center")
     part = "" if shown == T else f"; the last {shown} of {T:,} tokens"
     _write_title(
         figure, height, "logit lens", f"below each token, what is predicted to follow it after each layer{part}"

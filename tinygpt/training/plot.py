@@ -55,22 +55,20 @@ class Run(NamedTuple):
         Of its model, if known; else "".
     clip : float or None
         The largest gradient norm, if there is a limit.
-    extended : list of int
-        The steps at which it was to end, and was given more.
-    loss, validation, lr, norm, ms, rate : Series
-        Of metrics.jsonl; `rate` is tokens per second.
+    loss, validation, lr, norm, ms, rate, planned : Series
+        Of metrics.jsonl; `rate` is tokens per second, `planned` the number of steps where a run was extended.
     """
 
     name: str
     sizes: str
     clip: float | None
-    extended: list[int]
     loss: Series
     validation: Series
     lr: Series
     norm: Series
     ms: Series
     rate: Series
+    planned: Series
 
 
 def read_run(folder: Path, after: int = 0) -> Run:
@@ -100,7 +98,7 @@ def _run(metrics: Path, after: int = 0) -> Run:
         lines.update(
             {(name, line["step"]): value for name, value in line.items() if name != "step" and _is_finite(value)}
         )
-    names = ("loss", "validation_loss", "lr", "grad_norm", "ms", "tokens_per_second")
+    names = ("loss", "validation_loss", "lr", "grad_norm", "ms", "tokens_per_second", "planned_steps")
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
     for (name, step), value in lines.items():
         if name in found:
@@ -108,7 +106,7 @@ def _run(metrics: Path, after: int = 0) -> Run:
     first = {name: 0 if name in ("ms", "tokens_per_second") else after for name in names}  # these are summed from 0
     series = [_series([point for point in found[name] if point[0] >= first[name]]) for name in names]
     folder = metrics.parent
-    return Run(os.path.basename(os.path.abspath(folder)), _sizes(folder), *_settings(folder), *series)
+    return Run(os.path.basename(os.path.abspath(folder)), _sizes(folder), _clip(folder), *series)
 
 
 def _series(points: list[tuple[int, float]]) -> Series:
@@ -120,17 +118,12 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e30  # above, the axes overflow
 
 
-def _settings(folder: Path) -> tuple[float | None, list[int]]:
-    """The clip and the extensions that settings.json names: if it cannot be read, the picture lacks their lines."""
-    try:
-        found = read_object(folder / "settings.json")
-    except (OSError, ValueError):
-        return None, []
-    clip, extended = found.get("clip"), found.get("extended")
-    pairs = extended if isinstance(extended, list) else []
-    return clip if _is_finite(clip) else None, [
-        pair[0] for pair in pairs if isinstance(pair, list) and pair and _is_finite(pair[0])
-    ]
+def _clip(folder: Path) -> float | None:
+    """The setting, if it can be read: without it, the picture lacks a line."""
+    with contextlib.suppress(OSError, ValueError):
+        clip = read_object(folder / "settings.json").get("clip")
+        return clip if _is_finite(clip) else None
+    return None
 
 
 def _sizes(folder: Path) -> str:
@@ -233,10 +226,11 @@ def draw_run(figure: Any, run: Run, scale: str = "steps") -> None:
         _draw_rate_and_norm(axes, run, place)
     for axes in (upper, *lower):
         _limit(axes, [place(each.steps) for each in (run.loss, run.validation)], ticks)
-        for step in run.extended:
+        for step in run.planned.steps:
             axes.axvline(place(step), color="0.4", linewidth=0.8)
-    for step in run.extended[:1]:
-        upper.text(place(step), 1.01, "extended", transform=upper.get_xaxis_transform(), size=7, ha="center")
+    for step, planned in list(zip(*run.planned, strict=True))[-1:]:
+        said = f"extended to {planned:,.0f} steps"
+        upper.text(place(step), 1.01, said, transform=upper.get_xaxis_transform(), size=7, ha="center")
     (*lower, upper)[0].set_xlabel(unit)
     figures.label_ends(upper, labels)
 
