@@ -93,18 +93,14 @@ def read_run(folder: Path, after: int = 0) -> Run:
 
 
 def _run(metrics: Path, after: int = 0) -> Run:
-    lines = {}  # of two lines for a step, the later counts
-    for line in read_metrics(metrics):
-        lines.update(
-            {(name, line["step"]): value for name, value in line.items() if name != "step" and _is_finite(value)}
-        )
     names = ("loss", "validation_loss", "lr", "grad_norm", "ms", "tokens_per_second", "planned_steps")
-    found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
-    for (name, step), value in lines.items():
-        if name in found:
-            found[name].append((step, value))
+    found: dict[str, dict[int, float]] = {name: {} for name in names}
+    for line in read_metrics(metrics):
+        for name in found.keys() & line.keys():
+            if _is_finite(line[name]):
+                found[name][line["step"]] = line[name]  # of two lines for a step, the later counts
     first = {name: 0 if name in ("ms", "tokens_per_second") else after for name in names}  # these are summed from 0
-    series = [_series([point for point in found[name] if point[0] >= first[name]]) for name in names]
+    series = [_series([point for point in found[name].items() if point[0] >= first[name]]) for name in names]
     folder = metrics.parent
     return Run(os.path.basename(os.path.abspath(folder)), _sizes(folder), _clip(folder), *series)
 
@@ -217,7 +213,7 @@ def draw_run(figure: Any, run: Run, scale: str = "steps") -> None:
     upper, *lower = _panels(figure, [3.1, 1.15] if below else [3.1], right=2.0)
     left, height = _LEFT / figures.WIDTH, figure.get_figheight()
     figure.text(left, 1 - 0.13 / height, label(run.name, 400, 12), size=12, va="top")
-    figure.text(left, 1 - 0.36 / height, run.sizes, size=8, va="top", color="0.3")
+    figure.text(left, 1 - 0.36 / height, label(run.sizes, 510), size=8, va="top", color="0.3")
     labels = [*_draw_training(upper, run.loss, place), *_draw_validation(upper, run.validation, place)]
     upper.set_ylabel("loss (nats per token)")
     if not labels:
