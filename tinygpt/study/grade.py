@@ -407,14 +407,13 @@ def _adamw_key(name: str, seed: int) -> Key:
 
 def _merge_key(name: str, seed: int) -> Key:
     fixed = {(0, 1): (1, 5), (1, 1): (0, 6), (5, 2): (2, 7), (6, 6): (3, 8), (7, 0): (4, 9)}
-    cases = [_merge_case("general", f"the word {ids}", ids, fixed) for ids in ([], [1], [1, 1])]
+    cases = [_merge_case("short words", f"the word {ids}", ids, fixed) for ids in ([], [1], [1, 1])]
     rng = np.random.default_rng(2)
     for number in range(200):
         cases.append(_merge_case("right", f"word {number}", _word(rng, 12), fixed))
     rng = np.random.default_rng([seed, 6])
     for number in range(100):
         cases.append(_merge_case("right", f"hidden word {number}", _word(rng, 16), _random_merges(rng)))
-    cases = [case._replace(mark="short words") if case.mark == "general" else case for case in cases]
     merges = _random_merges(rng, 60)
     return Key(("ids", "merges"), cases, [(_word(rng, 800, 700), merges) for _ in range(TURNS + 1)])
 
