@@ -277,7 +277,7 @@ def _finding(value: Any, expected: Any, bound: float, label: str) -> str:
         return f"is wrong at {label}" if hidden else f"must become {expected}, got {str(value)[:80]}, at {label}"
     if isinstance(value, (bool, int, float, np.generic)):
         value = np.asarray(value)
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":  # also one too large to be sent
         return f"must be an array of {expected.dtype}, got {_described(value)}, at {label}"
     if value.shape != expected.shape:
         return f"has shape {value.shape}, must have {expected.shape}, at {label}"

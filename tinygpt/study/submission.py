@@ -32,6 +32,8 @@ from tinygpt.study.submission_process import TOKEN, Channel
 
 _START = 120.0  # seconds for the import of NumPy, on a slow disk
 _MOST_NOTES = 20
+# Isolated, Python knows neither PYTHONPATH nor the user's packages, where NumPy may be.
+_RUN = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
 
 
 class Stopped(Exception):
@@ -115,7 +117,7 @@ class Submission:
         self._folder = tempfile.mkdtemp(prefix="tinygpt-exercise-")
         script = shutil.copy(submission_process.__file__, self._folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-X", "utf8", script],
+            [sys.executable, "-I", "-X", "utf8", "-c", _RUN, script, os.path.dirname(np.__path__[0])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
