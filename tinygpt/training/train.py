@@ -46,7 +46,8 @@ from tinygpt.runtime.settings import float32_matmul_precision
 from tinygpt.runtime.streams import bar, say, tell, to_json
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate
-from tinygpt.training.log import MetricsLog, plot_losses
+from tinygpt.training.log import MetricsLog
+from tinygpt.training.plot import plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
 from tinygpt.training.step import training_step
