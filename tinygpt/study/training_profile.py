@@ -90,10 +90,10 @@ class TrainingProfile(NamedTuple):
                          "on this machine.")  # fmt: skip
         lines.append(f"Without measuring, a step took {self.plain_ms:.1f} ms (median): "
                      f"{self._tokens / self.plain_ms * 1e3:,.0f} tokens per second.")  # fmt: skip
-        if extra > noise:
+        if noise < extra < self.profile.rows()[-1].share:
             lines.append(f'Measuring added {extra:.1%}, which is part of "everything else".')
         else:
-            lines.append(f"Measuring made no difference beyond the noise of {max(noise, 0.001):.1%}.")
+            lines.append(f"Measuring made no difference beyond the noise of {max(noise, abs(extra), 0.001):.1%}.")
         if peak is not None:
             product = "bfloat16" if s.precision == "bfloat16" else "float32"
             lines.append(f"Peak, measured now: {peak[f'{product}_gflops']:.0f} GFLOP/s ({product} product), "
