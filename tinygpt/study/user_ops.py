@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.graph import Op
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
@@ -23,7 +24,7 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     An operation and sample inputs for it: an operation of the package by name, or `module:name`.
 
     The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module, of
-    lists of arrays, gives the inputs; without it, each input of the forward is a random 4 x 4 array.
+    lists of arrays, gives the inputs; without it, each input of the forward is a random 4 x 4, then a 33 x 33 array.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
             "samples = [[array, ...], ...]"
         )
     rng = np.random.default_rng(3)
-    return op, [Sample([rng.standard_normal((4, 4)) for _ in range(inputs)])]
+    return op, [Sample([rng.standard_normal((size, size)) for _ in range(inputs)]) for size in (4, 33)]
 
 
 def _parameters(op: Op) -> list[inspect.Parameter]:
@@ -93,12 +94,14 @@ def _required(parameters: Sequence[inspect.Parameter]) -> int:
 
 
 def _require_kernel(op: Op, who: str) -> None:
-    if isinstance(op.kernel, str):
-        try:
-            importlib.import_module(op.kernel)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {reason}") from None
+    try:
+        if op.kernel is not None:
+            kernel_of(op)
+    except TypeError as error:
+        raise ValueError(f"{who}: {error}") from None
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {reason}") from None
 
 
 def _samples(given: Any, op: Op, who: str) -> list[Sample]:
