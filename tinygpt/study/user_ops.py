@@ -70,7 +70,7 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     given = getattr(module, "samples", None)
     if given is not None:
         return op, _samples(given, op, f"{who}: {module_name}")
-    inputs = _required(_parameters(op))
+    inputs = input_count(op)
     if not inputs:
         raise ValueError(
             f"{who}: {name}: its forward names no inputs, so {module_name} must have sample inputs for it: "
@@ -78,6 +78,18 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
         )
     rng = np.random.default_rng(3)
     return op, [Sample([rng.standard_normal((size, size)) for _ in range(inputs)]) for size in (4, 33)]
+
+
+def input_count(op: Op) -> int:
+    """
+    How many arrays an operation's forward must be given; 0 if it names none.
+
+    Examples
+    --------
+    >>> input_count(find_op("linear")[0])
+    3
+    """
+    return _required(_parameters(op))
 
 
 def _parameters(op: Op) -> list[inspect.Parameter]:
