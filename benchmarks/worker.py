@@ -178,11 +178,13 @@ def serve() -> None:
 
 def _told(error: BaseException) -> str:
     """An error in a line; one that no code of ours has raised with the place in the user's file."""
-    text = " ".join(f"{error}".split())
+    from tinygpt.study.checks import problem_of
+
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if Path(frame.filename).is_relative_to(ROOT / "benchmarks"):
-        return text
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+        return " ".join(f"{error}".split())
+    problem = problem_of(error)
+    return problem if "numba" in frame.filename else f"{problem} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 if __name__ == "__main__":

@@ -115,6 +115,23 @@ def test_the_gradient_check_finds_what_is_wrong_with_a_kernel(wrong):
     assert says in found[0].problem + found[0].where
 
 
+def test_what_numba_cannot_compile_is_told_with_the_reason_and_the_line():
+    numba = pytest.importorskip("numba")
+    if numba.config.DISABLE_JIT:
+        pytest.skip("nothing is compiled")
+
+    @numba.njit
+    def compiled(x):
+        return x.nothing
+
+    line = compiled.py_func.__code__.co_firstlineno + 2
+    op = cube(SimpleNamespace(forward=lambda x: (compiled(x), x), backward=kernel_backward))
+    (problem,) = [finding.problem for finding in check_op(op, SAMPLES) if not finding.passed]
+    assert problem == (
+        f"TypingError: Unknown attribute 'nothing' of type array(float32, 2d, C) (test_own_kernels.py, line {line})"
+    )
+
+
 @pytest.mark.parametrize(
     ("kernel", "says"),
     [

@@ -14,6 +14,8 @@ function's curvature), a smaller one from rounding.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -106,14 +108,31 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
             results = compare(op, sample, implementation)
         except Exception as error:  # a user's op may raise anything: a finding, not the end of the check
             where = f"sample {number}"
-            problem = f"{type(error).__name__}: {error}".split("\n")[0]
-            found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)
+            found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem_of(error))
             break
         for index, (gap, place, step) in enumerate(results):
             if index not in found or gap > found[index].error:
                 where = f"sample {number}, {place}"
                 found[index] = Finding(op.name, names[index], implementation, gap, where, step)
     yield from (found[index] for index in sorted(found))
+
+
+def problem_of(error: BaseException) -> str:
+    """
+    An exception in one line; of Numba's pages on what it cannot compile, the reason and the place.
+
+    Examples
+    --------
+    >>> problem_of(ValueError("one\\ntwo"))
+    'ValueError: one'
+    """
+    lines = [line.strip().removeprefix(">>> ") for line in str(error).splitlines() if line.strip()] or [""]
+    place = re.search(r'^File "(.+)", (line \d+)', str(error), re.MULTILINE)
+    if not type(error).__module__.startswith("numba.") or len(lines) < 2:
+        return f"{type(error).__name__}: {lines[0]}"
+    reason = f"{lines[1]} {lines[2]}" if lines[1].endswith(":") and len(lines) > 2 else lines[1]
+    where = f" ({os.path.basename(place[1])}, {place[2]})" if place else ""
+    return f"{type(error).__name__}: {reason}{where}"
 
 
 def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:

@@ -23,8 +23,9 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     """
     An operation and sample inputs for it: an operation of the package by name, or `module:name`.
 
-    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module, of
-    lists of arrays, gives the inputs; without it, each input of the forward is a random 4 x 4, then a 33 x 33 array.
+    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module gives
+    the inputs: for each sample a list of arrays, or a tuple of that and a dict of keywords. Without it, each input of
+    the forward is a random 4 x 4, then a 33 x 33 array.
 
     Parameters
     ----------
@@ -117,9 +118,15 @@ def _require_kernel(op: Op, who: str) -> None:
 
 
 def _samples(given: Any, op: Op, who: str) -> list[Sample]:
-    """A module's `samples` as float64 arrays; ValueError unless each has an array for each input of the forward."""
+    """
+    A module's `samples` as float64 arrays; ValueError unless each has an array for each input of the forward.
+
+    A sample is a list of arrays, or a tuple of such a list and a dict of keywords.
+    """
     try:
-        samples = [Sample([np.array(array, np.float64) for array in arrays]) for arrays in given]
+        pairs = [sample if isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], dict)
+                 else (sample, {}) for sample in given]  # fmt: skip
+        samples = [Sample([np.array(array, np.float64) for array in arrays], attrs) for arrays, attrs in pairs]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{who}: samples must be a list of lists of arrays of numbers: {error}") from None
     if not samples:
