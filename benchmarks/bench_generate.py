@@ -147,7 +147,7 @@ def race(
         theirs = told.get("torch float32", told["tinygpt float32"])
         if told["tinygpt float32"] != theirs:
             raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, torch {theirs}; not timed")
-        for case in tqdm(cases if rounds else [], desc="generation", unit="case", leave=False):
+        for case in tqdm(cases if rounds else [], desc="generation", unit="case", leave=False, disable=not rounds):
             if time.monotonic() > until:
                 return
             what, batch, units = CASES[case]
