@@ -129,14 +129,16 @@ def _time(options: argparse.Namespace, names: list[str], rows: list, only: dict 
         keep("kernels", kernel_race.race(rows, rounds, report["peak"], until), table.kernels)
     if "train_step" in names:
         fast = [side for side in bench_train_step.SIDES if side.split()[1:] == ["float32"]] if options.quick else None
+        cases = QUICK["train_step"] if options.quick else list(bench_train_step.CASES)
         sides = fast or [side for side in bench_train_step.SIDES if bfloat16 or "bfloat16" not in side]
-        keep("train_step", bench_train_step.race(rounds, only and only["train_step"], sides, until), table.steps)
+        keep("train_step", bench_train_step.race(rounds, cases, sides, until), table.steps)
     if "generate" in names:
         size, sides = "gpt2", bench_generate.SIDES
         if options.quick:
             size, sides = "small", [side for side in bench_generate.SIDES if side.endswith("float32")]
-        cases = only["generate"] if only else list(bench_generate.CASES)
-        show = functools.partial(table.generation, bytes_per_token=bench_generate.bytes_per_token(size),
+        cases = QUICK["generate"] if options.quick else list(bench_generate.CASES)
+        show = functools.partial(table.generation, model=bench_generate.NAMES[size],
+                                 bytes_per_token=bench_generate.bytes_per_token(size),
                                  bandwidth=report["peak"]["bandwidth"] if size == "gpt2" else None)  # fmt: skip
         keep("generate", bench_generate.race(rounds, size, sides, cases, until), show)
     if options.quick and (left_out := _left_out(names, rows, report, only)):
@@ -180,7 +182,7 @@ def _left_out(names: list[str], rows: list, report: dict[str, Any], only: dict |
     lines = []
     if late:
         lines.append(f"No time was left for: {'; '.join(late)}. The first run also compiles kernels: try again.")
-    if only:
+    if only or {*modules.STEPS} & {*names}:
         lines.append("Left out by --quick: other sizes and kernels, bfloat16, torch.compile, GPT-2 124M; "
                      "python -m benchmarks has them.")  # fmt: skip
     return "\n".join(lines)

@@ -26,6 +26,7 @@ SIZES = {
     "small": {"vocab_size": 8192, "n_positions": 640, "n_embd": 128, "n_layer": 4, "n_head": 4},
     "tiny": {"vocab_size": 97, "n_positions": 640, "n_embd": 24, "n_layer": 2, "n_head": 2},
 }
+NAMES = {"gpt2": "GPT-2 124M", "small": "4 layers of 128 features"}
 PROMPT, NEW, LONG, BATCH = 32, 256, 512, 8
 OURS = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8")
 SIDES = (*OURS, "torch float32", "torch bfloat16") if HAS_TRANSFORMERS else OURS

@@ -77,7 +77,8 @@ def noisy(readings: Sequence[float]) -> bool:
 
 def ratio(theirs: Sequence[float], ours: Sequence[float], again: Sequence[float] = (), bold: bool = True) -> str:
     """
-    How many times as long the rival takes: a number, or a range where that is all that can be said.
+    How many times as long the rival takes: a number, or a range where that is all that can be said. It is bold unless
+    a side has one reading only, of which no spread is known.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def ratio(theirs: Sequence[float], ours: Sequence[float], again: Sequence[float]
         low, high = quarters([*ours, *again])
         return f"{quarters(theirs)[0] / high:.2f} to {quarters(theirs)[1] / low:.2f} ~"
     number = f"{median(list(theirs)) / median(list(ours)):.2f}"
-    return f"**{number}**" if bold else number
+    return f"**{number}**" if bold and min(len(theirs), len(ours)) > 1 else number
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -159,9 +160,9 @@ def _said(row: dict[str, Any]) -> str:
     return said + "."
 
 
-def generation(rows: Sequence[dict[str, Any]], bytes_per_token: float, bandwidth: float | None) -> str:
+def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: float, bandwidth: float | None) -> str:
     """One line per side and case; `bytes_per_token` are those of the matrices in float32, which each token reads."""
-    columns = ["generation", "side", "ms (spread)", "tokens/s", "torch float32 / this", "of bandwidth"]
+    columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "of bandwidth"]
     widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4}, []
     for row in rows:
         theirs = row["readings"].get("torch float32")

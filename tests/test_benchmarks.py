@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import json
 import os
 import signal
@@ -63,7 +64,7 @@ def test_ratios_are_of_medians_and_against_the_best():
 
 
 def row(**changes) -> dict:
-    readings = {"numpy": [0.01], "tinygpt": [0.002, 0.0019, 0.0021], "torch": [0.006], "tinygpt again": [0.002]}
+    readings = {"numpy": [0.01], "tinygpt": [0.002, 0.0019, 0.0021], "torch": [0.006, 0.006], "tinygpt again": [0.002]}
     return {"benchmark": "gelu", "case": "N=256", "precision": "highest", "readings": readings, "kind": "bytes",
             "rate": 31.4, "share": 0.91, "to_torch": 3.0, "to_numpy": 5.0, "noise": 1.0} | changes  # fmt: skip
 
@@ -94,6 +95,16 @@ def test_a_row_that_is_too_noisy_says_so_in_place_of_a_ratio(side, readings):
     low, high = map(float, ratio.removesuffix(" ~").split(" to "))
     middle = np.median(noisy["readings"]["torch"]) / np.median(noisy["readings"]["tinygpt"])
     assert low <= middle <= high and low < high
+
+
+def test_the_examples_of_the_table_are_right():
+    failed, attempted = doctest.testmod(table)
+    assert attempted >= 5 and not failed
+
+
+def test_a_ratio_of_single_readings_is_not_bold():
+    assert table.ratio([3.0], [1.0]) == "3.00"
+    assert table.ratio([3.0, 3.0], [1.0, 1.0]) == "**3.00**"
 
 
 def test_small_and_large_numbers_have_units_that_one_can_read():
