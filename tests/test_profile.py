@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from benchmarks.kernel_race import OPS
+from benchmarks.modules import OPS
 from tinygpt import GPT, AdamW, GPTConfig, Op, Tensor, apply, clip_grad_norm, grad_norm, implementation
 from tinygpt.autograd.watch import observed
 from tinygpt.cli.main import main

@@ -47,7 +47,7 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def described(error: BaseException) -> str:
+def described(error: BaseException, text: str | None = None) -> str:
     """
     Return the type of an error and what it says, as one line.
 
@@ -55,6 +55,8 @@ def described(error: BaseException) -> str:
     ----------
     error : BaseException
         Of anyone: its text may be empty, have many lines, or begin with its type already.
+    text : str, optional
+        In place of its own.
 
     Returns
     -------
@@ -67,7 +69,7 @@ def described(error: BaseException) -> str:
     >>> print(described(ValueError("ValueError: must be 3")))
     ValueError: must be 3
     """
-    kind, said = type(error).__name__, one_line(" ".join(str(error).split()))
+    kind, said = type(error).__name__, one_line(" ".join(str(error if text is None else text).split()))
     while said.startswith(f"{kind}: ") or said == f"{kind}:":
         said = said[len(kind) + 1 :].strip()
     return f"{kind}: {said}" if said and said != kind else kind
