@@ -147,9 +147,22 @@ def train(
         owner = owner or owning.enter_context(own_run(run, create=not resume))
         if not resume and not owner.is_new():
             raise FileExistsError(f"train: {run} exists; add --resume to continue it, or choose another --out")
-        trainer = Trainer(settings, run, resume, progress, owner)
-        with Interrupt() as interrupt, products_in(settings.precision):
-            return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
+        try:
+            trainer = Trainer(settings, run, resume, progress, owner)
+            with Interrupt() as interrupt, products_in(settings.precision):
+                return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
+        except Exception:
+            if not resume and owner.is_held():
+                _remove_unsaved(run)
+            raise
+
+
+def _remove_unsaved(run: Path) -> None:
+    """After a failure: a new run that has saved nothing goes, so that the next one can have its name."""
+    if not any((run / name).exists() for name in ("best", "last")):
+        for name in ("settings.json", "metrics.jsonl"):
+            with contextlib.suppress(OSError):
+                (run / name).unlink()
 
 
 @contextlib.contextmanager
