@@ -24,6 +24,7 @@ from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.text import corpus
 from tinygpt.text.token_file import write_token_file
 from tinygpt.training.dataset import Dataset
+from tinygpt.training.evaluate import evaluate
 from tinygpt.training.log import MetricsLog, plot_losses, read_metrics, smooth
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.train import Trainer, load_settings, train
@@ -164,6 +165,28 @@ def test_a_run_that_was_killed_before_its_settings_were_written_can_be_begun(tex
         (run / name).write_text("{")
     assert train(settings(text, steps=1), run, progress=False).step == 1
     assert not set(leftovers) & set(os.listdir(run))
+
+
+@pytest.mark.parametrize("tokens", [5, 48, 60])
+def test_losses_before_and_after_are_over_the_same_tokens(text, tmp_path, tokens):
+    """Also where the beginning of the validation text ends within a window of 16 tokens, or within the first."""
+    run = tmp_path / "run"
+    result = train(settings(text, eval_tokens=tokens), run, progress=False)
+    model, tokenizer = GPT.from_pretrained(run / "last"), checkpoint.load_tokenizer(run / "last")
+    validation = Trainer(load_settings(run), run, True, False).data.validation
+    assert result.first.tokens == result.final_beginning.tokens == tokens < result.final.tokens == len(validation) - 1
+    assert result.final_beginning == evaluate(model, validation[: tokens + 1], tokenizer)  # to the last bit
+    assert result.final.loss == pytest.approx(evaluate(model, validation, tokenizer).loss, rel=1e-6)  # other batches
+    line = read_metrics(run / "metrics.jsonl")[-1]
+    assert (line["validation_loss"], line["final_validation_loss"]) == (result.final_beginning.loss, result.final.loss)
+    assert result.best_loss == min(line.get("validation_loss", 9) for line in read_metrics(run / "metrics.jsonl"))
+    assert train(load_settings(run), run, resume=True, progress=False) == result._replace(new_steps=0)
+
+
+def test_of_a_short_validation_text_there_is_one_final_loss(text, tmp_path):
+    result = train(settings(text, eval_tokens=9999), tmp_path / "run", progress=False)
+    assert result.final is result.final_beginning and result.first.tokens == result.final.tokens
+    assert "final_validation_loss" not in read_metrics(tmp_path / "run/metrics.jsonl")[-1]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("wrong"), OSError(errno.ENOSPC, "full")])

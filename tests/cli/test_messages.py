@@ -39,6 +39,7 @@ train --init-from none                              | none must be a checkpoint 
 train --init-from heads --data hens.txt             | heads/config.json: n_embd must be a multiple of n_head
 train --init-from model --data hens.txt --context 9 | --context must be at most the 8 positions of model
 train --init-from bare --data hens.txt              | bare has no tokenizer beside its weights
+train --keep-every -1                               | --keep-every must be at least 0, got -1
 train --threads 100000                              | --threads: must be an integer of at least 1
 generate none                                       | none must be a checkpoint folder
 generate hens.txt                                   | hens.txt must be a checkpoint folder

@@ -28,6 +28,7 @@ examples:
   tinygpt train                          one or two minutes, into runs/tiny
   tinygpt train --data book.txt --out runs/book
   tinygpt train --out runs/book --resume                  continue after Ctrl-C
+  tinygpt train --out runs/book --resume --steps 900      go on beyond its end
   tinygpt train --preset shakespeare-char --data tinyshakespeare.txt
   tinygpt train --init-from gpt2 --data book.txt          into runs/fine-tuned
 
@@ -71,14 +72,29 @@ def add_arguments(parser: Parser) -> None:
     )
     add = parser.add_argument_group("the run").add_argument
     add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
-    add("--resume", action="store_true", help="resume the run in --out, with its settings")
+    add(
+        "--resume",
+        action="store_true",
+        help="resume the run in --out, with its settings; of those only --steps (more of them, to go on beyond the "
+        "planned end), --keep-every and --recompute may be changed",
+    )
     add(
         "--stop-after",
         type=integer,
         metavar="K",
         help="stop and save at step K; the schedule stays as it is",
     )
-    add("--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit")
+    add(
+        "--keep-every",
+        type=integer,
+        metavar="N",
+        help=_or(
+            "keep a checkpoint of every Nth step, as checkpoints/step-000200 in the run, with all that training needs "
+            "to go on from it; each takes 16 bytes of disk per parameter; 0 for none",
+            _SETTINGS["keep_every"],
+        ),
+    )
+    add("--dry-run", action="store_true", help="print how much memory and disk the run will need, by kind, and exit")
     add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
     add = parser.add_argument_group("batches").add_argument
     add("--steps", type=integer, metavar="N", help=_or("optimizer steps"))
@@ -129,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
 
     folder = options.out or Path("runs") / (options.preset or ("fine-tuned" if options.init_from else "tiny"))
     if options.dry_run:
-        print(_memory_needed(_settings(options, folder)))
+        print(_needed(_settings(options, folder)))
         return 0
     with contextlib.ExitStack() as owning:
         owner = owning.enter_context(own_run(folder, create=False)) if options.resume else None
@@ -170,12 +186,16 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
         tell(f"stopped after step {result.step} of {settings.steps}; to continue: {again}")
         return
     if not result.new_steps:
-        tell(
-            f"{folder} is finished: its {result.step} steps are done; for more, start a new run with --init-from "
-            f"{folder}"
-        )
-    start = f" (it was {result.first.loss:.4f} before training)" if result.first else ""
-    tell(f"final validation {result.final}{start}")
+        again = f"tinygpt train --resume --out {_typed(folder)} --steps {2 * result.step}"
+        tell(f"{folder} is finished: its {result.step} steps are done; to go on: {again}")
+    first, after = result.first, result.final_beginning
+    if first is None or after is None:  # an older run, which has not stored them
+        tell(f"final validation {result.final}")
+    elif after.tokens == result.final.tokens:
+        tell(f"final validation {result.final} (it was {first.loss:.4f} before training)")
+    else:
+        tell(f"final validation {result.final}, over all {result.final.tokens:,} tokens")
+        tell(f"on the first {after.tokens:,} of them: loss {first.loss:.4f} before training, {after.loss:.4f} after")
     tell(f"best validation loss {result.best_loss:.4f}, in {folder / 'best'}")
     missing = "" if importlib.util.find_spec("matplotlib") else ': "pip install matplotlib" for a picture'
     tell(f"curve: {result.plot or f'not drawn{missing}'}")
@@ -196,7 +216,7 @@ def _settings(options: argparse.Namespace, folder: Path) -> TrainingSettings:
                 f"--resume goes on with the settings of {folder}, where {'; '.join(changed)}; leave them out, or start "
                 f"a new run with --init-from {folder}"
             )
-        return settings
+        return settings.resumed(given, folder)
     preset = given.pop("preset")
     if given["init_from"] and not preset:
         return TrainingSettings.fine_tuning(_config_of(given["init_from"]), **given)
@@ -215,13 +235,23 @@ def _config_of(model: str) -> GPTConfig:
         raise type(error)(f"{shown(folder / 'config.json')}: {str(error).removeprefix('GPTConfig: ')}") from None
 
 
-def _memory_needed(settings: TrainingSettings) -> str:
+def _needed(settings: TrainingSettings) -> str:
     """What --dry-run prints."""
     from tinygpt.gpt2.memory_estimate import number_of_parameters
 
     config, ledger = _ledger_of(settings)
     sizes = f"batches of {settings.batch_size} x {settings.context} tokens"
-    return f"{number_of_parameters(config):,} parameters, {sizes}; at the peak\n{ledger}"
+    parameters = number_of_parameters(config)
+    weights, checkpoint = 4 * parameters, 16 * parameters  # with both moments, and the weights once more beside them
+    disk = [f"on disk: best {_megabytes(weights)}, last {_megabytes(checkpoint)}"]
+    if settings.keep_every:
+        number = settings.steps // settings.keep_every
+        disk.append(f"{number:,} kept checkpoints of {_megabytes(checkpoint)}: {_megabytes(number * checkpoint)}")
+    return f"{parameters:,} parameters, {sizes}; at the peak\n{ledger}\n{'; '.join(disk)}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
 
 
 def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
