@@ -74,6 +74,8 @@ def contents(run: Path) -> dict[str, Any]:
         if name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+        elif name == "config.toml":  # its comments have the command, which names the run
+            found[name] = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         elif path.is_file():
             found[name] = path.read_bytes()
     found["loss.png"] = found.get("loss.png", b"")[:4]  # its title is the name of the run

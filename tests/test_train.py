@@ -208,7 +208,7 @@ def test_a_run_that_fails_before_it_has_saved_anything_leaves_its_name_free(text
     monkeypatch.setattr(Trainer, "_take_step", fail)
     with pytest.raises(type(error)):
         train(load_settings(run), run, resume=True, progress=False)
-    assert {"settings.json", "metrics.jsonl", "last"} <= set(os.listdir(run))
+    assert {"settings.json", "config.toml", "metrics.jsonl", "last"} <= set(os.listdir(run))
 
 
 def test_a_failure_deletes_nothing_of_a_run_that_another_process_owns_by_now(text, tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_a_failure_deletes_nothing_of_a_run_that_another_process_owns_by_now(tex
     monkeypatch.setattr(Trainer, "_take_step", replaced)
     with pytest.raises(MemoryError):
         train(settings(text), run, progress=False)
-    assert {"settings.json", "metrics.jsonl"} <= set(os.listdir(run))
+    assert {"settings.json", "config.toml", "metrics.jsonl"} <= set(os.listdir(run))
 
 
 def test_everything_is_saved_and_said_before_the_story_is_told(text, tmp_path, monkeypatch):

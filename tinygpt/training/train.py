@@ -4,6 +4,7 @@ The training loop: batches, gradients, AdamW; validation, checkpoints, a story n
 A run is a folder:
 
     settings.json     its settings                metrics.jsonl, loss.png    its losses
+    config.toml       the same, for `tinygpt train --config` and for people
     best/             the checkpoint with the lowest validation loss, a Hugging Face GPT-2 folder
     last/             the newest one, and beside it what resuming needs
     checkpoints/      those that `keep_every` keeps, step-000200 and so on, each like `last`
@@ -47,6 +48,7 @@ from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.runtime.settings import float32_matmul_precision
 from tinygpt.runtime.streams import bar, say, tell, to_json
 from tinygpt.text.corpus import sample_batch
+from tinygpt.training.config_file import write_config
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate, evaluate_with_beginning
 from tinygpt.training.log import MetricsLog, plot_losses
@@ -103,6 +105,7 @@ def train(
     progress: bool = True,
     owner: Ownership | None = None,
     summary: Callable[[Result], object] = lambda result: None,
+    command: str = "",
 ) -> Result:
     """
     Train a GPT-2 into the folder `run`.
@@ -124,6 +127,8 @@ def train(
         What `own_run(run)` gave, if the caller owns the run already; otherwise the run is owned until this returns.
     summary : callable
         Called with the result once everything is saved, before its story, which may take long, is generated.
+    command : str
+        What was typed, for a comment in config.toml.
 
     Returns
     -------
@@ -156,7 +161,7 @@ def train(
         if not resume and not owner.is_new():
             raise FileExistsError(f"train: {run} exists; add --resume to continue it, or choose another --out")
         try:
-            trainer = Trainer(settings, run, resume, progress, owner)
+            trainer = Trainer(settings, run, resume, progress, owner, command)
             with Interrupt() as interrupt, products_in(settings.precision):
                 return trainer.run_until(min(stop_after or settings.steps, settings.steps), interrupt, summary)
         except Exception:
@@ -168,7 +173,7 @@ def train(
 def _remove_unsaved(run: Path) -> None:
     """After a failure: a new run that has saved nothing goes, so that the next one can have its name."""
     if not any((run / name).exists() for name in ("best", "last", KEPT)):
-        for name in ("settings.json", "metrics.jsonl"):
+        for name in ("settings.json", "config.toml", "metrics.jsonl"):
             with contextlib.suppress(OSError):
                 (run / name).unlink()
 
@@ -250,9 +255,15 @@ class Trainer:
     """A model, its optimizer, its data, and the state of the run."""
 
     def __init__(
-        self, settings: TrainingSettings, run: Path, resume: bool, progress: bool, owner: Ownership | None = None
+        self,
+        settings: TrainingSettings,
+        run: Path,
+        resume: bool,
+        progress: bool,
+        owner: Ownership | None = None,
+        command: str = "",
     ) -> None:
-        self.run, self.progress, self.owner = run, progress, owner
+        self.run, self.progress, self.owner, self._command = run, progress, owner, command
         stored = load_settings(run) if resume and (run / "settings.json").exists() else None
         self.settings = settings = stored.resumed(vars(settings), run) if stored else settings
         last = self._last_checkpoint() if resume else None
@@ -280,12 +291,15 @@ class Trainer:
         if self.step < self.settings.steps:  # else the run is finished
             self.final = self.final_beginning = None
         run.mkdir(parents=True, exist_ok=True)
-        if self.settings != stored:
+        if self.settings == stored:
+            write_config(run / "config.toml", self.settings)  # older runs have none
+        else:
             self._write_settings()
 
     def _write_settings(self) -> None:
         text = to_json(seal(self.settings.to_json_values()), indent=2) + "\n"
         atomic_write(self.run / "settings.json", text)
+        write_config(self.run / "config.toml", self.settings, self._command)
 
     def _hold(self) -> None:
         """Called before saving: the run must still be owned. If its folder was deleted, it is created again."""
