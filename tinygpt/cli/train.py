@@ -78,8 +78,9 @@ def add_arguments(parser: Parser) -> None:
         type=name,
         metavar="FILE",
         help=_or(
-            "a TOML file with settings, named as the options are, such as the config.toml in every run; an option "
-            "that is given here counts instead, and what neither says is the preset's",
+            "a TOML file with settings, named as the options are, such as the config.toml in every run; options that "
+            "are given here override it, and what neither says is the preset's; a relative path in it is looked for "
+            "beside the file first",
             "none",
         ),
     )
