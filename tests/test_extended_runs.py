@@ -13,7 +13,8 @@ from small_runs import TEXT, Killed, checkpoints_of, killed, settings, without_t
 
 import tinygpt.training.train
 from tinygpt.cli.main import main
-from tinygpt.training.log import plot_losses, read_metrics
+from tinygpt.training.log import read_metrics
+from tinygpt.training.plot import plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.train import Trainer, load_settings, train
 

@@ -51,7 +51,8 @@ from tinygpt.text.corpus import sample_batch
 from tinygpt.training.config_file import write_config
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate, evaluate_with_beginning
-from tinygpt.training.log import MetricsLog, plot_losses
+from tinygpt.training.log import MetricsLog
+from tinygpt.training.plot import plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
 
