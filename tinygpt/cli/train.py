@@ -156,7 +156,8 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.training.train import train
 
     given, from_file = _given(options)
-    folder = options.out or Path("runs") / _name_of_run(given)
+    preset = _preset(given)
+    folder = options.out or Path("runs") / ("fine-tuned" if preset == RECIPE_OF_FINE_TUNING else preset)
     if options.dry_run:
         print(_needed(_settings(options, folder, given, from_file)))
         return 0
@@ -229,9 +230,8 @@ def _given(options: argparse.Namespace) -> tuple[dict[str, Any], set[str]]:
     return read | typed, read.keys() - typed.keys()
 
 
-def _name_of_run(given: dict[str, Any]) -> str:
-    preset = given.get("preset", RECIPE_OF_FINE_TUNING if "init_from" in given else _SETTINGS["preset"])
-    return "fine-tuned" if preset == RECIPE_OF_FINE_TUNING else preset
+def _preset(given: dict[str, Any]) -> str:
+    return given.get("preset", RECIPE_OF_FINE_TUNING if "init_from" in given else _SETTINGS["preset"])
 
 
 def _settings(
@@ -251,7 +251,7 @@ def _settings(
 
 def _new_settings(options: argparse.Namespace, given: dict[str, Any]) -> TrainingSettings:
     others = {name: value for name, value in given.items() if name != "preset"}
-    preset = given.get("preset", RECIPE_OF_FINE_TUNING if "init_from" in given else _SETTINGS["preset"])
+    preset = _preset(given)
     if preset != RECIPE_OF_FINE_TUNING:
         return TrainingSettings.from_preset(preset, **others)
     if "init_from" not in given:
