@@ -8,7 +8,6 @@ import time
 from typing import Any, NamedTuple
 
 from tinygpt.kernels.rates import rates
-from tinygpt.optim import cosine_schedule
 from tinygpt.runtime import settings as runtime
 from tinygpt.runtime.plural import counted
 from tinygpt.runtime.streams import bar
@@ -144,9 +143,7 @@ def profile_training(settings: TrainingSettings, steps: int, progress: bool = Tr
     def take_step() -> float:
         """Milliseconds of the next step."""
         start, step = time.perf_counter(), len(losses)
-        lr = cosine_schedule(step, lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup,
-                             steps=settings.steps)  # fmt: skip
-        loss, norm = training_step(model, optimizer, data.train, settings, step, lr)
+        loss, norm = training_step(model, optimizer, data.train, settings, step, settings.learning_rate(step))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
                 f"profile_training: step {step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "
