@@ -226,7 +226,7 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
         return
     if not result.new_steps:
         again = f"tinygpt train --resume --out {_typed(folder)} --steps {2 * result.step}"
-        tell(f"{folder} is finished: after {counted(result.step, 'step')}; to go on: {again}")
+        tell(f"{folder} is finished after {counted(result.step, 'step')}; to go on: {again}")
     first, after = result.first, result.final_beginning
     if first is not None and first.tokens == result.final.tokens:
         after = result.final
