@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, folder_to_write, integer, name, number
-from tinygpt.files.one_line import shown
-from tinygpt.gpt2.config import PRESETS
+from tinygpt.cli.shared_options import (
+    DATA,
+    MODEL,
+    TOKENIZER,
+    add_quiet,
+    add_threads,
+    folder_to_write,
+    integer,
+    name,
+    number,
+)
+from tinygpt.gpt2.config import PRESETS, GPTConfig
 from tinygpt.training.settings import PRECISIONS, RECIPES, TrainingSettings
 
 if TYPE_CHECKING:
-    from tinygpt.gpt2.config import GPTConfig
     from tinygpt.gpt2.memory_estimate import Ledger
     from tinygpt.training.train import Result
 
@@ -55,8 +63,8 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--tokenizer",
         type=name,
-        metavar="DIR",
-        help=_or("a run, a folder with a tokenizer's files, or gpt2 once it is fetched", "train one on the text"),
+        metavar="NAME",
+        help=_or(TOKENIZER, "train one on the text, or with --init-from the model's own"),
     )
     add("--vocab-size", type=integer, metavar="N", help=_or("number of tokens of a tokenizer that is trained"))
     add(
@@ -64,8 +72,7 @@ def add_arguments(parser: Parser) -> None:
         type=name,
         metavar="MODEL",
         help=_or(
-            "fine-tune the weights of a run, of a GPT-2 folder, or of a model of the Hugging Face hub, such as "
-            "gpt2, with a recipe for that unless --preset names another",
+            f"fine-tune {MODEL}, with a recipe for that unless --preset names another",
             "random weights",
         ),
     )
@@ -199,20 +206,8 @@ def _settings(options: argparse.Namespace, folder: Path) -> TrainingSettings:
         return settings
     preset = given.pop("preset")
     if given["init_from"] and not preset:
-        return TrainingSettings.fine_tuning(_config_of(given["init_from"]), **given)
+        return TrainingSettings.fine_tuning(GPTConfig.from_pretrained(given["init_from"]), **given)
     return TrainingSettings.from_preset(preset or _SETTINGS["preset"], **given)
-
-
-def _config_of(model: str) -> GPTConfig:
-    from tinygpt.files.locate import locate
-    from tinygpt.gpt2 import checkpoint
-    from tinygpt.gpt2.config import GPTConfig
-
-    folder = locate(model)
-    try:
-        return GPTConfig.from_dict(checkpoint.read_config(folder))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{shown(folder / 'config.json')}: {str(error).removeprefix('GPTConfig: ')}") from None
 
 
 def _memory_needed(settings: TrainingSettings) -> str:
@@ -230,7 +225,7 @@ def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     from tinygpt.training.train import initial_config
 
     if settings.init_from is not None:
-        config = _config_of(settings.init_from)
+        config = GPTConfig.from_pretrained(settings.init_from)
     else:
         n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
         config = initial_config(settings, n_vocab)
