@@ -425,6 +425,8 @@ class Tokenizer:
         >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_single_token_bytes(0xC3)
         b'\\xc3'
         """
+        if isinstance(token, (str, bytes)):
+            raise TypeError("Tokenizer.decode_single_token_bytes: needs an id, got text; encode gives its ids")
         try:
             return self._tokens[index(token)]
         except KeyError:
@@ -610,8 +612,9 @@ def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
         flat = batch.ndim == 1 and batch.size > 0 and batch.dtype != object
     else:
         if isinstance(batch, (str, bytes, Mapping)) or not isinstance(batch, Iterable):
-            got = type(batch).__name__
-            raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got {got}; write [ids]")
+            text = isinstance(batch, (str, bytes))
+            got = "text; encode_batch gives the ids of texts" if text else f"{type(batch).__name__}; write [ids]"
+            raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got {got}")
         batch = list(batch)
         flat = any(isinstance(row, (int, np.integer)) for row in batch)
     if flat:
