@@ -40,6 +40,8 @@ train --init-from heads --data hens.txt             | heads/config.json: n_embd 
 train --init-from model --data hens.txt --context 9 | --context must be at most the 8 positions of model
 train --init-from bare --data hens.txt              | bare has no tokenizer beside its weights
 train --threads 100000                              | --threads: must be an integer of at least 1
+runs none                                           | none: No such file or directory
+runs hens.txt                                       | hens.txt: Not a directory
 generate none                                       | none must be a run, a checkpoint, a Hugging
 generate hens.txt                                   | hens.txt must be a run, a checkpoint
 generate model --temperature -1                     | --temperature must be at least 0
