@@ -95,6 +95,7 @@ WRONG = [
     ("model", "peices", "does not exist; check the name$"),  # which has no weights
     ("model", "gpt-2", r"did you mean gpt2\?$"),
     ("model", "gpt2_medium", r"did you mean gpt2-medium\?$"),
+    ("model", "gpt2", r"no hub here$"),
     ("model", "book/best", r"no hub here; did you mean runs/book/best\?$"),  # a name of the hub as well
     ("model", "a\nb", r"'a\\nb' must be"),
 ]

@@ -71,7 +71,8 @@ tokenizer encode none.txt -o x --tokenizer model    | no file or folder none.txt
 tokenizer decode 999 --tokenizer model              | ids must be in the vocabulary
 tokenizer decode 1 x --tokenizer model              | needs one token file, or ids
 tokenizer decode hens.txt --tokenizer model         | hens.txt: must be a token file
-tokenizer decode none.bin --tokenizer model         | none.bin must be a file
+tokenizer decode none.bin --tokenizer model         | needs one token file, or ids, got 'none.bin'
+train --resume --out modell                         | modell is not a run to resume: .*; did you mean model?
 tokenizer info none                                 | none must be a run, a checkpoint, a folder with
 tokenizer explain a --tokenizer none                | none must be a run, a checkpoint, a folder with
 tokenizer fetch gpt2 --base-url nonsense            | the base address must begin with http

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -162,13 +163,13 @@ def run_decode(options: argparse.Namespace) -> int:
     ids = [id for given in options.tokens for id in given.replace(",", " ").split()]  # "15496 995" may be quoted
     if all(id.isdecimal() for id in ids):
         data = tokenizer.decode_bytes([int(id) for id in ids])
-    elif len(options.tokens) == 1:
+    elif len(options.tokens) == 1 and os.path.exists(options.tokens[0]):
         tokens = open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.ids).tokens
         blocks = range(0, len(tokens), _BLOCK)
         data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
     else:
         got = " ".join(options.tokens)[:60]
-        raise ValueError(f"needs one token file, or ids, got {got!r}; for the ids of a text: tokenizer explain")
+        raise ValueError(f"needs one token file, or ids, got {got!r}; for the ids of a text: tinygpt tokenizer explain")
     if options.out:
         atomic_write(options.out, data)
         tell(f"{options.out}: {len(data):,} bytes")

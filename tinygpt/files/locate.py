@@ -135,7 +135,7 @@ def _by_name(name: str | os.PathLike[str], folder: Path, what: What) -> Path:
         try:
             return hub.fetch(name, repository, _OF_THE_HUB[what])
         except OSError as error:
-            raise type(error)(f"{error}{_did_you_mean(folder, what)}") from error.__cause__
+            raise type(error)(f"{error}{did_you_mean(folder, what)}") from error.__cause__
     run = RUNS / folder
     return run if _is_bare(folder) and run.is_dir() else folder
 
@@ -185,7 +185,7 @@ def _fetched(name: str) -> Path:
 
 def _refuse(folder: Path, what: What) -> Path:
     required, article = (TOKENIZER, "tokenizer") if what == "tokenizer" else (MODEL, "model")
-    remedy = _did_you_mean(folder, what)
+    remedy = did_you_mean(folder, what)
     if not folder.exists():
         found = "does not exist"
         remedy = remedy or "; check the name"
@@ -207,13 +207,28 @@ def _refuse(folder: Path, what: What) -> Path:
     raise FileNotFoundError(f"{shown(folder)} must be {required}, and {found}{remedy}")
 
 
-def _did_you_mean(path: Path, what: What) -> str:
-    """Names near a wrong one that would be accepted, as the end of an error."""
+def did_you_mean(path: Path, what: What = "model") -> str:
+    """
+    The end of an error about a wrong name: a name near it that would be accepted; empty if there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The wrong name.
+    what : {"model", "config", "tokenizer"}
+        As `locate` takes it.
+
+    Examples
+    --------
+    >>> did_you_mean(Path("gpt-2-medium"))
+    '; did you mean gpt2-medium?'
+    """
     import difflib  # late: few names are wrong
 
     folders = {str(each): each for place in (path.parent, RUNS) for each in _folders_in(place)}
     bare = {each.name: each for each in _folders_in(RUNS)} if _is_bare(path) else {}
-    near = difflib.get_close_matches(str(path), [*folders, *bare, *hub.OFFICIAL], n=5)
+    official = () if str(path) in hub.OFFICIAL else hub.OFFICIAL  # what is spelled rightly is not another one
+    near = difflib.get_close_matches(str(path), [*folders, *bare, *official], n=5)
     for name in (str(RUNS / path), str(RUNS / path.name), *near):
         if name in hub.OFFICIAL:
             return f"; did you mean {name}?"
