@@ -117,7 +117,7 @@ def read(name: str | os.PathLike[str], reader: Callable[[Path], T], what: What =
     ...     print(read(run, os.listdir))
     ['config.json']
     """
-    from tinygpt.files.directory_swap import read_whole
+    from tinygpt.files.directory_swap import read_whole  # late: help pages need the words above alone
 
     return read_whole(locate(name, what), reader)
 
@@ -160,7 +160,7 @@ def _inside(folder: Path, what: What, recover: Callable[[Path], object] = lambda
 
 
 def _complete_swap(folder: Path) -> None:
-    from tinygpt.files.directory_swap import recover  # late: a tokenizer in a folder of its own does not need it
+    from tinygpt.files.directory_swap import recover
 
     recover(folder)
 

@@ -68,7 +68,7 @@ def load(
         if own is None:
             raise FileNotFoundError(
                 f"load: {shown(folder)} has no tokenizer beside its weights: put vocab.json and merges.txt there, or "
-                "name a tokenizer"
+                "name one with --tokenizer (in Python, tokenizer=...)"
             )
         return pretrained.read(GPT, folder, seed, weights, changes), own
 

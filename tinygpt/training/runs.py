@@ -143,7 +143,7 @@ def look_at(path: Path) -> Run:
     problem, planned, checkpoint = "", None, None
     try:
         planned = _planned(path)
-        checkpoint = _checkpoint(path)
+        checkpoint = _checkpoint(path, attempts=_PATIENCE if owner else 1)
     except (OSError, ValueError) as error:
         problem = one_line(error).removeprefix("runs: ")
     steps = checkpoint["step"] if checkpoint else 0
@@ -172,16 +172,16 @@ def _planned(run: Path) -> int:
     return _count(settings, "steps", where)
 
 
-def _checkpoint(run: Path) -> dict[str, Any] | None:
+def _checkpoint(run: Path, attempts: int) -> dict[str, Any] | None:
     """The training state of the last checkpoint, whose files must be whole; None if nothing was saved."""
-    for attempt in range(_PATIENCE):
+    for attempt in range(1, attempts + 1):
         last = next((run / name for name in _SWAPPED if (run / name).exists()), None)
         if last is None:
             return None
         try:
             return _read(last)
         except (OSError, ValueError):
-            if attempt == _PATIENCE - 1:
+            if attempt == attempts:
                 raise
             time.sleep(0.01)  # it may be being replaced
     raise AssertionError("unreachable")
