@@ -164,8 +164,9 @@ def test_the_newest_comes_first_and_a_run_can_be_named_itself(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["run", "runs/stopped", "runs/finished"]
     assert "2/4" in lines[1] and lines[1].endswith("just now") and lines[2].endswith("2 h ago")
-    assert main(["runs", "runs/finished"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    for run in ("runs/finished", "finished"):
+        assert main(["runs", run]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["run", "runs/finished"]
 
 
 def test_as_json_each_run_is_an_object(folder, capsys):

@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
     import shutil
     from pathlib import Path
 
-    from tinygpt.files.locate import RUNS
+    from tinygpt.files.locate import RUNS, named_run
     from tinygpt.runtime.streams import print_json
     from tinygpt.training.runs import list_runs
 
-    folders = [Path(folder) for folder in options.folders] or ([RUNS] if RUNS.is_dir() else [])
+    folders = [named_run(Path(folder)) for folder in options.folders] or ([RUNS] if RUNS.is_dir() else [])
     found = list_runs(folders)
     if options.json:
         print_json([{**each._asdict(), "path": str(each.path), "changed": _moment(each.changed)} for each in found], 1)

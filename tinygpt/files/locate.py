@@ -136,8 +136,21 @@ def _by_name(name: str | os.PathLike[str], folder: Path, what: What) -> Path:
             return hub.fetch(name, repository, _OF_THE_HUB[what])
         except OSError as error:
             raise type(error)(f"{error}{did_you_mean(folder, what)}") from error.__cause__
-    run = RUNS / folder
-    return run if _is_bare(folder) and run.is_dir() else folder
+    return named_run(folder)
+
+
+def named_run(path: Path) -> Path:
+    """
+    The run in `runs` that a bare name means where there is no file or folder of that name; other paths as they are.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> named_run(Path(tempfile.gettempdir())) == Path(tempfile.gettempdir())
+    True
+    """
+    run = RUNS / path
+    return run if _is_bare(path) and not path.exists() and run.is_dir() else path
 
 
 def _is_bare(path: Path) -> bool:
