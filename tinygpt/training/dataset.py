@@ -42,7 +42,7 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
     ----------
     settings : TrainingSettings
     tokenizer : Tokenizer, optional
-        Instead of the one that the settings name or of training one: that of a run to be resumed, or of `init_from`.
+        Instead of the one that the settings name or of training one: that was read with the model it belongs to.
     progress : bool
         Show a bar where a tokenizer is trained.
 
@@ -75,8 +75,8 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
 
 def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
     """The tokenizer that `settings` names, or None if one is to be trained."""
-    if settings.tokenizer is not None:
-        return Tokenizer.from_pretrained(settings.tokenizer)
+    if (name := settings.tokenizer or settings.init_from) is not None:
+        return Tokenizer.from_pretrained(name)
     if settings.vocab_size == GPT2_VOCAB_SIZE:
         raise ValueError(
             f"train: the preset {settings.preset!r} has GPT-2's {GPT2_VOCAB_SIZE:,} tokens, which need GPT-2's own "
