@@ -61,8 +61,13 @@ generate nan --prompt a                             | the \w+ must be finite
 evaluate model --data none.txt                      | no file or folder none.txt
 evaluate model --data hens.txt --context 9          | --context must be at most the model's 8 tokens
 evaluate model --data hens.txt --stride 9           | --stride must be at most the context of 8
+plot none                                           | none must be the folder of a run
+plot model --x time                                 | model must be the folder of a run
+plot model -o loss.jpg                              | -o/--out must end in .png, .svg or .pdf, got loss.jpg
 inspect model --prompt ""                           | the prompt must not be empty
 inspect model --prompt a --top 999                  | --top must be from 1 to 256
+inspect model --prompt a --layer 1                  | --layer must be from 0 to 0, got 1
+inspect model --prompt a --head 2                   | --head must be from 0 to 1, got 2
 inspect model --prompt "a long prompt"              | the prompt must have
 data gutenberg 5 -o x.txt --base-url nonsense       | the base address must begin with http
 tokenizer train none.txt -o t                       | no file or folder none.txt
@@ -76,6 +81,7 @@ train --resume --out modell                         | modell is not a run to res
 tokenizer info none                                 | none must be a run, a checkpoint, a folder with
 tokenizer explain a --tokenizer none                | none must be a run, a checkpoint, a folder with
 tokenizer fetch gpt2 --base-url nonsense            | the base address must begin with http
+gradcheck gelu --sweep sweep.txt                    | --sweep must end in .png, .svg or .pdf, got sweep.txt
 gradcheck nosuch                                    | there is no operation 'nosuch'
 gradcheck nomodule:X                                | nomodule cannot be imported
 explain nosuch                                      | there is no operation 'nosuch'
@@ -85,6 +91,12 @@ exercise gelu hens.txt                              | hens.txt is there already
 exercise gelu a.py b.py                             | an exercise is one file
 exercise check none.py                              | none.py must be a .py file
 exercise check hens.txt --time-limit 0              | --time-limit must be above 0
+exercise check hens.txt --memory-limit 9            | --memory-limit must be at least 256
+exercise check hens.txt --exercise nosuch           | there is no exercise 'nosuch'
+exercise check hens.txt --exercise gelu             | hens.txt must be a file for gelu
+exercise check hens.txt --points right              | --points must be such as right=10,fast=0
+exercise check hens.txt --fast 0                    | --fast must be above 0
+exercise check hens.txt --seed -1                   | --seed must be at least 0
 doctor --threads 0                                  | --threads must be at least 1, got 0
 diff numpy float64 --model none                     | none must be a run, a checkpoint, a Hugging
 diff numpy float64 --tolerance 0                    | --tolerance must be above 0

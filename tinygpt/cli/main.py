@@ -31,6 +31,7 @@ COMMANDS = {
         "runs": "List runs: state, steps, loss, size.",
         "generate": "Continue a text, token by token.",
         "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
+        "plot": "Draw the losses of a run, or compare several runs.",
         "inspect": "Draw attention maps, and the predictions after each layer.",
     },
     "texts": {

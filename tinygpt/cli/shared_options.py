@@ -13,6 +13,7 @@ from tinygpt.files.one_line import shown
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
 DATA = "a .txt file, a folder of them, or a token file"
 WEIGHTS = ("float32", "bfloat16", "int8")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def integer(text: str) -> int:
@@ -73,6 +74,14 @@ def file_to_write(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"must be a file, got the folder {shown(text)}")
     if not os.path.isdir(os.path.dirname(os.path.realpath(text))):
         raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {shown(text)}; create it first")
+    return target
+
+
+def picture_to_write(text: str) -> Path:
+    """The path of a picture; the ending of its name says of which kind it is."""
+    target = file_to_write(text)
+    if target.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}, got {shown(text)}")
     return target
 
 
