@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import shutil
@@ -172,3 +173,5 @@ def test_a_run_starts_from_any_name(here, kind):
     assert main(["train", "--init-from", name, *shlex.split(TRAIN)]) == 0
     assert Tokenizer.from_pretrained("trained").fingerprint == Tokenizer.from_pretrained(tokenizer).fingerprint
     assert GPTConfig.from_pretrained("trained").n_inner == GPTConfig.from_pretrained(meant).n_inner
+    settings = json.loads(Path("trained/settings.json").read_text())
+    assert settings["init_from"] == ("runs/tiny" if name == "tiny" else name)

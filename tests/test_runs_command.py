@@ -169,6 +169,12 @@ def test_the_newest_comes_first_and_a_run_can_be_named_itself(folder, capsys):
         assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["run", "runs/finished"]
 
 
+def test_a_name_of_the_hub_is_no_run(folder, capsys):
+    shutil.copytree(folder / "finished", folder / "gpt2")
+    assert main(["runs", "gpt2"]) == 2
+    assert "gpt2: No such file or directory" in capsys.readouterr().err
+
+
 def test_as_json_each_run_is_an_object(folder, capsys):
     assert main(["runs", "--json"]) == 0
     found = {each["path"]: each for each in json.loads(capsys.readouterr().out)}

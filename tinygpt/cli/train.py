@@ -228,6 +228,7 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
 
 def _given(options: argparse.Namespace) -> tuple[dict[str, Any], set[str]]:
     """The settings that are given, by the command line or else by --config, and the names of those from the file."""
+    from tinygpt.files.locate import named_run
     from tinygpt.training.config_file import read_config
 
     typed = {name: getattr(options, name, None) for name in _SETTINGS}
@@ -235,7 +236,10 @@ def _given(options: argparse.Namespace) -> tuple[dict[str, Any], set[str]]:
     read = read_config(options.config) if options.config else {}
     if "steps" in typed:
         read.pop("extended", None)  # of a run with the file's steps
-    return read | typed, read.keys() - typed.keys()
+    given = read | typed
+    for setting in {"tokenizer", "init_from"} & given.keys():  # settings.json says where the run is, not "tiny"
+        given[setting] = str(named_run(Path(given[setting])))
+    return given, read.keys() - typed.keys()
 
 
 def _preset(given: dict[str, Any]) -> str:

@@ -141,7 +141,7 @@ def _by_name(name: str | os.PathLike[str], folder: Path, what: What) -> Path:
 
 def named_run(path: Path) -> Path:
     """
-    The run in `runs` that a bare name means where there is no file or folder of that name; other paths as they are.
+    The run in `runs` that a bare name means; other paths, and names of files, of folders and of the hub, as they are.
 
     Examples
     --------
@@ -150,7 +150,8 @@ def named_run(path: Path) -> Path:
     True
     """
     run = RUNS / path
-    return run if _is_bare(path) and not path.exists() and run.is_dir() else path
+    bare = _is_bare(path) and path.name not in hub.OFFICIAL
+    return run if bare and not path.exists() and run.is_dir() else path
 
 
 def _is_bare(path: Path) -> bool:
