@@ -120,12 +120,12 @@ def test_retain_grad_keeps_an_inner_gradient_that_adds_up_and_is_nobody_elses():
         ((np.ones(3, np.float32),), r"odd.backward: input 0: .* got float32 \(3,\)"),
         ((1.0,), r"odd.backward: input 0: .* got float64 \(\)"),
         ((None,), r"odd.backward: input 0: .* got object \(\)"),
-        ((np.ones(3), np.ones(3)), "odd.backward: must return a tuple of 1 gradient, got 2"),
-        ((), "odd.backward: must return a tuple of 1 gradient, got 0"),
-        (np.ones(3), "odd.backward: must return a tuple of 1 gradient, got ndarray"),
-        (np.ones((1, 3)), "odd.backward: must return a tuple of 1 gradient, got ndarray"),
-        (np.float64(1), "odd.backward: must return a tuple of 1 gradient, got float64"),
-        (None, "odd.backward: must return a tuple of 1 gradient, got NoneType"),
+        ((np.ones(3), np.ones(3)), "odd.backward: must return a tuple of length 1, got 2"),
+        ((), "odd.backward: must return a tuple of length 1, got 0"),
+        (np.ones(3), "odd.backward: must return a tuple of length 1, got ndarray"),
+        (np.ones((1, 3)), "odd.backward: must return a tuple of length 1, got ndarray"),
+        (np.float64(1), "odd.backward: must return a tuple of length 1, got float64"),
+        (None, "odd.backward: must return a tuple of length 1, got NoneType"),
     ],
 )
 def test_a_backward_that_breaks_the_contract_is_named(result, message):

@@ -197,8 +197,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
         _check_unchanged(node, gradient.array, before)
     if not isinstance(results, (tuple, list)) or len(results) != len(node.parents):
         got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
-        wanted = f"{len(node.parents)} gradient{'s' * (len(node.parents) != 1)}"
-        raise ValueError(f"{name}.backward: must return a tuple of {wanted}, got {got}")
+        raise ValueError(f"{name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
     # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
     owners = {_block_of(array): RefCount(1) for array in arrays_in(node.saved)}
     owners[_block_of(gradient.array)] = gradient.owners

@@ -15,7 +15,7 @@ from tinygpt.study.profile import Profile, profile
 from tinygpt.training.dataset import load_dataset
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.step import training_step
-from tinygpt.training.train import initial_model, initial_optimizer, products_in
+from tinygpt.training.train import initial_model, initial_optimizer, products_in, start_from
 
 WARMUP = 3  # steps that compile kernels, touch memory for the first time, and fill the memory pool
 
@@ -134,8 +134,9 @@ def profile_training(settings: TrainingSettings, steps: int, progress: bool = Tr
     """
     if steps < 1:
         raise ValueError(f"profile_training: steps must be at least 1, got {steps}")
-    data = load_dataset(settings, progress=progress)
-    model = initial_model(settings, data)
+    named, tokenizer = start_from(settings)
+    data = load_dataset(settings, tokenizer, progress)
+    model = initial_model(settings, data, named)
     model.recompute = settings.recompute
     optimizer = initial_optimizer(model, settings)
     losses: list[float] = []
