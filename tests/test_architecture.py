@@ -250,6 +250,7 @@ INSIDE = {
     "study": [
         {
             "__init__",
+            "bug_report",
             "inspection",
             "layout",
             "machine",

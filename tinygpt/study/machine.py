@@ -47,7 +47,7 @@ def report() -> dict[str, Any]:
         f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}, "
         f"OMP_PROC_BIND={os.environ.get('OMP_PROC_BIND', 'unset')}",
         "kernels": f"{compiler.folder or 'not kept'}, {_megabytes(compiler.folder):.0f} MB",
-        **rates(),
+        **rates(seconds=1.0),
     }
     trouble = compiler.trouble()
     result["cache"] = f"does not work: {trouble}" if trouble else f"works, in {kernel_root()}"
