@@ -10,6 +10,7 @@ but the first, which ends after a few steps.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import re
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -119,21 +121,27 @@ class Walk:
     def take(self, line: Line) -> str:
         """Type a line; returns what went wrong."""
         self.make_what_is_needed(line.remark)
-        parts = [part for part in line.command.split(" && ") if not re.search("-m venv|pip install|jupyter lab", part)]
-        command = " && ".join(parts)
-        if line.command.startswith("source "):
-            self.activated = f"{line.command} && "
-        if command.endswith("-m pytest"):
+        command = " && ".join(part for part in line.command.split(" && ") if not re.search("-m venv|pip install", part))
+        offline = command == line.command and line.remark.startswith((NETWORK, *FETCHED))
+        if command.startswith("source "):
+            self.activated = f"{command} && "
+        if command.startswith(".venv/bin/jupyter lab"):
+            there = importlib.util.find_spec("jupyterlab")  # else the extra is not here: nothing can be run
+            command = ".venv/bin/python -m jupyterlab --version" if there else "true"
+        elif command.endswith("-m pytest"):
             command += " --collect-only -q"
         elif command.startswith("tinygpt train"):
             command += " --steps 20"
         start = time.monotonic()
         done = self.type(command)
-        print(f"$ {command}\n{done.stdout[-2000:]}[exit status {done.returncode}, {time.monotonic() - start:.0f} s]\n")
-        last = done.stderr.rstrip().rpartition("\n")[2]
+        print(f"$ {line.command}   # {line.remark}\n    typed: {command}")
+        print(f"    exit status {done.returncode}, {time.monotonic() - start:.0f} s")
+        print(textwrap.indent(done.stdout[-1500:], "    | "))
+        last = done.stderr.rstrip().rpartition("\n")[2].rpartition("\r")[2]
+        print(textwrap.indent(last, "    ! ") if done.returncode else "")
         if "Traceback" in done.stderr:
             return done.stderr[-2000:]
-        if parts == [line.command] and line.remark.startswith((NETWORK, *FETCHED)):
+        if offline:
             helps = re.match("tinygpt: .*(with a browser|where there is a network)", last)
             return "" if done.returncode == 2 and helps else f"must say what to do without a network, says {last!r}"
         return "" if done.returncode == 0 else f"exit status {done.returncode}: {last}"
