@@ -31,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache", "*.egg-info")
 NETWORK = "needs a network, once"
 FETCHED = ("needs that tokenizer",)  # what only a line that needs a network can make
+SHORTER = {
+    ".venv/bin/python -m pytest": " --collect-only -q",
+    "tinygpt train": " --steps 20",
+}  # how a line begins: more
 
 # In every Python of the walk: names have no address, and no address answers, as in a machine without a network.
 OFFLINE = """
@@ -65,7 +69,8 @@ def lines_of(text: str) -> list[Line]:
     return found
 
 
-LINES = lines_of((ROOT / "README.md").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = lines_of(README)
 
 
 class Walk:
@@ -128,10 +133,7 @@ class Walk:
         if command.startswith(".venv/bin/jupyter lab"):
             there = importlib.util.find_spec("jupyterlab")  # else the extra is not here: nothing can be run
             command = ".venv/bin/python -m jupyterlab --version" if there else "true"
-        elif command.endswith("-m pytest"):
-            command += " --collect-only -q"
-        elif command.startswith("tinygpt train"):
-            command += " --steps 20"
+        command += next((more for begin, more in SHORTER.items() if command.startswith(begin)), "")
         start = time.monotonic()
         done = self.type(command)
         print(f"$ {line.command}   # {line.remark}\n    typed: {command}")
@@ -163,6 +165,12 @@ def test_every_line_runs_offline_right_after_installation_or_says_what_it_needs(
     ):
         assert (walk.clone / made).exists()
     assert {path.name for path in (tmp_path / "home").iterdir()} <= {".cache", ".config"}
+
+
+def test_the_two_commands_for_windows_are_the_two_for_other_systems():
+    [block] = re.findall(r"^```powershell\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    same = block.replace("; ", " && ").replace("py -m", "python3 -m").replace("Scripts", "bin").replace("\\", "/")
+    assert same.splitlines() == [line.command for line in LINES[:2]]
 
 
 def test_these_lines_need_a_network_and_say_so():
