@@ -81,7 +81,7 @@ class Walk:
         home.mkdir()
         shutil.copytree(ROOT, self.clone, ignore=NOT_COPIED)
         self._make_environment()
-        ours = r"(TINYGPT|NUMBA|OMP|GOMP|OPENBLAS|XDG|HF|PIP|PYTEST|PYTHON)[A-Z]*_?.*|VIRTUAL_ENV"
+        ours = r"(TINYGPT|NUMBA|OMP|GOMP|OPENBLAS|XDG|HF|PIP|PYTEST|PYTHON).*|VIRTUAL_ENV"
         kept = {name: value for name, value in os.environ.items() if not re.fullmatch(ours, name)}
         self.variables = kept | {"HOME": str(home)}
         self.activated = ""
