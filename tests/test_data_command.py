@@ -79,7 +79,7 @@ def test_a_text_of_the_users_own_is_not_replaced_unless_it_is_named(server, caps
     assert "is there already, and is another text: name the file to write with -o" in refused(
         server, capsys, "shakespeare"
     )
-    assert Path("tinyshakespeare.txt").read_text() == "my notes"
+    assert Path("tinyshakespeare.txt").read_text() == "my notes" and server.requests == []
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["parts", "no parts"])

@@ -69,15 +69,15 @@ def run_published(options: argparse.Namespace) -> int:
 
     from tinygpt.files.atomic import atomic_open
     from tinygpt.runtime.streams import tell
-    from tinygpt.text.published_texts import fetch_text
+    from tinygpt.text.published_texts import TEXTS, fetch_text
 
     stories = options.text == "tinystories"
     text = f"tinystories-{options.split}" if stories else options.text
     out = options.out or Path(f"{text}.txt" if stories else f"tiny{text}.txt")
+    if not options.out and out.exists() and out.stat().st_size != TEXTS[text].published.size:
+        raise ValueError(f"{out} is there already, and is another text: name the file to write with -o")
     kept = fetch_text(text, options.base_url, progress=not options.quiet)
     if not out.exists() or not filecmp.cmp(kept, out, shallow=False):
-        if out.exists() and not options.out:
-            raise ValueError(f"{out} is there already, and is another text: name the file to write with -o")
         with kept.open("rb") as source, atomic_open(out) as target:
             shutil.copyfileobj(source, target, 1 << 20)
     tell(f"{out}: {out.stat().st_size:,} bytes, with the published checksum")
