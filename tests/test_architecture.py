@@ -257,14 +257,14 @@ INSIDE = {
             "markdown",
             "measure",
             "statements",
-            "submissions",
+            "submission_process",
             "trace_result",
         },
-        {"samples", "transformers_twin"},
-        {"divergence", "examples", "exercises", "museum", "torch_twins", "user_ops"},
+        {"samples", "submission", "transformers_twin"},
+        {"divergence", "examples", "exercises", "graded_samples", "museum", "torch_twins", "user_ops"},
         {"checks"},
         {"grade", "inspection_pictures", "model_check", "report", "sweep", "worked_example"},
-        {"explain"},
+        {"explain", "submissions"},
     ],
 }
 

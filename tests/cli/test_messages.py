@@ -92,6 +92,12 @@ exercise gelu hens.txt                              | hens.txt is there already
 exercise gelu a.py b.py                             | an exercise is one file
 exercise check none.py                              | none.py must be a .py file
 exercise check hens.txt --time-limit 0              | --time-limit must be above 0
+exercise check hens.txt --memory-limit 9            | --memory-limit must be at least 256
+exercise check hens.txt --exercise nosuch           | there is no exercise 'nosuch'
+exercise check hens.txt --exercise gelu             | hens.txt must be a file for gelu
+exercise check hens.txt --points right              | --points must be such as right=10,fast=0
+exercise check hens.txt --fast 0                    | --fast must be above 0
+exercise check hens.txt --seed -1                   | --seed must be at least 0
 doctor --threads 0                                  | --threads must be at least 1, got 0
 diff numpy float64 --model none                     | none must be a checkpoint folder
 diff numpy float64 --tolerance 0                    | --tolerance must be above 0
