@@ -239,7 +239,8 @@ def test_a_name_in_a_docstring_or_a_comment_is_found_and_one_in_code_is_not(tmp_
 # Inside a folder, from the ground up; what stands in one line does not import one another.
 INSIDE = {
     "kernels": [
-        {"kernel_cache", "simd"},
+        {"dependencies", "simd"},
+        {"kernel_cache"},
         {"compiler"},
         {"__init__"},  # it imports the compiler, which decides how Numba starts
         {"jit"},
@@ -255,13 +256,12 @@ INSIDE = {
             "layout",
             "machine",
             "markdown",
-            "measure",
             "statements",
             "submission_process",
             "trace_result",
         },
         {"samples", "submission", "transformers_twin"},
-        {"divergence", "examples", "exercises", "graded_samples", "museum", "torch_twins", "user_ops"},
+        {"divergence", "examples", "exercises", "graded_samples", "measure", "museum", "torch_twins", "user_ops"},
         {"checks"},
         {"grade", "inspection_pictures", "model_check", "report", "sweep", "worked_example"},
         {"explain", "submissions"},
