@@ -1,1 +1,5 @@
-"""Training: the settings of a run (settings), its data (dataset), the loop (train), its log, its scores (evaluate)."""
+"""
+Training: the settings of a run (settings), its data (dataset), the loop (train), its log, its scores (evaluate).
+
+What runs there are, and how far each is, can be seen from outside: runs.
+"""
