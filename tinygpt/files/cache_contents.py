@@ -24,6 +24,7 @@ _FILES = {
     "kernels": re.compile(r".*\.nb[ci]|.*\.nb[ci]\.tmp\.[0-9a-f]+|\..*\.partial|kernels|encoding|decoding|training"),
     "tokenizers": re.compile(r"\.?(encoder\.json|vocab\.bpe)(\..*)?"),
     "gutenberg": re.compile(r"\.?pg\d+\.txt(\..*)?"),
+    "texts": re.compile(r"\.?(input|TinyStoriesV2-GPT4-(train|valid))\.txt(\..*)?"),
 }
 
 
@@ -34,7 +35,7 @@ class Entry(NamedTuple):
     Attributes
     ----------
     path : Path
-    kind : {"kernels", "tokenizers", "gutenberg"}
+    kind : {"kernels", "tokenizers", "gutenberg", "texts"}
     current : bool
         Whether this version on this machine uses it: False for kernels of another version, or another processor.
     files, bytes : int
