@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with take_over() if arguments is None else contextlib.nullcontext():
             return run_command(lambda: _run(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        say("tinygpt: interrupted")
+        say("tinygpt: interrupted", below=True)
         return 130
 
 
@@ -89,7 +89,7 @@ def _run(arguments: Sequence[str]) -> int:
         say(f"tinygpt: {command.prog.removeprefix('tinygpt ')}: {reason}")
         return 2
     except KeyboardInterrupt:
-        say("tinygpt: interrupted")
+        say("tinygpt: interrupted", below=True)
         return 130
 
 

@@ -70,7 +70,7 @@ def _learn(words: CorpusWords, room: int, byte_order: str, progress: bool) -> tu
     vocab = [bytes([byte]) for byte in BYTE_ORDERS[byte_order]]
     merges: list[Merge] = []
     room_left = room - len(vocab)
-    with bar(desc="learning tokens", total=room_left, disable=not progress) as shown:
+    with bar(desc="learning tokens", total=room_left, unit="tok", disable=not progress) as shown:
         for learned in words.learn(byte_order, room_left):
             merges += learned
             vocab += [left + right for left, right in learned]

@@ -24,7 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,16 +43,14 @@ from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.optim import AdamW, cosine_schedule, grad_norm
 from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.runtime.settings import float32_matmul_precision
-from tinygpt.runtime.streams import bar, say, tell, to_json
+from tinygpt.runtime.streams import say, to_json
 from tinygpt.text.corpus import sample_batch
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate
 from tinygpt.training.log import MetricsLog, plot_losses
+from tinygpt.training.progress import TrainingProgress
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 STORY_TOKENS = 80
 
@@ -257,20 +255,19 @@ class Trainer:
         start, steps = self.step, self.settings.steps
         with (
             MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
-            self._bar(start < stop) as shown,
+            TrainingProgress(start, steps, self.progress, self.progress and start < stop) as shown,
         ):
             if start < stop:
-                self._announce()
+                shown.tell(self._introduction())
             if self._validated < 0:
                 self.first = self._validate(log, shown)
             while self.step < stop and not interrupt.requested:
-                shown.set_postfix_str(self._take_step(log))
-                shown.update()
+                shown.stepped(self._take_step(log), self._validation_loss)
                 if self.step % self.settings.eval_every == 0 and self.step < steps:
                     self._validate(log, shown)
                     self._save(log)
                     if self.progress:
-                        self._tell(textwrap.indent(self.story(interrupt), "    "))
+                        shown.tell(textwrap.indent(self.story(interrupt), "    "))
             if self.step < steps or np.isfinite(self.model.flat_parameters).all():  # else the validation says so
                 self._save(log)
             if self.step == steps and self.final is None and not interrupt.requested:
@@ -289,8 +286,8 @@ class Trainer:
             say(f"tinygpt: warning: {path} was not drawn: {_one_line(error)}; the run is saved, and --resume draws it")
             return None
 
-    def _take_step(self, log: MetricsLog) -> str:
-        """One step; returns the figures for the progress bar."""
+    def _take_step(self, log: MetricsLog) -> dict[str, float]:
+        """One step; returns its figures."""
         s, start = self.settings, time.perf_counter()
         lr = cosine_schedule(self.step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.steps)
         for group in self.optimizer.param_groups:
@@ -310,25 +307,22 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - start
         rate = s.grad_accumulation * s.batch_size * s.context / seconds
-        log.write(step=self.step, loss=mean_loss, lr=lr, grad_norm=norm, ms=1000 * seconds, tokens_per_second=rate)
-        return (
-            f"loss {mean_loss:.3f}, val {self._validation_loss:.3f}, lr {lr:.1e}, norm {norm:.2f}, "
-            f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
-        )
+        figures = {"loss": mean_loss, "lr": lr, "grad_norm": norm, "ms": 1000 * seconds, "tokens_per_second": rate}
+        log.write(step=self.step, **figures)
+        return figures
 
-    def _validate(self, log: MetricsLog, shown: tqdm, everything: bool = False) -> Evaluation:
+    def _validate(self, log: MetricsLog, shown: TrainingProgress, everything: bool = False) -> Evaluation:
         """Score the validation text (its beginning, if it is long), and keep the model if it is the best so far."""
         s = self.settings
         tokens = self.data.validation if everything else self.data.validation[: s.eval_tokens + 1]
-        shown.set_description("validating")
-        result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
-        shown.set_description("training")
+        with shown.validating():
+            result = evaluate(self.model, tokens, self.data.tokenizer, context=s.context)
         if not math.isfinite(result.loss):  # the weights of the last step, which do not deserve a checkpoint
             raise FloatingPointError(self._diverged(result.loss))
         self._validation_loss, self._validated = result.loss, self.step
         log.write(step=self.step, validation_loss=result.loss, perplexity=result.perplexity,
                   bits_per_byte=result.bits_per_byte)  # fmt: skip
-        self._tell(f"step {self.step}: validation {result}")
+        shown.tell(f"step {self.step}: validation {result}")
         if result.loss < self.best_loss:
             self.best_loss = result.loss
             if self.step > 0:  # an untrained model is not saved
@@ -420,17 +414,9 @@ class Trainer:
                 break
         return tokenizer.decode(ids).strip()
 
-    def _bar(self, needed: bool) -> tqdm:
-        return bar(total=self.settings.steps, initial=self.step, unit="step", desc="training",
-                   disable=not (self.progress and needed), dynamic_ncols=True)  # fmt: skip
-
-    def _tell(self, line: str) -> None:
-        if self.progress:
-            tell(line)
-
-    def _announce(self) -> None:
+    def _introduction(self) -> str:
         s, config = self.settings, self.model.config
-        self._tell(
+        return (
             f"{self.run}: {self.model.num_parameters():,} parameters ({config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} dimensions, context {s.context}, vocabulary {config.vocab_size:,}); "
             f"{len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on; "
