@@ -63,7 +63,7 @@ class ProgressBar(tqdm):
         self.plain = not is_terminal(stream)
         self._own: Sequence[str] | None = None  # a run's own fields, in place of the rate
         self._next_line = 0.0  # the count at which the next plain line is due; 0 if that has to be found out
-        self._written = -1  # the count of the last plain line
+        self._written, self._written_at = -1, 0.0  # the count of the last plain line, and the seconds until then
         super().__init__(*arguments, **options)
 
     def set_fields(self, fields: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ class ProgressBar(tqdm):
         self.n += n or 0
         self.last_print_n, self.last_print_t = self.n, self._time()  # where tqdm's own loop counts on
         if self.n >= self._next_line and self.elapsed >= _SHORTEST:
-            if self._next_line:
+            if self._next_line and self.elapsed - self._written_at > 0.8 * _SHORTEST:  # else it became faster
                 self.write_line()
             self._next_line = self._line_after()
         return None
@@ -92,15 +92,14 @@ class ProgressBar(tqdm):
         """The next count at which a line is due: a multiple of N."""
         elapsed = self.elapsed
         interval = min(max(_SHORTEST, elapsed / _SHARE), _LONGEST)
-        rate = (self.n - self.initial) / elapsed
-        step = round_up(interval * rate)
+        step = round_up(interval * (self.n - self.initial) / elapsed)
         return (self.n // step + 1) * step
 
     def write_line(self) -> None:
         """Write a plain line, unless the last one was about the same count."""
         if self.disable or not self.plain or self._written == self.n:
             return
-        self._written = self.n
+        self._written, self._written_at = self.n, self.elapsed
         name, percent, count, left = self._head()
         elapsed = f"{self.format_interval(self.elapsed)} elapsed"
         head = " ".join(filter(None, (name, count, f"({percent.strip()})" if percent else "")))
@@ -169,7 +168,7 @@ class ProgressBar(tqdm):
 
     def _head(self) -> tuple[str, str, str, str]:
         """The name, the percentage, the count, and the time that is left; each empty if unknown."""
-        size = tqdm.format_sizeof if self.unit_scale and self.n else str
+        size = _size if self.unit_scale else str
         n, total, elapsed = self.n, self.total, self.elapsed
         unit = self.unit if self.unit_scale or not total else ""
         count = f"{size(n)}/{size(total)}{unit}" if total else f"{size(n)}{unit}"
@@ -208,6 +207,10 @@ class ProgressBar(tqdm):
         return [text for text in (self.postfix, speed) if text]
 
 
+def _size(number: float) -> str:
+    return tqdm.format_sizeof(number) if number else "0"
+
+
 def is_terminal(stream: Any) -> bool:
     """Whether lines can be drawn again on a stream."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -234,6 +237,11 @@ def round_up(value: float) -> int:
     """
     power = 10 ** max(math.floor(math.log10(value)), 0) if value > 0 else 1
     return int(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value))
+
+
+def another_is_drawn() -> bool:
+    """Whether a bar, perhaps of another package, is drawn now: a second one would need escape sequences."""
+    return any(not getattr(bar, "plain", False) for bar in list(getattr(tqdm, "_instances", ())))
 
 
 def exclude(seconds: float, but: ProgressBar | None = None) -> None:
