@@ -47,6 +47,7 @@ COMMANDS = {
         "doctor": "Say what this machine can do, and what to change.",
         "warmup": "Compile all kernels now, so that no run has to wait.",
         "cache": "Show or clear compiled kernels and downloads.",
+        "completion": "Complete commands, options and files with the Tab key.",
     },
 }
 _SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in group.items()}
