@@ -58,6 +58,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score the text, with rounded weights too if --weights says so, and print the figures."""
+    from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.quantization import round_weights
     from tinygpt.runtime.streams import print_json
     from tinygpt.training.evaluate import evaluate
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
     if context > model.config.n_positions:
         raise ValueError(f"--context must be at most the model's {model.config.n_positions} tokens, got {context}")
     how = {"context": context, "stride": options.stride, "batch_size": options.batch_size, "progress": True}
+    compile_ahead("scoring")
     exact = evaluate(model, tokens, tokenizer, **how)
     result = exact
     if options.weights != "float32":

@@ -35,12 +35,14 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the predictions after each layer for the last token, and draw both pictures."""
     from tinygpt.generation.completion import known_ids
+    from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.runtime.streams import tell
     from tinygpt.study import inspection
 
     model, tokenizer = open_model(options.model, options.tokenizer)
     ids = tokenizer.encode(prompt_argument(options.prompt))
     texts = [tokenizer.decode([id]) for id in ids]
+    compile_ahead("scoring")
     found = inspection.inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
     tell(inspection.describe(found, texts, tokenizer.decode))
     for drawn in inspection.draw(found, texts, tokenizer.decode, options.out):

@@ -11,7 +11,8 @@ Reading order
     linear_cross_entropy.py, attention.py               products of which only a block exists at a time
     adamw.py, norm.py, decode_step.py                   the twins of functions in optim/ and gpt2/
     simd/                                               what the processor can do, and instructions that Numba lacks
-    jit.py, compiler.py, kernel_cache.py, rates.py      how kernels are compiled and kept; how fast this machine is
+    jit.py, compiler.py, kernel_cache.py                how kernels are compiled and kept
+    notice.py, rates.py                                 what a user sees of that; how fast this machine is
 
 What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs

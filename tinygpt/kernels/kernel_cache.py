@@ -24,7 +24,6 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +112,11 @@ class KernelCache:
     function : function
         The Python function.
     folder : KernelFolder
-    missed : callable
-        Called when a function is about to be compiled.
     """
 
-    def __init__(self, function: Any, folder: KernelFolder, missed: Callable[[], None]) -> None:
+    def __init__(self, function: Any, folder: KernelFolder) -> None:
         self._function = function
         self._folder = folder
-        self._missed = missed
 
     @property
     def cache_path(self) -> str | None:
@@ -129,14 +125,11 @@ class KernelCache:
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for these types of arguments; None where it has to be compiled."""
-        found = None
         if self._folder.path is not None:
             with contextlib.suppress(Exception):
                 target_context.refresh()
-                found = self._load(sig, target_context)
-        if found is None:
-            self._missed()
-        return found
+                return self._load(sig, target_context)
+        return None
 
     def _load(self, sig: Any, target_context: Any) -> Any:
         content = self._folder.read(*self._identity(sig, target_context.codegen()))

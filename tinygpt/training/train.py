@@ -37,6 +37,7 @@ from tinygpt.files.safetensors_file import load_training_state, save_training_st
 from tinygpt.files.sealed_json import seal, unseal
 from tinygpt.generation.completion import known_ids
 from tinygpt.gpt2 import checkpoint
+from tinygpt.gpt2.compile_ahead import compile_ahead
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
 from tinygpt.kernels.simd.cpu import BFLOAT16
@@ -234,6 +235,7 @@ class Trainer:
         self._saved: tuple[int, int] | None = None  # what `last` holds: its step, and that of its last validation
         if last is not None:
             self._restore(last)
+        compile_ahead("scoring", f"training-{settings.precision}", "generating-float32", progress=progress)
         run.mkdir(parents=True, exist_ok=True)
         if not (run / "settings.json").exists():
             self._write_settings()
