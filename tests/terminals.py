@@ -66,7 +66,7 @@ class Terminal:
         """Type something, such as Ctrl-C, "\\x03"."""
         os.write(self._fd, keys.encode())
 
-    def read(self, until: str | None = None, seconds: float = 120) -> str:
+    def read(self, until: str | None = None, seconds: float = 600) -> str:
         """Read until a text was written, or to the end; returns what is new."""
         start, deadline = len(self.text), time.monotonic() + seconds
         while (until is None or until not in self.text[start:]) and time.monotonic() < deadline:
@@ -80,7 +80,7 @@ class Terminal:
                 self.text += self._decode(data)
         return self.text[start:]
 
-    def finish(self, seconds: float = 120) -> int:
+    def finish(self, seconds: float = 600) -> int:
         """Read to the end; returns the exit status."""
         try:
             self.read(seconds=seconds)

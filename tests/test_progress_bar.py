@@ -44,7 +44,7 @@ TRAINING = re.compile(
 )
 OTHERS = re.compile(
     r"vocab\.bpe +\d+%( \|[^|]+\|)? [\d.]+[kM]?/7\.10MB(, (in )?\d+:\d\d( left)?(, [\d.]+[kMG]?B/s)?)?|"
-    r"counting words [\d.]+[kM]? characters(, \d+:\d\d(, [\d.]+[kMG]? characters/s)?)?|"
+    r"counting words [\d.]+[kM]? characters(, [\d.]+[kMG]? characters/s)?(, \d+:\d\d)?|"
     r"gradcheck +\d+%( \|[^|]+\|)? \d+/40(, (in )?\d+:\d\d( left)?(, [\d,.]+ op/s)?)?|step \d+: validation"
 )
 

@@ -12,7 +12,7 @@ line now and then, without carriage returns:
 
 Such a line comes every N steps (or bytes, or tokens). N is one of 1, 2, 5, 10, 20, 50, ...: the smallest for which N
 steps take five seconds and a fiftieth of the time so far, but it need not take more than ten minutes. So the first
-minutes have a line every few seconds, a day has about 350 lines, and what is done within five seconds has none.
+minutes have a line every few seconds, a day has at most 400, and what is done within five seconds has none.
 
 Nothing here is in colour, and no escape sequence is written.
 """
@@ -141,7 +141,7 @@ class ProgressBar(tqdm):
     def __str__(self) -> str:
         """The line for a terminal."""
         name, percent, count, left = self._head()
-        own = self._fields()
+        own = self._fields() if self.total else [*self._fields(), self.format_interval(self.elapsed)]
         texts = [name, percent, count, left, *own]  # as they are shown
         order = [1, 2, 0, 3, *range(4, len(texts))]  # as they matter
         room, chosen = columns(self.fp), set[int]()
@@ -175,7 +175,7 @@ class ProgressBar(tqdm):
         percent = f"{int(100 * n / total):3}%" if total else ""
         rate = self.rate
         if not total:
-            left = self.format_interval(elapsed)
+            left = ""
         elif n >= total:
             left = f"in {self.format_interval(elapsed)}"
         else:

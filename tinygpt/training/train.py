@@ -419,10 +419,11 @@ class Trainer:
     def _introduction(self) -> str:
         s, config = self.settings, self.model.config
         return (
-            f"{self.run}: {self.model.num_parameters():,} parameters ({config.n_layer} layers, {config.n_head} heads, "
-            f"{config.n_embd} dimensions, context {s.context}, vocabulary {config.vocab_size:,}); "
-            f"{len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on; "
-            f"{s.batch_size * s.grad_accumulation * s.context:,} tokens per step"
+            f"{self.run}: {self.model.num_parameters():,} parameters\n"
+            f"  {config.n_layer} layers, {config.n_head} heads, {config.n_embd} features, context {s.context}, "
+            f"vocabulary {config.vocab_size:,}\n"
+            f"  {len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on, "
+            f"{s.batch_size * s.grad_accumulation * s.context:,} per step"
         )
 
     def _diverged(self, loss: float) -> str:
