@@ -38,7 +38,7 @@ SLACK = 64 << 20  # bytes that a command may take whatever the folder: what is i
 TEXT = "The hen said good night to the moon, and the moon said good night to the hen. " * 40
 IMPORTS = [
     "generation.completion", "gpt2.memory_estimate", "gpt2.model", "quantization", "runtime.memory_limit",
-    "study.inspection", "text.streaming", "text.token_file", "tokenizer.explain", "files.fetch",
+    "study.inspection_pictures", "text.streaming", "text.token_file", "tokenizer.explain", "files.fetch",
     "training.evaluate", "training.train",
 ]  # fmt: skip
 

@@ -262,7 +262,7 @@ INSIDE = {
         {"samples", "transformers_twin"},
         {"divergence", "examples", "exercises", "museum", "torch_twins", "user_ops"},
         {"checks"},
-        {"grade", "model_check", "report", "worked_example"},
+        {"grade", "inspection_pictures", "model_check", "report", "sweep", "worked_example"},
         {"explain"},
     ],
 }

@@ -22,7 +22,8 @@ from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.text import corpus
 from tinygpt.text.token_file import write_token_file
 from tinygpt.training.dataset import Dataset
-from tinygpt.training.log import MetricsLog, plot_losses, read_metrics, smooth
+from tinygpt.training.log import MetricsLog, read_metrics
+from tinygpt.training.plot import plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.train import Trainer, load_settings, train
 
@@ -494,8 +495,3 @@ def test_metrics_survive_a_line_that_was_cut_short(tmp_path):
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', encoding="utf-8")
     assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
     assert plot_losses(path, tmp_path / "loss.png")
-
-
-def test_the_smoothed_curve_is_the_mean_of_a_constant_and_starts_at_the_first_value():
-    np.testing.assert_allclose(smooth(np.full(5, 3.0)), 3.0)
-    np.testing.assert_allclose(smooth(np.array([1.0, 2.0]), weight=0.5), [1.0, (0.25 * 1 + 0.5 * 2) / 0.75])

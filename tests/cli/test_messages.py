@@ -59,8 +59,13 @@ generate nan --prompt a                             | the \w+ must be finite
 evaluate model --data none.txt                      | no file or folder none.txt
 evaluate model --data hens.txt --context 9          | --context must be at most the model's 8 tokens
 evaluate model --data hens.txt --stride 9           | --stride must be at most the context of 8
+plot none                                           | none must be the folder of a run
+plot model --x time                                 | model must be the folder of a run
+plot model -o loss.jpg                              | -o/--out must end in .png, .svg or .pdf, got loss.jpg
 inspect model --prompt ""                           | the prompt must not be empty
 inspect model --prompt a --top 999                  | --top must be from 1 to 256
+inspect model --prompt a --layer 1                  | --layer must be from 0 to 0, got 1
+inspect model --prompt a --head 2                   | --head must be from 0 to 1, got 2
 inspect model --prompt "a long prompt"              | the prompt must have
 data gutenberg 5 -o x.txt --base-url nonsense       | the base address must begin with http
 tokenizer train none.txt -o t                       | no file or folder none.txt
@@ -73,6 +78,7 @@ tokenizer decode none.bin --tokenizer model         | none.bin must be a file
 tokenizer info none                                 | none must hold vocab.json
 tokenizer explain a --tokenizer none                | none must hold vocab.json
 tokenizer fetch gpt2 --base-url nonsense            | the base address must begin with http
+gradcheck gelu --sweep sweep.txt                    | --sweep must end in .png, .svg or .pdf, got sweep.txt
 gradcheck nosuch                                    | there is no operation 'nosuch'
 gradcheck nomodule:X                                | nomodule cannot be imported
 explain nosuch                                      | there is no operation 'nosuch'

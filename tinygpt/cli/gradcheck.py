@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_json, add_threads, file_to_write
+from tinygpt.cli.shared_options import add_json, add_threads, picture_to_write
 
 if TYPE_CHECKING:
     from tinygpt.study.checks import Finding
@@ -30,7 +30,13 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all operations)")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
-    add("--sweep", type=file_to_write, metavar="PNG", help="draw the error of finite differences against their step")
+    add(
+        "--sweep",
+        type=picture_to_write,
+        metavar="FILE",
+        help="draw the error of finite differences against their step, a panel for each operation: a .png, .svg or "
+        ".pdf file",
+    )
     add("--against", choices=["torch"], help="compare with PyTorch's gradients too, where it is installed")
     add_threads(parser)
     add_json(parser)
@@ -42,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.study import checks, report
     from tinygpt.study.model_check import check_model
     from tinygpt.study.samples import every_op
+    from tinygpt.study.sweep import draw_sweep
     from tinygpt.study.user_ops import find_op
 
     names = options.ops or ([] if options.model else sorted(every_op()))
@@ -52,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.model:
         findings += check_model()
     if options.sweep:
-        report.draw_sweep(checked, options.sweep)
+        draw_sweep(checked, options.sweep)
     if options.json:
         print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
     else:

@@ -7,11 +7,19 @@ from pathlib import Path
 
 from tinygpt.cli.model_and_prompt import open_model, prompt_argument
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_model, add_models_tokenizer, add_threads, folder_to_write, positive
+from tinygpt.cli.shared_options import (
+    add_model,
+    add_models_tokenizer,
+    add_threads,
+    folder_to_write,
+    not_negative,
+    positive,
+)
 
 _EXAMPLES = """\
-example:
+examples:
   tinygpt inspect runs/tiny --prompt "Once upon a time" --out seen
+  tinygpt inspect runs/tiny --prompt "Once upon a time" --layer 3 --head 0
 """
 
 
@@ -29,6 +37,8 @@ def add_arguments(parser: Parser) -> None:
         help="folder for attention.png and predictions.png (default: inspection)",
     )
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="predictions per layer (default: 5)")
+    parser.add_argument("--layer", type=not_negative, metavar="L", help="draw this layer's maps only (default: all)")
+    parser.add_argument("--head", type=not_negative, metavar="H", help="draw this head's maps only (default: all)")
     add_threads(parser)
 
 
@@ -37,14 +47,19 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.generation.completion import known_ids
     from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.runtime.streams import tell
-    from tinygpt.study import inspection
+    from tinygpt.study.inspection import describe, inspect_prompt
+    from tinygpt.study.inspection_pictures import draw
 
     model, tokenizer = open_model(options.model, options.tokenizer)
     ids = tokenizer.encode(prompt_argument(options.prompt))
-    texts = [tokenizer.decode([id]) for id in ids]
     compile_ahead("scoring")
-    found = inspection.inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
-    tell(inspection.describe(found, texts, tokenizer.decode))
-    for drawn in inspection.draw(found, texts, tokenizer.decode, options.out):
+    found = inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
+    tell(describe(found, [tokenizer.decode(ids)], tokenizer.decode))
+
+    def as_text(ids: list[int]) -> str:  # part of a character, as many tokens are, is shown as its bytes
+        return tokenizer.decode(ids, errors="backslashreplace")
+
+    texts = [as_text([id]) for id in ids]
+    for drawn in draw(found, texts, as_text, options.out, options.layer, options.head):
         tell(str(drawn))
     return 0

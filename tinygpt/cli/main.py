@@ -30,6 +30,7 @@ COMMANDS = {
         "train": "Train a GPT-2 on the bundled bedtime stories, or on your text.",
         "generate": "Continue a text, token by token.",
         "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
+        "plot": "Draw the losses of a run, or compare several runs.",
         "inspect": "Draw attention maps, and the predictions after each layer.",
     },
     "texts": {

@@ -185,8 +185,9 @@ def _is_option(argument: str) -> bool:
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
     import difflib  # late: few commands are typed wrongly
 
-    near = difflib.get_close_matches(name, [each for each in names if len(each) > 2], n=1, cutoff=0.5)  # -h is no guess
-    return f"; did you mean {near[0]}?" if near else ""
+    words = {each.lstrip("-"): each for each in names if len(each) > 2}  # -h is no guess, and dashes are no likeness
+    near = difflib.get_close_matches(name.lstrip("-"), words, n=1, cutoff=0.5)
+    return f"; did you mean {words[near[0]]}?" if near else ""
 
 
 def _as_we_say_it(message: str) -> str:

@@ -14,6 +14,7 @@ MODEL = "a run, a checkpoint, any Hugging Face GPT-2 folder, or a name on its hu
 DATA = "a .txt file, a folder of them, or a token file"
 TOKENIZER = "a run, a folder with a tokenizer's files, or gpt2 once it is fetched"
 WEIGHTS = ("float32", "bfloat16", "int8")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def integer(text: str) -> int:
@@ -74,6 +75,14 @@ def file_to_write(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"must be a file, got the folder {shown(text)}")
     if not os.path.isdir(os.path.dirname(os.path.realpath(text))):
         raise argparse.ArgumentTypeError(f"must be in a folder that exists, got {shown(text)}; create it first")
+    return target
+
+
+def picture_to_write(text: str) -> Path:
+    """The path of a picture; the ending of its name says of which kind it is."""
+    target = file_to_write(text)
+    if target.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}, got {shown(text)}")
     return target
 
 

@@ -35,7 +35,7 @@ from tinygpt.study.samples import Sample
 BOUNDS = {"reference": 1e-6, "float32": 2e-6, "bfloat16": 3e-2, "torch": 1e-11}
 ROUNDED = ("linear", "gelu_linear", "attention", "linear_cross_entropy")
 STEPS = [10.0**-exponent for exponent in np.arange(2, 10.25, 0.5)]
-_STEP = 1e-6
+STEP = 1e-6
 
 
 class Finding(NamedTuple):
@@ -132,7 +132,7 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
         floor = 1e-3 * loss_magnitude(output(), weights)
         results = []
         for array, gradient in zip(arrays, gradients, strict=True):
-            numeric = numeric_gradient(loss, array, _STEP)
+            numeric = numeric_gradient(loss, array, STEP)
             error, place = farthest(gradient, numeric, floor)
             results.append((error, place, best_step(loss, array, gradient)))
     return results

@@ -13,19 +13,21 @@ Source: the logit lens is nostalgebraist's, 2020, "interpreting GPT: the logit l
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
-from tinygpt.files.figures import new_figure, save
 from tinygpt.generation.sampling import top_k_ids
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention_forward
 from tinygpt.ops.embedding import check_ids
 from tinygpt.ops.reductions import softmax_forward
+
+COLUMNS = 80
+_MOST_LINES = 8  # of the prompt
 
 
 class Inspection(NamedTuple):
@@ -137,7 +139,9 @@ def _logit_lens(model: Any, x: Tensor, top_k: int, allowed: np.ndarray | None) -
 
 def describe(found: Inspection, texts: Sequence[str], decode: Any) -> str:
     """
-    The predictions for the token after the prompt, one line per layer.
+    The predictions for the token after the prompt, layer by layer, in lines of at most 80 columns.
+
+    Of a long prompt, the last lines are shown.
 
     Parameters
     ----------
@@ -151,89 +155,21 @@ def describe(found: Inspection, texts: Sequence[str], decode: Any) -> str:
     -------
     str
     """
-    lines = [f"after {''.join(texts)[-60:]!r}, the next token would be"]
+    lines = textwrap.wrap(f"after {''.join(texts)!r}, the next token would be", COLUMNS, break_on_hyphens=False)
+    if len(lines) > _MOST_LINES:
+        lines = ["after ...", *lines[-_MOST_LINES:]]
     for layer, (ids, probabilities) in enumerate(zip(found.ids[:, -1], found.probabilities[:, -1], strict=True)):
-        guesses = "  ".join(f"{decode([id])!r} {p:.0%}" for id, p in zip(ids, probabilities, strict=True))
-        lines.append(f"  {_name_of(layer):>10}  {guesses}")
+        line = f"  {name_of(layer):>10}"
+        for id, p in zip(ids, probabilities, strict=True):
+            guess = f"  {decode([id])!r} {p:.0%}"
+            if len(line + guess) > COLUMNS:
+                lines.append(line)
+                line = " " * 12
+            line += guess
+        lines.append(line)
     return "\n".join(lines)
 
 
-def draw(found: Inspection, texts: Sequence[str], decode: Any, folder: Path) -> list[Path]:
-    """
-    Draw the attention maps to `attention.png` and the logit lens to `predictions.png`.
-
-    Parameters
-    ----------
-    found : Inspection
-    texts : sequence of str, (T,)
-        The tokens of the prompt as text.
-    decode : callable
-        ``decode([id]) -> str``.
-    folder : Path
-        Created if it is missing.
-
-    Returns
-    -------
-    list of Path
-        The two files.
-
-    Raises
-    ------
-    ValueError
-        If matplotlib is not installed.
-    """
-    pictures = {name: new_figure("inspect: drawing") for name in ("attention.png", "predictions.png")}
-    folder.mkdir(parents=True, exist_ok=True)
-    labels = [_shown(text) for text in texts]
-    _draw_attention(pictures["attention.png"], found.attention, labels)
-    _draw_predictions(pictures["predictions.png"], found, labels, decode)
-    for name, figure in pictures.items():
-        save(figure, folder / name)
-    return [folder / name for name in pictures]
-
-
-def _draw_attention(figure: Any, maps: np.ndarray, labels: list[str]) -> None:
-    L, H, T, _ = maps.shape
-    side = max(1.3, min(3.0, 0.11 * T))
-    figure.set_size_inches(side * H + 1.2, side * L + 1.2)
-    axes = figure.subplots(L, H, squeeze=False)
-    for layer in range(L):
-        for head in range(H):
-            axis = axes[layer, head]
-            axis.imshow(maps[layer, head], vmin=0, vmax=1, cmap="Blues")
-            axis.set_xticks([]), axis.set_yticks([])
-            if layer == 0:
-                axis.set_title(f"head {head}", fontsize=9)
-            if head == 0:
-                axis.set_ylabel(f"layer {layer}", fontsize=9)
-    if T <= 24:
-        axes[-1, 0].set_xticks(range(T), labels, rotation=90, fontsize=6)
-        axes[-1, 0].set_yticks(range(T), labels, fontsize=6)
-    figure.suptitle("attention maps: row t is what token t takes from each token up to itself", fontsize=9)
-    figure.tight_layout()
-
-
-def _draw_predictions(figure: Any, found: Inspection, labels: list[str], decode: Any) -> None:
-    ids, p = found.ids[-1::-1, :, 0], found.probabilities[-1::-1, :, 0]  # the last layer on top
-    layers, T = ids.shape
-    figure.set_size_inches(max(5, 0.75 * T + 2), max(3, 0.3 * layers + 1.5))
-    axis = figure.subplots()
-    picture = axis.imshow(p, vmin=0, vmax=1, cmap="Greens", aspect="auto")
-    for row in range(layers):
-        for t in range(T):
-            color = "white" if p[row, t] > 0.6 else "black"
-            axis.text(t, row, _shown(decode([ids[row, t]])), ha="center", va="center", fontsize=7, color=color)
-    axis.set_xticks(range(T), labels, rotation=60, fontsize=8, ha="right")
-    axis.set_yticks(range(layers), [_name_of(layers - 1 - row) for row in range(layers)], fontsize=8)
-    axis.set_title("logit lens: the next token that each position predicts, after each layer", fontsize=10)
-    figure.colorbar(picture, label="probability")
-    figure.tight_layout()
-
-
-def _name_of(layer: int) -> str:
+def name_of(layer: int) -> str:
+    """What the logit lens was taken after: 0 is the embeddings."""
     return f"layer {layer - 1}" if layer else "embeddings"
-
-
-def _shown(text: str) -> str:
-    """A token as a label: invisible characters are escaped, and `$`, which would begin a formula."""
-    return repr(text)[1:-1].replace("$", r"\$").replace(" ", "␣")[:12]

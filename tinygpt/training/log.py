@@ -1,23 +1,19 @@
 """
-The log of a run: metrics.jsonl, with one line per step and per evaluation, and the picture drawn from it.
+The log of a run: metrics.jsonl, with one line per step and per evaluation; `plot.py` draws it.
 
-An error in either does not stop training. If the disk is full, lines are kept in memory until they can be written.
+An error in it does not stop training. If the disk is full, lines are kept in memory until they can be written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from tinygpt.files import figures
 from tinygpt.files.atomic import atomic_write
 from tinygpt.files.input_file import open_input
 from tinygpt.files.json_file import parse
@@ -160,55 +156,3 @@ def _is_record(line: dict[str, Any]) -> bool:
 
 def _is_loss(value: Any) -> bool:
     return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
-
-
-def plot_losses(metrics: Path, picture: Path) -> bool:
-    """
-    Draw the training and validation loss over the steps as a PNG.
-
-    Parameters
-    ----------
-    metrics : path
-        A metrics.jsonl.
-    picture : path
-        The PNG to write.
-
-    Returns
-    -------
-    bool
-        False where matplotlib is not installed: nothing is written then.
-    """
-    try:
-        figure = figures.new_figure("train: drawing", figsize=(8, 4.5), dpi=120, layout="constrained")
-    except ValueError:
-        return False
-    lines = read_metrics(metrics)
-    train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
-    validation = [(line["step"], line["validation_loss"]) for line in lines if line.get("validation_loss") is not None]
-    axes = figure.add_subplot()
-    if train:
-        steps, losses = np.array(train).T
-        axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-        axes.plot(steps, smooth(losses), color="tab:blue", label="training")
-    if validation:
-        axes.plot(*np.array(validation).T, color="tab:orange", marker="o", markersize=4, label="validation")
-        lowest = min(validation, key=lambda point: point[1])
-        perplexity = math.exp(lowest[1]) if lowest[1] < 700 else math.inf  # the exponential of more overflows
-        axes.annotate(f"{lowest[1]:.3f} (perplexity {perplexity:.1f})", lowest, xytext=(0, 10), ha="right",
-                      textcoords="offset points", color="tab:orange")  # fmt: skip
-    run = os.path.basename(os.path.dirname(os.path.abspath(picture)))
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=run)
-    axes.grid(alpha=0.3)
-    if train or validation:
-        axes.legend()
-    figures.save(figure, picture)
-    return True
-
-
-def smooth(losses: np.ndarray, weight: float = 0.9) -> np.ndarray:
-    """Exponential running mean, corrected for its start: smooth([a])[0] is a."""
-    smoothed, mean, total = np.empty(len(losses)), 0.0, 0.0
-    for i, loss in enumerate(losses):
-        mean, total = weight * mean + (1 - weight) * loss, weight * total + (1 - weight)
-        smoothed[i] = mean / total
-    return smoothed

@@ -48,7 +48,8 @@ from tinygpt.runtime.streams import say, to_json
 from tinygpt.text.corpus import sample_batch
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate
-from tinygpt.training.log import MetricsLog, plot_losses
+from tinygpt.training.log import MetricsLog
+from tinygpt.training.plot import plot_losses
 from tinygpt.training.progress import TrainingProgress
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
