@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from terminals import Terminal
+from terminals import Terminal, screen_of
 
 pytest.importorskip("pty")
 
@@ -36,6 +36,8 @@ def test_a_training_run_fits_the_window_and_prints_no_escape_sequence(columns, t
     )
     assert not re.search(r"[^\r\n](training|step|final) ", terminal.text)  # a bar and a line share none
     assert "\x1b" not in terminal.text
+    told = [line for line in screen_of(terminal.text) if re.match(r"step \d+:|  \S", line)]
+    assert len(told) >= 6 and max(map(len, told)) < columns  # a run and its validations are described within the window
 
 
 @pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["cache"], ["train", "--lr", "x"]])

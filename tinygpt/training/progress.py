@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -52,10 +54,10 @@ class TrainingProgress:
             self._bar.write_line()
         self._bar.close()
 
-    def tell(self, line: str) -> None:
-        """Print a line above the bar."""
+    def tell(self, text: str) -> None:
+        """Print lines above the bar; on a terminal they are broken between words."""
         if self._told:
-            tell(line)
+            tell("\n".join(_broken(line) for line in text.split("\n")))
 
     def stepped(self, figures: Mapping[str, float], validation_loss: float) -> None:
         """
@@ -91,3 +93,12 @@ class TrainingProgress:
             if self._bar.n == self._start:
                 self._bar.exclude(time.perf_counter() - start)
             self._bar.set_description("training")
+
+
+def _broken(line: str) -> str:
+    from tinygpt.runtime.progress_bar import columns, is_terminal  # late: it imports tqdm
+
+    if not is_terminal(sys.stdout) or len(line) <= (width := columns(sys.stdout)):
+        return line
+    indent = line[: len(line) - len(line.lstrip())] or "  "
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

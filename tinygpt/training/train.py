@@ -421,10 +421,9 @@ class Trainer:
         s, config = self.settings, self.model.config
         return (
             f"{self.run}: {self.model.num_parameters():,} parameters\n"
-            f"  {config.n_layer} layers, {config.n_head} heads, {config.n_embd} features, context {s.context}, "
-            f"vocabulary {config.vocab_size:,}\n"
-            f"  {len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on, "
-            f"{s.batch_size * s.grad_accumulation * s.context:,} per step"
+            f"  {config.n_layer} layers, {config.n_head} heads, {config.n_embd} features, context {s.context}\n"
+            f"  vocabulary {config.vocab_size:,}, {s.batch_size * s.grad_accumulation * s.context:,} tokens per step\n"
+            f"  {len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on"
         )
 
     def _diverged(self, loss: float) -> str:
