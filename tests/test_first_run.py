@@ -62,7 +62,7 @@ def test_an_interrupted_compilation_is_shown_again_for_what_is_left(tmp_path):
     assert again.finish() == 0, again.text
     shown = [frame for frame in again.frames() if frame.startswith("compiling")]
     assert shown and max(map(len, again.frames()[: again.frames().index(shown[-1])])) < 60
-    assert re.match(r"compiling kernels, once: 0 done, now \w+", shown[0])
+    assert shown[0].startswith("compiling kernels, once: 0 done") and any(", now " in frame for frame in shown)
     count = int(re.search(r"\rtinygpt: compiled kernels \((\d+)\) in \d+ s\r\n", again.text)[1])
     assert 0 < count <= len(list((tmp_path / "cache").rglob("*.nbc"))) - len(kept)
     assert again.text.index("compiled kernels") < again.text.index("training")
