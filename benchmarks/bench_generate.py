@@ -1,5 +1,5 @@
 """
-Decoding GPT-2 124M, one stream and eight, and reading a prompt, against transformers' own `generate`.
+Generation by GPT-2 124M and reading a prompt, against transformers' own `generate`.
 
 All sides have the same weights, and their greedy continuations must agree before anything is timed: those of float32
 with PyTorch's, those of rounded weights with a reading of the whole text by the rounded model. Each side has a process
@@ -8,31 +8,46 @@ of its own, and they take turns. "python" is the time per token outside the deco
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from benchmarks.kernel_race import WrongResult
-from benchmarks.worker import Worker, median
+from benchmarks.machine import HAS_TRANSFORMERS
+from benchmarks.worker import Worker
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
-TINY = {"vocab_size": 97, "n_positions": 640, "n_embd": 24, "n_layer": 2, "n_head": 2}
+SIZES = {
+    "gpt2": GPT2,
+    "small": {"vocab_size": 8192, "n_positions": 640, "n_embd": 128, "n_layer": 4, "n_head": 4},
+    "tiny": {"vocab_size": 97, "n_positions": 640, "n_embd": 24, "n_layer": 2, "n_head": 2},
+}
+NAMES = {"gpt2": "GPT-2 124M", "small": "4 layers of 128 features"}
 PROMPT, NEW, LONG, BATCH = 32, 256, 512, 8
-SIDES = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8", "torch float32", "torch bfloat16")
+OURS = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8")
+SIDES = (*OURS, "torch float32", "torch bfloat16") if HAS_TRANSFORMERS else OURS
+# What is run, for how many streams, and how many tokens of a stream that makes.
+CASES = {
+    "one stream": ("generate", 1, NEW),
+    f"{BATCH} streams": ("generate", BATCH, NEW * BATCH),
+    f"reading {LONG} tokens": ("prefill", 1, 1),
+    "python's share": ("python", 1, NEW),
+}
 PAUSE = 0.2
 
 _side: dict[str, Any] = {}
 
 
-def prepare(side: str, tiny: bool) -> list[int]:
+def prepare(side: str, size: str) -> list[int]:
     """Build a side in this process; 16 tokens of its greedy continuation."""
     from tinygpt import GPT, GPTConfig
     from tinygpt.quantization import round_weights
 
-    model = GPT(GPTConfig(**TINY if tiny else GPT2), seed=1337).eval()
+    model = GPT(GPTConfig(**SIZES[size]), seed=1337).eval()
     model.wte.weight.data *= 5  # random logits lie close together: now no rounding decides between two of them
     framework, kind = side.split()
     prompt = np.random.default_rng(5).integers(0, model.config.vocab_size, LONG)
@@ -86,7 +101,6 @@ def _theirs(model: Any, prompt: np.ndarray, kind: str) -> dict[str, Any]:
     import torch
     import transformers
 
-    torch.set_num_threads(2)
     config = transformers.GPT2Config(**model.config.to_dict(), bos_token_id=0, eos_token_id=0)
     theirs = transformers.GPT2LMHeadModel(config).eval()
     weights = {f"transformer.{name}": torch.from_numpy(array) for name, array in model.state_dict().items()}
@@ -116,47 +130,42 @@ def measure(what: str, batch: int) -> float:
     return time.perf_counter() - start
 
 
-def race(rounds: int, tiny: bool = False) -> Iterator[dict[str, Any]]:
+def race(
+    rounds: int, size: str = "gpt2", sides: Sequence[str] = SIDES, cases: Sequence[str] = (*CASES,),
+    until: float = np.inf,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """
     The rows of the table, each as soon as it is measured; with 0 rounds the continuations are verified, that is all.
 
-    Times are seconds per token of a stream in decoding, seconds in reading a prompt.
+    Times are seconds per token of a stream in decoding, seconds in reading a prompt. No row is begun after `until`, a
+    time of `time.monotonic`.
     """
-    workers = {side: Worker(side) for side in SIDES}
-    try:
-        told = {side: worker.ask(__name__, "prepare", side=side, tiny=tiny) for side, worker in workers.items()}
-        if told["tinygpt float32"] != told["torch float32"]:
-            raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, torch {told['torch float32']}; not timed")
-        cases = [("one stream", "generate", 1, NEW), (f"{BATCH} streams", "generate", BATCH, NEW * BATCH),
-                 (f"reading {LONG} tokens", "prefill", 1, 1), ("python's share", "python", 1, NEW)]  # fmt: skip
-        for case, what, batch, units in tqdm(cases if rounds else [], desc="generate", unit="case"):
-            sides = [side for side in SIDES if what != "python" or side.startswith("tinygpt")]
-            readings: dict[str, list[float]] = {side: [] for side in sides}
+    if time.monotonic() > until:
+        return
+    with contextlib.ExitStack() as processes:
+        workers = {side: processes.enter_context(Worker(side)) for side in sides}
+        told = {side: worker.ask(__name__, "prepare", side=side, size=size) for side, worker in workers.items()}
+        theirs = told.get("torch float32", told["tinygpt float32"])
+        if told["tinygpt float32"] != theirs:
+            raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, torch {theirs}; not timed")
+        for case in tqdm(cases if rounds else [], desc="generation", unit="case", leave=False, disable=not rounds):
+            if time.monotonic() > until:
+                return
+            what, batch, units = CASES[case]
+            racing = [side for side in sides if what != "python" or side.startswith("tinygpt")]
+            readings: dict[str, list[float]] = {side: [] for side in racing}
             for turn in range(rounds + 1):
+                if turn > 1 and time.monotonic() > until:
+                    break
                 for side, times in readings.items():
                     time.sleep(PAUSE)
                     seconds = workers[side].ask(__name__, "measure", what=what, batch=batch)
                     if turn:  # the first warms up
                         times.append(seconds / units)
             yield {"case": case, "readings": readings}
-    finally:
-        for worker in workers.values():
-            worker.close()
 
 
-def table(rows: list[dict[str, Any]], bandwidth: float) -> str:
-    """Medians, and how many times as long PyTorch's float32 takes; of one stream, the share of the bandwidth too."""
-    lines = ["| | side | ms, median (spread) | tokens/s | torch float32 / this | of bandwidth |", "|---" * 6 + "|"]
-    size = 4 * (GPT2["vocab_size"] * 768 + 12 * 12 * 768**2)  # bytes of float32 matrices that a token reads
-    widths = {"float32": 1, "bfloat16": 2, "int8": 4}
-    for row in rows:
-        times = {side: median(readings) for side, readings in row["readings"].items()}
-        for side, time_ in times.items():
-            readings = row["readings"][side]
-            spread = f"{1e3 * min(readings):.3g}-{1e3 * max(readings):.3g}"
-            tokens = f"{1 / time_:.0f}" if "stream" in row["case"] else ""
-            ratio = f"**{times['torch float32'] / time_:.2f}**" if "torch float32" in times else ""
-            alone = row["case"] == "one stream"
-            share = f"{size / widths[side.split()[1]] / time_ / 1e9 / bandwidth:.0%}" if alone else ""
-            lines.append(f"| {row['case']} | {side} | {1e3 * time_:.3g} ({spread}) | {tokens} | {ratio} | {share} |")
-    return "\n".join(lines)
+def bytes_per_token(size: str) -> float:
+    """Of the float32 matrices that each token reads."""
+    sizes = SIZES[size]
+    return 4 * (sizes["vocab_size"] * sizes["n_embd"] + 12 * sizes["n_layer"] * sizes["n_embd"] ** 2)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import llvmlite.binding
 import numpy as np
 
 from benchmarks import peak
 from benchmarks.kernel_race import WrongResult
+from benchmarks.machine import processor
 from tinygpt.kernels.matmul import gemm, ladder
 from tinygpt.runtime import settings
 
@@ -63,13 +62,6 @@ def rates(runs: dict[str, Callable[[], None]], rounds: int) -> tuple[dict[str, f
             best[name] = min(best[name], fastest(run))
         most = max(most, peak.product(rounds=3))
     return {name: 2 * SIZE**3 / seconds / 1e9 for name, seconds in best.items()}, most
-
-
-def processor() -> str:
-    """Its name, and what LLVM takes it for."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-             if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []  # fmt: skip
-    return f"{names[0] if names else 'unknown processor'} ({llvmlite.binding.get_host_cpu_name()})"
 
 
 def main() -> None:

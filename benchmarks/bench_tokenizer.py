@@ -5,7 +5,8 @@ The tokenizer against tiktoken, Hugging Face's tokenizers and rustbpe: training,
     python -m benchmarks.bench_tokenizer --verify-only    only that ids, bytes and merges are equal
 
 One thread each, in turns; a ratio is a median by ours. "cold": a tokenizer that has seen no text, and remembers tokens
-only; "warm": one that has encoded this text before. "tinygpt again" is ours against ourselves: the noise.
+only; "warm": one that has encoded this text before. "tinygpt again" is ours against ourselves: the noise. A ratio of
+times that spread too far is marked "~ noisy": see `table.py`.
 """
 
 from __future__ import annotations
@@ -149,13 +150,13 @@ def verify_all(ours: Tokenizer, corpora: dict[str, str], vocab_sizes: dict[str, 
 def show(row: str, size: int, contestants: dict[str, Callable], rounds: int) -> None:
     """Race and print a line for each contestant; the first is ours."""
     times = race(contestants, rounds)
-    ours = next(iter(times.values())).median
-    for name, (median, fastest, slowest) in times.items():
+    ours, _, _, our_noise = next(iter(times.values()))
+    for name, (median, fastest, slowest, noisy) in times.items():
         speed = f"{size / median / 1e6:8.1f} MB/s" if size else " " * 13
         ratio = median / ours
         print(
             f"{row:34s} {name:14s} {median * 1e3:9.2f} ms  ({fastest * 1e3:.2f} to {slowest * 1e3:.2f}) {speed} "
-            f"{ratio:7.2f}x",
+            f"{ratio:7.2f}x{' ~ noisy' if noisy or our_noise else ''}",
             flush=True,
         )
 

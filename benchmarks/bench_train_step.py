@@ -7,6 +7,7 @@ two steps must agree before anything is timed. Each side has a process of its ow
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import time
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.kernel_race import WrongResult
+from benchmarks.machine import HAS_TORCH
 from benchmarks.worker import Worker, median
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -27,8 +30,9 @@ CASES = {
     "nanoGPT's recipe, B=12 T=64": (NANO, 12, 64),
 }
 TINY = {"tiny": ({"vocab_size": 97, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 2}, 2, 16)}
-SIDES = ("tinygpt float32", "tinygpt bfloat16", "torch float32", "torch float32 compiled", "torch bfloat16",
-         "torch bfloat16 compiled")  # fmt: skip
+OURS = ("tinygpt float32", "tinygpt bfloat16")
+SIDES = (*OURS, "torch float32", "torch float32 compiled", "torch bfloat16", "torch bfloat16 compiled")
+SIDES = SIDES if HAS_TORCH else OURS
 PAUSE = 0.2  # seconds: threads of the side before spin for a while after their work
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the loss
 OPTIONS = {"lr": 1e-4, "weight_decay": 0.1}
@@ -85,7 +89,6 @@ def _torch_step(sizes, tokens, targets, bfloat16, compiled):
     import torch
 
     torch_gpt2 = importlib.import_module("benchmarks.torch_gpt2")
-    torch.set_num_threads(2)
     if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":  # the compiler has a switch of its own
         importlib.import_module("torch._inductor.config").cpp.simdlen = 256
     model = torch_gpt2.TorchGPT2(**sizes)
@@ -96,35 +99,37 @@ def _torch_step(sizes, tokens, targets, bfloat16, compiled):
     return lambda: torch_gpt2.train_step(run, optimizer, tokens, targets, bfloat16)
 
 
-def race(rounds: int, cases: list[str] | None = None, sides: Sequence[str] = SIDES) -> Iterator[dict[str, Any]]:
+def race(
+    rounds: int, cases: Sequence[str] | None = None, sides: Sequence[str] = SIDES, until: float = np.inf
+) -> Iterator[dict[str, Any]]:
     """
     The rows of the table, each as soon as it is measured; none with 0 rounds, when losses are verified and that is all.
 
-    A row has the readings and the peak memory of each side, and ratios to PyTorch's best.
+    A row has the readings and the peak memory of each side, and ratios to PyTorch's best. No row is begun after
+    `until`, a time of `time.monotonic`.
     """
-    for case in tqdm(cases or list(CASES), desc="training steps", unit="case"):
-        workers = {side: Worker(side) for side in sides}
-        try:
+    for case in tqdm(list(CASES) if cases is None else cases, desc="training steps", unit="case", leave=False):
+        if time.monotonic() > until:
+            return
+        with contextlib.ExitStack() as processes:
+            workers = {side: processes.enter_context(Worker(side)) for side in sides}
             losses = {side: worker.ask(__name__, "prepare", side=side, case=case) for side, worker in workers.items()}
             verify(case, losses)
             steps = max(1, int(1.5 / workers[sides[0]].ask(__name__, "measure", steps=1)))
             readings: dict[str, list[float]] = {side: [] for side in (*sides, f"{sides[0]} again")}
-            for _ in range(rounds):
+            for turn in range(rounds):
+                if turn and time.monotonic() > until:
+                    break
                 for side, times in readings.items():
                     time.sleep(PAUSE)
                     times.append(workers[side.removesuffix(" again")].ask(__name__, "measure", steps=steps))
             memory = {side: worker.ask("benchmarks.worker", "peak_memory") for side, worker in workers.items()}
-        finally:
-            for worker in workers.values():
-                worker.close()
         if rounds:
             yield {"case": case, "readings": readings, "memory": memory, **ratios(readings)}
 
 
 def verify(case: str, losses: dict[str, list[float]]) -> None:
     """Raise unless every side has the losses of our float32, the second one after a step of its own."""
-    from benchmarks.kernel_race import WrongResult
-
     exact = losses["tinygpt float32"]
     for side, got in losses.items():
         tolerance = TOLERANCE[side.split()[1]]
@@ -133,7 +138,9 @@ def verify(case: str, losses: dict[str, list[float]]) -> None:
 
 
 def ratios(readings: dict[str, list[float]]) -> dict[str, float]:
-    """How many times as long PyTorch's best takes, of float32 and of all, by the medians."""
+    """How many times as long PyTorch's best takes, of float32 and of all, by the medians; nothing without PyTorch."""
+    if not any(side.startswith("torch") for side in readings):
+        return {}
     times = {side: median(values) for side, values in readings.items()}
     best = {
         precision: min(

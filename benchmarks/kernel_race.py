@@ -7,21 +7,21 @@ Every round times the reference, the kernel, PyTorch and the kernel once more; t
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.worker import Worker, median
+from benchmarks import modules
+from benchmarks.machine import HAS_TORCH
+from benchmarks.worker import Worker, WorkerError, median
 
-OPS = ["linear", "attention", "layernorm", "gelu", "gelu_linear", "linear_cross_entropy", "cross_entropy",
-       "embedding", "dropout", "add", "adamw", "norm"]  # fmt: skip
-SIDES = ("numpy", "tinygpt", "torch")
+SIDES = ("numpy", "tinygpt", "torch") if HAS_TORCH else ("numpy", "tinygpt")
 PAUSE = 0.2  # seconds: OpenBLAS's threads spin for a while after their work, on cores that the next side needs
 MEDIUM = 3e-2  # how far bfloat16 products may be from the reference, as a share of the largest value
 
@@ -30,81 +30,100 @@ class WrongResult(AssertionError):
     """A result that must not be timed."""
 
 
-def cases(names: list[str], bfloat16: bool = True) -> Iterator[tuple[str, str, str]]:
-    """Name, case and precision of every row; without `bfloat16`, of those with float32 products."""
+def cases(
+    names: Collection[str], bfloat16: bool = True, only: Mapping[str, Collection[str]] | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Name, case and precision of every row; without `bfloat16`, of float32 products only; `only` has some cases."""
     for name in names:
-        module = importlib.import_module(f"benchmarks.bench_{name}")
-        for precision in getattr(module, "PRECISIONS", ("highest",))[: None if bfloat16 else 1]:
-            for case in module.CASES:
-                yield name, case, precision
+        benchmark = modules.load(name)
+        for precision in benchmark.precisions[: None if bfloat16 else 1]:
+            for case in benchmark.cases:
+                if only is None or name not in only or case in only[name]:
+                    yield name, case, precision
 
 
 def race(
-    names: list[str], rounds: int, peak: dict[str, float] | None, bfloat16: bool = True
+    rows: Collection[tuple[str, str, str]], rounds: int, peak: dict[str, float] | None, until: float = np.inf
 ) -> Iterator[dict[str, Any]]:
     """
     The rows of the table, each as soon as it is measured.
 
     Parameters
     ----------
-    names : list of str
-        Of benchmarks.
+    rows : list of (name, case, precision)
+        As `cases` gives them.
     rounds : int
         0 only verifies, and gives no rows.
     peak : dict or None
         What `benchmarks.peak.measure` gave.
-    bfloat16 : bool
-        Whether the rows with bfloat16 products are there.
+    until : float
+        No row is begun after this time of `time.monotonic`; one that is being measured ends with the round.
 
     Raises
     ------
     WrongResult
         If a result differs from the reference's by more than the benchmark allows.
+    WorkerError
+        If a side fails.
     """
-    workers = {side: Worker(side) for side in SIDES}
-    try:
-        for name, case, precision in tqdm(list(cases(names, bfloat16)), desc="kernels", unit="case"):
+    with contextlib.ExitStack() as processes:
+        wanted = [side for side in SIDES if side != "torch" or any(modules.load(name).torch for name, _, _ in rows)]
+        workers = {side: processes.enter_context(Worker(side)) for side in wanted}
+        for name, case, precision in tqdm(rows, desc="kernels", unit="case", leave=False):
+            if time.monotonic() > until:
+                return
+            sides = [side for side in wanted if side != "torch" or modules.load(name).torch]
             with tempfile.TemporaryDirectory() as folder:
-                for side, worker in workers.items():
-                    worker.ask("benchmarks.worker", "prepare", side=side, name=name, case=case, precision=precision,
-                               result=str(Path(folder) / f"{side}.npz"))  # fmt: skip
-                verify(name, case, precision, Path(folder))
+                for side in sides:
+                    try:
+                        result = str(Path(folder) / f"{side}.npz")
+                        cost = workers[side].ask("benchmarks.worker", "prepare", side=side, name=name, case=case,
+                                                 precision=precision, result=result)  # fmt: skip
+                    except WorkerError as error:
+                        raise WorkerError(f"{name.rstrip(':')}, {case}: {error}") from None
+                verify(name, case, precision, Path(folder), sides)
             if rounds:
-                yield _time(workers, name, case, precision, rounds, peak)
-    finally:
-        for worker in workers.values():
-            worker.close()
+                used = {side: workers[side] for side in sides}
+                yield _time(used, name, case, precision, rounds, peak, cost, until)
 
 
-def verify(name: str, case: str, precision: str, folder: Path) -> None:
-    """Raise WrongResult unless both sides computed what the reference did."""
-    module = importlib.import_module(f"benchmarks.bench_{name}")
-    tolerance = max(module.TOLERANCE, MEDIUM if precision == "medium" else 0)
+def verify(name: str, case: str, precision: str, folder: Path, sides: Collection[str] = SIDES) -> None:
+    """Raise WrongResult unless all sides computed what the reference did."""
+    benchmark = modules.load(name)
+    tolerance = max(benchmark.tolerance, MEDIUM if precision == "medium" else 0)
     with np.load(folder / "numpy.npz") as reference:
-        for side in ("tinygpt", "torch"):
+        for side in sides:
             with np.load(folder / f"{side}.npz") as results:
+                who = f"{benchmark.name}, {case}, {precision}: {side}"
+                if len(results) != len(reference):
+                    raise WrongResult(f"{who} gives {len(results)} results, the reference {len(reference)}; not timed")
                 for index, key in enumerate(reference):
-                    expected, got = reference[key], results[key]
-                    gap, scale = np.max(np.abs(got - expected), initial=0), np.max(np.abs(expected), initial=0)
-                    if got.shape != expected.shape or not gap <= tolerance * scale:
-                        raise WrongResult(f"{name}, {case}, {precision}: {side}'s result {index} is off by {gap:.3g}, "
-                                          f"allowed {tolerance:.3g} of {scale:.3g}; not timed")  # fmt: skip
+                    _compare(f"{who}'s result {index}", results[key], reference[key], tolerance)
 
 
-def _time(workers, name, case, precision, rounds, peak) -> dict[str, Any]:
-    readings: dict[str, list[float]] = {side: [] for side in (*SIDES, "tinygpt again")}
-    for _ in range(rounds):
+def _compare(who: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    if got.shape != expected.shape:
+        raise WrongResult(f"{who} has shape {got.shape}, the reference's {expected.shape}; not timed")
+    gap, scale = np.max(np.abs(got - expected), initial=0), np.max(np.abs(expected), initial=0)
+    if not gap <= tolerance * scale:
+        raise WrongResult(f"{who} is off by {gap:.3g}, allowed {tolerance:.3g} of {scale:.3g}; not timed")
+
+
+def _time(workers, name, case, precision, rounds, peak, cost, until) -> dict[str, Any]:
+    readings: dict[str, list[float]] = {side: [] for side in (*workers, "tinygpt again")}
+    for turn in range(rounds):
+        if turn and time.monotonic() > until:
+            break
         for side, times in readings.items():
             time.sleep(PAUSE)
             times.append(workers[side.removesuffix(" again")].ask("benchmarks.worker", "measure"))
-    module = importlib.import_module(f"benchmarks.bench_{name}")
-    ((kind, amount),) = module.cost(module.CASES[case]).items()
-    rate = amount / median(readings["tinygpt"]) / 1e9
+    ((kind, amount),) = cost.items()
+    times = {side: median(values) for side, values in readings.items()}
+    rate = amount / times["tinygpt"] / 1e9
     best = None if peak is None else peak["bandwidth" if kind == "bytes" else precision]
     return {
-        "benchmark": name, "case": case, "precision": precision, "readings": readings, "kind": kind, "rate": rate,
-        "share": None if best is None else rate / best,
-        "to_torch": median(readings["torch"]) / median(readings["tinygpt"]),
-        "to_numpy": median(readings["numpy"]) / median(readings["tinygpt"]),
-        "noise": median(readings["tinygpt again"]) / median(readings["tinygpt"]),
+        "benchmark": modules.load(name).name, "case": case, "precision": precision, "readings": readings, "kind": kind,
+        "rate": rate, "share": None if best is None else rate / best,
+        "to_torch": times["torch"] / times["tinygpt"] if "torch" in times else None,
+        "to_numpy": times["numpy"] / times["tinygpt"], "noise": times["tinygpt again"] / times["tinygpt"],
     }  # fmt: skip

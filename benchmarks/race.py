@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from benchmarks.table import noisy
+
 
 class Times(NamedTuple):
-    """What one contestant needed, in seconds."""
+    """What one contestant needed, in seconds, and whether that spreads too far to mean much: see `table.py`."""
 
     median: float
     fastest: float
     slowest: float
+    noisy: bool
 
 
 def race(contestants: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, Times]:
@@ -44,4 +47,4 @@ def race(contestants: Mapping[str, Callable[[], Callable[[], object]]], rounds: 
                     seconds[name].append(time.perf_counter() - start)
     finally:
         gc.enable()
-    return {name: Times(statistics.median(all_), min(all_), max(all_)) for name, all_ in seconds.items()}
+    return {name: Times(statistics.median(all_), min(all_), max(all_), noisy(all_)) for name, all_ in seconds.items()}

@@ -1,26 +1,38 @@
 """
-The sides of a race: an op's kernel, its NumPy reference, and the PyTorch version of each benchmark module.
+The sides of a race: an op's kernel, its NumPy reference, and a PyTorch version.
 
-A benchmark module `bench_<name>` has
+A benchmark module is `bench_<name>` in this folder, or one of a user's own. It has
 
+    OP            the op, whose kernel is "tinygpt" and whose reference is "numpy"
+    torch(given)  -> a function without arguments that does the same with PyTorch, forward and backward, in its best
+                  form, and returns arrays: the output and the gradients, in the order of the inputs
     CASES         dict: what a row is called -> its sizes
     TOLERANCE     how far a result may be from the reference's, as a share of the largest value
-    given(case, rng)           -> Given: inputs and the gradient of the output
-    OP            the op, whose kernel is "tinygpt" and whose reference is "numpy"; else the functions ours, numpy
-    torch(given)  -> a function that does the same with PyTorch and returns arrays in the same order
+    given(case, rng)           -> Given: inputs and the gradient of the output; a plain tuple of the same will do
     cost(case)    -> {"flops": n} or {"bytes": n}, what it must compute or move
     PRECISIONS    optional: the precisions of products to race in
+    ours(given), numpy(given)  optional: such functions in place of those that OP gives
+
+A user's module needs only OP. Then, unless it says otherwise,
+
+    torch_forward(*tensors, **attrs)  in place of `torch`: a forward alone, whose backward is PyTorch's autograd; with
+                  neither, the race is against NumPy only
+    OP            may have any name if it is the only one; `module:NAME` chooses one of several
+    CASES         are two, each with a key "shape"; "shapes" has one shape for each input, "attrs" what else OP takes
+    given         is normal numbers of these shapes
+    TOLERANCE     is 1e-5
+    cost          is the bytes of inputs and output, as forward and backward read and write each of them once
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt import Op
+from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.gradients import Reservation
 from tinygpt.runtime.memory import Slot
 
@@ -41,11 +53,13 @@ class Given(NamedTuple):
     reserve: bool = True
 
 
-def ours(module: ModuleType, given: Given) -> Run:
-    """The kernel, forward and backward, into memory that is there, as in a training step."""
-    if not hasattr(module, "OP"):
-        return module.ours(given)
-    kernel = importlib.import_module(module.OP.kernel)
+def ours(op: Op, given: Given) -> Run:
+    """The kernel, forward and backward, into memory that is there, as in a training step; or the reference."""
+    if op.kernel is None:
+        return numpy(op, given)
+    kernel = kernel_of(op)
+    if hasattr(kernel, "accepts") and not kernel.accepts(*given.arrays, **given.attrs):
+        raise ValueError(f"{op.name}: its kernel does not accept these inputs: {_described(given)}")
     into = [Slot(np.empty_like(array), add=False) for array in given.arrays]
     extra = {}
     if getattr(kernel, "GRADIENTS_IN_FORWARD", False):
@@ -55,28 +69,21 @@ def ours(module: ModuleType, given: Given) -> Run:
     def run() -> list[np.ndarray]:
         out, saved = kernel.forward(*given.arrays, **given.attrs, **extra)
         if not hasattr(kernel, "backward"):
-            return [out, *module.OP.backward(given.dout, saved)]
+            return [out, *op.backward(given.dout, saved)]
         kernel.backward(given.dout, saved, into)
         return [out, *(slot.array for slot in into)]
 
     return run
 
 
-def numpy(module: ModuleType, given: Given) -> Run:
+def numpy(op: Op, given: Given) -> Run:
     """The reference."""
-    if not hasattr(module, "OP"):
-        return module.numpy(given)
 
     def run() -> list[np.ndarray]:
-        out, saved = module.OP.forward(*given.arrays, **given.attrs)
-        return [out, *module.OP.backward(given.dout, saved)]
+        out, saved = op.forward(*given.arrays, **given.attrs)
+        return [out, *op.backward(given.dout, saved)]
 
     return run
-
-
-def torch(module: ModuleType, given: Given) -> Run:
-    """PyTorch."""
-    return module.torch(given)
 
 
 def by_autograd(function: Callable, given: Given) -> Run:
@@ -92,3 +99,7 @@ def by_autograd(function: Callable, given: Given) -> Run:
         return [out.detach().float().numpy(), *(gradient.numpy() for gradient in gradients)]
 
     return run
+
+
+def _described(given: Given) -> str:
+    return ", ".join(f"{array.dtype} {array.shape}" for array in given.arrays)

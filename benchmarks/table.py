@@ -1,90 +1,178 @@
-"""The results of the benchmarks, as text and as a picture."""
+"""
+The results of the benchmarks as text.
+
+A ratio is how many times as long the rival takes, by the medians. It is bold where it means something. A row is *noisy*
+where the middle half of a side's readings spreads over more than 15 % of their median, or where the kernel against
+itself differs by more than 15 %. Then the ratio is a range, marked with a tilde, from the fast quarter of the rival
+against the slow quarter of ours to the reverse.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import statistics
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from benchmarks.worker import median
 
-COLORS = ("tab:green", "limegreen", "0.35", "0.5", "0.65", "0.8")  # ours, then PyTorch's
+NOISY = 0.15
+NOTE = (
+    "~ noisy: the middle half of a side's readings spreads over more than 15 %, or the kernel differs so much from\n"
+    "  itself (noise), and the ratio is a range. More --rounds, and a machine that does nothing else, narrow it."
+)
 
 
-def kernels(rows: list[dict[str, Any]]) -> str:
-    """Milliseconds are medians; a ratio is how many times as long the rival takes."""
+def figure(number: float, digits: int = 3) -> str:
+    """
+    So many digits, and no exponent.
+
+    Examples
+    --------
+    >>> figure(1432.7), figure(0.0000123456), figure(12.0)
+    ('1430', '0.0000123', '12')
+    """
+    return np.format_float_positional(float(f"{number:.{digits}g}"), trim="-")
+
+
+def rate(number: float, unit: str) -> str:
+    """
+    Units per second, with the prefix that leaves at least one digit before the point.
+
+    Examples
+    --------
+    >>> rate(31.4e9, "B/s"), rate(12345, "FLOP/s"), rate(0.5, "B/s")
+    ('31.4 GB/s', '12.3 kFLOP/s', '0.5 B/s')
+    """
+    scale, prefix = next((each for each in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= each[0]), (1, ""))
+    return f"{figure(number / scale)} {prefix}{unit}"
+
+
+def share(number: float | None) -> str:
+    """
+    A share in percent.
+
+    Examples
+    --------
+    >>> share(0.914), share(0.0001), share(None)
+    ('91%', '<1%', '')
+    """
+    return "" if number is None else "<1%" if number < 0.01 else f"{number:.0%}"
+
+
+def quarters(readings: Sequence[float]) -> tuple[float, float]:
+    """The first and the third quartile."""
+    if len(readings) < 2:
+        return readings[0], readings[0]
+    first, _, third = statistics.quantiles(readings, n=4, method="inclusive")
+    return first, third
+
+
+def noisy(readings: Sequence[float]) -> bool:
+    """Whether they spread too far."""
+    low, high = quarters(readings)
+    return high - low > NOISY * median(list(readings))
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float], again: Sequence[float] = (), bold: bool = True) -> str:
+    """
+    How many times as long the rival takes: a number, or a range where that is all that can be said. It is bold unless
+    a side has one reading only, of which no spread is known.
+
+    Examples
+    --------
+    >>> ratio([3.0, 3.1, 3.0], [1.0, 1.0, 1.1])
+    '**3.00**'
+    >>> ratio([3.0, 4.2, 2.0], [1.0, 1.0, 1.0])
+    '2.50 to 3.60 ~'
+    """
+    drift = abs(median(list(again)) / median(list(ours)) - 1) if again else 0.0
+    if noisy(theirs) or noisy(ours) or drift > NOISY:
+        low, high = quarters([*ours, *again])
+        return f"{quarters(theirs)[0] / high:.2f} to {quarters(theirs)[1] / low:.2f} ~"
+    number = f"{median(list(theirs)) / median(list(ours)):.2f}"
+    return f"**{number}**" if bold and min(len(theirs), len(ours)) > 1 else number
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns line up as text, too; a column without a single entry is left out."""
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    lines = [[columns[i] for i in kept], *([row[i] for i in kept] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
+    text = ["| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |"
+            for line in lines]  # fmt: skip
+    return "\n".join([text[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *text[1:]])
+
+
+def milliseconds(readings: Sequence[float], spread: bool = False, digits: int = 3) -> str:
+    """The median; with `spread`, the least and the largest as well."""
+    values = median(list(readings)), min(readings), max(readings)
+    middle, least, largest = (figure(1e3 * value, digits) for value in values)
+    return f"{middle} ({least}-{largest})" if spread else middle
+
+
+def kernels(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per case."""
     columns = ["kernel", "case", "products", "numpy ms", "torch ms", "tinygpt ms (spread)", "rate", "of peak",
-               "to numpy", "to torch", "noise"]  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for row in rows:
-        times = {side: 1e3 * median(readings) for side, readings in row["readings"].items()}
-        spread = f"{1e3 * min(row['readings']['tinygpt']):.3g}-{1e3 * max(row['readings']['tinygpt']):.3g}"
-        unit = "GB/s" if row["kind"] == "bytes" else "GFLOP/s"
-        products = {"highest": "float32", "medium": "bfloat16"}[row["precision"]]
-        cells = [
-            row["benchmark"],
-            row["case"],
-            products if row["kind"] == "flops" else "",
-            f"{times['numpy']:.3g}",
-            f"{times['torch']:.3g}",
-            f"{times['tinygpt']:.3g} ({spread})",
-            f"{row['rate']:.3g} {unit}",
-            f"{row['share']:.0%}",
-            f"{row['to_numpy']:.1f}",
-            f"**{row['to_torch']:.2f}**",
-            f"{row['noise']:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def steps(rows: list[dict[str, Any]]) -> str:
-    """One line a side, and the ratios that count."""
+               "numpy / tinygpt", "torch / tinygpt", "noise"]  # fmt: skip
     lines = []
     for row in rows:
-        lines += [f"\n{row['case']}", "", "| | ms per step, median (spread) | peak memory, MB |", "|---|---|---|"]
+        readings = row["readings"]
+        ours, again, theirs = readings["tinygpt"], readings["tinygpt again"], readings.get("torch")
+        products = {"highest": "float32", "medium": "bfloat16"}[row["precision"]]
+        lines.append([
+            row["benchmark"], row["case"], products if row["kind"] == "flops" else "",
+            milliseconds(readings["numpy"]), milliseconds(theirs) if theirs else "", milliseconds(ours, spread=True),
+            rate(1e9 * row["rate"], "B/s" if row["kind"] == "bytes" else "FLOP/s"), share(row["share"]),
+            ratio(readings["numpy"], ours, again, bold=False), ratio(theirs, ours, again) if theirs else "",
+            f"{row['noise']:.2f}",
+        ])  # fmt: skip
+    return markdown(columns, lines)
+
+
+def steps(rows: Sequence[dict[str, Any]]) -> str:
+    """A table for each size, and the ratios that count."""
+    parts = []
+    for row in rows:
+        lines = []
         for side, readings in row["readings"].items():
-            memory = f"{row['memory'][side] / 1e6:,.0f}" if side in row["memory"] else ""
-            spread = f"{1e3 * min(readings):.4g}-{1e3 * max(readings):.4g}"
-            lines.append(f"| {side} | {1e3 * median(readings):.4g} ({spread}) | {memory} |")
-        said = f"\nPyTorch's best takes **{row['float32_to_torch']:.2f}** times as long in float32"
-        if "tinygpt bfloat16" in row["readings"]:
-            said += (f", and its best of all **{row['bfloat16_to_torch']:.2f}** times as long as our bfloat16, "
-                     f"{row['best_to_torch']:.2f} as our best")  # fmt: skip
-        lines.append(said + ".")
-    return "\n".join(lines)
+            memory = row["memory"].get(side)
+            megabytes = f"{memory / 1e6:,.0f}" if memory else ""
+            lines.append([side, milliseconds(readings, spread=True, digits=4), megabytes])
+        title = f"training step, {row['case']}"
+        parts += [f"{title}\n\n" + markdown([" ", "ms per step (spread)", "peak memory, MB"], lines)]
+        if row.get("float32_to_torch") is not None:
+            parts.append(_said(row))
+    return "\n\n".join(parts)
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Share of the measured peak of each kernel, and the time of a step for each side."""
-    import matplotlib
+def _said(row: dict[str, Any]) -> str:
+    readings = row["readings"]
+    again = readings.get("tinygpt float32 again", ())
+    theirs = [values for side, values in readings.items() if side.startswith("torch")]
+    float32 = [values for side, values in readings.items() if side.startswith("torch float32")]
+    said = "PyTorch's best takes " + ratio(min(float32, key=median), readings["tinygpt float32"], again)
+    said += " times as long in float32"
+    if "tinygpt bfloat16" in readings:
+        best = ratio(min(theirs, key=median), readings["tinygpt bfloat16"])
+        said += f", and its best of all {best} times as long as our bfloat16"
+    return said + "."
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    kernel_rows, step_rows = report.get("kernels", []), report.get("train_step", [])
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(15, 2 + 0.22 * max(len(kernel_rows), 20)), width_ratios=[3, 2]
-    )
-    names = [
-        f"{row['benchmark']}, {row['case']}" + (" bf16" if row["precision"] == "medium" else "") for row in kernel_rows
-    ]
-    shares = [100 * row["share"] for row in kernel_rows]
-    colors = ["tab:blue" if row["kind"] == "flops" else "tab:green" for row in kernel_rows]
-    left.barh(names, shares, color=colors)
-    left.invert_yaxis()
-    left.set_xlabel("% of the measured peak: products (blue), memory bandwidth (green; above 100: from cache)")
-    left.axvline(100, color="gray", linewidth=0.8)
-    sides = [side for side in (step_rows[0]["readings"] if step_rows else {}) if not side.endswith("again")]
-    height = 0.8 / max(len(sides), 1)
-    for index, side in enumerate(sides):
-        shares = [median(row["readings"][side]) / median(row["readings"]["torch float32"]) for row in step_rows]
-        places = [place + height * index for place in range(len(step_rows))]
-        right.barh(places, shares, height, label=side, color=COLORS[index])
-    right.set_yticks([place + 0.4 for place in range(len(step_rows))], [row["case"] for row in step_rows])
-    right.invert_yaxis()
-    right.set_xlabel("time of a training step, PyTorch's float32 = 1")
-    if sides:
-        right.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: float, bandwidth: float | None) -> str:
+    """One line per side and case; `bytes_per_token` are those of the matrices in float32, which each token reads."""
+    columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "of bandwidth"]
+    widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4}, []
+    for row in rows:
+        theirs = row["readings"].get("torch float32")
+        for side, readings in row["readings"].items():
+            middle = median(readings)
+            alone = row["case"] == "one stream" and bandwidth is not None
+            lines.append([
+                row["case"], side, milliseconds(readings, spread=True),
+                f"{1 / middle:,.0f}" if "stream" in row["case"] else "",
+                ratio(theirs, readings) if theirs and side != "torch float32" else "",
+                share(bytes_per_token / widths[side.split()[1]] / middle / 1e9 / bandwidth) if alone else "",
+            ])  # fmt: skip
+    return markdown(columns, lines)

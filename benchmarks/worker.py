@@ -3,29 +3,36 @@ A process of its own for each side of a race, so that neither side's threads hin
 
 The parent writes one line of JSON per request and waits for one in return: only one process works at a time, and the
 others sleep in a read. Started by `Worker(side)`; inside, `python -m benchmarks.worker`.
+
+A worker is a session of its own: Ctrl-C reaches the parent alone, which ends its workers and what they have started. A
+worker whose parent is gone ends when it has finished what it was asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinygpt.runtime.settings import available_cores
+
 ROOT = Path(__file__).resolve().parents[1]
-THREADS = 2
 # Each runtime's own best, as far as measured: threads bound to cores help PyTorch, and NumPy takes no harm.
 ENVIRONMENT = {
-    "torch": {"OMP_NUM_THREADS": str(THREADS), "OMP_PROC_BIND": "true"},
-    "numpy": {"OPENBLAS_NUM_THREADS": str(THREADS)},
-    "tinygpt": {"NUMBA_NUM_THREADS": str(THREADS)},
+    "torch": {"OMP_NUM_THREADS": "{threads}", "OMP_PROC_BIND": "true"},
+    "numpy": {f"{library}_NUM_THREADS": "{threads}" for library in ("OPENBLAS", "MKL", "BLIS")},
+    "tinygpt": {"NUMBA_NUM_THREADS": "{threads}"},
 }
 # The features of the levels of x86-64, as Numba and LLVM name them.
 X86_64_V2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
@@ -46,6 +53,11 @@ class WorkerError(RuntimeError):
     """What went wrong in a worker."""
 
 
+def threads() -> int:
+    """How many threads each side uses: what --threads says, else one for each core."""
+    return int(os.environ.get("BENCHMARK_THREADS", 0)) or available_cores()
+
+
 class Worker:
     """
     A warm process that runs one side.
@@ -58,52 +70,70 @@ class Worker:
 
     def __init__(self, side: str) -> None:
         self.side = side
-        environment = {**os.environ, **ENVIRONMENT[side.split()[0]], "PYTHONPATH": str(ROOT)}
+        own = {name: value.format(threads=threads()) for name, value in ENVIRONMENT[side.split()[0]].items()}
+        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])  # a user's module is found there, too
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"], cwd=ROOT, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "benchmarks.worker"], env={**os.environ, **own, "PYTHONPATH": path}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
     def ask(self, module: str, function: str, **arguments: Any) -> Any:
         """Call a function of a module there; arguments and result must be JSON."""
         request = {"module": module, "function": function, "arguments": arguments}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        answer = ""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         if not answer:
-            raise WorkerError(f"{self.side}: the process ended with status {self._process.wait()}")
+            status = self._process.wait()
+            died = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            raise WorkerError(f"{self.side}: its process {died}")
         result = json.loads(answer)
         if "error" in result:
             raise WorkerError(f"{self.side}: {result['error']}")
         return result["result"]
 
     def close(self) -> None:
-        """Let the process end."""
+        """Let the process end; it has nothing to do."""
         self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process.stdout.close()
+
+    def kill(self) -> None:
+        """End the process, and those that it has started, whatever they do."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
         self._process.wait()
 
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is not None:
+            self.kill()
         self.close()
 
 
 _prepared: dict[str, Any] = {}
 
 
-def prepare(side: str, name: str, case: str, precision: str, result: str) -> None:
-    """Make the inputs of a case, run it once, and save what came out as an .npz file."""
-    from benchmarks import sides
+def prepare(side: str, name: str, case: str, precision: str, result: str) -> dict[str, float]:
+    """Make the inputs of a case, run it once, and save what came out as an .npz file; returns what the case costs."""
+    from benchmarks.modules import load
     from tinygpt.runtime import settings
 
     settings.set_float32_matmul_precision(precision)
-    module = importlib.import_module(f"benchmarks.bench_{name}")
-    given = module.given(module.CASES[case], np.random.default_rng(11))
-    run = getattr(sides, side.replace("tinygpt", "ours"))(module, given)
+    benchmark = load(name)
+    given = benchmark.given(benchmark.cases[case], np.random.default_rng(11))
+    run = getattr(benchmark, side.replace("tinygpt", "ours"))(given)
     np.savez(result, *run())
     seconds = _seconds(run, 1)  # warm
     _prepared["run"], _prepared["count"] = run, max(1, int(LEAST / max(seconds, 1e-7)))
+    return benchmark.cost(benchmark.cases[case], given)
 
 
 def measure() -> float:
@@ -119,9 +149,10 @@ def _seconds(run: Any, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def peak_memory() -> int:
-    """The most memory that this process ever held, in bytes; not what it was forked from."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+def peak_memory() -> int | None:
+    """The most memory that this process ever held, in bytes; not what it was forked from. None where unknown."""
+    status = Path("/proc/self/status")
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 if status.exists() else None
 
 
 def median(values: list[float]) -> float:
@@ -137,9 +168,23 @@ def serve() -> None:
         try:
             function = getattr(importlib.import_module(request["module"]), request["function"])
             answer = {"result": function(**request["arguments"])}
-        except Exception as error:  # the parent tells the user
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=out, flush=True)
+        except (Exception, SystemExit) as error:  # the parent tells the user
+            answer = {"error": _told(error)}
+        try:
+            print(json.dumps(answer), file=out, flush=True)
+        except BrokenPipeError:  # the parent is gone
+            os._exit(1)
+
+
+def _told(error: BaseException) -> str:
+    """An error in a line; one that no code of ours has raised with the place in the user's file."""
+    from tinygpt.study.checks import problem_of
+
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if Path(frame.filename).is_relative_to(ROOT / "benchmarks"):
+        return " ".join(f"{error}".split())
+    problem = problem_of(error)
+    return problem if "numba" in frame.filename else f"{problem} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 if __name__ == "__main__":

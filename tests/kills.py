@@ -4,7 +4,7 @@ Runs that are killed, stopped or refused their writes, and what is left of them:
     python tests/kills.py --kills 100 --signals 20 --faults 0     (0: a fault at every write; N: at N of them)
 
 Every run is resumed (or begun again, if it had not begun), and what it leaves must equal, in every byte, what a run
-leaves that nobody disturbed: settings, both checkpoints, and all fields of the metrics but the times.
+leaves that nobody disturbed: settings, all checkpoints, and all fields of the metrics but the times.
 
 Faults are injected without help of the system: `open`, `os.fsync`, `os.rename`, `os.replace` and `os.mkdir` are
 replaced by functions that count the operations that change the disk, and raise ENOSPC or EIO at the n-th one, once or
@@ -42,7 +42,7 @@ from tinygpt.training import train
 
 TEXT = "\n".join(f"The hen counts {n} eggs, and then {n + 1}." for n in range(120))
 OPTIONS = ["--steps", "4", "--eval-every", "2", "--batch-size", "2", "--context", "16", "--vocab-size", "270",
-           "--eval-tokens", "100", "--dropout", "0.1", "--quiet"]  # fmt: skip
+           "--eval-tokens", "100", "--dropout", "0.1", "--keep-every", "3", "--quiet"]  # fmt: skip
 TIMES = ("ms", "tokens_per_second")
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGSTOP and SIGCONT", "SIGTERM twice")
 LONGEST = 300.0  # seconds until a run counts as hanging
@@ -74,6 +74,8 @@ def contents(run: Path) -> dict[str, Any]:
         if name == "metrics.jsonl":
             lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+        elif name == "config.toml":  # its comments have the command, which names the run
+            found[name] = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         elif path.is_file():
             found[name] = path.read_bytes()
     found["loss.png"] = found.get("loss.png", b"")[:4]  # its title is the name of the run

@@ -239,7 +239,8 @@ def test_a_name_in_a_docstring_or_a_comment_is_found_and_one_in_code_is_not(tmp_
 # Inside a folder, from the ground up; what stands in one line does not import one another.
 INSIDE = {
     "kernels": [
-        {"kernel_cache", "notice", "simd"},
+        {"dependencies", "notice", "simd"},
+        {"kernel_cache"},
         {"compiler"},
         {"__init__"},  # it imports the compiler, which decides how Numba starts
         {"jit"},
@@ -254,16 +255,15 @@ INSIDE = {
             "layout",
             "machine",
             "markdown",
-            "measure",
             "statements",
-            "submissions",
+            "submission_process",
             "trace_result",
         },
-        {"samples", "transformers_twin"},
-        {"divergence", "examples", "exercises", "museum", "torch_twins", "user_ops"},
+        {"samples", "submission", "transformers_twin"},
+        {"divergence", "examples", "exercises", "graded_samples", "measure", "museum", "torch_twins", "user_ops"},
         {"checks"},
         {"grade", "inspection_pictures", "model_check", "report", "sweep", "worked_example"},
-        {"explain"},
+        {"explain", "submissions"},
     ],
 }
 

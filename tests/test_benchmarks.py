@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +17,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the benchmarks race against torch: install the extra 'reference'")
 
-from benchmarks import bench_ladder, bench_train_step, kernel_race, table
+import benchmarks.__main__ as command
+from benchmarks import bench_ladder, bench_train_step, kernel_race, modules, picture, table, worker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,20 +63,307 @@ def test_ratios_are_of_medians_and_against_the_best():
     assert ratios == {"float32_to_torch": 2.0, "best_to_torch": 3.0, "bfloat16_to_torch": 3.0}
 
 
+def row(**changes) -> dict:
+    readings = {"numpy": [0.01], "tinygpt": [0.002, 0.0019, 0.0021], "torch": [0.006, 0.006], "tinygpt again": [0.002]}
+    return {"benchmark": "gelu", "case": "N=256", "precision": "highest", "readings": readings, "kind": "bytes",
+            "rate": 31.4, "share": 0.91, "to_torch": 3.0, "to_numpy": 5.0, "noise": 1.0} | changes  # fmt: skip
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
 def test_the_table_shows_what_was_read():
-    readings = {"numpy": [0.01], "tinygpt": [0.002, 0.001, 0.004], "torch": [0.006], "tinygpt again": [0.002]}
-    row = {"benchmark": "gelu", "case": "N=256", "precision": "highest", "readings": readings, "kind": "bytes",
-           "rate": 31.4, "share": 0.91, "to_torch": 3.0, "to_numpy": 5.0, "noise": 1.0}  # fmt: skip
-    line = table.kernels([row]).splitlines()[-1]
-    assert line == "| gelu | N=256 |  | 10 | 6 | 2 (1-4) | 31.4 GB/s | 91% | 5.0 | **3.00** | 1.00 |"
+    header, _, line = table.kernels([row()]).splitlines()
+    assert dict(zip(cells(header), cells(line), strict=True)) == {
+        "kernel": "gelu", "case": "N=256", "numpy ms": "10", "torch ms": "6", "tinygpt ms (spread)": "2 (1.9-2.1)",
+        "rate": "31.4 GB/s", "of peak": "91%", "numpy / tinygpt": "5.00", "torch / tinygpt": "**3.00**",
+        "noise": "1.00",
+    }  # fmt: skip
+    assert len(header) == len(line)
+
+
+@pytest.mark.parametrize(
+    ("side", "readings"),
+    [("torch", [0.004, 0.006, 0.009]), ("tinygpt", [0.002, 0.003, 0.001]), ("tinygpt again", [0.0026])],
+)
+def test_a_row_that_is_too_noisy_says_so_in_place_of_a_ratio(side, readings):
+    noisy = row()
+    noisy["readings"] |= {side: readings}
+    ratio = cells(table.kernels([noisy]).splitlines()[-1])[-2]
+    assert ratio.endswith(" ~") and "**" not in ratio
+    low, high = map(float, ratio.removesuffix(" ~").split(" to "))
+    middle = np.median(noisy["readings"]["torch"]) / np.median(noisy["readings"]["tinygpt"])
+    assert low <= middle <= high and low < high
+
+
+def test_the_examples_of_the_table_are_right():
+    failed, attempted = doctest.testmod(table)
+    assert attempted >= 5 and not failed
+
+
+def test_a_ratio_of_single_readings_is_not_bold():
+    assert table.ratio([3.0], [1.0]) == "3.00"
+    assert table.ratio([3.0, 3.0], [1.0, 1.0]) == "**3.00**"
+
+
+def test_small_and_large_numbers_have_units_that_one_can_read():
+    small = row(rate=0.0000123, share=0.0001)
+    small["readings"] = {side: [1.5] for side in small["readings"]}
+    line = table.kernels([small]).splitlines()[-1]
+    assert "12.3 kB/s" in line and "<1%" in line and "1500" in line and "e+" not in line
+
+
+def test_rows_without_pytorch_have_no_column_for_it():
+    alone = row(to_torch=None)
+    del alone["readings"]["torch"]
+    assert "torch" not in table.kernels([alone])
+
+
+STEP = {
+    "case": "tiny", "memory": {"tinygpt float32": 10**8}, "float32_to_torch": 2.0, "best_to_torch": 2.0,
+    "readings": {"tinygpt float32": [1.0, 1.01], "torch float32": [2.0, 2.01], "tinygpt float32 again": [1.0, 1.0]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, kept open."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    kept = []
+    monkeypatch.setattr(pyplot, "close", kept.append)
+    yield kept
+    monkeypatch.undo()
+    for figure in kept:
+        pyplot.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("groups", "panels"), [(("kernels",), 1), (("train_step",), 1), (("kernels", "train_step"), 2)]
+)
+def test_the_picture_has_a_panel_for_each_kind_of_row_and_the_processor_in_its_title(tmp_path, figures, groups, panels):
+    report = {"date": "2026-11-30", "machine": "", "processor name": "Fast One 3000", "threads": 2}
+    report |= {name: rows for name, rows in {"kernels": [row()], "train_step": [STEP]}.items() if name in groups}
+    picture.draw(report, tmp_path / "picture.png")
+    (figure,) = figures
+    assert "Fast One 3000" in figure.get_suptitle()
+    assert len(figure.axes) == panels
+    for axis in figure.axes:
+        drawn = [bar for bar in axis.patches if bar.get_width()]
+        assert len(drawn) == 2  # ours and PyTorch's
+        light = [bar.get_facecolor()[:3] @ np.array([0.299, 0.587, 0.114]) for bar in drawn]
+        assert abs(light[0] - light[1]) > 0.4  # in greyscale, too
+    from matplotlib import image
+
+    assert image.imread(tmp_path / "picture.png").shape[1] == 800
+
+
+def test_nothing_to_draw_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        picture.draw({"date": "", "machine": "", "kernels": []}, tmp_path / "picture.png")
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """`python -m benchmarks`, with the clone on the path as an editable install has it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], env=environment, capture_output=True, text=True, timeout=600,
+        **{"cwd": ROOT, **options},
+    )  # fmt: skip
 
 
 def test_an_unknown_name_is_a_user_s_mistake():
-    result = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "gulu"], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("benchmarks: there is no 'gulu'; choose from linear, ")
+    result = run("gulu")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("benchmarks: there is no benchmark 'gulu'")
+    assert "did you mean gelu? benchmarks: linear, " in result.stderr
+
+
+def test_the_help_page_fits_and_its_examples_parse(capsys):
+    told = run("--help")
+    assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80
+    examples = [line.split() for line in told.stdout.splitlines() if line.startswith("  python -m benchmarks ")]
+    assert len(examples) >= 5
+    for words in examples:
+        end = next((i for i, word in enumerate(words) if word in ("this", "all:", "an")), len(words))
+        command._parser().parse_args(words[3:end])
+
+
+def test_the_list_has_every_benchmark(capsys):
+    assert command._list() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*modules.OPS, *modules.STEPS]
+    assert all(len(line.split()) > 1 and len(line) <= 80 for line in lines)
+
+
+def test_quick_names_rows_that_there_are():
+    ops = {name: cases for name, cases in command.QUICK.items() if name not in modules.STEPS}
+    assert all(set(cases) <= modules.load(name).cases.keys() for name, cases in ops.items())
+    assert len(list(kernel_race.cases(ops, False, command.QUICK))) == sum(map(len, ops.values()))
+    assert set(command.QUICK["train_step"]) <= bench_train_step.CASES.keys()
+
+
+def test_no_row_is_begun_when_the_time_is_over(monkeypatch):
+    monkeypatch.setattr(kernel_race, "Worker", lambda side: contextlib.nullcontext(None))
+    assert list(kernel_race.race([("gelu", "N=256", "highest")], 1, None, until=time.monotonic() - 1)) == []
+
+
+OWN = """
+import torch
+import numpy as np
+from tinygpt import Op
+
+def forward(a, b):
+    return a * b, (a, b)
+
+def backward(dout, saved):
+    a, b = saved
+    return dout * b, dout * a
+
+PRODUCT = Op("product", forward, backward)
+TORCH = "def torch_forward(a, b):\\n    return a * b"
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a module of a user's own into the current folder; returns its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    modules_before = {*sys.modules}
+
+    def write(text: str, name: str = "own") -> str:
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        return name
+
+    yield write
+    for name in {*sys.modules} - modules_before:
+        if getattr(sys.modules[name], "__file__", "") and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def test_a_users_module_needs_only_an_op(own):
+    assert modules.resolve(own(OWN)) == "own:"
+    benchmark = modules.load("own:")
+    assert benchmark.name == "own" and not benchmark.has_kernel and len(benchmark.cases) == 2
+    assert benchmark.torch is None  # `import torch` is no rival
+    case = next(iter(benchmark.cases.values()))
+    given = benchmark.given(case, np.random.default_rng(0))
+    assert [array.shape for array in given.arrays] == [case["shape"]] * 2 and given.dout.shape == case["shape"]
+    out, da, _ = benchmark.numpy(given)()
+    np.testing.assert_array_equal(out, given.arrays[0] * given.arrays[1])
+    np.testing.assert_array_equal(da, given.dout * given.arrays[1])
+    assert benchmark.cost(case, given) == {"bytes": 8 * out.nbytes}  # 3 for each input, 2 for the output
+
+
+def test_a_rival_that_is_a_forward_has_its_gradients_from_autograd(own):
+    own(OWN + "\ndef torch_forward(a, b):\n    return a * b\n")
+    benchmark = modules.load("own:")
+    given = benchmark.given({"shape": (2, 3)}, np.random.default_rng(0))
+    for ours, theirs in zip(benchmark.numpy(given)(), benchmark.torch(given)(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "says"),
+    [
+        ("x = 1", "own", "own must have a tinygpt.Op to race; it has none"),
+        (OWN + "OTHER = PRODUCT._replace(name='other')", "own", "it has several, OTHER, PRODUCT: say which, own:NAME"),
+        (OWN, "own:NOTHING", "there is no operation NOTHING"),
+        (OWN, "own:forward", "forward must be a tinygpt.Op, got function"),
+        (OWN + "CASES = 3", "own", "CASES must be a dict, what a row is called -> its sizes, got 3"),
+        ("1 / 0", "own", "own cannot be imported: ZeroDivisionError: division by zero"),
+        ("import no_such_module_here", "own", "own cannot be imported: ModuleNotFoundError"),
+        (OWN, "no such", "'no such' must be a benchmark, a module as in import"),
+        (OWN, "nosuch.py", "there is no file nosuch.py"),
+    ],
+)
+def test_what_cannot_be_raced_is_told(own, text, name, says):
+    own(text)
+    with pytest.raises(ValueError) as error:
+        modules.resolve(name)
+    assert says in str(error.value)
+
+
+def test_shapes_that_the_op_refuses_are_told_with_the_remedy(own):
+    own(OWN.replace("a * b, (a, b)", "a @ b, (a, b)"))
+    benchmark = modules.load("own:")
+    with pytest.raises(ValueError, match=r"own: its forward fails on arrays of shapes .*; define CASES with 'shapes'"):
+        benchmark.given({"shape": (2, 3)}, np.random.default_rng(0))
+    given = benchmark.given({"shapes": [(2, 3), (3, 4)]}, np.random.default_rng(0))
+    assert given.dout.shape == (2, 4)
+
+
+def test_a_users_module_is_raced_by_its_path(own, tmp_path):
+    own(OWN + "def torch_forward(a, b):\n    return a * b\nCASES = {'tiny': {'shape': (2, 3)}}\n", "mine")
+    told = run(str(tmp_path / "mine.py"), "--verify-only")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines() == [
+        "mine: it has no kernel; its reference is raced as tinygpt's side", "1 benchmark: all results are right",
+    ]  # fmt: skip
+
+
+def test_a_wrong_rival_and_a_kernel_that_fails_are_one_line(own, tmp_path):
+    own(OWN + "def torch_forward(a, b):\n    return a + b\nCASES = {'tiny': {'shape': (2, 3)}}\n")
+    own(OWN.replace("    return a * b, (a, b)", "    return a * c, (a, b)") + "given = lambda case, rng: "
+        "([np.ones(2), np.ones(2)], np.ones(2))\nCASES = {'tiny': {}}\n", "fails")  # fmt: skip
+    expected = {
+        "own": "own, tiny, highest: torch's result 0 is off by",
+        "fails": "fails, tiny: numpy: NameError: name 'c' is not defined (fails.py, line 7)",
+    }
+    for name, says in expected.items():
+        told = run(name, "--verify-only", cwd=tmp_path)
+        lines = [line for line in told.stderr.splitlines() if line.startswith("benchmarks: ")]
+        assert told.returncode == 1 and "Traceback" not in told.stderr
+        assert len(lines) == 1 and says in lines[0], told.stderr
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"\nPPid:\t{parent}\n" in (folder / "status").read_text():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_when_a_race_is_stopped(ending, monkeypatch):
+    race = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "add", "--rounds", "1"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not (workers := children_of(race.pid)) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    workers = {*workers, *children_of(race.pid)}
+    assert workers
+    race.send_signal(ending)
+    _, errors = race.communicate(timeout=60)
+    if ending == signal.SIGINT:
+        assert race.returncode == 130 and errors.splitlines()[-1] == "benchmarks: stopped"
+        assert "Traceback" not in errors
+    end = time.monotonic() + 60
+    while (left := [pid for pid in workers if is_worker(pid)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+
+
+def is_worker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"benchmarks.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def test_a_worker_that_dies_is_told():
+    with (
+        pytest.raises(worker.WorkerError, match=r"numpy: its process was ended by SIGABRT"),
+        worker.Worker("numpy") as it,
+    ):
+        it.ask("os", "abort")
 
 
 @pytest.mark.slow
@@ -84,10 +378,11 @@ def test_the_ladder_is_checked_timed_and_shown():
 
 
 @pytest.mark.slow
-def test_a_race_is_checked_timed_and_shown():
-    result = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "gelu", "--rounds", "1"], cwd=ROOT, capture_output=True, text=True,
-        timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "| gelu | N=1024 |" in result.stdout and "measured peak: bandwidth" in result.stdout
+def test_a_race_is_checked_timed_and_shown(tmp_path):
+    told = run("gelu", "--rounds", "1", "--json", str(tmp_path / "all.json"), "--plot", str(tmp_path / "all.png"))
+    assert told.returncode == 0, told.stderr
+    assert "| gelu   | N=1024 |" in told.stdout and "measured peak: " in told.stdout
+    assert "one round: nothing is known of the noise" in told.stdout
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert [row["case"] for row in report["kernels"]] == ["N=256", "N=1024"] and report["processor name"]
+    assert (tmp_path / "all.png").stat().st_size > 10_000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tokenizer
-from tinygpt.training.evaluate import Evaluation, count_bytes, evaluate
+from tinygpt.training.evaluate import Evaluation, count_bytes, evaluate, evaluate_with_beginning
 
 TEXT = "The hen sees the hare. The hare sees the moon: “é” 🌙 — and then\nthe hen sleeps."
 END = "<|endoftext|>"
@@ -53,6 +53,17 @@ def test_the_loss_is_that_of_every_window_whatever_the_batch_size(tokenizer, tok
     # float64: means of batches, weighted by their tokens, against one sum
     assert result.loss == pytest.approx(literal_loss(model, tokens, context), rel=1e-12)
     assert result.tokens == len(tokens) - 1
+
+
+@pytest.mark.parametrize("beginning", [1, 2, 3, 6, 7, 20, 1000])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_beginning_is_scored_on_its_own_in_the_same_pass(tokenizer, tokens, beginning, batch_size):
+    model = model_for(tokenizer)
+    whole, first = evaluate_with_beginning(model, tokens, tokenizer, beginning, context=3, batch_size=batch_size)
+    assert whole.loss == pytest.approx(literal_loss(model.eval(), tokens, 3), rel=1e-12)
+    assert whole._replace(loss=0) == evaluate(model, tokens, tokenizer)._replace(loss=0)
+    assert first == evaluate(model, tokens[: beginning + 1], tokenizer, context=3, batch_size=batch_size)
+    assert (first is whole) == (beginning >= len(tokens) - 1)
 
 
 @pytest.mark.parametrize("stride", [1, 3, 5, 8])

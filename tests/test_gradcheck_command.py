@@ -77,6 +77,7 @@ INTEGER = Op("integer", lambda a: (a * a, a), lambda dout, a: (np.ones(a.shape, 
 PRODUCT = Op("product", lambda a, b: (a * b, (a, b)), lambda dout, saved: (dout * saved[1], dout * saved[0]))
 NOT_ONE = 3
 ANY = Op("any", lambda *arrays: (sum(arrays), len(arrays)), lambda dout, count: (dout,) * count)
+POWER = Op("power", lambda a, *, n: (a**n, (a, n)), lambda dout, saved: (dout * saved[1] * saved[0] ** (saved[1] - 1),))
 LOST = Op("lost", lambda a: (a * a, a), lambda dout, a: (2 * a * dout,), kernel="no_such_kernel")
 """
 
@@ -85,6 +86,9 @@ LOST = Op("lost", lambda a: (a * a, a), lambda dout, a: (2 * a * dout,), kernel=
 def mine(tmp_path):
     (tmp_path / "mine.py").write_text(USER_OPS)
     (tmp_path / "with_samples.py").write_text(USER_OPS + "\nsamples = [[[1.0, 2.0]], [[[0.5]]]]\n")
+    (tmp_path / "with_keywords.py").write_text(
+        USER_OPS + "\nsamples = [([[1.0, 2.0]], {'n': 3}), ([[0.5]], {'n': 2})]\n"
+    )
     for name, samples in {"none": "[]", "number": "3", "words": "[['x']]", "two": "[[[1.0], [2.0]]]"}.items():
         (tmp_path / f"samples_{name}.py").write_text(f"{USER_OPS}\nsamples = {samples}\n")
     (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
@@ -92,7 +96,7 @@ def mine(tmp_path):
 
 
 def test_an_operation_of_ones_own_is_checked(mine):
-    for name in ("mine:SQUARE", "mine:PRODUCT", "with_samples:SQUARE"):
+    for name in ("mine:SQUARE", "mine:PRODUCT", "with_samples:SQUARE", "with_keywords:POWER"):
         told = run("gradcheck", name, cwd=mine)
         assert told.returncode == 0 and "all passed" in told.stdout, told.stderr
     assert "sample 0, index (0,)" in run("gradcheck", "with_samples:WRONG", cwd=mine).stdout

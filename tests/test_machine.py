@@ -72,6 +72,8 @@ def test_a_dry_run_shows_the_ledger_and_makes_nothing(tmp_path):
                     "--out", str(tmp_path / "run"))  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("123,702,528 parameters, batches of 4 x 64 tokens; at the peak\n")
-    kinds = [line.split()[0] for line in shown.stdout.splitlines()[1:]]
+    *ledger, disk = shown.stdout.splitlines()[1:]
+    assert disk == "on disk: best 495 MB, last 1,979 MB"
+    kinds = [line.split()[0] for line in ledger]
     assert kinds == ["parameters", "gradients", "moments", "activations", "workspace", "program", "total"]
     assert not (tmp_path / "run").exists()

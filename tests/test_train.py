@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+from small_runs import TEXT, Killed, files_of, killed, settings, without_times
 
 import tinygpt.training.train
 from tinygpt import GPT, Tokenizer
@@ -22,27 +24,18 @@ from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.text import corpus
 from tinygpt.text.token_file import write_token_file
 from tinygpt.training.dataset import Dataset
+from tinygpt.training.evaluate import evaluate
 from tinygpt.training.log import MetricsLog, read_metrics
 from tinygpt.training.plot import plot_losses
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.train import Trainer, load_settings, train
 
-SMALL = {"steps": 6, "batch_size": 2, "context": 16, "eval_every": 2, "vocab_size": 300, "eval_tokens": 200}
-
 
 @pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.txt"
-    path.write_text("\n".join(f"The hen counts {n} eggs, and then {n + 1}." for n in range(120)), encoding="utf-8")
+    path.write_text(TEXT, encoding="utf-8")
     return path
-
-
-def settings(text, **changes):
-    return TrainingSettings.from_preset("tiny", data=str(text), **(SMALL | changes))
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_run_learns_and_leaves_everything_it_promises(text, tmp_path):
@@ -120,19 +113,6 @@ def test_resuming_a_finished_run_gives_its_result_and_draws_what_is_missing(text
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == kept
 
 
-class Killed(BaseException):
-    """As abrupt as a kill: nothing handles it."""
-
-
-def killed(*arguments, **options):
-    raise Killed
-
-
-def without_times(run):
-    return [{name: value for name, value in line.items() if name not in ("ms", "tokens_per_second")}
-            for line in read_metrics(run / "metrics.jsonl")]  # fmt: skip
-
-
 @pytest.mark.parametrize("moment", ["_validate", "_take_step", "_save", "_draw", "story", "first save", "last save"])
 def test_a_run_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(text, tmp_path, monkeypatch, moment):
     s, calls = settings(text, dropout=0.1), []
@@ -186,6 +166,66 @@ def test_a_run_that_was_killed_before_its_settings_were_written_can_be_begun(tex
         (run / name).write_text("{")
     assert train(settings(text, steps=1), run, progress=False).step == 1
     assert not set(leftovers) & set(os.listdir(run))
+
+
+@pytest.mark.parametrize("tokens", [5, 48, 60])
+def test_losses_before_and_after_are_over_the_same_tokens(text, tmp_path, tokens):
+    """Also where the beginning of the validation text ends within a window of 16 tokens, or within the first."""
+    run = tmp_path / "run"
+    result = train(settings(text, eval_tokens=tokens), run, progress=False)
+    model, tokenizer = GPT.from_pretrained(run / "last"), checkpoint.load_tokenizer(run / "last")
+    validation = Trainer(load_settings(run), run, True, False).data.validation
+    assert result.first.tokens == result.final_beginning.tokens == tokens < result.final.tokens == len(validation) - 1
+    assert result.final_beginning == evaluate(model, validation[: tokens + 1], tokenizer)  # to the last bit
+    assert result.final.loss == pytest.approx(evaluate(model, validation, tokenizer).loss, rel=1e-6)  # other batches
+    line = read_metrics(run / "metrics.jsonl")[-1]
+    assert (line["validation_loss"], line["final_validation_loss"]) == (result.final_beginning.loss, result.final.loss)
+    assert result.best_loss == min(line.get("validation_loss", 9) for line in read_metrics(run / "metrics.jsonl"))
+    assert train(load_settings(run), run, resume=True, progress=False) == result._replace(new_steps=0)
+
+
+def test_of_a_short_validation_text_there_is_one_final_loss(text, tmp_path):
+    result = train(settings(text, eval_tokens=9999), tmp_path / "run", progress=False)
+    assert result.final is result.final_beginning and result.first.tokens == result.final.tokens
+    assert "final_validation_loss" not in read_metrics(tmp_path / "run/metrics.jsonl")[-1]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("wrong"), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_run_that_fails_before_it_has_saved_anything_leaves_its_name_free(text, tmp_path, monkeypatch, error, exists):
+    run = tmp_path / "runs/tiny"
+    if exists:  # an empty folder that the user has made
+        run.mkdir(parents=True)
+
+    def fail(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_take_step", fail)
+        with pytest.raises(type(error)):
+            train(settings(text), run, progress=False)
+    assert (list(run.iterdir()) == []) if exists else not run.parent.exists()
+    assert train(settings(text), run, progress=False, stop_after=2).step == 2
+    monkeypatch.setattr(Trainer, "_take_step", fail)
+    with pytest.raises(type(error)):
+        train(load_settings(run), run, resume=True, progress=False)
+    assert {"settings.json", "config.toml", "metrics.jsonl", "last"} <= set(os.listdir(run))
+
+
+def test_a_failure_deletes_nothing_of_a_run_that_another_process_owns_by_now(text, tmp_path, monkeypatch):
+    run, other = tmp_path / "run", tmp_path / "other"
+    train(settings(text, steps=1), other, progress=False)
+    shutil.rmtree(other / "last"), shutil.rmtree(other / "best")
+
+    def replaced(*arguments, **options):
+        run.rename(tmp_path / "moved")
+        other.rename(run)
+        raise MemoryError
+
+    monkeypatch.setattr(Trainer, "_take_step", replaced)
+    with pytest.raises(MemoryError):
+        train(settings(text), run, progress=False)
+    assert {"settings.json", "config.toml", "metrics.jsonl"} <= set(os.listdir(run))
 
 
 def test_everything_is_saved_and_said_before_the_story_is_told(text, tmp_path, monkeypatch):

@@ -39,6 +39,10 @@ train --init-from none                              | none must be a checkpoint 
 train --init-from heads --data hens.txt             | heads/config.json: n_embd must be a multiple of n_head
 train --init-from model --data hens.txt --context 9 | --context must be at most the 8 positions of model
 train --init-from bare --data hens.txt              | bare has no tokenizer beside its weights
+train --config none.toml                            | none.toml must be a file, and is not there
+train --config wrong.toml                           | wrong.toml: there is no setting 'stesp'; did you mean steps?
+train --config empty.txt --lr -1                    | --lr must be positive, got -1.0
+train --keep-every -1                               | --keep-every must be at least 0, got -1
 train --threads 100000                              | --threads: must be an integer of at least 1
 generate none                                       | none must be a checkpoint folder
 generate hens.txt                                   | hens.txt must be a checkpoint folder
@@ -88,6 +92,12 @@ exercise gelu hens.txt                              | hens.txt is there already
 exercise gelu a.py b.py                             | an exercise is one file
 exercise check none.py                              | none.py must be a .py file
 exercise check hens.txt --time-limit 0              | --time-limit must be above 0
+exercise check hens.txt --memory-limit 9            | --memory-limit must be at least 256
+exercise check hens.txt --exercise nosuch           | there is no exercise 'nosuch'
+exercise check hens.txt --exercise gelu             | hens.txt must be a file for gelu
+exercise check hens.txt --points right              | --points must be such as right=10,fast=0
+exercise check hens.txt --fast 0                    | --fast must be above 0
+exercise check hens.txt --seed -1                   | --seed must be at least 0
 doctor --threads 0                                  | --threads must be at least 1, got 0
 diff numpy float64 --model none                     | none must be a checkpoint folder
 diff numpy float64 --tolerance 0                    | --tolerance must be above 0
@@ -121,6 +131,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "hens.txt").write_text("The hen counts her eggs, and then the eggs count her. " * 40, encoding="utf-8")
     (folder / "empty.txt").write_text("")
+    (folder / "wrong.toml").write_text("stesp = 3")
     (folder / "binary.txt").write_bytes(b"\0\1")
     (folder / "folder").mkdir()
     tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})

@@ -20,6 +20,7 @@ LINES = [
     ("museum", [], ["-7"]),
     ("explain", [["--step"]], ["layernorm"]),
     ("exercise", [["--time-limit", "5"], ["--json"]], ["check", "a.py", "b.py"]),
+    ("exercise", [["--exercise", "gelu"], ["--csv", "a.csv"], ["--points", "fast=0"]], ["check", "homework"]),
     ("exercise", [["--json"]], []),
     ("diff", [["--model", "m"], ["--context", "8"], ["--tolerance", "1e-3"]], ["kernels", "numpy"]),
     ("data gutenberg", [["-o", "x.txt"], ["--base-url", "http://x"], ["--cache", "kept"]], ["2591", "1597"]),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinygpt.files.one_line import columns
 from tinygpt.tokenizer import Tokenizer, explain
-from tinygpt.tokenizer.explain import COLUMNS, _width, shown
+from tinygpt.tokenizer.explain import COLUMNS, shown
 from tinygpt.tokenizer.explain import explain as draw
 
 END = "<|endoftext|>"
@@ -77,7 +78,7 @@ def test_every_line_fits_100_columns(gpt2, text):
         {END: 4294967295},
     )
     for tokenizer in (gpt2, TRAINED, deep):
-        assert all(_width(line) <= COLUMNS for line in draw(text, tokenizer).split("\n"))
+        assert all(columns(line) <= COLUMNS for line in draw(text, tokenizer).split("\n"))
 
 
 def test_deep_trees_are_cut():

@@ -1,7 +1,7 @@
 """
 Which code runs for an op: its NumPy reference, its kernel, or both side by side.
 
-A kernel is a module (or any object) that offers
+A kernel is a module, its name, or any other object (a class, a SimpleNamespace) that offers
 
     accepts(*arrays, **attrs)      optional: whether it takes these inputs. If not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +71,7 @@ def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Imple
     setting = settings.current_implementation()
     if op.kernel is None or setting == "numpy" or arrays[0].size < op.min_size or not kernels_may_run():
         return _reference(op)
-    kernel = _load(op.kernel)
+    kernel = kernel_of(op)
     if hasattr(kernel, "accepts") and not kernel.accepts(*arrays, **attrs):
         return _reference(op)
     if watch is not None:
@@ -81,6 +82,32 @@ def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Imple
 def _load(kernel: Any) -> Any:
     """A kernel by its module's name, since a program that runs none need not import Numba; or the kernel itself."""
     return importlib.import_module(kernel) if isinstance(kernel, str) else kernel
+
+
+def kernel_of(op: Op) -> Any:
+    """
+    The kernel of an operation that has one, imported if it is given by its module's name.
+
+    Raises
+    ------
+    ImportError
+        If there is no such module.
+    TypeError
+        If it is no kernel.
+
+    Examples
+    --------
+    >>> double = Op("double", lambda x: (2 * x, None), lambda dout, saved: (2 * dout,), kernel=lambda x: 2 * x)
+    >>> kernel_of(double)
+    Traceback (most recent call last):
+    ...
+    TypeError: double: its kernel must be a module or an object with a function forward, got function
+    """
+    kernel = _load(op.kernel)
+    if not callable(getattr(kernel, "forward", None)):
+        got = f"the module {kernel.__name__}" if isinstance(kernel, ModuleType) else type(kernel).__name__
+        raise TypeError(f"{op.name}: its kernel must be a module or an object with a function forward, got {got}")
+    return kernel
 
 
 def kernel_for(name: str, *arrays: np.ndarray) -> Any:
@@ -122,9 +149,17 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 def _reference(op: Op) -> Implementation:
     return Implementation(
-        lambda arrays, attrs, parents: op.forward(*arrays, **attrs),
+        lambda arrays, attrs, parents: _pair(op, op.forward(*arrays, **attrs)),
         lambda dout, saved, destinations: op.backward(dout, saved),
     )
+
+
+def _pair(op: Op, result: Any) -> tuple[Any, Any]:
+    """What a forward returned, if it is out and saved: an array of two rows could be taken for them."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        raise TypeError(f"{op.name}.forward: must return a tuple (out, saved), got {got}")
+    return result
 
 
 def _kernel(op: Op, kernel: Any) -> Implementation:
@@ -132,7 +167,7 @@ def _kernel(op: Op, kernel: Any) -> Implementation:
         return _with_reservations(kernel)
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
-        return kernel.forward(*map(aligned, arrays), **attrs)
+        return _pair(op, kernel.forward(*map(aligned, arrays), **attrs))
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         if not hasattr(kernel, "backward"):

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -75,6 +76,7 @@ def _run(arguments: Sequence[str]) -> int:
         build_parser([]).print_help(sys.stderr)
         return 2
     options = build_parser(_needed(arguments[0])).parse_args(arguments)
+    options.typed = shlex.join(["tinygpt", *arguments])
     command: argparse.ArgumentParser = options.parser
     try:
         _check_threads(getattr(options, "threads", None))

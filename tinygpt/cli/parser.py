@@ -172,7 +172,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on standard error, exit status 2."""
-        who = self.prog.replace(" ", ": ", 1)  # tinygpt: tokenizer train
+        who = self.prog.removeprefix("python -m ").replace(" ", ": ", 1)  # tinygpt: tokenizer train
         said = one_line(_as_we_say_it(message))
         self.exit(2, f"{who}: {said}{'' if said.endswith('?') else ';'} see {self.prog} --help\n")
 

@@ -15,7 +15,7 @@ from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, folder_to_write, integer, name, number
 from tinygpt.files.one_line import shown
 from tinygpt.gpt2.config import PRESETS
-from tinygpt.training.settings import PRECISIONS, RECIPES, TrainingSettings
+from tinygpt.training.settings import PRECISIONS, RECIPE_OF_FINE_TUNING, RECIPES, TrainingSettings
 
 if TYPE_CHECKING:
     from tinygpt.gpt2.config import GPTConfig
@@ -28,6 +28,8 @@ examples:
   tinygpt train                          one or two minutes, into runs/tiny
   tinygpt train --data book.txt --out runs/book
   tinygpt train --out runs/book --resume                  continue after Ctrl-C
+  tinygpt train --out runs/book --resume --steps 900      go on beyond its end
+  tinygpt train --config book.toml --lr 1e-3              settings from a file
   tinygpt train --preset shakespeare-char --data tinyshakespeare.txt
   tinygpt train --init-from gpt2 --data book.txt          into runs/fine-tuned
 
@@ -71,14 +73,40 @@ def add_arguments(parser: Parser) -> None:
     )
     add = parser.add_argument_group("the run").add_argument
     add("--out", type=folder_to_write, metavar="DIR", help=_or("the run's folder", "runs/PRESET"))
-    add("--resume", action="store_true", help="resume the run in --out, with its settings")
+    add(
+        "--config",
+        type=name,
+        metavar="FILE",
+        help=_or(
+            "a TOML file with settings, named as the options are, such as the config.toml in every run; options that "
+            "are given here override it, and what neither says is the preset's; a relative path in it is looked for "
+            "beside the file first",
+            "none",
+        ),
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="resume the run in --out, with its settings; of those only --steps (more of them, to go on beyond the "
+        "planned end), --keep-every and --recompute may be changed",
+    )
     add(
         "--stop-after",
         type=integer,
         metavar="K",
         help="stop and save at step K; the schedule stays as it is",
     )
-    add("--dry-run", action="store_true", help="print how much memory the run will need, by kind, and exit")
+    add(
+        "--keep-every",
+        type=integer,
+        metavar="N",
+        help=_or(
+            "keep a checkpoint of every Nth step, as checkpoints/step-000200 in the run, with all that training needs "
+            "to go on from it; each takes 16 bytes of disk per parameter; 0 for none",
+            _SETTINGS["keep_every"],
+        ),
+    )
+    add("--dry-run", action="store_true", help="print how much memory and disk the run will need, by kind, and exit")
     add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
     add = parser.add_argument_group("batches").add_argument
     add("--steps", type=integer, metavar="N", help=_or("optimizer steps"))
@@ -127,13 +155,15 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.runtime.streams import tell
     from tinygpt.training.train import train
 
-    folder = options.out or Path("runs") / (options.preset or ("fine-tuned" if options.init_from else "tiny"))
+    given, from_file = _given(options)
+    preset = _preset(given)
+    folder = options.out or Path("runs") / ("fine-tuned" if preset == RECIPE_OF_FINE_TUNING else preset)
     if options.dry_run:
-        print(_memory_needed(_settings(options, folder)))
+        print(_needed(_settings(options, folder, given, from_file)))
         return 0
     with contextlib.ExitStack() as owning:
         owner = owning.enter_context(own_run(folder, create=False)) if options.resume else None
-        settings = _settings(options, folder)
+        settings = _settings(options, folder, given, from_file)
         _require_memory(settings)
         try:
             result = train(
@@ -144,6 +174,7 @@ def run(options: argparse.Namespace) -> int:
                 progress=not options.quiet,
                 owner=owner,
                 summary=lambda result: _tell_figures(result, settings, folder),
+                command=options.typed,
             )
         except (MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
@@ -170,37 +201,85 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
         tell(f"stopped after step {result.step} of {settings.steps}; to continue: {again}")
         return
     if not result.new_steps:
-        tell(
-            f"{folder} is finished: its {result.step} steps are done; for more, start a new run with --init-from "
-            f"{folder}"
-        )
-    start = f" (it was {result.first.loss:.4f} before training)" if result.first else ""
-    tell(f"final validation {result.final}{start}")
+        again = f"tinygpt train --resume --out {_typed(folder)} --steps {2 * result.step}"
+        tell(f"{folder} is finished: its {result.step} steps are done; to go on: {again}")
+    first, after = result.first, result.final_beginning
+    if first is not None and first.tokens == result.final.tokens:
+        after = result.final
+    if first is None or after is None:  # an older run, which has not stored them
+        tell(f"final validation {result.final}")
+    elif after.tokens == result.final.tokens:
+        tell(f"final validation {result.final} (it was {first.loss:.4f} before training)")
+    else:
+        tell(f"final validation {result.final}, over all {result.final.tokens:,} tokens")
+        tell(f"on the first {after.tokens:,} of them: loss {first.loss:.4f} before training, {after.loss:.4f} after")
     tell(f"best validation loss {result.best_loss:.4f}, in {folder / 'best'}")
     missing = "" if importlib.util.find_spec("matplotlib") else ': "pip install matplotlib" for a picture'
     tell(f"curve: {result.plot or f'not drawn{missing}'}")
 
 
-def _settings(options: argparse.Namespace, folder: Path) -> TrainingSettings:
-    """What the options say; with --resume, the settings of the run, which they must not contradict."""
+def _given(options: argparse.Namespace) -> tuple[dict[str, Any], set[str]]:
+    """The settings that are given, by the command line or else by --config, and the names of those from the file."""
+    from tinygpt.training.config_file import read_config
+
+    typed = {name: getattr(options, name, None) for name in _SETTINGS}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    read = read_config(options.config) if options.config else {}
+    if "steps" in typed:
+        read.pop("extended", None)  # of a run with the file's steps
+    return read | typed, read.keys() - typed.keys()
+
+
+def _preset(given: dict[str, Any]) -> str:
+    return given.get("preset", RECIPE_OF_FINE_TUNING if "init_from" in given else _SETTINGS["preset"])
+
+
+def _settings(
+    options: argparse.Namespace, folder: Path, given: dict[str, Any], from_file: set[str]
+) -> TrainingSettings:
+    """What was given; with --resume, the settings of the run, of which few may be changed."""
+    try:
+        if options.resume:
+            return _settings_of_run(options, folder, given, from_file)
+        return _new_settings(options, given)
+    except (TypeError, ValueError) as error:
+        reason = str(error).removeprefix("train: ")
+        if reason.partition(" ")[0] not in from_file:
+            raise
+        raise type(error)(f"train: {shown(options.config)}: {reason}") from None
+
+
+def _new_settings(options: argparse.Namespace, given: dict[str, Any]) -> TrainingSettings:
+    others = {name: value for name, value in given.items() if name != "preset"}
+    preset = _preset(given)
+    if preset != RECIPE_OF_FINE_TUNING:
+        return TrainingSettings.from_preset(preset, **others)
+    if "init_from" not in given:
+        raise ValueError(f"train: {shown(options.config)}: preset {preset!r} needs a model: name it with init_from")
+    return TrainingSettings.fine_tuning(_config_of(given["init_from"]), **others)
+
+
+def _settings_of_run(
+    options: argparse.Namespace, folder: Path, given: dict[str, Any], from_file: set[str]
+) -> TrainingSettings:
     from tinygpt.training.train import load_settings
 
-    given: dict[str, Any] = {setting: getattr(options, setting, None) for setting in _SETTINGS}
-    if options.resume:
-        settings = load_settings(folder)
-        changed = [
-            f"--{said.partition(' ')[0].replace('_', '-')} {said.partition(' ')[2]}" for said in settings.changed(given)
-        ]
-        if changed:
-            raise ValueError(
-                f"--resume goes on with the settings of {folder}, where {'; '.join(changed)}; leave them out, or start "
-                f"a new run with --init-from {folder}"
-            )
-        return settings
-    preset = given.pop("preset")
-    if given["init_from"] and not preset:
-        return TrainingSettings.fine_tuning(_config_of(given["init_from"]), **given)
-    return TrainingSettings.from_preset(preset or _SETTINGS["preset"], **given)
+    settings = load_settings(folder)
+    changed = [
+        f"{said} (in {shown(options.config)})" if said.partition(" ")[0] in from_file else _as_option(said)
+        for said in settings.changed(given)
+    ]
+    if changed:
+        raise ValueError(
+            f"--resume goes on with the settings of {folder}, where {'; '.join(changed)}; leave them out, or start "
+            f"a new run with --init-from {folder}"
+        )
+    return settings.resumed(given, folder)
+
+
+def _as_option(said: str) -> str:
+    setting, _, rest = said.partition(" ")
+    return f"--{setting.replace('_', '-')} {rest}"
 
 
 def _config_of(model: str) -> GPTConfig:
@@ -215,13 +294,23 @@ def _config_of(model: str) -> GPTConfig:
         raise type(error)(f"{shown(folder / 'config.json')}: {str(error).removeprefix('GPTConfig: ')}") from None
 
 
-def _memory_needed(settings: TrainingSettings) -> str:
+def _needed(settings: TrainingSettings) -> str:
     """What --dry-run prints."""
     from tinygpt.gpt2.memory_estimate import number_of_parameters
 
     config, ledger = _ledger_of(settings)
     sizes = f"batches of {settings.batch_size} x {settings.context} tokens"
-    return f"{number_of_parameters(config):,} parameters, {sizes}; at the peak\n{ledger}"
+    parameters = number_of_parameters(config)
+    weights, checkpoint = 4 * parameters, 16 * parameters  # with both moments, and the weights once more beside them
+    disk = [f"on disk: best {_megabytes(weights)}, last {_megabytes(checkpoint)}"]
+    if settings.keep_every:
+        number = settings.steps // settings.keep_every
+        disk.append(f"{number:,} kept checkpoints of {_megabytes(checkpoint)}: {_megabytes(number * checkpoint)}")
+    return f"{parameters:,} parameters, {sizes}; at the peak\n{ledger}\n{'; '.join(disk)}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
 
 
 def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:

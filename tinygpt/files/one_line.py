@@ -8,6 +8,7 @@ million characters. Written unchanged, it could forge lines of a log, or hide th
 from __future__ import annotations
 
 import reprlib
+import unicodedata
 from typing import Any
 
 _LONGEST_VALUE = 120  # characters of a value that an error quotes
@@ -88,3 +89,23 @@ def shown(path: object) -> str:
     if len(text) > _LONGEST_NAME:
         text = text[:_LONGEST_NAME] + "..."
     return text if text.isprintable() else repr(text)
+
+
+def columns(text: str) -> int:
+    """
+    Return how many columns a terminal gives a text: two for each Chinese, Japanese or Korean character and most emoji.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> columns("hen"), columns("数学")
+    (3, 4)
+    """
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -184,6 +184,13 @@ class Ownership:
         _MINE.discard((self._pid, self._owner.token))
         self._owner = _sign(self.folder, self.run, self._lock.held)
 
+    def is_held(self) -> bool:
+        """Whether the folder that has the run's name is still this process's."""
+        if os.getpid() != self._pid or not self._is_here():
+            return False
+        found = read_owner_file(self.folder)
+        return found is not None and found.owner == self._owner
+
     def _is_here(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
             there = os.stat(self.run)

@@ -5,7 +5,7 @@ one token's work.
     LayerCache.attend            attention of new tokens to themselves and to all tokens before them
     Decoder.prefill              a prompt, in one pass through the model's blocks
     Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py; where no kernel
-                                 runs (NumPy, float64), by the model's blocks
+                                 runs (NumPy, float64, a block with a part of the user's own), by the model's blocks
 
 Throughout this file
     x                  (B, T, C)       the residual stream of T new tokens of each of B sequences; T = 1 in a step
@@ -44,6 +44,9 @@ from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
 
 _KERNEL = "tinygpt.kernels.decode_step"
+_ATTENTION = "gpt2.model.CausalSelfAttention nn.Linear nn.Linear nn.Dropout nn.Dropout"
+_MLP = "gpt2.model.MLP nn.Linear nn.Linear nn.Dropout"
+_BLOCK = f"gpt2.model.Block nn.LayerNorm {_ATTENTION} nn.LayerNorm {_MLP}"  # what the kernel computes
 Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
 Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
 
@@ -223,8 +226,9 @@ class Decoder:
         shape = (config.vocab_size, config.n_embd)
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
         self._quantized = model.wte.quantized
-        self._layers = [_layer_of(model, i) for i in range(config.n_layer)]
-        self._norm = _norm_of(model, "ln_f", model.ln_f)
+        self._layers = [_layer_of(model, i) if _is(block, _BLOCK) else None for i, block in enumerate(model.h)]
+        head_is_ours = _is(model.ln_f, "nn.LayerNorm") and type(model).head.__module__ == "tinygpt.gpt2.model"
+        self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
         self._table = _matrix_of(model, "wte", model.wte, shape, axis=0)
         self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
@@ -311,7 +315,7 @@ class Decoder:
 
     def _layer(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (B, C) after layer i."""
-        kernel = kernel_for(_KERNEL, x)
+        kernel = None if self._layers[i] is None else kernel_for(_KERNEL, x)
         if kernel is None:
             return self._by_block(x, i, cache)
         checking = settings.current_implementation() == "check"
@@ -332,7 +336,7 @@ class Decoder:
 
     def _head(self, x: np.ndarray) -> np.ndarray:
         """Logits (B, V) of the tokens after x (B, C)."""
-        kernel = kernel_for(_KERNEL, x)
+        kernel = None if self._norm is None else kernel_for(_KERNEL, x)
         if kernel is None:
             return self._by_head(x)
         logits = kernel.head_step(x, self._norm, self._table, self.model.config.layer_norm_epsilon)
@@ -344,6 +348,13 @@ class Decoder:
     def _by_head(self, x: np.ndarray) -> np.ndarray:
         with no_grad():
             return self.model.head(self.model.ln_f(Tensor(x))).data
+
+
+def _is(module: Any, parts: str) -> bool:
+    """Whether a module and those inside it run the forward of these classes, not one of the user's own."""
+    functions = [part.forward for part in module.modules()]
+    names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
+    return names == [f"tinygpt.{part}.forward" for part in parts.split()]
 
 
 def _layer_of(model: Any, i: int) -> Layer:

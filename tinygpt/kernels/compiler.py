@@ -4,7 +4,8 @@ Numba, as tinygpt uses it: decorators whose compiled code is kept on disk and ne
 Numba's own cache looks at the file that holds a function, not at the files of the functions that it calls: after an
 edit there, it would run the old code silently. So the code of each *group* of kernels is kept in a folder named
 by a hash of all files of the group, of the versions of what compiles them, and of the processor's features. A changed
-file is a new folder. What is in the folder is verified before it is used: see `kernel_cache.py`.
+file is a new folder. What is in the folder is verified before it is used: see `kernel_cache.py`. A function from
+outside of the group, such as a user's kernel, is kept there too, with all that it depends on: see `dependencies.py`.
 """
 
 from __future__ import annotations
@@ -92,8 +93,11 @@ class Compiler:
         self.folder_name = self.reason = ""
         self._subject = subject
         self._stages = set[str]()
+        self._known = set[str]()
         try:
-            self.folder_name = f"{name}-{_hash_of(sources, facts)}"
+            files = _named(sources)
+            self._known = {str(file) for _, file in files}
+            self.folder_name = f"{name}-{_hash_of(files, facts)}"
             self.folder = self._usable_folder()
         except OSError as error:
             self.reason = str(error)
@@ -123,7 +127,7 @@ class Compiler:
     def _compile(self, function: Function, **options: Any) -> Function:
         compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
         if self._files is not None and supported(compiled):
-            compiled._cache = KernelCache(function, self._files)
+            compiled._cache = KernelCache(function, self._files, self._known)
         if not numba.config.DISABLE_JIT:
             compiled.subject = self._subject
             if settings.GUARD:
@@ -175,7 +179,7 @@ class Compiler:
         return None if fault else folder
 
 
-def _hash_of(sources: Iterable[Path], facts: object) -> str:
+def _hash_of(files: Iterable[tuple[str, Path]], facts: object) -> str:
     """16 hexadecimal digits for all that compiled code depends on."""
     digest = hashlib.sha256()
     for item in (numba.__version__, llvmlite.__version__, np.__version__, sys.implementation.cache_tag, repr(facts),
@@ -183,7 +187,7 @@ def _hash_of(sources: Iterable[Path], facts: object) -> str:
                  *(getattr(numba.config, name, None) for name in _SETTINGS)):  # fmt: skip
         _add(digest, str(item).encode())
     _add(digest, Path(__file__).read_bytes())
-    for name, path in sorted(_named(sources)):
+    for name, path in sorted(files):
         _add(digest, name.encode())
         _add(digest, path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,6 +1,6 @@
 """
-Shared by all kernel files: the decorators that compile functions, the number of threads, and arrays in the layout that
-kernels take.
+Shared by all kernel files, a user's own too: the decorators that compile functions, the number of threads, and arrays
+in the layout that kernels take. docs/own_operations.md has a kernel in thirty lines.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps, loads
 
 from tinygpt.files.user_cache import distrust, make_folder
+from tinygpt.kernels.dependencies import digest
 
 SUFFIX = ".nbc"
 PARTIAL = ".partial"  # a file that is being written, or that a killed process left behind
@@ -112,11 +114,15 @@ class KernelCache:
     function : function
         The Python function.
     folder : KernelFolder
+    known : container of str
+        Paths of the files that the folder's name stands for. What a function from elsewhere depends on is part of its
+        identity (see `dependencies.py`); where that cannot be told, nothing is kept.
     """
 
-    def __init__(self, function: Any, folder: KernelFolder) -> None:
+    def __init__(self, function: Any, folder: KernelFolder, known: Container[str] = ()) -> None:
         self._function = function
         self._folder = folder
+        self._known = known
 
     @property
     def cache_path(self) -> str | None:
@@ -132,7 +138,8 @@ class KernelCache:
         return None
 
     def _load(self, sig: Any, target_context: Any) -> Any:
-        content = self._folder.read(*self._identity(sig, target_context.codegen()))
+        identity = self._identity(sig, target_context.codegen())
+        content = None if identity is None else self._folder.read(*identity)
         if content is None:
             return None
         types, reduced = loads(content)
@@ -143,19 +150,23 @@ class KernelCache:
         if self._folder.path is None or compiled.lifted or compiled.library.has_dynamic_globals:
             return
         try:
-            name, identity = self._identity(sig, compiled.codegen)
-            self._folder.write(name, identity, dumps((sig, compiled._reduce())))
-            self._folder.trouble = ""
+            identity = self._identity(sig, compiled.codegen)
+            if identity is not None:
+                self._folder.write(*identity, dumps((sig, compiled._reduce())))
+                self._folder.trouble = ""
         except Exception as error:
             self._folder.trouble = f"{type(error).__name__}: {error}"
 
-    def _identity(self, sig: Any, codegen: Any) -> tuple[str, bytes]:
-        """A name for the file, and what its digest covers besides the content."""
+    def _identity(self, sig: Any, codegen: Any) -> tuple[str, bytes] | None:
+        """A name for the file, and what its digest covers besides the content; None if the latter cannot be told."""
         function = self._function
-        closure = [cell.cell_contents for cell in function.__closure__ or ()]
+        elsewhere = digest(function, self._known)
+        if elsewhere is None:
+            return None
+        closure = [] if elsewhere else [cell.cell_contents for cell in function.__closure__ or ()]
         identity = repr((
             sys.implementation.cache_tag, function.__module__, function.__qualname__, function.__code__.co_firstlineno,
-            hashlib.sha256(function.__code__.co_code).hexdigest(),
+            hashlib.sha256(function.__code__.co_code).hexdigest(), elsewhere,
             hashlib.sha256(dumps(closure) if closure else b"").hexdigest(), sig, codegen.magic_tuple(),
         )).encode()  # fmt: skip
         letters = "".join(letter for letter in function.__qualname__ if letter.isalnum() or letter in "._")

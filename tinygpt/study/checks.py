@@ -2,7 +2,7 @@
 A gradient check of every operation, as a table.
 
     reference    the backward of ops/ in float64, against central differences, element by element
-    float32      the kernel, against the reference in float64
+    float32      the kernel, against the reference in float64: its output, and its gradients, overwriting and added
     bfloat16     the same with bfloat16 operands, where the operation has matrix products
     torch        the reference in float64, against PyTorch's autograd in float64
 
@@ -14,6 +14,8 @@ function's curvature), a smaller one from rounding.
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -106,8 +108,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
             results = compare(op, sample, implementation)
         except Exception as error:  # a user's op may raise anything: a finding, not the end of the check
             where = f"sample {number}"
-            problem = f"{type(error).__name__}: {error}".split("\n")[0]
-            found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem)
+            found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem_of(error))
             break
         for index, (gap, place, step) in enumerate(results):
             if index not in found or gap > found[index].error:
@@ -116,11 +117,29 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
     yield from (found[index] for index in sorted(found))
 
 
+def problem_of(error: BaseException) -> str:
+    """
+    An exception in one line; of Numba's pages on what it cannot compile, the reason and the place.
+
+    Examples
+    --------
+    >>> problem_of(ValueError("one\\ntwo"))
+    'ValueError: one'
+    """
+    lines = [line.strip().removeprefix(">>> ") for line in str(error).splitlines() if line.strip()] or [""]
+    place = re.search(r'^File "(.+)", (line \d+)', str(error), re.MULTILINE)
+    if not type(error).__module__.startswith("numba.") or len(lines) < 2:
+        return f"{type(error).__name__}: {lines[0]}"
+    reason = f"{lines[1]} {lines[2]}" if lines[1].endswith(":") and len(lines) > 2 else lines[1]
+    where = f" ({os.path.basename(place[1])}, {place[2]})" if place else ""
+    return f"{type(error).__name__}: {reason}{where}"
+
+
 def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     arrays = [np.array(array, np.float64) for array in sample.arrays]
     with settings.implementation("numpy"):
         with watching(Contract(ValueError)):
-            gradients, weights = _gradients(op, arrays, sample.attrs)
+            gradients, _, weights = _gradients(op, arrays, sample.attrs)
 
         def output() -> np.ndarray:
             with no_grad():
@@ -140,29 +159,42 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
 
 def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     with settings.implementation("numpy"):
-        exact, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
+        exact, exact_out, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     precision = settings.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
     with precision, settings.implementation("kernels"):
         arrays = [np.asarray(array, np.float32) for array in sample.arrays]
-        ours, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout)
-    return [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
+        ours, out, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout)
+        twice, _, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout, times=2)
+    if out.dtype != np.float32 or out.shape != exact_out.shape:
+        raise ValueError(f"forward: must return float32 {exact_out.shape}, got {out.dtype} {out.shape}")
+    error, place = farthest(out, exact_out, floor=1e-3)
+    if not error <= BOUNDS[implementation]:
+        raise ValueError(f"forward: off by {error:.1e} of the largest output, {place}")
+    results: list[tuple[float, str, float | None]] = []
+    results += [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
+    for index, (a, b) in enumerate(zip(twice, exact, strict=True)):
+        error, place = farthest(a / 2, b, floor=1e-3)
+        if not error <= BOUNDS[implementation] and results[index][0] <= BOUNDS[implementation]:
+            results[index] = error, f"{place}, added to a gradient", None
+    return results
 
 
 def _against_torch(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
     with settings.implementation("numpy"):
-        ours, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
+        ours, _, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     theirs = torch_twins.gradients(op.name, sample, dout)
     return [] if theirs is None else [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
 
 
-def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=None) -> tuple[list, np.ndarray]:
-    """The gradient of each input for random weights of the output, and these weights."""
+def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=None, times=1) -> tuple[list, Any, Any]:
+    """The gradient of each input for random weights of the output, the output, and these weights."""
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
-    out = apply(op, *tensors, **attrs)
-    if dout is None:
-        dout = np.random.default_rng(4).standard_normal(out.shape)
-    out.backward(np.asarray(dout, out.dtype))
-    return [np.zeros_like(t.data) if t.grad is None else t.grad for t in tensors], dout
+    for _ in range(times):  # every time but the first, gradients are added to those that are there
+        out = apply(op, *tensors, **attrs)
+        if dout is None:
+            dout = np.random.default_rng(4).standard_normal(out.shape)
+        out.backward(np.asarray(dout, out.dtype))
+    return [np.zeros_like(t.data) if t.grad is None else t.grad for t in tensors], out.data, dout
 
 
 def farthest(gradient: Any, expected: np.ndarray, floor: float = 0.0) -> tuple[float, str]:

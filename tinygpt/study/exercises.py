@@ -2,19 +2,22 @@
 Exercises: a file with the forward of an operation and an empty backward, for a learner to fill in.
 
 The file has the operation's first paragraph, its glossary and its forward, but not the derivation. `grade.py` grades
-the answer.
+the answer, in a process that has no more of the package than the file imports.
 """
 
 from __future__ import annotations
 
 import difflib
+import dis
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable
-from typing import NamedTuple
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
 
+from tinygpt.optim.adamw import adamw_update
 from tinygpt.study.samples import SAMPLES, every_op, page_of
+from tinygpt.tokenizer.reference import merge
 
 OPERATIONS = (
     "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "tanh", "relu", "maximum", "where",
@@ -36,11 +39,15 @@ class Exercise(NamedTuple):
         The name of the function to write.
     text : str
         The file that a learner gets.
+    modules : dict of str to (str, list of str)
+        The module of the package from which the file imports, if any: a source for it that has no solution, and the
+        names that it gives.
     """
 
     name: str
     asked: str
     text: str
+    modules: dict[str, tuple[str, list[str]]]
 
 
 def exercise(name: str) -> Exercise:
@@ -62,15 +69,82 @@ def exercise(name: str) -> Exercise:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"exercise: there is no exercise {name!r}; {hint}all: {', '.join(ORDER)}")
     if name == "adamw":
-        return Exercise(name, "adamw_update", _ADAMW)
+        return Exercise(name, "adamw_update", _ADAMW, {})
     if name == "bpe_merge":
-        return Exercise(name, "merge", _BPE)
+        return Exercise(name, "merge", _BPE, {})
     op = every_op()[name]
-    names = list(inspect.signature(op.forward).parameters)
-    return Exercise(name, f"{name}_backward", _OPERATION.format(
-        name=name, introduction=_introduction(page_of(op), name), imports=_imports(op.forward),
-        forward=textwrap.dedent(inspect.getsource(op.forward)).rstrip(), gradients=_gradients(names, name),
-    ))  # fmt: skip
+    given = [each for each in globals_of(op.forward) if not isinstance(op.forward.__globals__[each], ModuleType)]
+    text = _OPERATION.format(
+        name=name, introduction=_introduction(page_of(op), name), imports=_imports(op.forward, given),
+        forward=textwrap.dedent(inspect.getsource(op.forward)).rstrip(),
+        gradients=_gradients(op.forward, name), tie=_TIES.get(name, ""),
+    )  # fmt: skip
+    variables = {each: op.forward.__globals__[each] for each in given}
+    modules = {op.forward.__module__: (standalone(variables), given)} if given else {}
+    return Exercise(name, f"{name}_backward", text, modules)
+
+
+def solution(name: str) -> str:
+    """
+    The package's own answer, as a file that needs NumPy only.
+
+    Examples
+    --------
+    >>> "def gelu_backward(dout, saved):" in solution("gelu")
+    True
+    """
+    asked = exercise(name).asked
+    functions = {"adamw": adamw_update, "bpe_merge": merge}
+    return standalone({asked: functions[name] if name in functions else every_op()[name].backward})
+
+
+def globals_of(function: Callable[..., Any]) -> list[str]:
+    """The names that a function takes from its module when it runs, sorted; those in annotations are not among them."""
+    pending, found = [function.__code__], set()
+    while pending:
+        code = pending.pop()
+        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        found |= {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
+    return sorted(found & function.__globals__.keys())
+
+
+def standalone(variables: dict[str, Any]) -> str:
+    """
+    A source that defines these names: functions and constants of the package, with all that they use.
+
+    Examples
+    --------
+    >>> from tinygpt.ops import gelu
+    >>> print(standalone({"C": gelu.C}))
+    from __future__ import annotations
+    C = 0.7978845608028654
+    """
+    made: dict[str, Any] = {}
+    parts = ["from __future__ import annotations"]
+
+    def define(name: str, value: Any) -> None:
+        if name in made:
+            if made[name] is not value:
+                raise AssertionError(f"two functions are called {name}")  # of different modules
+            return
+        made[name] = value
+        module = getattr(value, "__module__", None) or ""
+        if isinstance(value, ModuleType):
+            parts.append(f"import {value.__name__} as {name}")
+        elif isinstance(value, FunctionType) and module.startswith("tinygpt."):
+            for each in globals_of(value):
+                define(each, value.__globals__[each])
+            parts.append(textwrap.dedent(inspect.getsource(value)).rstrip())
+            if value.__name__ != name:
+                parts.append(f"{name} = {value.__name__}")
+        elif callable(value):
+            parts.append(f"from {module} import {value.__name__} as {name}")
+        else:
+            parts.append(f"{name} = {value!r}")
+
+    for name, value in variables.items():
+        define(name, value)
+    return "\n".join(parts)
 
 
 def _introduction(docstring: str, name: str) -> str:
@@ -80,27 +154,32 @@ def _introduction(docstring: str, name: str) -> str:
     return docstring[: docstring.index("\n\nForward")]
 
 
-def _imports(function: Callable) -> str:
+def _imports(function: Callable[..., Any], given: list[str]) -> str:
     """The import lines that the source of a forward needs: NumPy, helpers and constants of the package."""
-    lines = (
-        ["import math", "", "import numpy as np"] if "math." in inspect.getsource(function) else ["import numpy as np"]
-    )
-    names = sorted(set(function.__code__.co_names) & vars(sys.modules[function.__module__]).keys() - {"np", "math"})
-    if names:
-        lines += ["", f"from {function.__module__} import {', '.join(names)}"]
+    lines = (["import math", ""] if "math" in globals_of(function) else []) + ["import numpy as np"]
+    if given:
+        lines += ["", f"from {function.__module__} import {', '.join(given)}"]
     return "\n".join(lines)
 
 
-def _gradients(names: list[str], name: str) -> str:
-    return ", ".join(f"d{each}" for each in names[: len(SAMPLES[name][0].arrays)])
+def _gradients(forward: Callable[..., Any], name: str) -> str:
+    parameters = list(inspect.signature(forward).parameters.values())
+    if parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        return f"one per array in {parameters[0].name}, in their order"
+    names = [f"d{each.name}" for each in parameters[: len(SAMPLES[name][0].arrays)]]
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
 
+_TIES = {
+    "max": "\nWhere several elements are the largest, they share the gradient equally.",
+    "maximum": "\nWhere both are equal, each gets half of the gradient.",
+}
 _OPERATION = '''"""
 {introduction}
 
 Your task: write the backward. `dout` is the gradient of the loss with respect to the first result of the forward;
-`saved` is its second result. Return a tuple with the gradient of each input: ({gradients},). Use NumPy, and change
-neither `dout` nor `saved`. Then run
+`saved` is its second result. Return a tuple with the gradient of each input: {gradients}.
+Use NumPy, and change neither `dout` nor `saved`.{tie} Then run
 
     tinygpt exercise check THIS_FILE
 """

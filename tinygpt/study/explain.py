@@ -9,7 +9,6 @@ are shown whole.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import re
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
+from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.graph import Op
 from tinygpt.study.checks import BOUNDS, Finding, check_op
 from tinygpt.study.examples import EXAMPLES
@@ -153,7 +153,7 @@ def _summary(op: Op) -> str:
 
 def code(op: Op) -> Iterator[str]:
     """Reference and kernel: side by side by step number, or whole where the reference has no numbers."""
-    kernel = _kernel_of(op)
+    kernel = None if op.kernel is None else kernel_of(op)
     if numbered(op.forward) and numbered(op.backward):
         for direction in ("forward", "backward"):
             yield side_by_side(op, direction)
@@ -168,13 +168,13 @@ def code(op: Op) -> Iterator[str]:
 
 def side_by_side(op: Op, direction: str) -> str:
     """The numbered statements of reference and kernel in two columns; steps that a statement joins stand together."""
-    function, kernel = getattr(op, direction), _kernel_of(op)
+    function, kernel = getattr(op, direction), None if op.kernel is None else kernel_of(op)
     left = numbered(function)
     right = [each for part in (_family(kernel, direction) if kernel else []) for each in numbered(part)]
     right += reasons(kernel, direction)
     half = (_COLUMNS - 2) // 2
     margin = max(len(statement.label) for statement in left + right) + 1
-    titles = [f"reference: {_file_of(function)}", f"kernel: {_file_of(kernel.forward)}" if right else ""]
+    titles = [f"reference: {_file_of(function)}", f"kernel: {_file_of(kernel.forward)}" if kernel and right else ""]
     rows = [f"{titles[0]:{half}}  {titles[1]}".rstrip()]
     groups = _groups(left, right)
     sides = [[[each for each in side if steps & {*each.steps}] for steps in groups] for side in (left, right)]
@@ -270,10 +270,6 @@ def _helpers(op: Op) -> dict[str, FunctionType]:
     return found
 
 
-def _kernel_of(op: Op) -> Any:
-    return importlib.import_module(op.kernel) if isinstance(op.kernel, str) else op.kernel
-
-
 def _family(kernel: Any, direction: str) -> list[Callable]:
     """The kernel's function for one direction, and those of its module that it calls."""
     entry = getattr(kernel, direction, None)
@@ -281,6 +277,6 @@ def _family(kernel: Any, direction: str) -> list[Callable]:
     for function in functions:  # grows while it is walked
         for name in global_names(function):
             other = plain(function.__globals__[name])
-            if isinstance(other, FunctionType) and other.__module__ == kernel.__name__ and other not in functions:
+            if isinstance(other, FunctionType) and other.__module__ == function.__module__ and other not in functions:
                 functions.append(other)
     return functions

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.gradients import Reservation
 from tinygpt.autograd.graph import Op
 from tinygpt.kernels.rates import fastest_seconds, rates
 from tinygpt.runtime.memory import Slot
+from tinygpt.study.samples import every_op
 
 N, C, V = 1024, 768, 50257  # four rows of 256 tokens, GPT-2's features and vocabulary
 
@@ -44,12 +45,12 @@ def speed(op: Op) -> str:
     """
     Milliseconds of forward and backward together, and the share of the machine's peak, as text.
 
-    "" for an operation without a kernel, or one that has no size here.
+    "" for an operation without a kernel, or one that has no size here, such as a user's.
     """
-    if op.name not in SIZES or op.kernel is None:
+    if op.name not in SIZES or op.kernel is None or every_op().get(op.name) is not op:
         return ""
     size = SIZES[op.name]
-    seconds = fastest_seconds(_work(importlib.import_module(op.kernel), size))
+    seconds = fastest_seconds(_work(kernel_of(op), size))
     kind = "read_gbytes" if size.unit == "bytes" else "float32_gflops"
     best, rate = rates()[kind], size.amount / seconds / 1e9
     unit = "GB/s" if size.unit == "bytes" else "GFLOP/s"

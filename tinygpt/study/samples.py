@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import sys
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,9 @@ def page_of(op: Op) -> str:
 
 
 def docstring_of(module: Any) -> str:
-    """The docstring of a module, read from its source: `python -OO` keeps none in memory."""
+    """The docstring of a module, read from its source: `python -OO` keeps none in memory; or of another object."""
+    if not isinstance(module, ModuleType):
+        return inspect.cleandoc(vars(module).get("__doc__") or "") if hasattr(module, "__dict__") else ""
     try:
         return ast.get_docstring(ast.parse(inspect.getsource(module))) or ""
     except (OSError, TypeError):  # typed in: there is no file

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.graph import Op
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
@@ -22,8 +23,9 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     """
     An operation and sample inputs for it: an operation of the package by name, or `module:name`.
 
-    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module, of
-    lists of arrays, gives the inputs; without it, each input of the forward is a random 4 x 4 array.
+    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module gives
+    the inputs: for each sample a list of arrays, or a tuple of that and a dict of keywords. Without it, each input of
+    the forward is a random 4 x 4, then a 33 x 33 array.
 
     Parameters
     ----------
@@ -69,14 +71,26 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     given = getattr(module, "samples", None)
     if given is not None:
         return op, _samples(given, op, f"{who}: {module_name}")
-    inputs = _required(_parameters(op))
+    inputs = input_count(op)
     if not inputs:
         raise ValueError(
             f"{who}: {name}: its forward names no inputs, so {module_name} must have sample inputs for it: "
             "samples = [[array, ...], ...]"
         )
     rng = np.random.default_rng(3)
-    return op, [Sample([rng.standard_normal((4, 4)) for _ in range(inputs)])]
+    return op, [Sample([rng.standard_normal((size, size)) for _ in range(inputs)]) for size in (4, 33)]
+
+
+def input_count(op: Op) -> int:
+    """
+    How many arrays an operation's forward must be given; 0 if it names none.
+
+    Examples
+    --------
+    >>> input_count(find_op("linear")[0])
+    3
+    """
+    return _required(_parameters(op))
 
 
 def _parameters(op: Op) -> list[inspect.Parameter]:
@@ -93,18 +107,26 @@ def _required(parameters: Sequence[inspect.Parameter]) -> int:
 
 
 def _require_kernel(op: Op, who: str) -> None:
-    if isinstance(op.kernel, str):
-        try:
-            importlib.import_module(op.kernel)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {reason}") from None
+    try:
+        if op.kernel is not None:
+            kernel_of(op)
+    except TypeError as error:
+        raise ValueError(f"{who}: {error}") from None
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{who}: its kernel {op.kernel!r} cannot be imported: {reason}") from None
 
 
 def _samples(given: Any, op: Op, who: str) -> list[Sample]:
-    """A module's `samples` as float64 arrays; ValueError unless each has an array for each input of the forward."""
+    """
+    A module's `samples` as float64 arrays; ValueError unless each has an array for each input of the forward.
+
+    A sample is a list of arrays, or a tuple of such a list and a dict of keywords.
+    """
     try:
-        samples = [Sample([np.array(array, np.float64) for array in arrays]) for arrays in given]
+        pairs = [sample if isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], dict)
+                 else (sample, {}) for sample in given]  # fmt: skip
+        samples = [Sample([np.array(array, np.float64) for array in arrays], attrs) for arrays, attrs in pairs]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{who}: samples must be a list of lists of arrays of numbers: {error}") from None
     if not samples:

@@ -34,11 +34,11 @@ The tree of a token depends on its bytes alone: in any text, it is merged as if 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from tinygpt.files.one_line import columns
 from tinygpt.tokenizer.pattern import Pattern
 from tinygpt.tokenizer.reference import Merges, merge_long, split, without_surrogates
 from tinygpt.tokenizer.special_tokens import split_off
@@ -138,17 +138,12 @@ def shown(data: bytes) -> str:
         text = repr(data.decode("utf-8"))
     except UnicodeDecodeError:
         text = repr(data)
-    if _width(text) <= _TEXT_COLUMNS:
+    if columns(text) <= _TEXT_COLUMNS:
         return text
     quote = text[-1]
-    while _width(text) > _TEXT_COLUMNS - 2:
+    while columns(text) > _TEXT_COLUMNS - 2:
         text = text[: min(len(text) - 1, _TEXT_COLUMNS)]
     return f"{text}{quote}…"
-
-
-def _width(text: str) -> int:
-    """How many columns a terminal gives a text: two for each Chinese, Japanese or Korean character and most emoji."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _draw_token(id: int, tokenizer: Tokenizer, merges: Merges, ids: dict[bytes, int], drawn: set[int]) -> Iterator[str]:
@@ -176,7 +171,7 @@ def _draw(node: Node, own: str, below: str, depth: int, tokenizer: Tokenizer) ->
 
 def _line(prefix: str, data: bytes, what: str) -> str:
     text = f"  {prefix}{shown(data)}"
-    return f"{text}{' ' * max(2, 44 - _width(text))}{what}"
+    return f"{text}{' ' * max(2, 44 - columns(text))}{what}"
 
 
 def tree(token: bytes, merges: Merges, ids: dict[bytes, int]) -> Node | None:

@@ -20,9 +20,10 @@ comparable between models of one tokenizer only, bits per byte between all.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from tinygpt.autograd import no_grad
 from tinygpt.ops.embedding import check_ids
 from tinygpt.runtime.streams import bar
 from tinygpt.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Evaluation(NamedTuple):
@@ -123,21 +127,84 @@ def evaluate(
     (16, 8)
     """
     context = model.config.n_positions if context is None else context
-    text_bytes, words = count_bytes(tokens[1:], tokenizer), count_words(tokens[1:], tokenizer)
-    total, count = 0.0, 0
+    sizes = _sizes(tokens, tokenizer)
+    with _scoring(model, len(tokens) - 1, progress) as shown:
+        total, count = _score(model, windows(tokens, context, batch_size, stride), shown)
+    return Evaluation(total / count, count, *sizes)
+
+
+def evaluate_with_beginning(
+    model: Any, tokens: np.ndarray, tokenizer: Tokenizer, beginning: int, *, context: int, batch_size: int = 8
+) -> tuple[Evaluation, Evaluation]:
+    """
+    Score a text, and its beginning on its own, in one pass.
+
+    Parameters
+    ----------
+    model, tokens, tokenizer, context, batch_size
+        As `evaluate` takes them.
+    beginning : int
+        How many of the scored tokens are the beginning; all of them if there are no more.
+
+    Returns
+    -------
+    whole, beginning : Evaluation
+        As of `evaluate`, with windows side by side; the beginning's to the last bit. They are one object where the text
+        has no more tokens than that.
+
+    Examples
+    --------
+    >>> from tinygpt import GPT, GPTConfig
+    >>> tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
+    >>> model = GPT(GPTConfig(vocab_size=256, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+    >>> tokens = tokenizer.encode_to_numpy("Good night, moon.")
+    >>> whole, beginning = evaluate_with_beginning(model, tokens, tokenizer, 10, context=8)
+    >>> whole.tokens, beginning.tokens, beginning == evaluate(model, tokens[:11], tokenizer)
+    (16, 10, True)
+    """
+    if beginning >= len(tokens) - 1:
+        whole = evaluate(model, tokens, tokenizer, context=context, batch_size=batch_size)
+        return whole, whole
+    sizes = [_sizes(part, tokenizer) for part in (tokens, tokens[: beginning + 1])]
+    cut = beginning - beginning % context  # after whole windows: from here on, the beginning ends within a window
+    with _scoring(model, len(tokens) - 1, False) as shown:
+        shared, end_of_beginning, rest = (
+            _score(model, windows(part, context, batch_size) if len(part) > 1 else (), shown)
+            for part in (tokens[: cut + 1], tokens[cut : beginning + 1], tokens[cut:])
+        )
+    figures = []
+    for (total, count), size in zip((rest, end_of_beginning), sizes, strict=True):
+        count += shared[1]
+        figures.append(Evaluation((shared[0] + total) / count, count, *size))
+    return figures[0], figures[1]
+
+
+@contextlib.contextmanager
+def _scoring(model: Any, total: int, progress: bool) -> Iterator[tqdm]:
+    """A bar; meanwhile the model does not drop out, and nothing is recorded."""
     was_training = model.training
     model.eval()
-    shown = bar(total=len(tokens) - 1, unit="tok", desc="evaluate", disable=not progress, leave=False)
     try:
-        with shown, no_grad():
-            for inputs, targets in windows(tokens, context, batch_size, stride):
-                scored = int(np.count_nonzero(targets >= 0))
-                total += model.loss(inputs, targets).item() * scored
-                count += scored
-                shown.update(scored)
+        with bar(total=total, unit="tok", desc="evaluate", disable=not progress, leave=False) as shown, no_grad():
+            yield shown
     finally:
         model.train(was_training)
-    return Evaluation(total / count, count, text_bytes, words)
+
+
+def _score(model: Any, batches: Iterable[tuple[np.ndarray, np.ndarray]], shown: tqdm) -> tuple[float, int]:
+    """The sum of the losses of all targets, and how many there are."""
+    total, count = 0.0, 0
+    for inputs, targets in batches:
+        scored = int(np.count_nonzero(targets >= 0))
+        total += model.loss(inputs, targets).item() * scored
+        count += scored
+        shown.update(scored)
+    return total, count
+
+
+def _sizes(tokens: np.ndarray, tokenizer: Tokenizer) -> tuple[int, int]:
+    """Bytes and words of the tokens that are scored."""
+    return count_bytes(tokens[1:], tokenizer), count_words(tokens[1:], tokenizer)
 
 
 def windows(

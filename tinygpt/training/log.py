@@ -30,7 +30,9 @@ class MetricsLog:
 
     Lines have "step", how many steps were done, and either "loss", "lr", "grad_norm", "ms", "tokens_per_second" (of the
     last of them) or "validation_loss", "perplexity", "bits_per_byte" (after it). Losses are in nats per token. A number
-    that is not finite is null, since JSON has no name for it.
+    that is not finite is null, since JSON has no name for it. Every validation of a run is over the same tokens; where
+    the validation text has more, the line after the last step has "final_validation_loss" and so on as well, over all.
+    Where a run was extended, a line has "planned_steps" and "planned_before".
 
     Parameters
     ----------
@@ -50,14 +52,18 @@ class MetricsLog:
 
     def __init__(self, path: Path, after_step: int, validated: int | None = None, waiting: Sequence[str] = ()) -> None:
         validated = after_step if validated is None else validated
-        kept = b"".join([
-            text + b"\n" for line, text in (_records(path) if os.path.lexists(path) else ())
-            if line["step"] <= (validated if "validation_loss" in line else after_step)
-        ])  # fmt: skip
+        kept, self._extensions = bytearray(), set[bytes]()
+        for line, text in _records(path) if os.path.lexists(path) else ():
+            if line["step"] <= (validated if "validation_loss" in line else after_step):
+                kept += text + b"\n"
+                if "planned_steps" in line:
+                    self._extensions.add(text + b"\n")
         lines = [line.encode("ascii") for line in waiting]
-        kept += b"".join([line for line in lines if line not in kept])  # they may have been written after all
+        lines = [line for line in lines if line not in kept]  # they may have been written after all
+        kept += b"".join(lines)
+        self._extensions |= set(lines)
         if not path.exists() or path.read_bytes() != kept:
-            atomic_write(path, kept)
+            atomic_write(path, bytes(kept))
         self._path, self.waiting, self._told = path, list[str](), False
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self._size = os.fstat(self._file.fileno()).st_size
@@ -66,6 +72,14 @@ class MetricsLog:
         """Append a line."""
         self.waiting.append(to_json(values) + "\n")
         self.flush()
+
+    def write_extension(self, step: int, planned_before: int, planned_steps: int) -> None:
+        """Append the line of an extension, unless it is there."""
+        values = {"step": step, "planned_before": planned_before, "planned_steps": planned_steps}
+        text = (to_json(values) + "\n").encode("ascii")
+        if text not in self._extensions:
+            self._extensions.add(text)
+            self.write(**values)
 
     def flush(self, to_disk: bool = False) -> None:
         """Append the waiting lines, all or none; with `to_disk`, force the file to the disk."""

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from tinygpt.files.one_line import brief
+from tinygpt.files.one_line import brief, shown
 from tinygpt.gpt2.config import PRESETS, GPTConfig
 
 # Decay, clip and second beta of the large models are GPT-3's (Brown et al. 2020, arXiv:2005.14165, appendix B), and its
@@ -40,19 +41,32 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 # A trained model needs few steps and small ones: the learning rate is a sixth of that of training, and
 # 200 steps of 1,024 tokens see a book of 200,000 once: with GPT-2 at full size 200 times 2.6 s in bfloat16, two cores.
+RECIPE_OF_FINE_TUNING = "fine-tuning"  # what `preset` says then
 FINE_TUNING = {"steps": 200, "batch_size": 4, "context": 256, "lr": 5e-5, "warmup": 20, "beta2": 0.95, "eval_every": 25}
 
 _MOST = 1 << 40  # of anything that is counted
+RESUMABLE = ("steps", "keep_every", "recompute")  # what a resumed run may change: no step before depends on it
 _KINDS: dict[str, tuple[Any, str]] = {
     "int": (numbers.Integral, "an integer"),
     "float": (numbers.Real, "a number"),
     "str": (str, "text"),
     "str | None": ((str, os.PathLike, type(None)), "text or None"),
     "bool": (bool, "True or False"),
+    "tuple[tuple[int, int], ...]": (tuple, "pairs of integers"),
 }
 
 
-def _require_kind(name: str, annotation: str, value: Any) -> None:
+def require_kind(name: str, value: Any) -> None:
+    """
+    Raise TypeError unless a setting may have a value of this type.
+
+    Examples
+    --------
+    >>> require_kind("steps", "600")
+    Traceback (most recent call last):
+    TypeError: train: steps must be an integer, got '600'
+    """
+    annotation = str(next(field.type for field in dataclasses.fields(TrainingSettings) if field.name == name))
     kind, required = _KINDS[annotation]
     if not isinstance(value, kind) or (isinstance(value, bool) and annotation != "bool"):
         raise TypeError(f"train: {name} must be {required}, got {brief(value)}")
@@ -96,6 +110,11 @@ class TrainingSettings:
         Of the numbers that matrix products multiply; weights, gradients, sums and all else are float32 in any case.
     recompute : bool
         Keep only the input of each block for backward, and recompute the rest: less memory, same weights.
+    keep_every : int
+        Keep a checkpoint, with the state of the optimizer, every so many steps; 0 keeps none.
+    extended : sequence of pairs of int
+        Where a run was extended: the step, and how many steps were planned until then. ``((600, 600),)`` with 900 steps
+        is a run of 600 steps that went on to 900 once it was finished. `learning_rate` depends on it.
 
     Raises
     ------
@@ -125,10 +144,15 @@ class TrainingSettings:
     seed: int = 1337
     precision: str = "float32"
     recompute: bool = False
+    keep_every: int = 0
+    extended: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.extended, list):  # as JSON and TOML have it
+            pairs = tuple(tuple(pair) if isinstance(pair, list) else pair for pair in self.extended)
+            object.__setattr__(self, "extended", pairs)
         for field in dataclasses.fields(self):
-            _require_kind(field.name, str(field.type), getattr(self, field.name))
+            require_kind(field.name, getattr(self, field.name))
         positive = ("vocab_size", "steps", "batch_size", "context", "grad_accumulation", "eval_every", "eval_tokens")
         for name in positive:
             if not 1 <= getattr(self, name) < _MOST:
@@ -140,7 +164,7 @@ class TrainingSettings:
         for name in ("lr", "min_lr", "weight_decay"):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"train: {name} must be finite, got {getattr(self, name)}")
-        for name in ("warmup", "min_lr", "weight_decay", "seed"):
+        for name in ("warmup", "min_lr", "weight_decay", "seed", "keep_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train: {name} must be at least 0, got {getattr(self, name)}")
         if self.precision not in PRECISIONS:
@@ -150,6 +174,118 @@ class TrainingSettings:
         for name in ("beta1", "beta2", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"train: {name} must be at least 0 and below 1, got {getattr(self, name)}")
+        self._check_extended()
+
+    def _check_extended(self) -> None:
+        """Each extension is at a later step than the one before, within the steps planned there, and plans more."""
+        before = 0
+        for number, pair in enumerate(self.extended):
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(type(value) is int for value in pair)):
+                raise TypeError(f"train: extended must be pairs of integers, got {brief(pair)}")
+            (at, planned), after = pair, self.planned[number + 1]
+            if not before < at <= planned < after:
+                raise ValueError(
+                    f"train: extended must name a step, the steps planned until then and more steps after it, "
+                    f"got {brief([at, planned])} before {after} steps"
+                )
+            before = at
+
+    @property
+    def planned(self) -> list[int]:
+        """How many steps were planned: at first, and since each extension."""
+        return [*(planned for _, planned in self.extended), self.steps]
+
+    def learning_rate(self, step: int) -> float:
+        """
+        The learning rate of a step, counted from 0.
+
+        It is the cosine schedule of all steps that were planned at that time. Where a run was extended, the gap between
+        the schedule before and the new one closes linearly, in as many steps as the warm-up has, or in a tenth of those
+        that are left if that is fewer.
+
+        Examples
+        --------
+        >>> settings = TrainingSettings.from_preset("tiny", steps=600).extend(600, 900)
+        >>> [float(f"{settings.learning_rate(step):.2g}") for step in (0, 50, 599, 600, 629, 899)]
+        [3.9e-05, 0.002, 0.0002, 0.00022, 0.0006, 0.0002]
+        """
+        return self._rate(step, len(self.extended))
+
+    def _rate(self, step: int, extensions: int) -> float:
+        """The learning rate as it was planned after so many extensions."""
+        from tinygpt.optim import cosine_schedule  # late: the help page needs no NumPy
+
+        s = self
+
+        def cosine(step: int) -> float:
+            return cosine_schedule(step, lr=s.lr, min_lr=s.min_lr, warmup=s.warmup, steps=s.planned[extensions])
+
+        if not extensions:
+            return cosine(step)
+        at = self.extended[extensions - 1][0]
+        if step < at:
+            return self._rate(step, extensions - 1)
+        gap = cosine(at) - self._rate(at, extensions - 1)
+        rewarm = min(self.warmup, (self.planned[extensions] - at) // 10)
+        return cosine(step) - gap * max(0.0, 1 - (step - at + 1) / (rewarm + 1))
+
+    def planned_end(self, step: int) -> bool:
+        """Whether the run ends here, or was planned to until it was extended here."""
+        return step == self.steps or any(at == planned == step for at, planned in self.extended)
+
+    def extend(self, step: int, steps: int) -> TrainingSettings:
+        """
+        The settings of a run that has done `step` steps, and is now to do `steps`.
+
+        Examples
+        --------
+        >>> settings = TrainingSettings.from_preset("tiny", steps=600).extend(600, 900)
+        >>> settings.steps, settings.extended
+        (900, ((600, 600),))
+        >>> settings.extend(600, 1000).extended  # before a step was done: as if it had been 1000 at once
+        ((600, 600),)
+        """
+        if steps == self.steps:
+            return self
+        repeated = bool(self.extended) and self.extended[-1][0] == step
+        extended = self.extended if repeated or step == 0 else (*self.extended, (step, self.steps))
+        return dataclasses.replace(self, steps=steps, extended=extended)
+
+    def resumed(self, given: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainingSettings:
+        """
+        These settings, of a run, with what `given` (None counts as not given) changes of them while it is resumed.
+
+        Parameters
+        ----------
+        given : mapping
+            Settings by name. Those in `RESUMABLE` may be other than the run's, all others must be the same; `extended`,
+            which is the run's own, is not looked at.
+        run : path
+            The run, for the error.
+
+        Returns
+        -------
+        TrainingSettings
+            With `steps` as given, and `extended` as it is: `extend` adds the step at which that is done.
+
+        Raises
+        ------
+        ValueError
+            If another setting is changed, or fewer steps are given than planned.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        if changed := self.changed(given):
+            raise ValueError(
+                f"train: --resume goes on with the settings of {shown(run)}, where {'; '.join(changed)}; leave them "
+                f"out, or start a new run with --init-from {shown(run)}"
+            )
+        changes = {name: given[name] for name in RESUMABLE if name in given}
+        if (steps := changes.get("steps", self.steps)) < self.steps:
+            raise ValueError(
+                f"train: steps must be at least the {self.steps} that {shown(run)} was planned for, got {steps}; to "
+                f"stop sooner, use --stop-after {steps}"
+            )
+        return dataclasses.replace(self, **changes)
 
     @classmethod
     def from_preset(cls, preset: str = "tiny", **given: Any) -> TrainingSettings:
@@ -176,7 +312,8 @@ class TrainingSettings:
         256
         """
         values = FINE_TUNING | {"context": min(FINE_TUNING["context"], config.n_positions)}
-        return cls._from_recipe("fine-tuning", values | {"vocab_size": config.vocab_size, "dropout": 0.1}, given)
+        values |= {"vocab_size": config.vocab_size, "dropout": 0.1}
+        return cls._from_recipe(RECIPE_OF_FINE_TUNING, values, given)
 
     @classmethod
     def _from_recipe(cls, preset: str, values: dict[str, Any], given: dict[str, Any]) -> TrainingSettings:
@@ -185,12 +322,12 @@ class TrainingSettings:
         values.setdefault("min_lr", values["lr"] / 10)
         return cls(preset=preset, **values)
 
-    def changed(self, given: dict[str, Any]) -> list[str]:
-        """What `given` (None counts as not given) says otherwise, each as "name: mine, not theirs"."""
+    def changed(self, given: Mapping[str, Any]) -> list[str]:
+        """What `given` says otherwise and a resumed run may not change, each as "name is mine, not theirs"."""
         return [
             f"{name} is {getattr(self, name)!r}, not {value!r}"
             for name, value in given.items()
-            if value is not None and not self._says(name, value)
+            if value is not None and name not in (*RESUMABLE, "extended") and not self._says(name, value)
         ]
 
     def _says(self, name: str, value: Any) -> bool:

@@ -1,0 +1,179 @@
+"""
+Benchmarks by name: those of this folder, and the modules of a user, which need not be listed anywhere.
+
+A name is that of a file `bench_<name>.py` here, a module as in `import` (in the current folder, or installed), or the
+path of a Python file; the last two may choose one of several operations, `module:NAME`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import sides
+from benchmarks.machine import HAS_TORCH
+from benchmarks.sides import Given, Run
+from tinygpt import Op
+from tinygpt.study.user_ops import input_count
+
+OPS = ["linear", "attention", "layernorm", "gelu", "gelu_linear", "linear_cross_entropy", "cross_entropy",
+       "embedding", "dropout", "add", "adamw", "norm"]  # fmt: skip
+STEPS = ("train_step", "generate")  # which race in a way of their own
+CASES = {f"{rows} x {width}": {"shape": (rows, width)} for rows, width in ((256, 768), (1024, 3072))}
+TOLERANCE = 1e-5
+
+
+class Benchmark(NamedTuple):
+    """What `sides.py` describes, with the defaults filled in; `torch` is None where there is nothing to race."""
+
+    name: str
+    cases: dict[str, Any]
+    given: Callable[[Any, np.random.Generator], Given]
+    ours: Callable[[Given], Run]
+    numpy: Callable[[Given], Run]
+    torch: Callable[[Given], Run] | None
+    cost: Callable[[Any, Given], dict[str, float]]
+    tolerance: float
+    precisions: tuple[str, ...]
+    has_kernel: bool = True
+
+
+def resolve(name: str) -> str:
+    """
+    The name by which every process of the race finds a benchmark; the folder of a file is added to Python's path.
+
+    Raises
+    ------
+    ValueError
+        If there is no such benchmark.
+    """
+    path, _, op = name.partition(".py:") if ".py:" in name else (name.removesuffix(".py"), "", "")
+    if name.endswith(".py") or op:
+        file = Path(path + ".py")
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}")
+        sys.path.insert(0, str(file.resolve().parent))
+        name = f"{file.stem}:{op}"
+    elif name in OPS or name in STEPS:
+        return name
+    elif os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    name = name if ":" in name else f"{name}:"
+    load(name)
+    return name
+
+
+def load(name: str) -> Benchmark:
+    """A benchmark of this folder, by its name; or a user's, `module:NAME`, where NAME may be empty."""
+    if name in OPS:
+        return _filled(name, importlib.import_module(f"benchmarks.bench_{name}"), "OP")
+    module_name, _, op = name.partition(":")
+    module = _imported(module_name)
+    return _filled(module_name if not op else name, module, op or _only_op(module_name, module))
+
+
+def summary(name: str) -> str:
+    """What a benchmark of this folder races, from the first line of its docstring, which says against whom as well."""
+    text = importlib.import_module(f"benchmarks.bench_{name}").__doc__ or ""
+    line = next(line for line in text.splitlines() if line.strip())
+    return re.split(r", (?:forward|against)", line)[0].rstrip(",.")
+
+
+def _imported(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{name!r} must be a benchmark, a module as in import, module:NAME, or the path of a .py file")
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
+        if not (isinstance(error, ModuleNotFoundError) and error.name == name):
+            raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
+    near = difflib.get_close_matches(name, [*OPS, *STEPS], 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(
+        f"there is no benchmark {name!r}, and no module of that name in this folder or installed; {hint}"
+        f"benchmarks: {', '.join((*OPS, *STEPS))}"
+    )
+
+
+def _only_op(name: str, module: ModuleType) -> str:
+    """The name of a module's operation: OP, or that of the only one."""
+    found = {id(value): key for key, value in reversed(vars(module).items()) if isinstance(value, Op)}
+    if "OP" in vars(module) or hasattr(module, "ours"):
+        return "OP"
+    if len(found) != 1:
+        several = f"has several, {', '.join(sorted(found.values()))}: say which, {name}:NAME" if found else "has none"
+        raise ValueError(f"{name} must have a tinygpt.Op to race; it {several}")
+    return next(iter(found.values()))
+
+
+def _filled(name: str, module: ModuleType, op_name: str) -> Benchmark:
+    op = getattr(module, op_name, None)
+    if op is not None and not isinstance(op, Op):
+        raise ValueError(f"{name}: {op_name} must be a tinygpt.Op, got {type(op).__name__}")
+    if op is None and not (hasattr(module, "ours") and hasattr(module, "numpy") and hasattr(module, "given")):
+        raise ValueError(f"{name}: there is no operation {op_name}; without one, it must have ours, numpy and given")
+    cases = getattr(module, "CASES", CASES)
+    if not isinstance(cases, dict) or not cases:
+        raise ValueError(f"{name}: CASES must be a dict, what a row is called -> its sizes, got {cases!r}")
+    return Benchmark(
+        name=name,
+        cases=cases,
+        given=partial(_given, name, op, getattr(module, "given", None)),
+        ours=_function(module, "ours") or partial(sides.ours, op),
+        numpy=_function(module, "numpy") or partial(sides.numpy, op),
+        torch=_rival(module),
+        cost=partial(_cost, name, getattr(module, "cost", None)),
+        tolerance=float(getattr(module, "TOLERANCE", TOLERANCE)),
+        precisions=tuple(getattr(module, "PRECISIONS", ("highest",))),
+        has_kernel=op is None or op.kernel is not None or hasattr(module, "ours"),
+    )
+
+
+def _function(module: ModuleType, name: str) -> Callable | None:
+    """A function of a module; a library that it imports under this name is none."""
+    value = getattr(module, name, None)
+    return None if isinstance(value, ModuleType) else value
+
+
+def _rival(module: ModuleType) -> Callable[[Given], Run] | None:
+    plain, forward = _function(module, "torch"), _function(module, "torch_forward")
+    if not HAS_TORCH or (plain is None and forward is None):
+        return None
+    return plain or (lambda given: sides.by_autograd(partial(forward, **given.attrs), given))
+
+
+def _given(name: str, op: Op | None, function: Callable | None, case: Any, rng: np.random.Generator) -> Given:
+    """The module's inputs, or normal numbers of the shapes of a case."""
+    if function is not None:
+        given = Given(*function(case, rng))
+    else:
+        if not isinstance(case, dict) or not {"shape", "shapes"} & case.keys():
+            raise ValueError(f"{name}: a case must have a key 'shape' or 'shapes', or define given(case, rng)")
+        shapes = case.get("shapes") or [case["shape"]] * max(1, input_count(op))
+        arrays, attrs = [rng.standard_normal(shape, np.float32) for shape in shapes], case.get("attrs", {})
+        try:
+            out = op.forward(*arrays, **op.checked(arrays, attrs))[0]
+        except Exception as error:
+            raise ValueError(f"{name}: its forward fails on arrays of shapes {shapes} ({type(error).__name__}: {error})"
+                             "; define CASES with 'shapes' and 'attrs', or given(case, rng)") from None  # fmt: skip
+        given = Given(arrays, np.asarray(rng.standard_normal(np.shape(out)), np.float32), attrs)
+    return given if op is None else given._replace(attrs=op.checked(given.arrays, given.attrs))
+
+
+def _cost(name: str, function: Callable | None, case: Any, given: Given) -> dict[str, float]:
+    if function is None:  # forward reads inputs and writes out; backward reads dout and inputs, and writes gradients
+        return {"bytes": 3 * sum(array.nbytes for array in given.arrays) + 2 * np.asarray(given.dout).nbytes}
+    cost = function(case)
+    if not isinstance(cost, dict) or len(cost) != 1 or not cost.keys() <= {"bytes", "flops"}:
+        raise ValueError(f'{name}: cost(case) must return {{"bytes": n}} or {{"flops": n}}, got {cost!r}')
+    return {kind: float(amount) for kind, amount in cost.items()}
