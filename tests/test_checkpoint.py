@@ -172,7 +172,7 @@ def test_models_that_we_would_compute_wrongly_are_refused(tmp_path, rng, field, 
 
 
 def test_weights_in_another_form_are_named_with_a_remedy(tmp_path, rng):
-    with pytest.raises(FileNotFoundError, match=r"load_model: .*config\.json must be a file.*give the folder"):
+    with pytest.raises(FileNotFoundError, match=r"missing must be a run, a checkpoint.* does not exist"):
         load_model(tmp_path / "missing")
     write_folder(tmp_path, weights(rng))
     os.rename(tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin")
@@ -198,6 +198,7 @@ def test_the_tokenizer_travels_with_the_model_that_it_fits(tmp_path, rng):
     with pytest.raises(ValueError, match=r"save_model: .* got 258 ids for vocab_size = 257; they do not belong"):
         save_model(tmp_path, CONFIG | {"vocab_size": 257}, weights(rng), tokenizer)
     assert list(tmp_path.iterdir()) == []
+    write_folder(tmp_path, weights(rng), vocab_size=257)
     assert load_tokenizer(tmp_path) is None
     save_model(tmp_path, CONFIG | {"vocab_size": 258}, weights(rng), tokenizer)
     got = load_tokenizer(tmp_path)
@@ -205,7 +206,7 @@ def test_the_tokenizer_travels_with_the_model_that_it_fits(tmp_path, rng):
     write_folder(tmp_path, weights(rng), vocab_size=257)
     with pytest.raises(ValueError, match=r"load_tokenizer: .* got 258 ids for vocab_size = 257"):
         load_tokenizer(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"load_tokenizer: .*missing must be a folder"):
+    with pytest.raises(FileNotFoundError, match=r"missing must be a run, .* does not exist"):
         load_tokenizer(tmp_path / "missing")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -63,7 +64,7 @@ def hub(tmp_path):
     """A server with one model, and the environment in which its client knows it."""
     folder = tmp_path / "served"
     tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], [], {})
-    GPT(GPTConfig(256, 32, 8, 1, 2), seed=1).save_pretrained(folder, tokenizer)
+    GPT(GPTConfig(258, 32, 8, 1, 2), seed=1).save_pretrained(folder, tokenizer)
     (folder / "pytorch_model.bin").write_bytes(b"never fetched")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.folder, server.asked = folder, []
@@ -108,6 +109,55 @@ def test_a_tokenizer_is_fetched_without_the_weights(hub, tmp_path):
     assert {"vocab.json", "merges.txt"} <= loaded and "model.safetensors" not in loaded
 
 
+def test_every_command_and_function_takes_a_name_of_the_hub(hub, tmp_path):
+    server, environment = hub
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_names
+from pathlib import Path
+from tinygpt import implementation
+test_names.make(Path())
+with implementation("numpy"):
+    for what in ("model", "tokenizer"):
+        test_names.check_that_both_mean_the_same("someone/small", sys.argv[2], what)
+print("the same")
+"""
+    (tmp_path / "here").mkdir()
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(server.folder)]
+    result = subprocess.run(
+        command, cwd=tmp_path / "here", env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.stdout == "the same\n", result.stderr
+    assert server.asked
+
+
+def test_a_configuration_is_fetched_alone(hub, tmp_path):
+    server, environment = hub
+    (tmp_path / "hens.txt").write_text("the hen and the other hens. " * 9)
+    options = ["--init-from", "someone/small", "--data", "hens.txt", "--dry-run"]
+    result = subprocess.run([sys.executable, "-m", "tinygpt", "train", *options], cwd=tmp_path, env=environment,
+                            capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert result.returncode == 0 and "parameters" in result.stdout, result.stderr
+    loaded = {path.split("/")[-1] for command, path in server.asked if command == "GET" and "/resolve/" in path}
+    assert loaded == {"config.json"}
+
+
+def test_the_tokenizer_of_a_model_that_was_fetched_is_there_without_a_network(hub, tmp_path):
+    """`tokenizer fetch gpt2` is not needed where the hub's client has the model; it is not asked either."""
+    server, environment = hub
+    revision, snapshots = "0" * 40, Path(environment["HF_HOME"]) / "hub/models--openai-community--gpt2"
+    shutil.copytree(server.folder, snapshots / "snapshots" / revision)
+    (snapshots / "refs").mkdir()
+    (snapshots / "refs" / "main").write_text(revision)
+    program = "from tinygpt import Tokenizer; print(Tokenizer.from_pretrained('gpt2').n_vocab)"
+    environment = {**environment, "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True,
+                            text=True, timeout=120)  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "256\n"), result.stderr
+    assert not server.asked
+
+
 def test_what_the_hub_does_not_have_is_one_line(hub, tmp_path):
     _, environment = hub
     for name, extra in (("someone/else", {}), ("gpt2", {}), ("someone/small", {"HF_HUB_OFFLINE": "1"})):
@@ -120,10 +170,9 @@ def test_what_the_hub_does_not_have_is_one_line(hub, tmp_path):
 
 def test_what_is_no_name_is_never_asked_for(hub, tmp_path, monkeypatch):
     server, environment = hub
-    (tmp_path / "runs").mkdir()
     for name in ("runs/missing", "./someone/small", "a/b/c", "missing", "../x/y"):
         result = tell(name, tmp_path, environment)
-        assert result.returncode == 2 and "must be a checkpoint folder" in result.stderr
+        assert result.returncode == 2 and "must be a run, a checkpoint" in result.stderr
     assert not server.asked
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tinygpt.functional as F
 from tinygpt import GPT, AdamW, GPTConfig, Tensor, Tokenizer, clip_grad_norm, grad_norm, gradcheck
 from tinygpt.generation.completion import complete, stream
 from tinygpt.generation.generate import generate_batch
 from tinygpt.study.inspection import inspect_prompt
 from tinygpt.text.corpus import encode_documents, sample_batch, split_documents
 from tinygpt.text.gutenberg import write_corpus
+from tinygpt.training.evaluate import evaluate
 
 BYTES = [bytes([byte]) for byte in range(256)]
 TOKENIZER = Tokenizer(BYTES, [], {"<|endoftext|>": 256})
@@ -208,3 +210,33 @@ def test_a_state_is_a_mapping():
     for state in ([("wte.weight", 1)], "wte.weight"):
         with pytest.raises(TypeError, match="load_state_dict: state must map names to arrays, got "):
             MODEL.load_state_dict(state)
+
+
+TEXT = "the hens"
+WANTS_IDS = {
+    "model": lambda text: MODEL(text),
+    "model, row by row": lambda text: MODEL([text]),
+    "loss": lambda text: MODEL.loss([[1]], [[text]]),
+    "generate": lambda text: MODEL.generate(text),
+    "generate, listed": lambda text: MODEL.generate([text]),
+    "generate_batch": lambda text: generate_batch(MODEL, text),
+    "stop_ids": lambda text: MODEL.generate([1], stop_ids=[text]),
+    "decoder": lambda text: MODEL.decoder().prefill(0, text),
+    "embedding": lambda text: F.embedding(text, MODEL.wte.weight),
+    "evaluate": lambda text: evaluate(MODEL, list(text), TOKENIZER),
+    "inspect_prompt": lambda text: inspect_prompt(MODEL, text),
+    "decode": lambda text: TOKENIZER.decode(text),
+    "decode, listed": lambda text: TOKENIZER.decode([text]),
+    "decode, letters": lambda text: TOKENIZER.decode(100 * list(text)),
+    "decode, array": lambda text: TOKENIZER.decode(np.array([text])),
+    "decode_batch": lambda text: TOKENIZER.decode_batch([text]),
+    "decode_single_token_bytes": lambda text: TOKENIZER.decode_single_token_bytes(text),
+    "push": lambda text: TOKENIZER.stream_decoder().push(text),
+}
+
+
+@pytest.mark.parametrize("name", WANTS_IDS)
+@pytest.mark.parametrize("text", [TEXT, "12"])
+def test_who_gives_text_for_ids_is_told_to_encode_it(name, text):
+    with pytest.raises(TypeError, match=r"text\b.*encode"):
+        WANTS_IDS[name](text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -248,6 +249,11 @@ def test_runs_of_the_same_name_are_called_by_their_paths(here, monkeypatch):
     assert main(["plot", "a/wide", "b/wide"]) == main(["plot", "a/wide", "c"]) == 0
     assert "a/wide, best" in texts(kept[0]) and "b/wide, best" in texts(kept[0])
     assert "\nwide, best" in texts(kept[1])
+
+
+def test_a_run_in_runs_is_known_by_its_bare_name(here, capsys):
+    shutil.copytree("c", "runs/bare")
+    assert main(["plot", "bare"]) == 0 and Path("runs/bare/loss.png").exists()
 
 
 def test_a_run_in_training_is_drawn_up_to_its_last_whole_line(here):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tinygpt.autograd.graph import Op as Op
     from tinygpt.gpt2.config import GPTConfig as GPTConfig
     from tinygpt.gpt2.model import GPT as GPT
+    from tinygpt.gpt2.model_and_tokenizer import load as load
     from tinygpt.optim import AdamW as AdamW
     from tinygpt.optim import cosine_schedule as cosine_schedule
     from tinygpt.optim.gradient_norm import clip_grad_norm as clip_grad_norm
@@ -51,6 +52,7 @@ _HOME = {
     "grad_norm": "optim",
     "gradcheck": "autograd.gradient_check",
     "implementation": "runtime.settings",
+    "load": "gpt2.model_and_tokenizer",
     "no_grad": "autograd",
     "num_threads": "runtime.settings",
     "set_float32_matmul_precision": "runtime.settings",

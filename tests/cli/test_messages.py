@@ -29,13 +29,13 @@ train --data empty.txt                              | empty.txt: must hold text
 train --data folder                                 | no .txt file in folder folder
 train --data binary.txt                             | binary.txt: must be UTF-8 text
 train --data hens.bin                               | hens.bin holds tokens: name the tokenizer
-train --data hens.txt --tokenizer none              | none must hold vocab.json and merges.txt
+train --data hens.txt --tokenizer none              | none must be a run, a checkpoint, a folder with
 train --data hens.txt --tokenizer novocab           | novocab/vocab.json must be a file
 train --data hens.txt --vocab-size 3                | --vocab-size must be at least 257
 train --data hens.txt --out hens.txt/run            | .*hens.txt/run: Not a directory
 train --resume --out none                           | none is not a run to resume
 train --resume --out model                          | model is not a run to resume
-train --init-from none                              | none must be a checkpoint folder
+train --init-from none                              | none must be a run, a checkpoint, a Hugging
 train --init-from heads --data hens.txt             | heads/config.json: n_embd must be a multiple of n_head
 train --init-from model --data hens.txt --context 9 | --context must be at most the 8 positions of model
 train --init-from bare --data hens.txt              | bare has no tokenizer beside its weights
@@ -44,8 +44,10 @@ train --config wrong.toml                           | wrong.toml: there is no se
 train --config empty.txt --lr -1                    | --lr must be positive, got -1.0
 train --keep-every -1                               | --keep-every must be at least 0, got -1
 train --threads 100000                              | --threads: must be an integer of at least 1
-generate none                                       | none must be a checkpoint folder
-generate hens.txt                                   | hens.txt must be a checkpoint folder
+runs none                                           | none: No such file or directory
+runs hens.txt                                       | hens.txt: Not a directory
+generate none                                       | none must be a run, a checkpoint, a Hugging
+generate hens.txt                                   | hens.txt must be a run, a checkpoint
 generate model --temperature -1                     | --temperature must be at least 0
 generate model --top-k -1                           | --top-k must be at least 1
 generate model --top-p 2                            | --top-p must be above 0
@@ -78,9 +80,10 @@ tokenizer encode none.txt -o x --tokenizer model    | no file or folder none.txt
 tokenizer decode 999 --tokenizer model              | ids must be in the vocabulary
 tokenizer decode 1 x --tokenizer model              | needs one token file, or ids
 tokenizer decode hens.txt --tokenizer model         | hens.txt: must be a token file
-tokenizer decode none.bin --tokenizer model         | none.bin must be a file
-tokenizer info none                                 | none must hold vocab.json
-tokenizer explain a --tokenizer none                | none must hold vocab.json
+tokenizer decode none.bin --tokenizer model         | needs one token file, or ids, got 'none.bin'
+train --resume --out modell                         | modell is not a run to resume: .*; did you mean model?
+tokenizer info none                                 | none must be a run, a checkpoint, a folder with
+tokenizer explain a --tokenizer none                | none must be a run, a checkpoint, a folder with
 tokenizer fetch gpt2 --base-url nonsense            | the base address must begin with http
 gradcheck gelu --sweep sweep.txt                    | --sweep must end in .png, .svg or .pdf, got sweep.txt
 gradcheck nosuch                                    | there is no operation 'nosuch'
@@ -99,7 +102,7 @@ exercise check hens.txt --points right              | --points must be such as r
 exercise check hens.txt --fast 0                    | --fast must be above 0
 exercise check hens.txt --seed -1                   | --seed must be at least 0
 doctor --threads 0                                  | --threads must be at least 1, got 0
-diff numpy float64 --model none                     | none must be a checkpoint folder
+diff numpy float64 --model none                     | none must be a run, a checkpoint, a Hugging
 diff numpy float64 --tolerance 0                    | --tolerance must be above 0
 """
 CASES = [tuple(part.strip() for part in line.split(" | ")) for line in WRONG.strip().splitlines()]

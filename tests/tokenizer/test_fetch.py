@@ -17,7 +17,7 @@ import pytest
 from tinygpt.cli.main import main
 from tinygpt.files import locks, published
 from tinygpt.files.fetch import fetch
-from tinygpt.files.locate import locate_tokenizer
+from tinygpt.files.locate import locate
 from tinygpt.files.owner_file import create_owner_file, describe_owner
 from tinygpt.files.published import PublishedFile
 from tinygpt.tokenizer import Tokenizer
@@ -265,5 +265,5 @@ def test_the_name_means_what_was_fetched(monkeypatch, tmp_path, shared_data, gpt
     (cached / "vocab.bpe").write_bytes((shared_data / "gpt2" / "vocab.bpe").read_bytes())
     assert Tokenizer.from_pretrained("gpt2").fingerprint == gpt2.fingerprint
     Tokenizer.train("", 256, special_tokens=(), progress=False).save_pretrained("gpt2")
-    assert locate_tokenizer("gpt2").resolve() == tmp_path / "gpt2"
+    assert locate("gpt2", "tokenizer").resolve() == tmp_path / "gpt2"
     assert Tokenizer.from_pretrained("gpt2").n_vocab == 256

@@ -117,12 +117,12 @@ def test_decode_takes_integer_arrays(dtype):
 
 @pytest.mark.parametrize("id", [-1, 300, 10**12])
 def test_decode_refuses_unknown_ids(id):
-    with pytest.raises(ValueError, match=rf"n_vocab = {TRAINED.n_vocab}\), got {id}$"):
+    with pytest.raises(ValueError, match=rf"n_vocab = {TRAINED.n_vocab}\), got {id};"):
         TRAINED.decode([id])
 
 
 def test_decode_refuses_a_hole_in_the_ids():
-    with pytest.raises(ValueError, match=r"got 256$"):
+    with pytest.raises(ValueError, match=r"got 256;"):
         Tokenizer(BYTES, [], {END: 257}).decode([256])
 
 
@@ -166,7 +166,7 @@ def test_streaming_gives_what_decoding_gives(ids):
 
 
 def test_streaming_refuses_unknown_ids():
-    with pytest.raises(ValueError, match=r"got 9999$"):
+    with pytest.raises(ValueError, match=r"got 9999;"):
         TRAINED.stream_decoder().push(9999)
 
 

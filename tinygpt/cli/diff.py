@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_json, add_threads, name, number, positive
+from tinygpt.cli.shared_options import MODEL, add_json, add_threads, name, number, positive
 
 if TYPE_CHECKING:
     from tinygpt.gpt2.model import GPT
@@ -33,9 +33,7 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("a", choices=SIDES, metavar="A", help=f"one side: {', '.join(SIDES[:-1])} or {SIDES[-1]}")
     add("b", choices=SIDES, metavar="B", help="the other side")
-    add(
-        "--model", type=name, metavar="MODEL", help="a run or a GPT-2 folder (default: a small one with random weights)"
-    )
+    add("--model", type=name, metavar="MODEL", help=f"{MODEL} (default: a small one with random weights)")
     add("--context", type=positive, metavar="T", help=f"tokens per sequence (default: {_CONTEXT}, or the model's)")
     add("--batch-size", type=positive, default=2, metavar="B", help="sequences (default: 2)")
     add(

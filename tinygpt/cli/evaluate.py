@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tinygpt.cli.model_and_prompt import open_model
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import (
     DATA,
@@ -59,11 +58,12 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Score the text, with rounded weights too if --weights says so, and print the figures."""
     from tinygpt.gpt2.compile_ahead import compile_ahead
+    from tinygpt.gpt2.model_and_tokenizer import load
     from tinygpt.quantization import round_weights
     from tinygpt.runtime.streams import print_json
     from tinygpt.training.evaluate import evaluate
 
-    model, tokenizer = open_model(options.model, options.tokenizer)
+    model, tokenizer = load(options.model, options.tokenizer)
     tokens = _tokens(options.data, tokenizer)
     context = options.context or model.config.n_positions
     if context > model.config.n_positions:

@@ -7,11 +7,12 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from tinygpt.cli.model_and_prompt import open_model, prompt_argument
 from tinygpt.cli.parser import Parser
+from tinygpt.cli.prompt import prompt_argument
 from tinygpt.cli.shared_options import (
     add_json,
     add_model,
+    add_models_tokenizer,
     add_threads,
     add_weights,
     integer,
@@ -38,6 +39,7 @@ def add_arguments(parser: Parser) -> None:
     """The arguments."""
     parser.describe(run, _EXAMPLES)
     add_model(parser)
+    add_models_tokenizer(parser)
     text = parser.add_argument_group("text")
     source = text.add_mutually_exclusive_group()
     source.add_argument(
@@ -99,11 +101,12 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.generation.completion import complete, stream
     from tinygpt.generation.sampling import check_sampling
     from tinygpt.gpt2.compile_ahead import compile_ahead
+    from tinygpt.gpt2.model_and_tokenizer import load
     from tinygpt.runtime.streams import print_json
 
     top_k = options.top_k or None
     check_sampling(options.temperature, top_k, options.top_p)
-    model, tokenizer = open_model(options.model, weights=options.weights)
+    model, tokenizer = load(options.model, options.tokenizer, weights=options.weights)
     prompt = _prompt(options)  # last, after all other checks: a user may have to type it
     settings = {
         "max_tokens": options.max_tokens,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinygpt.cli.model_and_prompt import open_model, prompt_argument
 from tinygpt.cli.parser import Parser
+from tinygpt.cli.prompt import prompt_argument
 from tinygpt.cli.shared_options import (
     add_model,
     add_models_tokenizer,
@@ -46,11 +46,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the predictions after each layer for the last token, and draw both pictures."""
     from tinygpt.generation.completion import known_ids
     from tinygpt.gpt2.compile_ahead import compile_ahead
+    from tinygpt.gpt2.model_and_tokenizer import load
     from tinygpt.runtime.streams import tell
     from tinygpt.study.inspection import describe, inspect_prompt
     from tinygpt.study.inspection_pictures import draw
 
-    model, tokenizer = open_model(options.model, options.tokenizer)
+    model, tokenizer = load(options.model, options.tokenizer)
     ids = tokenizer.encode(prompt_argument(options.prompt))
     compile_ahead("scoring")
     found = inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))

@@ -29,6 +29,7 @@ from tinygpt.runtime.streams import run_command, say
 COMMANDS = {
     "models": {
         "train": "Train a GPT-2 on the bundled bedtime stories, or on your text.",
+        "runs": "List runs: state, steps, loss, size.",
         "generate": "Continue a text, token by token.",
         "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
         "plot": "Draw the losses of a run, or compare several runs.",

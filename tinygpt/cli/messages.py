@@ -42,7 +42,8 @@ def in_users_terms(message: object, parser: argparse.ArgumentParser, options: ar
     if isinstance(message, OSError) and message.filename is not None and message.strerror:
         message = f"{shown(message.filename)}: {message.strerror}"  # in the words of other programs
     kept, rest = "", one_line(message).removeprefix("tinygpt: ")
-    ours = _names_of_ours() - {str(value) for value in vars(options).values()}
+    given = [each for value in vars(options).values() for each in (value if isinstance(value, list) else [value])]
+    ours = _names_of_ours() - {str(each) for each in given}
     while found := _WHO.match(rest):  # "cross_entropy: ...", "pg5.txt: clean_book: ..."
         kept += "" if found[1] in ours else found[0]
         rest = rest[found.end() :]

@@ -49,8 +49,10 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw the picture and print its name."""
     from tinygpt.files.figures import new_figure, save
+    from tinygpt.files.locate import named_run
     from tinygpt.training import plot
 
+    options.runs = [named_run(folder) for folder in options.runs]
     figure = new_figure("plot: drawing")
     if len(options.runs) > plot.MOST_RUNS:
         raise ValueError(f"one picture shows at most {plot.MOST_RUNS} runs, got {len(options.runs)}")

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
+from tinygpt.files.locate import MODEL, TOKENIZER
 from tinygpt.files.one_line import shown
 
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
-MODEL = "a run, a checkpoint, any Hugging Face GPT-2 folder, or a name on its hub, such as gpt2"
 DATA = "a .txt file, a folder of them, or a token file"
-TOKENIZER = "a run, a folder with a tokenizer's files, or gpt2 once it is fetched"
 WEIGHTS = ("float32", "bfloat16", "int8")
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -91,10 +90,10 @@ def add_model(parser: Options) -> None:
     parser.add_argument("model", type=name, metavar="MODEL", help=MODEL)
 
 
-def add_tokenizer(parser: Options, default: str | None = None) -> None:
-    """--tokenizer, required unless there is a default."""
-    shown = f"{TOKENIZER} (default: {default})" if default else TOKENIZER
-    parser.add_argument("--tokenizer", type=name, required=default is None, default=default, metavar="DIR", help=shown)
+def add_tokenizer(parser: Options, default: str = "") -> None:
+    """--tokenizer, required unless it is said what is used by default."""
+    shown = f"{TOKENIZER} (default: {default})" if default else f"required: {TOKENIZER}"
+    parser.add_argument("--tokenizer", type=name, required=not default, metavar="NAME", help=shown)
 
 
 def add_models_tokenizer(parser: Options) -> None:
@@ -102,7 +101,7 @@ def add_models_tokenizer(parser: Options) -> None:
     parser.add_argument(
         "--tokenizer",
         type=name,
-        metavar="DIR",
+        metavar="NAME",
         help="the tokenizer of a model that has none in its folder (default: the model's own)",
     )
 

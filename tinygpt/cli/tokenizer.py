@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
 
 _TEXT = "a .txt file or a folder of them, of any size"
+_DEFAULT = "gpt2 if it is fetched, else the newest run's, else that of the bundled stories"
 _BLOCK = 1 << 20  # tokens
 
 
@@ -158,14 +160,16 @@ def run_decode(options: argparse.Namespace) -> int:
     from tinygpt.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
-    if all(given.isdecimal() for given in options.tokens):
-        data = tokenizer.decode_bytes([int(given) for given in options.tokens])
-    elif len(options.tokens) == 1:
+    ids = [id for given in options.tokens for id in given.replace(",", " ").split()]  # "15496 995" may be quoted
+    if all(id.isdecimal() for id in ids):
+        data = tokenizer.decode_bytes([int(id) for id in ids])
+    elif len(options.tokens) == 1 and os.path.exists(options.tokens[0]):
         tokens = open_token_file(options.tokens[0], tokenizer.fingerprint, tokenizer.ids).tokens
         blocks = range(0, len(tokens), _BLOCK)
         data = b"".join([tokenizer.decode_bytes(tokens[start : start + _BLOCK]) for start in blocks])
     else:
-        raise ValueError(f"needs one token file, or ids, got {' '.join(options.tokens)[:60]!r}")
+        got = " ".join(options.tokens)[:60]
+        raise ValueError(f"needs one token file, or ids, got {got!r}; for the ids of a text: tinygpt tokenizer explain")
     if options.out:
         atomic_write(options.out, data)
         tell(f"{options.out}: {len(data):,} bytes")
@@ -176,21 +180,22 @@ def run_decode(options: argparse.Namespace) -> int:
 
 
 def _add_info(tokenizer: Parser) -> None:
-    example = "example:\n  tinygpt tokenizer info runs/tiny/best\n"
+    example = "example:\n  tinygpt tokenizer info runs/tiny\n"
     parser = tokenizer.add_command("info", "Say what a tokenizer holds.", run_info, example)
-    parser.add_argument("tokenizer", type=name, metavar="DIR", help=TOKENIZER)
+    shown = f"{TOKENIZER} (default: {_DEFAULT})"
+    parser.add_argument("tokenizer", type=name, nargs="?", metavar="NAME", help=shown)
 
 
 def run_info(options: argparse.Namespace) -> int:
     """tinygpt tokenizer info"""
     from tinygpt.files.one_line import one_line
-    from tinygpt.tokenizer import Tokenizer
     from tinygpt.tokenizer.explain import shown
 
-    tokenizer = Tokenizer.from_pretrained(options.tokenizer)
+    tokenizer, what = _named_or_default(options.tokenizer)
     longest = max(tokenizer.vocab.values(), key=len)
     special = ", ".join(f"{one_line(text)} {id}" for text, id in tokenizer.special_tokens.items()) or "none"
     lengths = sum(len(token) for token in tokenizer.vocab.values()) / len(tokenizer.vocab)
+    print(f"tokenizer       {what}")
     print(f"tokens          {len(tokenizer.vocab) + len(tokenizer.special_tokens):,}, ids below {tokenizer.n_vocab:,}")
     print(f"merges          {len(tokenizer.merges):,}")
     print(f"special tokens  {special}")
@@ -203,20 +208,33 @@ def run_info(options: argparse.Namespace) -> int:
 
 
 def _add_explain(tokenizer: Parser) -> None:
-    example = 'example:\n  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny/best\n'
+    example = (
+        'examples:\n  tinygpt tokenizer explain "the hens"\n'
+        '  tinygpt tokenizer explain "the hens" --tokenizer runs/tiny\n'
+    )
     summary = "Draw the pieces of a text and the merges that make its tokens."
     parser = tokenizer.add_command("explain", summary, run_explain, example)
     parser.add_argument("text", metavar="TEXT", help="a few words")
-    add_tokenizer(parser, default="gpt2")
+    add_tokenizer(parser, default=_DEFAULT)
 
 
 def run_explain(options: argparse.Namespace) -> int:
     """tinygpt tokenizer explain"""
-    from tinygpt.tokenizer import Tokenizer
     from tinygpt.tokenizer.explain import explain
 
-    print(explain(options.text, Tokenizer.from_pretrained(options.tokenizer)))
+    tokenizer, what = _named_or_default(options.tokenizer)
+    print(f"tokenizer: {what} ({tokenizer.n_vocab:,} tokens)")
+    print(explain(options.text, tokenizer))
     return 0
+
+
+def _named_or_default(name: str | None) -> tuple[Tokenizer, str]:
+    """A tokenizer, and what to call it."""
+    from tinygpt.files.one_line import shown
+    from tinygpt.text.default_tokenizer import default_tokenizer
+    from tinygpt.tokenizer import Tokenizer
+
+    return default_tokenizer() if name is None else (Tokenizer.from_pretrained(name), shown(name))
 
 
 def _add_fetch(tokenizer: Parser) -> None:

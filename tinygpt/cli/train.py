@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import DATA, add_quiet, add_threads, folder_to_write, integer, name, number
+from tinygpt.cli.shared_options import (
+    DATA,
+    MODEL,
+    TOKENIZER,
+    add_quiet,
+    add_threads,
+    folder_to_write,
+    integer,
+    name,
+    number,
+)
 from tinygpt.files.one_line import shown
-from tinygpt.gpt2.config import PRESETS
+from tinygpt.gpt2.config import PRESETS, GPTConfig
 from tinygpt.training.settings import PRECISIONS, RECIPE_OF_FINE_TUNING, RECIPES, TrainingSettings
 
 if TYPE_CHECKING:
-    from tinygpt.gpt2.config import GPTConfig
     from tinygpt.gpt2.memory_estimate import Ledger
     from tinygpt.training.train import Result
 
@@ -57,8 +66,8 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--tokenizer",
         type=name,
-        metavar="DIR",
-        help=_or("a run, a folder with a tokenizer's files, or gpt2 once it is fetched", "train one on the text"),
+        metavar="NAME",
+        help=_or(TOKENIZER, "train one on the text, or with --init-from the model's own"),
     )
     add("--vocab-size", type=integer, metavar="N", help=_or("number of tokens of a tokenizer that is trained"))
     add(
@@ -66,8 +75,7 @@ def add_arguments(parser: Parser) -> None:
         type=name,
         metavar="MODEL",
         help=_or(
-            "fine-tune the weights of a run, of a GPT-2 folder, or of a model of the Hugging Face hub, such as "
-            "gpt2, with a recipe for that unless --preset names another",
+            f"fine-tune {MODEL}, with a recipe for that unless --preset names another",
             "random weights",
         ),
     )
@@ -220,6 +228,7 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
 
 def _given(options: argparse.Namespace) -> tuple[dict[str, Any], set[str]]:
     """The settings that are given, by the command line or else by --config, and the names of those from the file."""
+    from tinygpt.files.locate import named_run
     from tinygpt.training.config_file import read_config
 
     typed = {name: getattr(options, name, None) for name in _SETTINGS}
@@ -227,7 +236,10 @@ def _given(options: argparse.Namespace) -> tuple[dict[str, Any], set[str]]:
     read = read_config(options.config) if options.config else {}
     if "steps" in typed:
         read.pop("extended", None)  # of a run with the file's steps
-    return read | typed, read.keys() - typed.keys()
+    given = read | typed
+    for setting in {"tokenizer", "init_from"} & given.keys():  # settings.json says where the run is, not "tiny"
+        given[setting] = str(named_run(Path(given[setting])))
+    return given, read.keys() - typed.keys()
 
 
 def _preset(given: dict[str, Any]) -> str:
@@ -256,7 +268,7 @@ def _new_settings(options: argparse.Namespace, given: dict[str, Any]) -> Trainin
         return TrainingSettings.from_preset(preset, **others)
     if "init_from" not in given:
         raise ValueError(f"train: {shown(options.config)}: preset {preset!r} needs a model: name it with init_from")
-    return TrainingSettings.fine_tuning(_config_of(given["init_from"]), **others)
+    return TrainingSettings.fine_tuning(GPTConfig.from_pretrained(given["init_from"]), **others)
 
 
 def _settings_of_run(
@@ -280,18 +292,6 @@ def _settings_of_run(
 def _as_option(said: str) -> str:
     setting, _, rest = said.partition(" ")
     return f"--{setting.replace('_', '-')} {rest}"
-
-
-def _config_of(model: str) -> GPTConfig:
-    from tinygpt.files.locate import locate
-    from tinygpt.gpt2 import checkpoint
-    from tinygpt.gpt2.config import GPTConfig
-
-    folder = locate(model)
-    try:
-        return GPTConfig.from_dict(checkpoint.read_config(folder))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{shown(folder / 'config.json')}: {str(error).removeprefix('GPTConfig: ')}") from None
 
 
 def _needed(settings: TrainingSettings) -> str:
@@ -319,7 +319,7 @@ def _ledger_of(settings: TrainingSettings) -> tuple[GPTConfig, Ledger]:
     from tinygpt.training.train import initial_config
 
     if settings.init_from is not None:
-        config = _config_of(settings.init_from)
+        config = GPTConfig.from_pretrained(settings.init_from)
     else:
         n_vocab = Tokenizer.from_pretrained(settings.tokenizer).n_vocab if settings.tokenizer else settings.vocab_size
         config = initial_config(settings, n_vocab)

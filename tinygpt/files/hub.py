@@ -19,7 +19,8 @@ TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_conf
                    "special_tokens_map.json")  # fmt: skip
 MODEL_FILES = ("config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json",
                "model-*-of-*.safetensors", *TOKENIZER_FILES)  # fmt: skip
-_OFFICIAL = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+CONFIG_FILES = ("config.json",)
+OFFICIAL = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 
 def repository_of(name: str | os.PathLike[str]) -> str | None:
@@ -30,7 +31,7 @@ def repository_of(name: str | os.PathLike[str]) -> str | None:
     ----------
     name : path or str
         ``gpt2``, ``gpt2-medium``, ``gpt2-large`` and ``gpt2-xl`` are OpenAI's. ``owner/name`` is a repository, unless
-        there is a folder ``owner`` here.
+        there is a file or folder ``owner`` here, or the owner is ``runs``, where our own models are.
 
     Examples
     --------
@@ -38,10 +39,10 @@ def repository_of(name: str | os.PathLike[str]) -> str | None:
     ('openai-community/gpt2-xl', None)
     """
     text = os.fspath(name)
-    if text in _OFFICIAL:
+    if text in OFFICIAL:
         return f"openai-community/{text}"
     is_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None
-    return text if is_name and not Path(Path(text).parts[0]).is_dir() else None
+    return text if is_name and not text.startswith("runs/") and not Path(Path(text).parts[0]).exists() else None
 
 
 def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -> Path:
@@ -55,7 +56,7 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
     repository : str
         As `repository_of` gives it.
     files : sequence of str
-        Patterns of the names of the files: `MODEL_FILES` or `TOKENIZER_FILES`.
+        Patterns of the names of the files: `MODEL_FILES`, `CONFIG_FILES` or `TOKENIZER_FILES`.
 
     Returns
     -------
@@ -82,6 +83,24 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
         raise OSError(
             f"from_pretrained: there is no folder {name}, and the Hugging Face hub does not give {repository}: {reason}"
         ) from error
+
+
+def cached(name: str) -> Path | None:
+    """
+    The folder of a name's repository in the cache, without asking the hub; None if there is none, or no client.
+
+    Parameters
+    ----------
+    name : str
+        As `repository_of` takes it.
+    """
+    try:
+        import huggingface_hub
+
+        repository = repository_of(name) or name
+        return Path(huggingface_hub.snapshot_download(repository, cache_dir=_cache_folder(), local_files_only=True))
+    except Exception:  # not installed, not in the cache, a cache that cannot be read: it only saves a download
+        return None
 
 
 def _cache_folder() -> Path | None:

@@ -249,6 +249,34 @@ def is_copy(found: Found, owner: Owner, folder: Path) -> bool:
     return there.st_ino != owner.inode and abs(found.modified - owner.written) > 2  # FAT counts in two seconds
 
 
+def owner_of(folder: Path) -> tuple[Owner, bool] | None:
+    """
+    The process that the owner file of a folder names, and whether it is seen to live. No lock is taken.
+
+    Returns
+    -------
+    tuple or None
+        With False, the process cannot be seen from here: it is of another host or container. None if there is no owner
+        file, or if its process has ended.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = create_owner_file(Path(folder), describe_owner(Path(folder), locked=False))
+    ...     owner, alive = owner_of(Path(folder))
+    ...     owner.process.pid == os.getpid(), alive
+    (True, True)
+    """
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        found = read_owner_file(folder)
+        owner = found and found.owner
+        if found and owner and not is_copy(found, owner, folder):
+            alive = is_alive(owner.process) if this_process().on_host_of(owner.process) else None
+            return None if alive is False else (owner, alive is True)
+    return None
+
+
 def may_be_owned(folder: Path) -> bool:
     """
     Whether the owner file of a folder names a process that lives, or that cannot be seen from here.
@@ -262,12 +290,7 @@ def may_be_owned(folder: Path) -> bool:
     ...     before, may_be_owned(Path(folder))
     (False, True)
     """
-    with contextlib.suppress(FileNotFoundError, FileExistsError):
-        found = read_owner_file(folder)
-        owner = found and found.owner
-        if found and owner and not is_copy(found, owner, folder):
-            return not this_process().on_host_of(owner.process) or is_alive(owner.process) is not False
-    return False
+    return owner_of(folder) is not None
 
 
 def _printable(text: str) -> str:

@@ -37,6 +37,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinygpt.files.atomic import explain_full_disk, remove_leftovers
+from tinygpt.files.locate import did_you_mean
 from tinygpt.files.locks import OWNER_FILE, PARTIAL, FolderLock
 from tinygpt.files.owner_file import (
     Found,
@@ -107,7 +108,8 @@ def own_run(run: str | os.PathLike[str], create: bool = True) -> Iterator[Owners
 def _start(run: Path, folder: Path, create: bool, created: list[Path]) -> Ownership:
     for attempt in range(_ATTEMPTS):
         if not create and not folder.is_dir():
-            raise FileNotFoundError(f"train: {run} is not a run to resume: there is no such folder; check --out")
+            remedy = did_you_mean(run) or "; check --out"
+            raise FileNotFoundError(f"train: {run} is not a run to resume: there is no such folder{remedy}")
         try:
             if create:
                 created += _create_folders(folder, run)

@@ -166,8 +166,9 @@ def generate_batch(
 
 def _listed(prompts: Any) -> list[Any]:
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
-        got = type(prompts).__name__
-        raise TypeError(f"generate_batch: prompts must be a list of lists of ids, got {got}; write [[id, ...]]")
+        text = isinstance(prompts, (str, bytes))
+        got = "text: encode it with tokenizer.encode first" if text else f"{type(prompts).__name__}; write [[id, ...]]"
+        raise TypeError(f"generate_batch: prompts must be a list of lists of ids, got {got}")
     return list(prompts)
 
 
@@ -178,13 +179,14 @@ def _stop_ids(ids: Any) -> frozenset[int]:
         )
     found = np.asarray([] if isinstance(ids, (str, bytes, Mapping)) else list(ids))
     if isinstance(ids, (str, bytes, Mapping)) or (found.size and (found.ndim != 1 or found.dtype.kind not in "iu")):
-        raise TypeError(f"generate: stop_ids must be a list of ids, which are integers, got {ids!r}")
+        remedy = "; encode text with tokenizer.encode first" if isinstance(ids, str) or found.dtype.kind in "US" else ""
+        raise TypeError(f"generate: stop_ids must be a list of ids, which are integers, got {ids!r}{remedy}")
     return frozenset(found.astype(np.int64).tolist())
 
 
 def _checked(ids: Any, vocab_size: int) -> list[int]:
     if isinstance(ids, (str, bytes)):
-        raise TypeError(f"generate: ids must be integers, got a {type(ids).__name__}; write tokenizer.encode(text)")
+        raise TypeError("generate: ids must be integers, got text: encode it with tokenizer.encode first")
     if isinstance(ids, (list, tuple)) and len(ids) > 1 and any(isinstance(id, (list, tuple)) for id in ids):
         raise TypeError(
             "generate: ids must be a list of integers, got lists among them; use generate_batch for several"

@@ -8,6 +8,7 @@ GPT-2. To read, in this order:
 then, as they are needed,
 
     pretrained.py          GPT.from_pretrained
+    model_and_tokenizer.py tinygpt.load, which reads both
     checkpoint.py          a model's folder, written and read: configuration, weights, tokenizer
     weights.py             safetensors files, whole or in shards
     hugging_face.py        the fields and names of other programs' folders, and what is refused

@@ -7,9 +7,10 @@ Checkpoints: a folder as the Hugging Face ecosystem lays out a GPT-2, and the st
     training_state.safetensors, training_state.json      in `last` only: optimizer state, counters, generators
 
 So `transformers.GPT2LMHeadModel.from_pretrained("runs/x/best")` loads what we trained, and we load what it saved.
-This file reads and writes dictionaries of arrays and knows no model class: the model checks that each weight is present
-and has its shape. Atomic writes are in files/atomic.py and files/directory_swap.py, the safetensors format is in
-files/safetensors_file.py; this file exports their functions for callers.
+`load_model` and `load_tokenizer` take any name that files/locate.py knows; `read_model` and `read_tokenizer` read a
+folder that was found. This file reads and writes dictionaries of arrays and knows no model class: the model checks that
+each weight is present and has its shape. Atomic writes are in files/atomic.py and files/directory_swap.py, the
+safetensors format is in files/safetensors_file.py; this file exports their functions for callers.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygpt.files import locate
 from tinygpt.files.atomic import atomic_open, atomic_write
-from tinygpt.files.directory_swap import read_whole, recover, swap_in
+from tinygpt.files.directory_swap import recover, swap_in
 from tinygpt.files.locks import one_writer
 from tinygpt.files.one_line import brief, shown
 from tinygpt.files.safetensors_file import load_training_state, read_json, save_training_state, write_tensors
@@ -42,11 +44,10 @@ from tinygpt.gpt2.weights import Shapes, read_weights
 if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer
 
-__all__ = ["load_model", "load_tokenizer", "read_config", "save_model"]
+__all__ = ["load_model", "load_tokenizer", "read_model", "read_tokenizer", "save_model"]
 __all__ += ["load_training_state", "save_training_state"]
 __all__ += ["atomic_open", "atomic_write", "recover", "swap_in"]
 
-_TOKENIZER_FILES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
 _GPT2_VOCABULARY, _GPT2_END_OF_TEXT = 50257, 50256  # its size, and the id of <|endoftext|>
 
 
@@ -113,15 +114,15 @@ def save_model(
 
 
 def load_model(
-    directory: str | os.PathLike[str], check: Callable[[dict[str, Any], Shapes], object] = lambda config, shapes: None
+    name: str | os.PathLike[str], check: Callable[[dict[str, Any], Shapes], object] = lambda config, shapes: None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
-    Read the configuration and the weights of a GPT-2 folder, ours or transformers'.
+    Read the configuration and the weights of a GPT-2, ours or transformers'.
 
     Parameters
     ----------
-    directory : path
-        The checkpoint folder. A directory swap that was interrupted there is completed first.
+    name : path or str
+        A run, a checkpoint, a Hugging Face folder, or a name of the hub; see files/locate.py.
     check : callable
         Called with the configuration and the shapes of the weights, by GPT-2's names, before any weight is read; may
         raise.
@@ -138,7 +139,7 @@ def load_model(
     Raises
     ------
     FileNotFoundError
-        If the folder or one of the two files is missing.
+        If there is no such model, or one of the two files is missing.
     ValueError
         If a file is truncated or corrupt, the model is not one that tinygpt computes, or the weights are in a format
         that is not read: pickled, or with a dtype other than float16, bfloat16, float32 and float64.
@@ -152,12 +153,13 @@ def load_model(
     >>> config["vocab_size"], state["wte.weight"].shape
     (4, (4, 2))
     """
-    return read_whole(directory, lambda folder: _read_model(folder, check))
+    return locate.read(name, lambda folder: read_model(folder, check))
 
 
-def _read_model(
+def read_model(
     directory: Path, check: Callable[[dict[str, Any], Shapes], object]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Do what `load_model` does, from this folder as it is."""
     remedy = "give the folder of a GPT-2 checkpoint"
     if (directory / ADAPTER).exists():
         raise ValueError(
@@ -192,24 +194,24 @@ def _check_ends(who: str, fields: Mapping[str, Any]) -> None:
                                  f"{fields.get('vocab_size')}, or None, got {brief(id)}")  # fmt: skip
 
 
-def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
+def load_tokenizer(name: str | os.PathLike[str]) -> Tokenizer | None:
     """
-    Read the tokenizer of a checkpoint folder.
+    Read the tokenizer of a model, if it has one.
 
     Parameters
     ----------
-    directory : path
-        The checkpoint folder. A directory swap that was interrupted there is completed first.
+    name : path or str
+        A run, a checkpoint, a Hugging Face folder, a tokenizer's own folder, or a name of the hub; see files/locate.py.
 
     Returns
     -------
     Tokenizer or None
-        None if the folder has no tokenizer file.
+        None if there is a model without a tokenizer.
 
     Raises
     ------
     FileNotFoundError
-        If the folder is missing, or one of the tokenizer's files.
+        If there is neither, or one of the tokenizer's files is missing.
     ValueError
         If a file is damaged, or the tokenizer has more ids than the model beside it.
 
@@ -217,31 +219,25 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer | None:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(folder, {"vocab_size": 4}, {"wte.weight": np.ones((4, 2), np.float32)}, None)
     ...     print(load_tokenizer(folder))
     None
     """
-    return read_whole(directory, _read_tokenizer)
+    return locate.read(name, read_tokenizer, "tokenizer")
 
 
-def _read_tokenizer(directory: Path) -> Tokenizer | None:
+def read_tokenizer(directory: Path) -> Tokenizer | None:
+    """Do what `load_tokenizer` does, from this folder as it is."""
     from tinygpt.tokenizer import Tokenizer  # here, because loading weights alone does not need it
+    from tinygpt.tokenizer.files import folder
 
-    if not directory.is_dir():
-        raise FileNotFoundError(
-            f"load_tokenizer: {shown(directory)} must be a folder, and is not there; check the name"
-        )
-    if not any((directory / name).exists() for name in _TOKENIZER_FILES):
+    if not locate.has_tokenizer(directory):
         return None
-    tokenizer = Tokenizer.from_pretrained(directory)
+    tokenizer = Tokenizer(*folder.load(directory))
     if (directory / "config.json").exists():
         config = read_json("load_tokenizer", directory / "config.json", "check the name")
         _check_vocabulary("load_tokenizer", tokenizer, config, directory)
     return tokenizer
-
-
-def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields of a checkpoint folder's ``config.json``."""
-    return read_whole(directory, lambda folder: read_json("read_config", folder / "config.json", "check the name"))
 
 
 def _check_vocabulary(who: str, tokenizer: Tokenizer, config: Mapping[str, Any], directory: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, SupportsFloat
 
-from tinygpt.files.one_line import brief
+from tinygpt.files.one_line import brief, shown
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 2048, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4},
@@ -179,3 +181,46 @@ class GPTConfig:
                 if name != source:
                     message = message.replace(f"{name} must", f"{source} must")
             raise type(error)(message) from None
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str]) -> GPTConfig:
+        """
+        The configuration of a model that was saved, without reading its weights.
+
+        Parameters
+        ----------
+        name : path or str
+            A run, a checkpoint, a Hugging Face folder, or a name of the hub, from which only the configuration is
+            downloaded; see files/locate.py.
+
+        Returns
+        -------
+        GPTConfig
+
+        Raises
+        ------
+        OSError
+            If there is no such model, or it has no config.json.
+        TypeError, ValueError
+            If the file is damaged, or a size or a rate in it is impossible.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "config.json").write_text('{"n_layer": 2}')
+        ...     GPTConfig.from_pretrained(folder).n_layer
+        2
+        """
+        from tinygpt.files import locate  # late: a configuration needs no files
+        from tinygpt.files.json_file import read_object
+
+        def read(folder: Path) -> GPTConfig:
+            values = read_object(folder / "config.json", "GPTConfig.from_pretrained", "give the folder of a GPT-2")
+            try:
+                return cls.from_dict(values)
+            except (TypeError, ValueError) as error:
+                where = shown(folder / "config.json")
+                raise type(error)(f"{where}: {str(error).removeprefix('GPTConfig: ')}") from None
+
+        return locate.read(name, read, "config")

@@ -1,16 +1,18 @@
 """
 Loading a model: find its folder, compare shapes and memory before any weight is read, and copy the weights.
 
-This is what `GPT.from_pretrained` does. The files themselves are read by checkpoint.py.
+`load` is what `GPT.from_pretrained` does; `read` does it with a folder that was found. The files themselves are read by
+checkpoint.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from tinygpt.files.locate import locate
+from tinygpt.files import locate
 from tinygpt.files.one_line import shown
 from tinygpt.gpt2 import checkpoint
 from tinygpt.gpt2.config import GPTConfig
@@ -19,7 +21,7 @@ from tinygpt.quantization import round_weights
 from tinygpt.runtime.memory_limit import require_memory
 
 
-def load(model_class: Any, directory: str | PathLike[str], seed: int, weights: str, changes: dict[str, Any]) -> Any:
+def load(model_class: Any, name: str | PathLike[str], seed: int, weights: str, changes: dict[str, Any]) -> Any:
     """
     A model with the weights of a folder, or of a name on the hub.
 
@@ -27,7 +29,7 @@ def load(model_class: Any, directory: str | PathLike[str], seed: int, weights: s
     ----------
     model_class : type
         `GPT`.
-    directory, seed, weights, changes
+    name, seed, weights, changes
         As for `GPT.from_pretrained`.
 
     Returns
@@ -41,7 +43,12 @@ def load(model_class: Any, directory: str | PathLike[str], seed: int, weights: s
     MemoryError
         If the weights do not fit into memory.
     """
-    folder, numbers = locate(directory), 0
+    return locate.read(name, lambda folder: read(model_class, folder, seed, weights, changes))
+
+
+def read(model_class: Any, folder: Path, seed: int, weights: str, changes: dict[str, Any]) -> Any:
+    """Do what `load` does, from this folder as it is."""
+    numbers = 0
 
     def check(values: dict[str, Any], shapes: checkpoint.Shapes) -> None:
         nonlocal numbers
@@ -49,7 +56,7 @@ def load(model_class: Any, directory: str | PathLike[str], seed: int, weights: s
         require_memory(2 * 4 * numbers, "the weights, and the model that they are copied to")
 
     try:
-        config, state = checkpoint.load_model(folder, check)
+        config, state = checkpoint.read_model(folder, check)
         model = model_class(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
         model.load_state_dict(state)
         round_weights(model, weights)

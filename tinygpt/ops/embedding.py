@@ -71,7 +71,8 @@ def integers(who: str, ids: Any) -> np.ndarray:
     if ids.size == 0 and ids.dtype.kind == "f":
         ids = ids.astype(np.int64)  # an empty list has no type of its own
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"{who} must be integers, got {ids.dtype}")
+        got = "text: encode it with tokenizer.encode first" if ids.dtype.kind in "US" else ids.dtype
+        raise TypeError(f"{who} must be integers, got {got}")
     return ids
 
 

@@ -6,4 +6,6 @@ From text to token ids.
     streaming.py     documents of files that may be larger than memory
     token_file.py    token ids on disk, memory-mapped
     gutenberg.py     books of Project Gutenberg
+
+    default_tokenizer.py    a tokenizer for who names none
 """

@@ -222,6 +222,8 @@ def sample_batch(
         raise ValueError(f"sample_batch: seed and step must be >= 0, got seed = {seed}, step = {step}; choose others")
     if np.ndim(tokens) != 1 or np.asarray(tokens).dtype.kind not in "iu":
         got = f"{np.asarray(tokens).dtype} {np.shape(tokens)}"
+        if np.asarray(tokens).dtype.kind in "US":
+            got = "text: encode it with encode_documents first"
         raise TypeError(f"sample_batch: tokens must be integers of shape (N,), got {got}")
     if len(tokens) <= context:
         raise ValueError(

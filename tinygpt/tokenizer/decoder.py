@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Set, Sized
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tinygpt.tokenizer.kernels.decoder import CompiledDecoder
 
 _WORTH_A_CALL = 64  # tokens; below, calling a kernel costs more than it saves
+_TEXT = "text, which is decoded already; tokenizer.encode gives its ids"
 _TABLE = 1 << 24  # ids; the kernel looks tokens up in a table as long as the highest id
 
 
@@ -45,11 +46,11 @@ class Decoder:
             if ids.ndim != 1:
                 raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
             if ids.dtype.kind not in "iu" and ids.size:
-                raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {ids.dtype}")
+                got = _TEXT if ids.dtype.kind in "US" else ids.dtype
+                raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}")
         elif isinstance(ids, (str, bytes, bytearray, Mapping, Set)):
-            remedy = "; it is text already" if isinstance(ids, (str, bytes, bytearray)) else ", which has no order"
-            got = type(ids).__name__
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}{remedy}")
+            got = _TEXT if isinstance(ids, (str, bytes, bytearray)) else f"{type(ids).__name__}, which has no order"
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}")
         if not isinstance(ids, Sized):
             ids = self._listed(ids)
         if self.n_vocab > _TABLE or (len(ids) < _WORTH_A_CALL and not must_check()):
@@ -71,10 +72,13 @@ class Decoder:
             return b"".join([self._tokens[index(id)] for id in ids])
         except KeyError as error:
             raise ValueError(
-                f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}"
+                f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}; use "
+                "the tokenizer that made them, or, if it is text, encode"
             ) from None
         except TypeError as error:
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+            text = not isinstance(ids, Iterator) and any(isinstance(id, (str, bytes)) for id in ids)
+            reason = f", got {_TEXT}" if text else f": {error}"
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers{reason}") from None
 
     def _listed(self, ids: Iterable[int]) -> list[int]:
         try:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from tinygpt.files.locate import locate_tokenizer
+from tinygpt.files import locate
 from tinygpt.runtime.settings import max_threads
 from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
@@ -425,6 +425,8 @@ class Tokenizer:
         >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_single_token_bytes(0xC3)
         b'\\xc3'
         """
+        if isinstance(token, (str, bytes)):
+            raise TypeError("Tokenizer.decode_single_token_bytes: needs an id, got text; encode gives its ids")
         try:
             return self._tokens[index(token)]
         except KeyError:
@@ -453,21 +455,25 @@ class Tokenizer:
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
         """
-        Read a tokenizer from a folder with the files of GPT-2 in either form, or with a `tokenizer.json`.
-
-        A run stands for its best checkpoint. Where there is no such folder, ``"gpt2"`` is the tokenizer that
-        ``tinygpt tokenizer fetch gpt2`` has put in the user's cache, and other names are those of the Hugging Face hub;
-        see `files/locate.py`.
+        Read the tokenizer of a run, of a checkpoint, of a folder with its files, or of a name.
 
         The files are `vocab.json` and `merges.txt`, OpenAI's `encoder.json` and `vocab.bpe`, or `tokenizer.json`; where
         the last is beside one of the others, it must say the same. Special are the tokens that these files and
         `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json` name. In the first two forms, where
         nothing lists all of them, so are the entries that are not bytes and that no merge makes.
 
+        Parameters
+        ----------
+        directory : path or str
+            A run stands for its best checkpoint. Where there is no such folder, ``"gpt2"`` is the tokenizer that
+            ``tinygpt tokenizer fetch gpt2`` has put in the user's cache, and other names are those of the Hugging Face
+            hub; see `files/locate.py`.
+
         Raises
         ------
         FileNotFoundError, ValueError
-            If a file is missing, malformed, cut off, of another vocabulary or of another kind: names the file.
+            If there is none of that name, or if a file is missing, malformed, cut off, of another vocabulary or of
+            another kind: names the file.
 
         Examples
         --------
@@ -477,7 +483,7 @@ class Tokenizer:
         ...     Tokenizer.from_pretrained(directory).encode("then")
         [257, 77]
         """
-        return cls(*folder.load(locate_tokenizer(directory)))
+        return cls(*locate.read(directory, folder.load, "tokenizer"))
 
     @classmethod
     def from_tokenizer_json(cls, path: str | os.PathLike[str]) -> Self:
@@ -606,8 +612,9 @@ def _rows(who: str, batch: Iterable[_Item]) -> Iterable[_Item]:
         flat = batch.ndim == 1 and batch.size > 0 and batch.dtype != object
     else:
         if isinstance(batch, (str, bytes, Mapping)) or not isinstance(batch, Iterable):
-            got = type(batch).__name__
-            raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got {got}; write [ids]")
+            text = isinstance(batch, (str, bytes))
+            got = "text; encode_batch gives the ids of texts" if text else f"{type(batch).__name__}; write [ids]"
+            raise TypeError(f"Tokenizer.{who}: needs a sequence of sequences of ids, got {got}")
         batch = list(batch)
         flat = any(isinstance(row, (int, np.integer)) for row in batch)
     if flat:

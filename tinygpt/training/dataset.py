@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygpt.files.locate import locate
-from tinygpt.gpt2 import checkpoint
 from tinygpt.text.corpus import bundled_stories, encode_documents, read_documents, split_documents
 from tinygpt.text.token_file import is_token_file, open_token_file
 from tinygpt.tokenizer import Tokenizer
@@ -44,7 +42,7 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
     ----------
     settings : TrainingSettings
     tokenizer : Tokenizer, optional
-        Instead of the one that the settings name or of training one: that of a run to be resumed.
+        Instead of the one that the settings name or of training one: that was read with the model it belongs to.
     progress : bool
         Show a bar where a tokenizer is trained.
 
@@ -77,14 +75,8 @@ def load_dataset(settings: TrainingSettings, tokenizer: Tokenizer | None = None,
 
 def named_tokenizer(settings: TrainingSettings) -> Tokenizer | None:
     """The tokenizer that `settings` names, or None if one is to be trained."""
-    if settings.tokenizer is not None:
-        return Tokenizer.from_pretrained(settings.tokenizer)
-    if settings.init_from is not None:
-        folder = locate(settings.init_from)
-        tokenizer = checkpoint.load_tokenizer(folder)
-        if tokenizer is None:
-            raise FileNotFoundError(f"train: {folder} has no tokenizer beside its weights; name one with --tokenizer")
-        return tokenizer
+    if (name := settings.tokenizer or settings.init_from) is not None:
+        return Tokenizer.from_pretrained(name)
     if settings.vocab_size == GPT2_VOCAB_SIZE:
         raise ValueError(
             f"train: the preset {settings.preset!r} has GPT-2's {GPT2_VOCAB_SIZE:,} tokens, which need GPT-2's own "

@@ -21,6 +21,7 @@ import numpy as np
 from tinygpt.files import figures
 from tinygpt.files.figures import label
 from tinygpt.files.json_file import read_object
+from tinygpt.files.locate import did_you_mean
 from tinygpt.files.one_line import shown
 from tinygpt.training.log import read_metrics
 
@@ -87,8 +88,8 @@ def read_run(folder: Path, after: int = 0) -> Run:
         If it has no metrics.jsonl, or a damaged one.
     """
     if not (folder / "metrics.jsonl").exists():
-        raise FileNotFoundError(f"plot: {shown(folder)} must be the folder of a run, and has no metrics.jsonl; check "
-                                "the name")  # fmt: skip
+        remedy = did_you_mean(folder) or "; check the name"
+        raise FileNotFoundError(f"plot: {shown(folder)} must be the folder of a run, and has no metrics.jsonl{remedy}")
     return _run(folder / "metrics.jsonl", after)
 
 
@@ -124,14 +125,13 @@ def _clip(folder: Path) -> float | None:
 
 def _sizes(folder: Path) -> str:
     """The sizes of the model, if one is saved."""
-    from tinygpt.gpt2 import checkpoint
     from tinygpt.gpt2.config import GPTConfig
     from tinygpt.gpt2.memory_estimate import number_of_parameters
 
     for name in ("last", "best"):
         with contextlib.suppress(OSError, ValueError, TypeError):
             if (folder / name).is_dir():
-                config = GPTConfig.from_dict(checkpoint.read_config(folder / name))
+                config = GPTConfig.from_pretrained(folder / name)
                 return (f"{number_of_parameters(config):,} parameters: {config.n_layer} layers, {config.n_head} heads, "
                         f"{config.n_embd} dimensions, context {config.n_positions:,}, "
                         f"vocabulary {config.vocab_size:,}")  # fmt: skip

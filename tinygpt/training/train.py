@@ -27,7 +27,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -39,10 +39,10 @@ from tinygpt.files.ownership import Ownership, own_run
 from tinygpt.files.safetensors_file import load_training_state, save_training_state
 from tinygpt.files.sealed_json import seal, unseal
 from tinygpt.generation.completion import known_ids
-from tinygpt.gpt2 import checkpoint
 from tinygpt.gpt2.compile_ahead import compile_ahead
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
+from tinygpt.gpt2.model_and_tokenizer import load
 from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.optim import AdamW, grad_norm
 from tinygpt.runtime.interrupt import Interrupt
@@ -57,6 +57,9 @@ from tinygpt.training.plot import plot_losses
 from tinygpt.training.progress import TrainingProgress
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
+
+if TYPE_CHECKING:
+    from tinygpt.tokenizer import Tokenizer
 
 STORY_TOKENS = 80
 KEPT = "checkpoints"  # the folder of those that are kept
@@ -214,23 +217,24 @@ def load_settings(run: Path | str) -> TrainingSettings:
         raise ValueError(f"train: {shown(path)} is damaged ({reason}); restore it or start a new run") from None
 
 
-def initial_model(settings: TrainingSettings, data: Dataset) -> GPT:
+def start_from(settings: TrainingSettings) -> tuple[GPT | None, Tokenizer | None]:
+    """The model that --init-from names, and its tokenizer or the one that --tokenizer names; None without it."""
+    if settings.init_from is None:
+        return None, None
+    return load(settings.init_from, settings.tokenizer, seed=settings.seed, **_dropout(settings))
+
+
+def initial_model(settings: TrainingSettings, data: Dataset, model: GPT | None) -> GPT:
     """
-    A model ready for the data's vocabulary.
+    A model ready for the data: a new one, or the one that --init-from names.
 
     Raises
     ------
     ValueError
-        If --init-from names a model that the tokenizer, the context or the data do not fit.
+        If --init-from names a model that the context or the data do not fit.
     """
-    if settings.init_from is None:
+    if model is None:
         return GPT(initial_config(settings, data.tokenizer.n_vocab), seed=settings.seed)
-    model = GPT.from_pretrained(settings.init_from, seed=settings.seed, **_dropout(settings))
-    if data.tokenizer.n_vocab > model.config.vocab_size:
-        raise ValueError(
-            f"train: the tokenizer has {data.tokenizer.n_vocab} tokens, {settings.init_from} only "
-            f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
-        )
     if settings.context > model.config.n_positions:
         raise ValueError(
             f"train: --context must be at most the {model.config.n_positions} positions of {settings.init_from}, "
@@ -267,9 +271,9 @@ class Trainer:
         stored = load_settings(run) if resume and (run / "settings.json").exists() else None
         self.settings = settings = stored.resumed(vars(settings), run) if stored else settings
         last = self._last_checkpoint() if resume else None
-        tokenizer = checkpoint.load_tokenizer(last) if last else None
+        model, tokenizer = load(last) if last else start_from(settings)
         self.data: Dataset = load_dataset(settings, tokenizer, progress)
-        self.model = initial_model(settings, self.data) if last is None else GPT.from_pretrained(last)
+        self.model = model if last is not None and model is not None else initial_model(settings, self.data, model)
         self.model.recompute = settings.recompute
         self.optimizer = AdamW(self.model.parameters(), lr=settings.lr, betas=(settings.beta1, settings.beta2),
                                weight_decay=settings.weight_decay)  # fmt: skip
