@@ -61,6 +61,15 @@ def test_bash_completes_commands_options_choices_and_files(completed):
     assert completed("tinygpt diff ker") == {"kernels"}
 
 
+def test_every_option_that_takes_a_file_or_a_folder_completes_it(capsys):
+    script = script_for("bash", capsys)
+    for parser in build_parser().below():
+        for action in parser._actions:
+            if action.metavar in ("FILE", "PATH", "DIR") and action.option_strings:
+                name = f"_shtab_{parser.prog} {action.option_strings[-1]}_COMPGEN=".replace(" ", "_").replace("-", "_")
+                assert name in script, (parser.prog, action.option_strings)
+
+
 @needs_bash
 def test_bash_completes_the_names_of_operations_and_exercises(completed):
     assert completed("tinygpt explain layern") == {"layernorm"}

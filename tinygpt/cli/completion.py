@@ -48,7 +48,7 @@ def _prepare(parser: Parser) -> None:
     """Say in shtab's terms how each argument of a parser is completed."""
     import shtab
 
-    files = (shared_options.path, shared_options.name, shared_options.file_to_write)
+    files = (shared_options.path, shared_options.name, shared_options.file_to_write, shared_options.picture_to_write)
     kinds: dict[Any, Any] = {shared_options.folder_to_write: shtab.DIRECTORY} | dict.fromkeys(files, shtab.FILE)
     for action in parser._actions:
         if action is parser.commands_action:
