@@ -251,6 +251,7 @@ INSIDE = {
     "study": [
         {
             "__init__",
+            "bug_report",
             "inspection",
             "layout",
             "machine",

@@ -154,10 +154,10 @@ def test_marks_of_pictures_come_off_and_leave_no_gap():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"Just a tale.\n", r"must have a line '\*\*\* START OF THE PROJECT GUTENBERG EBOOK', got none; download"),
+        (b"Just a tale.\n", r"must have a line '\*\*\* START OF THE PROJECT GUTENBERG EBOOK', got none; give a"),
         (
             wrapped("Tale").split(b"*** END")[0],
-            r"must have a line '\*\*\* END OF .*', got none; download the book again",
+            r"must have a line '\*\*\* END OF .*', got none; give a whole book",
         ),
         (wrapped("Tale").replace(b"*** START OF", b"*** END OF"), r"must have a line '\*\*\* START OF"),
         (wrapped(" \n\n"), "must have text between its START and END lines, got none"),

@@ -166,6 +166,7 @@ def test_what_the_hub_does_not_have_is_one_line(hub, tmp_path):
         assert result.stderr.count("\n") == 1
         repository = "openai-community/gpt2" if name == "gpt2" else name
         assert f"there is no folder {name}, and the Hugging Face hub does not give {repository}: " in result.stderr
+        assert f"download the files of https://huggingface.co/{repository}/tree/main with a browser" in result.stderr
 
 
 def test_what_is_no_name_is_never_asked_for(hub, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tinygpt.kernels import rates
 from tinygpt.study.machine import advice
 
 GOOD = {"cores": 2, "threads": 2, "bfloat16": "by AVX-512"}
@@ -34,6 +35,35 @@ def test_programs_read_the_same_as_json():
     assert found["threads"] == 1
     assert found["float32_gflops"] > 0.1 and found["read_gbytes"] > 0.1
     assert isinstance(found["advice"], list) and found["advice"]
+
+
+def test_what_is_read_is_larger_than_all_caches_of_the_last_level(tmp_path, monkeypatch):
+    """Two cores share the first cache of 200 MB, two have the other; first-level caches do not count."""
+    for core, shared in [(0, "0-1"), (1, "0-1"), (2, "2-3"), (3, "2-3")]:
+        for level, size, owners in [(1, "48K", str(core)), (3, "204800K", shared)]:
+            cache = tmp_path / f"cpu{core}" / "cache" / f"index{level}"
+            cache.mkdir(parents=True)
+            for name, text in [("level", level), ("size", size), ("shared_cpu_list", owners)]:
+                (cache / name).write_text(f"{text}\n")
+    monkeypatch.setattr(rates, "_CACHES", tmp_path)
+    monkeypatch.setattr(rates, "memory_limit", lambda: None)
+    assert rates._last_level_caches() == 2 * 204800 * 1024
+    assert rates._beyond_caches() == 4 * 204800 * 1024
+    monkeypatch.setattr(rates, "memory_limit", lambda: 1 << 30)
+    assert rates._beyond_caches() == 1 << 27
+    monkeypatch.setattr(rates, "_CACHES", tmp_path / "none")
+    assert rates._last_level_caches() == 0
+
+
+def test_the_best_of_at_least_five_turns_counts(monkeypatch):
+    monkeypatch.setattr(rates, "_beyond_caches", lambda: 1 << 20)
+    monkeypatch.setattr(rates, "_SIZE", 64)
+    seconds = iter([3.0, 3.0, 3.0, 1.0, 2.0, 3.0] + [3.0] * 9)
+    monkeypatch.setattr(rates, "_seconds", lambda run: next(seconds))
+    found = rates.rates(seconds=0)
+    assert found["turns"] == 5
+    assert found["float32_gflops"] == 2 * 64**3 / 1e9 and found["bfloat16_gflops"] == 64**3 / 1e9
+    assert found["read_gbytes"] == 2**20 / 3e9
 
 
 @pytest.mark.parametrize(

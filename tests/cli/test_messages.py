@@ -74,6 +74,10 @@ inspect model --prompt a --layer 1                  | --layer must be from 0 to 
 inspect model --prompt a --head 2                   | --head must be from 0 to 1, got 2
 inspect model --prompt "a long prompt"              | the prompt must have
 data gutenberg 5 -o x.txt --base-url nonsense       | the base address must begin with http
+data gutenberg 5 none.txt -o x.txt                  | none.txt must be the number of a book, or a file, and
+data gutenberg hens.txt -o x.txt                    | hens.txt: must have a line '\*\*\* START OF
+data shakespeare --base-url nonsense                | the base address must begin with http
+data tinystories --base-url nonsense                | the base address must begin with http
 tokenizer train none.txt -o t                       | no file or folder none.txt
 tokenizer train hens.txt -o t --pattern "("         | --pattern must be a regular expression
 tokenizer encode none.txt -o x --tokenizer model    | no file or folder none.txt

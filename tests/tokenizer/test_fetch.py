@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import socket
 import subprocess
@@ -10,9 +9,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from file_server import Handler, serving
 
 from tinygpt.cli.main import main
 from tinygpt.files import locks, published
@@ -25,35 +24,6 @@ from tinygpt.tokenizer import Tokenizer
 CONTENTS = {"encoder.json": bytes(range(256)) * 1000, "vocab.bpe": b"#version: 0.2\nh e\n" * 500}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.close_connection = True
-        self.server.requests.append((self.path, self.headers["Range"]))
-        body = self.server.files.get(self.path.removeprefix("/files/"))
-        if body is None:
-            self.send_error(self.server.status)
-            return
-        start = 0
-        if self.headers["Range"] and self.server.ranges:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if start >= len(body):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(body[start : self.server.stop])
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """A server of small files, which count as the published ones; and an empty cache."""
@@ -62,17 +32,9 @@ def server(monkeypatch, tmp_path):
     monkeypatch.delenv("TINYGPT_TOKENIZER_URL", raising=False)
     small = {name: PublishedFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in CONTENTS.items()}
     monkeypatch.setitem(published.PUBLISHED, "gpt2", small)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.daemon_threads = True
-        running.files, running.requests = dict(CONTENTS), []
-        running.ranges, running.stop, running.status = True, None, 404
-        running.url = f"http://127.0.0.1:{running.server_port}/files/"
+    with serving(CONTENTS) as running:
         running.folder = tmp_path / "cache" / "tinygpt" / "tokenizers" / "gpt2"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def get(server, **options):
@@ -124,7 +86,7 @@ def test_a_changed_file_is_fetched_again(server):
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_download_that_broke_off_goes_on(server, ranges):
     server.stop, server.ranges = 100_000, ranges
-    with pytest.raises(ConnectionError, match=r"broke off .* the 100000 bytes that came are kept"):
+    with pytest.raises(ConnectionError, match=r"broke off .* the 100,000 bytes that came are kept"):
         get(server)
     assert [path.name for path in server.folder.iterdir()] == ["encoder.json.partial"]
     server.stop = None
@@ -154,7 +116,7 @@ def test_a_part_that_is_whole_needs_no_request(server):
 )
 def test_a_wrong_file_is_not_kept(server, wrong):
     server.files["vocab.bpe"] = wrong
-    with pytest.raises(ValueError, match=r"vocab\.bpe must have 9000 bytes with the SHA-256 .*; nothing is kept"):
+    with pytest.raises(ValueError, match=r"vocab\.bpe must have 9,000 bytes with the SHA-256 .*; nothing is kept"):
         get(server)
     assert [path.name for path in server.folder.iterdir()] == ["encoder.json"]
 

@@ -36,7 +36,7 @@ COMMANDS = {
         "inspect": "Draw attention maps, and the predictions after each layer.",
     },
     "texts": {
-        "data": "Download texts to train on.",
+        "data": "Get texts to train on: Shakespeare, stories, books.",
         "tokenizer": "Train a tokenizer, use it, or see what it does.",
     },
     "gradients": {

@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
                 required=True, prog=self.prog, metavar="COMMAND", help=argparse.SUPPRESS
             )
             self.commands = self.commands_action.choices
-        self.epilog = f"{self.epilog}  {name:10} {summary}\n"
+        self.epilog = f"{self.epilog}  {name:12} {summary}\n"
         command = self.commands_action.add_parser(name, description=summary, help=summary)
         if run is not None:
             command.describe(run, epilog)

@@ -243,7 +243,7 @@ def _add_fetch(tokenizer: Parser) -> None:
         "them, or from the folder that $TINYGPT_TOKENIZER_URL names; they are checked.\n"
         "\nexample:\n  tinygpt tokenizer fetch gpt2\n"
     )
-    summary = "Download a published tokenizer, so that --tokenizer gpt2 means it."
+    summary = "Download a published tokenizer, for --tokenizer gpt2 to mean it."
     parser = tokenizer.add_command("fetch", summary, run_fetch, about)
     parser.add_argument("name", choices=["gpt2"], metavar="NAME", help="gpt2")
     parser.add_argument("--base-url", type=name, metavar="URL", help="folder of the files (default: OpenAI's)")

@@ -26,6 +26,7 @@ _FILES = {
     ),
     "tokenizers": re.compile(r"\.?(encoder\.json|vocab\.bpe)(\..*)?"),
     "gutenberg": re.compile(r"\.?pg\d+\.txt(\..*)?"),
+    "texts": re.compile(r"\.?(input|TinyStoriesV2-GPT4-(train|valid))\.txt(\..*)?"),
 }
 
 
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
     Attributes
     ----------
     path : Path
-    kind : {"kernels", "tokenizers", "gutenberg"}
+    kind : {"kernels", "tokenizers", "gutenberg", "texts"}
     current : bool
         Whether this version on this machine uses it: False for kernels of another version, or another processor.
     files, bytes : int

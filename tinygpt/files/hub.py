@@ -82,6 +82,8 @@ def fetch(name: str | os.PathLike[str], repository: str, files: Sequence[str]) -
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise OSError(
             f"from_pretrained: there is no folder {name}, and the Hugging Face hub does not give {repository}: {reason}"
+            f"; check the name and the network, or download the files of https://huggingface.co/{repository}/tree/main "
+            "with a browser into a folder, and name that"
         ) from error
 
 

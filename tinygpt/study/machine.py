@@ -46,8 +46,8 @@ def report() -> dict[str, Any]:
         "busy_waiting": f"GOMP_SPINCOUNT={os.environ.get('GOMP_SPINCOUNT', 'unset')}, "
         f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}, "
         f"OMP_PROC_BIND={os.environ.get('OMP_PROC_BIND', 'unset')}",
-        "kernels": f"{compiler.folder or 'not kept'}, {_megabytes(compiler.folder):.0f} MB",
-        **rates(),
+        "kernels": f"{compiler.folder}, {_megabytes(compiler.folder):.3g} MB" if compiler.folder else "not kept",
+        **rates(seconds=1.0),
     }
     trouble = compiler.trouble()
     result["cache"] = f"does not work: {trouble}" if trouble else f"works, in {kernel_root()}"
@@ -92,7 +92,7 @@ def _where() -> str:
 def _memory() -> str:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return "unknown"
-    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GB"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.3g} GB"
 
 
 def _blas() -> str:
@@ -109,9 +109,9 @@ def _layer() -> str:
         return "none (NUMBA_DISABLE_JIT)"
 
 
-def _megabytes(folder: Path | None) -> float:
+def _megabytes(folder: Path) -> float:
     total = 0
-    for file in folder.rglob("*") if folder is not None else ():
+    for file in folder.rglob("*"):
         with contextlib.suppress(OSError):  # removed meanwhile
             total += file.lstat().st_size
     return total / 1e6

@@ -10,7 +10,7 @@ import numpy as np
 from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.gradients import Reservation
 from tinygpt.autograd.graph import Op
-from tinygpt.kernels.rates import fastest_seconds, rates
+from tinygpt.kernels.rates import fastest_seconds, in_words, rates
 from tinygpt.runtime.memory import Slot
 from tinygpt.study.samples import every_op
 
@@ -53,10 +53,11 @@ def speed(op: Op) -> str:
     seconds = fastest_seconds(_work(kernel_of(op), size))
     kind = "read_gbytes" if size.unit == "bytes" else "float32_gflops"
     best, rate = rates()[kind], size.amount / seconds / 1e9
-    unit = "GB/s" if size.unit == "bytes" else "GFLOP/s"
+    unit = "B/s" if size.unit == "bytes" else "FLOP/s"
     shapes = ", ".join(map(str, size.shapes))
-    return (f"Measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, {rate:.3g} {unit}, "
-            f"{rate / best:.0%} of the {best:.3g} that this machine showed in the same minute")  # fmt: skip
+    return (f"Measured now, on {shapes}\n    kernel, forward and backward: {1e3 * seconds:.2f} ms, "
+            f"{in_words(rate, unit)}, {rate / best:.0%} of the {in_words(best, unit)} that this machine showed "
+            "in the same minute")  # fmt: skip
 
 
 def _work(kernel: Any, size: Size) -> Callable[[], None]:

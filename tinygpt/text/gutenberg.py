@@ -46,6 +46,8 @@ END = re.compile(r"^\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK\b", re.M
 # Encodings of text, as servers and books name them: Python's other codecs are no encodings, or take quadratic time.
 _ENCODING = re.compile(r"(?:utf|us|ascii|iso|latin|l\d|windows|cp|mac|koi|big|gb|euc|shift|sjis|johab|tis)[\w-]{0,20}")
 
+_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml)", re.IGNORECASE)
+
 CREDIT = re.compile(
     r"\s*(?:This e-?(?:book|text) was )?(?:Produced|E-?text prepared|Transcribed) (?:by|from)\b.*(?:\n.+)*",
     re.IGNORECASE,
@@ -216,8 +218,10 @@ class _Server:
             except AnswerRefused as refusal:
                 raise ConnectionError(f"{who}: {url} {refusal}; nothing is kept: try a mirror") from None
             except Unreachable as failure:
-                text = f"{who}: cannot reach {self.base_url} ({failure}); check the network and the address"
-                raise ConnectionError(text) from None
+                raise ConnectionError(
+                    f"{who}: cannot reach {self.base_url} ({failure}); check the network and the address, or download "
+                    f"it with a browser, as Plain Text UTF-8 from {BASE_URL}/ebooks/{number}, and give that file"
+                ) from None
             except TimeoutError as failure:
                 slow = f"in {self.timeout:g} s{detail_of(failure)}"
                 error = TimeoutError(f"{who}: no answer from {url} {slow}; try again, or a mirror")
@@ -236,7 +240,7 @@ class _Server:
 
 
 def _book_in(body: bytes, charset: str | None, url: str, number: int) -> str:
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|\?xml)", body, re.IGNORECASE):
+    if _WEB_PAGE.match(body):
         raise ValueError(
             f"gutenberg: book {number} must be plain text, got a web page from {url}; "
             "open it in a browser to see what it says, or use a mirror"
@@ -311,10 +315,15 @@ def read_book(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file; as `clean_book`, with the file named.
+        If there is no such file; as `clean_book`, with the file named, also if it is a web page.
     """
+    raw = read_bytes(Path(path), 2 * LARGEST_BOOK, "read_book", what="a book")
+    if _WEB_PAGE.match(raw):
+        raise ValueError(
+            f"{shown(path)}: must be plain text, got a web page; choose Plain Text UTF-8 on the book's page"
+        )
     try:
-        return clean_book(read_bytes(Path(path), 2 * LARGEST_BOOK, "read_book", what="a book"))
+        return clean_book(raw)
     except ValueError as error:
         raise ValueError(f"{shown(path)}: {error}") from None
 
@@ -354,7 +363,7 @@ def clean_book(raw: bytes) -> str:
         line = "*** END" if start else "*** START"
         raise ValueError(
             f"clean_book: must have a line '{line} OF THE PROJECT GUTENBERG EBOOK', got none; "
-            "download the book again, or take off the licence by hand and use the text with --data"
+            "give a whole book, or take off the licence by hand and use the text with --data"
         )
     text, begin = _without_closing(text[start.end() : end.start()]), 0
     while credit := CREDIT.match(text, begin):
