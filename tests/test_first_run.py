@@ -34,7 +34,7 @@ def test_a_training_run_fits_the_window_and_prints_no_escape_sequence(columns, t
     assert re.fullmatch(
         r"training 100%( \|.*\|)? 12/12, in \d\d:\d\d, loss [\d.]+, val [\d.]+(, .*)?", bars[-1].rstrip()
     )
-    assert not re.search(r"[^\r\n](training|step|final) ", terminal.text)  # a bar and a line share none
+    assert not re.search(r"[^\r\n](training +\d|step \d+: )", terminal.text)  # a bar and a line share none
     assert "\x1b" not in terminal.text
     told = [line for line in screen_of(terminal.text) if re.match(r"step \d+:|  \S", line)]
     assert len(told) >= 6 and max(map(len, told)) < columns  # a run and its validations are described within the window
