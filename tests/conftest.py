@@ -52,3 +52,9 @@ def pytest_make_collect_report(collector):
     report = yield
     fail_if_skipped(report)
     return report
+
+
+@pytest.fixture
+def as_on_a_terminal(monkeypatch):
+    """Progress is drawn as bars, though nothing in a test is a terminal."""
+    monkeypatch.setattr("tinygpt.runtime.progress_bar.is_terminal", lambda stream: True)

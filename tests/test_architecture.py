@@ -239,7 +239,7 @@ def test_a_name_in_a_docstring_or_a_comment_is_found_and_one_in_code_is_not(tmp_
 # Inside a folder, from the ground up; what stands in one line does not import one another.
 INSIDE = {
     "kernels": [
-        {"dependencies", "simd"},
+        {"dependencies", "notice", "simd"},
         {"kernel_cache"},
         {"compiler"},
         {"__init__"},  # it imports the compiler, which decides how Numba starts

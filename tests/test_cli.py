@@ -50,8 +50,8 @@ def test_from_text_to_story_and_figures(folder):
     assert trained.returncode == 0, trained.stderr
     for promised in ("final validation loss", "perplexity", "bits per byte", "curve: run/loss.png", "story: "):
         assert promised in trained.stdout
-    for shown in ("loss ", "val ", "lr ", "norm ", "tok/s", " ms"):
-        assert shown in trained.stderr  # the bar
+    for shown in ("loss ", "val ", "lr ", "norm ", "tok/s", " ms", " elapsed"):
+        assert shown in trained.stderr  # the last line of the log
     told = run("generate", "run", "--prompt", "The hen", "--max-tokens", "9", "--seed", "3")
     assert told.returncode == 0 and told.stdout.startswith("The hen")
     assert run("generate", "run", "--prompt", "The hen", "--max-tokens", "9", "--seed", "3").stdout == told.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tinygpt.kernels import compiler
 from tinygpt.kernels.compiler import Compiler
+from tinygpt.runtime.streams import bar
 
 FOLDER = Path(compiler.__file__).parents[1] / "tokenizer" / "kernels"
 
@@ -95,26 +97,62 @@ def test_without_source_code_nothing_is_kept(tmp_path):
     assert Compiler("group", [tmp_path / "no-file.py"]).folder is None
 
 
-def test_a_compilation_is_announced_once_and_what_is_kept_is_not(capsys):
+def test_a_compilation_is_said_once_and_what_is_kept_is_not(capsys):
     def seen() -> list[str]:
-        group = Compiler("group", [])
+        group = Compiler("group", [], subject="hens")
         for function in (double, triple):
             compiled = group.kernel(function)
-            group.announce(f"compiling {function.__name__}")
             assert compiled(4) == function(4)
             assert compiled(4.5) == function(4.5)
         return capsys.readouterr().err.splitlines()
 
-    assert seen() == ["tinygpt: compiling double", "tinygpt: compiling triple"]
+    assert seen() == ["tinygpt: compiling hens as they are needed, once; this takes some seconds"]
     assert seen() == []
 
 
-def test_a_notice_marks_nothing_as_done(capsys):
-    """Whoever stops a compilation is told the next time, too."""
-    group = Compiler("group", [], notice="compiling")
+def test_an_interrupted_compilation_marks_nothing_as_done_and_is_said_again(capsys, monkeypatch):
+    group = Compiler("group", [], subject="foxes")
+    compiled = group.kernel(double)
+    ahead, needed = (f"tinygpt: compiling foxes{when}, once; this takes some seconds\n"
+                     for when in ("", " as they are needed"))  # fmt: skip
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(compiled._compiler, "compile", interrupted)
+            with pytest.raises(KeyboardInterrupt), group.compiling("ahead"):
+                compiled(4)
+            assert capsys.readouterr().err == ahead
+            assert not group.has_compiled("ahead") and not Compiler("group", []).has_compiled("ahead")
+            with pytest.raises(KeyboardInterrupt):
+                compiled(4)
+            assert capsys.readouterr().err == needed
+    assert compiled(4) == 8 and capsys.readouterr().err == needed
+
+
+def test_a_stage_that_was_done_is_marked_on_disk_and_says_how_long_it_took(capsys):
+    group = Compiler("group", [], subject="geese")
+    assert not group.has_compiled("ahead")
+    with group.compiling("ahead"):
+        assert group.kernel(double)(4) + group.kernel(triple)(4) == 20
+        assert not group.has_compiled("ahead")
+    assert group.has_compiled("ahead") and Compiler("group", []).has_compiled("ahead")
+    begun, done = capsys.readouterr().err.splitlines()
+    assert begun == "tinygpt: compiling geese, once; this takes some seconds"
+    assert re.fullmatch(r"tinygpt: compiled geese \(2\) in \d+ s", done)
+    with Compiler("group", []).compiling("ahead"):
+        Compiler("group", []).kernel(double)(4)
     assert capsys.readouterr().err == ""
-    group.kernel(double)
-    assert not list(group.folder.iterdir())
+
+
+def test_the_seconds_of_a_compilation_are_not_those_of_an_open_bar(capsys):
+    group = Compiler("group", [])
+    with bar(total=2, desc="counting") as shown:
+        start = shown.start_t
+        group.kernel(double)(4)
+        assert shown.start_t > start
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
 
 def double(x):
@@ -137,7 +175,7 @@ class Broken:
 
 @pytest.mark.parametrize("stream", [None, Broken(OSError(28, "No space left on device")), Broken(ValueError("closed"))])
 def test_a_notice_that_cannot_be_shown_stops_nothing(stream, monkeypatch):
-    group = Compiler("group", [], notice="compiling")
+    group = Compiler("group", [], subject="the hens of this test")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         assert group.kernel(double)(21) == 42

@@ -143,7 +143,7 @@ def test_a_model_that_knows_nothing_needs_the_bits_of_a_uniform_guess():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_dropout_is_off_and_nothing_is_left_behind(tokenizer, tokens, training, capsys):
+def test_dropout_is_off_and_nothing_is_left_behind(tokenizer, tokens, training, capsys, as_on_a_terminal):
     rates = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.5)
     model = model_for(tokenizer, **rates).train(training)
     before = model.generator.bit_generator.state

@@ -257,13 +257,13 @@ def test_impossible_settings_are_refused(server, fetch, setting):
     assert server.requests == []
 
 
-def test_a_bar_is_shown_unless_unwanted(server, fetch, capsys):
+def test_a_bar_is_shown_unless_unwanted(server, fetch, capsys, as_on_a_terminal):
     server.book(1, answer())
     server.book(2, answer())
     fetch(1)
     assert capsys.readouterr() == ("", "")
     fetch(1, 2, progress=True)
-    assert "Project Gutenberg: 100%" in capsys.readouterr().err
+    assert "Project Gutenberg 100%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_pitfall_8_a_corpus_with_surrogates():
     assert train("\ud83d\ude00" * 3, 260).merges == train("😀" * 3, 260).merges
 
 
-def test_progress_goes_to_stderr_or_nowhere(capsys):
+def test_progress_goes_to_stderr_or_nowhere(capsys, as_on_a_terminal):
     Tokenizer.train(CORPUS, 260)
     out, err = capsys.readouterr()
     assert out == ""

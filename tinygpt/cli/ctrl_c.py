@@ -61,9 +61,7 @@ def _unraisable(details: Any) -> None:
 
 def _end() -> None:
     """End the process here: loading code leaves nothing to clean up."""
-    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
-    bars = getattr(tqdm, "_instances", ())  # they will not be closed: the line begins below them
-    say("\ntinygpt: interrupted" if bars else "tinygpt: interrupted")
+    say("tinygpt: interrupted", below=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -59,6 +59,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Score the text, with rounded weights too if --weights says so, and print the figures."""
+    from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.gpt2.model_and_tokenizer import load
     from tinygpt.quantization import round_weights
     from tinygpt.runtime.streams import print_json
@@ -74,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--stride must be at most the context of {counted(context, 'token')}, or some would be left "
                          f"out, got {options.stride}")  # fmt: skip
     how = {"context": context, "stride": options.stride, "batch_size": options.batch_size, "progress": True}
+    compile_ahead("scoring")
     exact = evaluate(model, tokens, tokenizer, **how)
     result = exact
     if options.weights != "float32":

@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the continuation as it is generated; with --samples or --json, when all are complete."""
     from tinygpt.generation.completion import complete, stream
     from tinygpt.generation.sampling import check_sampling
+    from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.gpt2.model_and_tokenizer import load
     from tinygpt.runtime.streams import print_json
 
@@ -117,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
         "cache": not options.no_cache,
     }
     _warn_of_length(model, tokenizer, prompt)
+    compile_ahead(f"generating-{options.weights}")
     if not options.json and options.samples == 1:
         pieces = stream(model, tokenizer, prompt, **settings)
         sys.stdout.write(prompt or "")

@@ -45,6 +45,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the predictions after each layer for the last token, and draw both pictures."""
     from tinygpt.generation.completion import known_ids
+    from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.gpt2.model_and_tokenizer import load
     from tinygpt.runtime.streams import tell
     from tinygpt.study.inspection import describe, inspect_prompt
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     model, tokenizer = load(options.model, options.tokenizer)
     ids = tokenizer.encode(prompt_argument(options.prompt))
+    compile_ahead("scoring")
     found = inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
     tell(describe(found, [tokenizer.decode(ids)], tokenizer.decode))
 

@@ -50,6 +50,7 @@ COMMANDS = {
         "doctor": "Say what this machine can do, and what to change.",
         "warmup": "Compile all kernels now, so that no run has to wait.",
         "cache": "Show or clear compiled kernels and downloads.",
+        "completion": "Complete commands, options and files with the Tab key.",
     },
 }
 _SUMMARIES = {name: summary for group in COMMANDS.values() for name, summary in group.items()}
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with take_over() if arguments is None else contextlib.nullcontext():
             return run_command(lambda: _run(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        say("tinygpt: interrupted")
+        say("tinygpt: interrupted", below=True)
         return 130
 
 
@@ -93,7 +94,7 @@ def _run(arguments: Sequence[str]) -> int:
         say(f"tinygpt: {command.prog.removeprefix('tinygpt ')}: {reason}")
         return 2
     except KeyboardInterrupt:
-        say("tinygpt: interrupted")
+        say("tinygpt: interrupted", below=True)
         return 130
 
 

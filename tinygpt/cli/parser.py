@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(add_help=False, **options)
         self.add_argument("-h", "--help", action="help", help="print this page and exit")
         self.commands: dict[str, Parser] = {}  # the parsers of the commands below this one, by name
-        self._commands_action: argparse._SubParsersAction[Parser] | None = None
+        self.commands_action: argparse._SubParsersAction[Parser] | None = None
 
     def add_command(self, name: str, summary: str, run: Run | None = None, epilog: str = "") -> Parser:
         """
@@ -60,15 +60,15 @@ class Parser(argparse.ArgumentParser):
         Parser
             Of the command: its arguments are to be added.
         """
-        if self._commands_action is None:
+        if self.commands_action is None:
             self.usage = "%(prog)s COMMAND ..."
             self.epilog = "commands:\n"
-            self._commands_action = self.add_subparsers(
+            self.commands_action = self.add_subparsers(
                 required=True, prog=self.prog, metavar="COMMAND", help=argparse.SUPPRESS
             )
-            self.commands = self._commands_action.choices
+            self.commands = self.commands_action.choices
         self.epilog = f"{self.epilog}  {name:12} {summary}\n"
-        command = self._commands_action.add_parser(name, description=summary)
+        command = self.commands_action.add_parser(name, description=summary, help=summary)
         if run is not None:
             command.describe(run, epilog)
         return command

@@ -21,7 +21,9 @@ KINDS = ("old", "kernels", "downloads", "all")
 _KERNELS = re.compile(r"(kernels|tokenizer)-[0-9a-f]{16}")
 # Former versions kept Numba's own cache, with an index and a subfolder for each folder of sources, and empty marks.
 _FILES = {
-    "kernels": re.compile(r".*\.nb[ci]|.*\.nb[ci]\.tmp\.[0-9a-f]+|\..*\.partial|kernels|encoding|decoding|training"),
+    "kernels": re.compile(
+        r".*\.nb[ci]|.*\.nb[ci]\.tmp\.[0-9a-f]+|\..*\.partial|[a-z0-9-]+\.compiled|kernels|encoding|decoding|training"
+    ),
     "tokenizers": re.compile(r"\.?(encoder\.json|vocab\.bpe)(\..*)?"),
     "gutenberg": re.compile(r"\.?pg\d+\.txt(\..*)?"),
     "texts": re.compile(r"\.?(input|TinyStoriesV2-GPT4-(train|valid))\.txt(\..*)?"),

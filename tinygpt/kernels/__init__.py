@@ -12,7 +12,8 @@ Reading order
     adamw.py, norm.py, decode_step.py                   the twins of functions in optim/ and gpt2/
     dependencies.py                                     which files and values a user's kernel was compiled from
     simd/                                               what the processor can do, and instructions that Numba lacks
-    jit.py, compiler.py, kernel_cache.py, rates.py      how kernels are compiled and kept; how fast this machine is
+    jit.py, compiler.py, kernel_cache.py                how kernels are compiled and kept
+    notice.py, rates.py                                 what a user sees of that; how fast this machine is
 
 What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +26,11 @@ if not settings.threads_from_environment():  # a number beyond reason is refused
 import llvmlite.binding
 import numba
 import numpy as np
+from numba.core import event
 from numba.core.registry import CPUDispatcher
 
 from tinygpt.files.user_cache import distrust, kernel_root, make_folder
+from tinygpt.kernels.notice import Notice
 from tinygpt.runtime.guard import call_guarded
 
 try:
@@ -37,6 +39,10 @@ except ImportError:  # a version of Numba that is built in another way
     KernelCache = KernelFolder = supported = None  # type: ignore[assignment,misc]
 
 Function = TypeVar("Function", bound=Callable)
+
+NOTICE = Notice()
+event.register("numba:compile", NOTICE)
+MARK = ".compiled"  # an empty file for a stage of which all kernels are in the folder
 
 # The fast-math flags: a product and a sum may become one instruction. No other flag: NaN must propagate; a division
 # must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a
@@ -68,8 +74,8 @@ class Compiler:
         subfolders included.
     facts : object
         What else the code depends on, such as constants that were computed when a file was imported: its `repr` counts.
-    notice : str
-        What to say when something has to be compiled; see `announce`.
+    subject : str
+        What the notice calls these kernels, see `notice.py`.
 
     Attributes
     ----------
@@ -82,11 +88,12 @@ class Compiler:
         Why `folder` is None; else empty.
     """
 
-    def __init__(self, name: str, sources: Iterable[Path], facts: object = "", notice: str = "") -> None:
+    def __init__(self, name: str, sources: Iterable[Path], facts: object = "", subject: str = "kernels") -> None:
         self.folder: Path | None = None
         self.folder_name = self.reason = ""
-        self._notice = notice
-        self._known: set[str] = set()
+        self._subject = subject
+        self._stages = set[str]()
+        self._known = set[str]()
         try:
             files = _named(sources)
             self._known = {str(file) for _, file in files}
@@ -120,20 +127,40 @@ class Compiler:
     def _compile(self, function: Function, **options: Any) -> Function:
         compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
         if self._files is not None and supported(compiled):
-            compiled._cache = KernelCache(function, self._files, self._say_notice, self._known)
-        if settings.GUARD and not numba.config.DISABLE_JIT:
-            compiled.__class__ = _Guarded
+            compiled._cache = KernelCache(function, self._files, self._known)
+        if not numba.config.DISABLE_JIT:
+            compiled.subject = self._subject
+            if settings.GUARD:
+                compiled.__class__ = _Guarded
         return compiled
 
-    def announce(self, text: str) -> None:
-        """Say a notice on stderr as soon as something has to be compiled, for it takes seconds; else say nothing."""
-        self._notice = text
+    def has_compiled(self, stage: str) -> bool:
+        """Whether all kernels of a stage of the work are compiled, as far as `compiling` knows."""
+        if stage not in self._stages and (numba.config.DISABLE_JIT or self._mark(stage, os.path.exists)):
+            self._stages.add(stage)
+        return stage in self._stages
 
-    def _say_notice(self) -> None:
-        text, self._notice = self._notice, ""
-        if text and sys.stderr is not None:
-            with contextlib.suppress(OSError, ValueError):  # a full disk, a closed stream
-                print(f"tinygpt: {text}", file=sys.stderr)
+    @contextlib.contextmanager
+    def compiling(self, *stages: str, progress: bool = True) -> Iterator[None]:
+        """
+        Show what is compiled inside. If nothing fails there, these stages are marked as compiled, on disk too.
+
+        Parameters
+        ----------
+        *stages : str
+            Names of which the work inside reaches all kernels, as well as their usual arguments tell.
+        progress : bool
+            Show a line with progress.
+        """
+        with NOTICE.shown(self._subject, progress):
+            yield
+        for stage in stages:
+            self._stages.add(stage)
+            with contextlib.suppress(OSError):
+                self._mark(stage, lambda path: Path(path).touch())
+
+    def _mark(self, stage: str, do: Callable[[str], Any]) -> Any:
+        return None if self.folder is None else do(f"{self.folder / stage}{MARK}")
 
     def trouble(self) -> str:
         """Why compiled code is not kept, as far as is known now; empty where it is kept."""

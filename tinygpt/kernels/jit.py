@@ -29,7 +29,6 @@ compiler = Compiler(
     "kernels",
     [Path(__file__).parent],
     facts=cpu.facts(),
-    notice="compiling kernels as they are needed, once: half a minute for a training step",
 )
 Function = TypeVar("Function", bound=Callable)
 ZERO = np.int64(0)

@@ -24,7 +24,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Container
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +114,14 @@ class KernelCache:
     function : function
         The Python function.
     folder : KernelFolder
-    missed : callable
-        Called when a function is about to be compiled.
     known : container of str
         Paths of the files that the folder's name stands for. What a function from elsewhere depends on is part of its
         identity (see `dependencies.py`); where that cannot be told, nothing is kept.
     """
 
-    def __init__(
-        self, function: Any, folder: KernelFolder, missed: Callable[[], None], known: Container[str] = ()
-    ) -> None:
+    def __init__(self, function: Any, folder: KernelFolder, known: Container[str] = ()) -> None:
         self._function = function
         self._folder = folder
-        self._missed = missed
         self._known = known
 
     @property
@@ -136,14 +131,11 @@ class KernelCache:
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for these types of arguments; None where it has to be compiled."""
-        found = None
         if self._folder.path is not None:
             with contextlib.suppress(Exception):
                 target_context.refresh()
-                found = self._load(sig, target_context)
-        if found is None:
-            self._missed()
-        return found
+                return self._load(sig, target_context)
+        return None
 
     def _load(self, sig: Any, target_context: Any) -> Any:
         identity = self._identity(sig, target_context.codegen())

@@ -50,6 +50,6 @@ class Interrupt:
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested = True
-            say("\nstopping after this step; Ctrl-C once more to stop at once")
+            say("stopping after this step; Ctrl-C once more to stop at once", below=True)
         if signal.SIGINT in self._before:
             signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tinygpt.runtime.progress_bar import ProgressBar
 
 _READER_GONE = 141  # as shells have it: 128 and the number of SIGPIPE
 _CLOSED = {errno.EPIPE, errno.EBADF, getattr(errno, "ESHUTDOWN", errno.EPIPE), errno.EINVAL}  # Windows: EINVAL
@@ -136,7 +136,8 @@ class Stream:
         return False
 
     def __eq__(self, other: object) -> bool:  # tqdm asks whether a bar and a line share a stream
-        return self.stream is (other.stream if isinstance(other, Stream) else other)
+        same = self.stream is (other.stream if isinstance(other, Stream) else other)
+        return same or NotImplemented  # then tqdm's own wrapper around a stream is asked
 
     def __hash__(self) -> int:
         return id(self.stream)
@@ -147,16 +148,31 @@ class Stream:
         return getattr(self.stream, name)
 
 
-def say(text: str) -> None:
-    """Print a line on standard error, if that is possible; also within a signal handler."""
+def say(text: str, below: bool = False) -> None:
+    """
+    Print a line on standard error, above any bar, if that is possible.
+
+    Parameters
+    ----------
+    text : str
+    below : bool
+        After Ctrl-C, within its handler too: on a terminal the line goes below the current one, which may hold a bar or
+        the `^C` that the terminal shows.
+    """
     stream = Stream(sys.stderr)
-    stream.write(text + "\n")
-    stream.flush()
+    if below:
+        stream.write(f"\n{text}\n" if stream.isatty() else f"{text}\n")
+        stream.flush()
+    else:
+        _write_line(stream, text)
 
 
 def tell(text: str) -> None:
     """Print a line on standard output, above any bar, if that is possible."""
-    stream = Stream(sys.stdout)
+    _write_line(Stream(sys.stdout), text)
+
+
+def _write_line(stream: Stream, text: str) -> None:
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     if tqdm is None:  # then there is no bar either
         stream.write(text + "\n")
@@ -166,13 +182,13 @@ def tell(text: str) -> None:
     stream.flush()
 
 
-def bar(**options: Any) -> tqdm:
+def bar(**options: Any) -> ProgressBar:
     """A progress bar on standard error, which stops nothing; the options are those of tqdm."""
-    from tqdm import tqdm  # late: a command without a bar starts sooner
+    from tinygpt.runtime.progress_bar import ProgressBar  # late: a command without a bar starts sooner
 
     stream = Stream(sys.stderr)
     options["disable"] = options.get("disable", False) or stream.stream is None
-    return tqdm(file=stream, **options)
+    return ProgressBar(file=stream, **options)
 
 
 def to_json(value: Any, **options: Any) -> str:

@@ -37,7 +37,7 @@ class Decoder:
     def __init__(self, tokens: Mapping[int, bytes]) -> None:
         self._tokens = tokens
         self.n_vocab = max(tokens) + 1
-        self._switch = Switch()
+        self._switch = Switch("decoding")
         self._compiled: CompiledDecoder | None = None
 
     def decode(self, ids: Iterable[int]) -> bytes:

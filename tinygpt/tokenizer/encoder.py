@@ -56,7 +56,7 @@ class Encoder:
         self._pairs = merges
         self._pattern = None if pattern is None else Pattern(pattern)
         self._remembered: dict[str, tuple[int, ...]] = {}
-        self._switch = Switch()
+        self._switch = Switch("encoding")
         self._compiled: CompiledEncoder | None = None
 
     def encode(self, texts: Sequence[str], separators: Sequence[int] = ()) -> list[int] | np.ndarray:

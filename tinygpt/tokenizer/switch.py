@@ -2,7 +2,8 @@
 The choice between reference and kernels, the same for encoding, decoding and training.
 
 Kernels are ten times as fast, but importing Numba takes half a second, tables a tenth, and the very first compilation
-several seconds. So the reference runs until it has done enough work to pay for that.
+several seconds. So the reference runs until it has done enough work to pay for that: little, where Numba is imported
+and the kernels of this stage are compiled.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ class Switch:
     """
     Count what one tokenizer has processed, and so decide whether kernels are worth their start.
 
+    Parameters
+    ----------
+    stage : {"encoding", "decoding", "training"}
+        What the kernels are needed for.
+
     Examples
     --------
-    >>> switch = Switch()
+    >>> switch = Switch("encoding")
     >>> switch.to_kernels(100), switch.to_kernels(1 << 20)
     (False, True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
         self._seen = 0
 
     def to_kernels(self, size: int, ready: bool = False) -> bool:
@@ -39,9 +46,13 @@ class Switch:
         if implementation != "kernels":
             return implementation == "check" and kernels_may_run(parallel=False)
         self._seen += size  # two threads at once may lose a count, which only delays the switch
-        imported = "tinygpt.tokenizer.kernels" in sys.modules
-        worth = ready or self._seen >= (_WORTH_TABLES if imported else _WORTH_IMPORTING)
+        worth = ready or self._seen >= _WORTH_IMPORTING or (self._seen >= _WORTH_TABLES and self._at_hand())
         return worth and kernels_may_run(parallel=False)
+
+    def _at_hand(self) -> bool:
+        """Whether nothing has to be imported or compiled."""
+        compiler = getattr(sys.modules.get("tinygpt.tokenizer.kernels"), "compiler", None)
+        return compiler is not None and compiler.has_compiled(self._stage)
 
 
 def must_check() -> bool:

@@ -71,7 +71,7 @@ def _learn(words: CorpusWords, room: int, byte_order: str, progress: bool) -> tu
     vocab = [bytes([byte]) for byte in BYTE_ORDERS[byte_order]]
     merges: list[Merge] = []
     room_left = room - len(vocab)
-    with bar(desc="learning tokens", total=room_left, disable=not progress) as shown:
+    with bar(desc="learning tokens", total=room_left, unit="tok", disable=not progress) as shown:
         for learned in words.learn(byte_order, room_left):
             merges += learned
             vocab += [left + right for left, right in learned]
@@ -122,7 +122,7 @@ class CorpusWords:
 
     def __init__(self, pattern: str | None) -> None:
         self._pattern = None if pattern is None else Pattern(pattern)
-        self._switch = Switch()
+        self._switch = Switch("training")
         self._check = must_check()
         self._counts: Counter[str] = Counter()
         self._compiled: WordCounts | None = None
@@ -133,7 +133,9 @@ class CorpusWords:
         """Count the words of a text without lone surrogates."""
         if self._compiled is None and self._switch.to_kernels(len(text)):
             from tinygpt.tokenizer.kernels.counting import WordCounts  # late: it imports Numba
+            from tinygpt.tokenizer.kernels.trainer import compile_ahead
 
+            compile_ahead()
             self._compiled = WordCounts()
         if self._pattern is not None:
             self._counts.update(self._pattern.split(text))

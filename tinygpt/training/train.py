@@ -39,6 +39,7 @@ from tinygpt.files.ownership import Ownership, own_run
 from tinygpt.files.safetensors_file import load_training_state, save_training_state
 from tinygpt.files.sealed_json import seal, unseal
 from tinygpt.generation.completion import known_ids
+from tinygpt.gpt2.compile_ahead import compile_ahead
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
 from tinygpt.gpt2.model_and_tokenizer import load
@@ -46,19 +47,18 @@ from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.optim import AdamW
 from tinygpt.runtime.interrupt import Interrupt
 from tinygpt.runtime.settings import float32_matmul_precision
-from tinygpt.runtime.streams import bar, say, tell, to_json
+from tinygpt.runtime.streams import say, to_json
 from tinygpt.training.config_file import write_config
 from tinygpt.training.dataset import Dataset, load_dataset
 from tinygpt.training.evaluate import Evaluation, evaluate, evaluate_with_beginning
 from tinygpt.training.log import MetricsLog
 from tinygpt.training.plot import plot_losses
+from tinygpt.training.progress import TrainingProgress
 from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.state import require_training_state
 from tinygpt.training.step import training_step
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from tinygpt.tokenizer import Tokenizer
 
 STORY_TOKENS = 80
@@ -299,6 +299,7 @@ class Trainer:
             self.settings = dataclasses.replace(settings, steps=stored.steps).extend(self.step, settings.steps)
         if self.step < self.settings.steps:  # else the run is finished
             self.final = self.final_beginning = None
+        compile_ahead("scoring", f"training-{settings.precision}", "generating-float32", progress=progress)
         run.mkdir(parents=True, exist_ok=True)
         if self.settings == stored:
             write_config(run / "config.toml", self.settings)  # older runs have none
@@ -323,20 +324,19 @@ class Trainer:
         start, steps = self.step, self.settings.steps
         with (
             MetricsLog(self.run / "metrics.jsonl", self._logged, self._validated, self._unlogged) as log,
-            self._bar(start < stop) as shown,
+            TrainingProgress(start, steps, self.progress, self.progress and start < stop) as shown,
         ):
             if start < stop:
-                self._announce()
+                self._introduce(shown)
             if self._validated < 0:
                 self.first = self._validate(log, shown)
             if self.step < steps:  # a kill came between a step and what follows it, or this was the planned end
                 self._validate_and_keep(log, shown)
             while self.step < stop and not interrupt.requested:
                 self._log_extension(log)
-                shown.set_postfix_str(self._take_step(log))
-                shown.update()
+                shown.stepped(self._take_step(log), self._validation_loss)
                 if self.step < steps and self._validate_and_keep(log, shown) and self.progress:
-                    self._tell(textwrap.indent(self.story(interrupt), "    "))
+                    shown.tell(textwrap.indent(self.story(interrupt), "    "))
             if self.step < steps or np.isfinite(self.model.flat_parameters).all():  # else the validation says so
                 self._save(log)
             if self.step == steps and not interrupt.requested:
@@ -349,7 +349,7 @@ class Trainer:
         summary(result)
         return result if interrupt.requested else result._replace(story=self.story(interrupt))
 
-    def _validate_and_keep(self, log: MetricsLog, shown: tqdm) -> bool:
+    def _validate_and_keep(self, log: MetricsLog, shown: TrainingProgress) -> bool:
         """What follows a step that is not the last, unless it was done before a kill; whether it validated."""
         s = self.settings
         due = self.step % s.eval_every == 0 or s.planned_end(self.step)
@@ -377,8 +377,8 @@ class Trainer:
             say(f"tinygpt: warning: {path} was not drawn: {_one_line(error)}; the run is saved, and --resume draws it")
             return None
 
-    def _take_step(self, log: MetricsLog) -> str:
-        """One step; returns the figures for the progress bar."""
+    def _take_step(self, log: MetricsLog) -> dict[str, float]:
+        """One step; returns its figures."""
         s, start = self.settings, time.perf_counter()
         lr = s.learning_rate(self.step)
         mean_loss, norm = training_step(self.model, self.optimizer, self.data.train, s, self.step, lr)
@@ -387,13 +387,11 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - start
         rate = s.grad_accumulation * s.batch_size * s.context / seconds
-        log.write(step=self.step, loss=mean_loss, lr=lr, grad_norm=norm, ms=1000 * seconds, tokens_per_second=rate)
-        return (
-            f"loss {mean_loss:.3f}, val {self._validation_loss:.3f}, lr {lr:.1e}, norm {norm:.2f}, "
-            f"{rate:,.0f} tok/s, {1000 * seconds:.0f} ms"
-        )
+        figures = {"loss": mean_loss, "lr": lr, "grad_norm": norm, "ms": 1000 * seconds, "tokens_per_second": rate}
+        log.write(step=self.step, **figures)
+        return figures
 
-    def _validate(self, log: MetricsLog, shown: tqdm, everything: bool = False) -> Evaluation:
+    def _validate(self, log: MetricsLog, shown: TrainingProgress, everything: bool = False) -> Evaluation:
         """
         Score the beginning of the validation text, and keep the model if it is the best so far.
 
@@ -401,18 +399,17 @@ class Trainer:
         too, and the result is that of the whole text.
         """
         s, tokens, tokenizer = self.settings, self.data.validation, self.data.tokenizer
-        shown.set_description("validating")
-        if everything:
-            whole, result = evaluate_with_beginning(self.model, tokens, tokenizer, s.eval_tokens, context=s.context)
-        else:
-            whole = result = evaluate(self.model, tokens[: s.eval_tokens + 1], tokenizer, context=s.context)
-        shown.set_description("training")
+        with shown.validating():
+            if everything:
+                whole, result = evaluate_with_beginning(self.model, tokens, tokenizer, s.eval_tokens, context=s.context)
+            else:
+                whole = result = evaluate(self.model, tokens[: s.eval_tokens + 1], tokenizer, context=s.context)
         for loss in (result.loss, whole.loss):
             if not math.isfinite(loss):  # the weights of the last step, which do not deserve a checkpoint
                 raise FloatingPointError(self._diverged(loss))
         self._validation_loss, self._validated = result.loss, self.step
         log.write(step=self.step, **_logged(result), **({} if whole is result else _logged(whole, "final_")))
-        self._tell(f"step {self.step}: validation {result}")
+        shown.tell(f"step {self.step}: validation {result}")
         if result.loss < self.best_loss:
             self.best_loss = result.loss
             if self.step > 0:  # an untrained model is not saved
@@ -524,25 +521,17 @@ class Trainer:
                 break
         return tokenizer.decode(ids).strip()
 
-    def _bar(self, needed: bool) -> tqdm:
-        return bar(total=self.settings.steps, initial=self.step, unit="step", desc="training",
-                   disable=not (self.progress and needed), dynamic_ncols=True)  # fmt: skip
-
-    def _tell(self, line: str) -> None:
-        if self.progress:
-            tell(line)
-
-    def _announce(self) -> None:
+    def _introduce(self, shown: TrainingProgress) -> None:
         s, config = self.settings, self.model.config
-        self._tell(
-            f"{self.run}: {self.model.num_parameters():,} parameters ({config.n_layer} layers, {config.n_head} heads, "
-            f"{config.n_embd} dimensions, context {s.context}, vocabulary {config.vocab_size:,}); "
-            f"{len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on; "
-            f"{s.batch_size * s.grad_accumulation * s.context:,} tokens per step"
+        shown.tell(
+            f"{self.run}: {self.model.num_parameters():,} parameters\n"
+            f"  {config.n_layer} layers, {config.n_head} heads, {config.n_embd} features, context {s.context}\n"
+            f"  vocabulary {config.vocab_size:,}, {s.batch_size * s.grad_accumulation * s.context:,} tokens per step\n"
+            f"  {len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on"
         )
         if self._planned is not None:
-            self._tell(f"{self.run}: extended from {self._planned} to {s.steps} steps after step {self.step};")
-            self._tell(f"  the learning rate {self._rates()}")
+            shown.tell(f"{self.run}: extended from {self._planned} to {s.steps} steps after step {self.step};")
+            shown.tell(f"  the learning rate {self._rates()}")
 
     def _rates(self) -> str:
         """How the learning rate goes on from here. It is highest before the warm-up, or another as long, is over."""

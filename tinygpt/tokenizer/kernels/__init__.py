@@ -26,10 +26,5 @@ from pathlib import Path
 
 from tinygpt.kernels.compiler import Compiler
 
-compiler = Compiler("tokenizer", [Path(__file__).parent])
+compiler = Compiler("tokenizer", [Path(__file__).parent], subject="the tokenizer's kernels")
 kernel, inlined = compiler.kernel, compiler.inlined
-
-
-def announce(work: str) -> None:
-    """Say on stderr when a compilation begins, for it takes seconds; say nothing where the result is on disk."""
-    compiler.announce(f"compiling the tokenizer's kernels for {work}, once; this takes some seconds")

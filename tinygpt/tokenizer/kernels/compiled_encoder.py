@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.tokenizer.kernels import announce
+from tinygpt.tokenizer.kernels import compiler
 from tinygpt.tokenizer.kernels.encoder import SHORT, Memory, Vocabulary, encode_texts
 from tinygpt.tokenizer.kernels.hashing import padded, power_of_two, secret_numbers
 from tinygpt.tokenizer.kernels.merging import fill_pairs
@@ -34,7 +34,6 @@ class CompiledEncoder:
     """
 
     def __init__(self, ids: Mapping[bytes, int], merges: Merges, remembered: int = REMEMBERED) -> None:
-        announce("encoding")
         tokens = sorted(ids, key=ids.__getitem__)  # kernels number the tokens in this order, for ids may have holes
         numbered = np.array([ids[token] for token in tokens], np.int64)
         lengths = np.array([len(token) for token in tokens], np.int64)
@@ -51,7 +50,8 @@ class CompiledEncoder:
         words = 2 * int(np.minimum(lengths, SHORT).sum()) + 8 * remembered
         self._first = _memory(self._vocabulary.slots, np.empty(words, np.uint32), np.zeros(4, np.int64))
         self._idle = [self._first]
-        self.encode_pieces(b"".join(tokens), np.cumsum(lengths))  # so that it remembers them
+        with compiler.compiling("encoding", progress=False):
+            self.encode_pieces(b"".join(tokens), np.cumsum(lengths))  # so that it remembers them
         self._first.used[2:] = self._first.used[:2]
         self._vocabulary = self._vocabulary._replace(slots=self._first.slots.copy())
 

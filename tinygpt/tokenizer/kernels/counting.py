@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygpt.tokenizer.kernels import announce, kernel
+from tinygpt.tokenizer.kernels import kernel
 from tinygpt.tokenizer.kernels.hashing import (
     EMPTY,
     PADDING,
@@ -46,7 +46,6 @@ class WordCounts:
     """
 
     def __init__(self) -> None:
-        announce("training")
         self._secret = secret_numbers()
         self._count = 0
         self._words = Words(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinygpt.tokenizer.kernels import announce, kernel
+from tinygpt.tokenizer.kernels import compiler, kernel
 from tinygpt.tokenizer.kernels.hashing import PADDING, padded
 
 
@@ -21,7 +21,6 @@ class CompiledDecoder:
     """
 
     def __init__(self, tokens: Mapping[int, bytes]) -> None:
-        announce("decoding")
         ids = np.array(list(tokens), np.int64)
         lengths = np.array([len(token) for token in tokens.values()], np.int64)
         self._lengths = np.zeros(ids.max() + 1, np.int64)
@@ -29,6 +28,8 @@ class CompiledDecoder:
         self._lengths[ids] = lengths
         self._starts[ids] = np.cumsum(lengths) - lengths
         self._data = padded(b"".join(tokens.values()))
+        with compiler.compiling("decoding", progress=False):
+            self.decode(ids[:1])
 
     def decode(self, ids: np.ndarray) -> bytes | None:
         """Return the bytes of ids, an array of integers of shape (N,); None if one of them is not in the vocabulary."""

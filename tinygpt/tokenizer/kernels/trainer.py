@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygpt.tokenizer.kernels import kernel
-from tinygpt.tokenizer.kernels.counting import Words
+from tinygpt.tokenizer.kernels import compiler, kernel
+from tinygpt.tokenizer.kernels.counting import WordCounts, Words
 from tinygpt.tokenizer.kernels.hashing import EMPTY, grown, grown_table, power_of_two, secret_numbers, slot_of
 from tinygpt.tokenizer.kernels.merging import pair_key
 
@@ -80,6 +80,18 @@ def learn(words: Words, byte_order: bytes, how_many: int) -> Iterator[np.ndarray
         if not count:
             return
         yield merges[:count]
+
+
+def compile_ahead() -> None:
+    """Compile what counting words and learning merges from them needs, unless that is done: the smallest corpus."""
+    if compiler.has_compiled("training"):
+        return
+    with compiler.compiling("training", progress=False):
+        counts = WordCounts()
+        counts.add([b"a hen, a hen"], are_pieces=False)
+        grown_table(np.zeros(8, np.uint64), secret_numbers())
+        for _ in learn(counts.words(), bytes(range(256)), 1):
+            pass
 
 
 def _corpus(words: Words, byte_order: bytes) -> Corpus:

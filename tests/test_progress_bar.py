@@ -1,0 +1,142 @@
+"""Progress as a user sees it: within the window, nothing cut; in a log a bounded number of plain lines."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import subprocess
+import sys
+
+import pytest
+from terminals import Terminal, screen_of
+
+from tinygpt.runtime import progress_bar
+from tinygpt.runtime.progress_bar import ProgressBar
+
+pytest.importorskip("pty")
+
+PROGRAM = """
+import sys, time
+from tinygpt.runtime.streams import bar, say, tell, run_command
+def work():
+    with bar(total=1200, desc="training", unit="step", mininterval=0) as shown:
+        for step in range(1200):
+            if step % 100 == 0:
+                tell(f"step {step}: validation")
+            shown.set_fields(["loss 7.306", "val 7.647", "1,234 tok/s", "lr 4.0e-04", "norm 12.34", "2,430 ms"])
+            shown.update()
+    with bar(total=7_100_000, desc="vocab.bpe", unit="B", unit_scale=True, mininterval=0) as shown:
+        for block in range(100):
+            shown.update(71_000)
+    with bar(desc="counting words", unit=" characters", unit_scale=True, mininterval=0) as shown:
+        for block in range(100):
+            shown.update(123_456)
+    for _ in bar(iterable=range(40), desc="gradcheck", unit="op", leave=False, mininterval=0):
+        pass
+    return 0
+run_command(work)
+"""
+# Whole fields, in the order in which they matter.
+TRAINING = re.compile(
+    r"training +\d+%( \|[^|]+\|)? \d+/1200(, (in )?\d+:\d\d( left)?(, loss 7\.306(, val 7\.647(, 1,234 tok/s"
+    r"(, lr 4\.0e-04(, norm 12\.34(, 2,430 ms)?)?)?)?)?)?)?"
+)
+OTHERS = re.compile(
+    r"vocab\.bpe +\d+%( \|[^|]+\|)? [\d.]+[kM]?/7\.10MB(, (in )?\d+:\d\d( left)?(, [\d.]+[kMG]?B/s)?)?|"
+    r"counting words [\d.]+[kM]? characters(, [\d.]+[kMG]? characters/s)?(, \d+:\d\d)?|"
+    r"gradcheck +\d+%( \|[^|]+\|)? \d+/40(, (in )?\d+:\d\d( left)?(, [\d,.]+ op/s)?)?|step \d+: validation"
+)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_every_line_fits_the_window_and_no_field_is_cut(columns):
+    terminal = Terminal(columns, "-c", PROGRAM)
+    assert terminal.finish() == 0
+    frames = terminal.frames()
+    assert len(frames) > 1000 and max(map(len, frames)) < columns
+    for frame in frames:
+        assert TRAINING.fullmatch(frame.rstrip()) or OTHERS.fullmatch(frame.rstrip()), frame
+    assert "\x1b" not in terminal.text
+    last = [frame for frame in frames if frame.startswith("training")][-1]
+    assert ("loss 7.306, val 7.647" in last) == (columns >= 60) and ("1,234 tok/s" in last) == (columns >= 80)
+    assert ("2,430 ms" in last) == (columns >= 120)
+    assert screen_of(terminal.text)[:12] == [f"step {step}: validation" for step in range(0, 1200, 100)]
+
+
+def test_a_window_that_becomes_narrower_is_filled_no_further():
+    program = PROGRAM.replace("            shown.update()", "            shown.update(); time.sleep(0.002)")
+    terminal = Terminal(100, "-c", program)
+    terminal.read(until="10%")
+    terminal.resize(60)
+    terminal.read(until="20%")
+    terminal.resize(110)
+    terminal.read(until="40%")
+    terminal.finish()
+    widths = {percent: [len(frame) for frame in terminal.frames() if re.match(rf"training +{percent}%", frame)]
+              for percent in (5, 19, 39)}  # fmt: skip
+    assert max(widths[5]) == 99 and max(widths[19]) < 60 and max(widths[39]) == 109
+
+
+@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "dumb", "NO_COLOR": "1"}])
+def test_a_terminal_that_cannot_draw_a_line_again_has_lines_alone(variables):
+    terminal = Terminal(80, "-c", PROGRAM, **variables)
+    assert terminal.finish() == 0
+    assert "\r" not in terminal.text.replace("\r\n", "\n") and "\x1b" not in terminal.text
+
+
+def test_a_log_file_has_no_carriage_return_and_what_takes_no_time_has_no_line(tmp_path):
+    with open(tmp_path / "log", "wb") as log:
+        subprocess.run([sys.executable, "-c", PROGRAM], stdout=log, stderr=log, check=True)
+    assert (tmp_path / "log").read_text() == "".join(f"step {step}: validation\n" for step in range(0, 1200, 100))
+
+
+class Clock:
+    """The seconds of a run that takes days."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lines_of(steps: int, seconds_per_step: float, monkeypatch) -> list[tuple[float, str]]:
+    """Each line of a log, with the second at which it was written."""
+    clock, log = Clock(), io.StringIO()
+    lines = []
+    monkeypatch.setattr(progress_bar.tqdm, "monitor_interval", 0)
+    with ProgressBar(total=steps, desc="training", unit="step", file=log, delay=0) as shown:
+        shown._time, shown.start_t = clock, 0.0
+        for _ in range(steps):
+            clock.now += seconds_per_step
+            shown.update()
+            if log.getvalue():
+                lines.append((clock.now, log.getvalue()))
+                log.seek(0), log.truncate()
+    return [*lines, (clock.now, log.getvalue())] if log.getvalue() else lines
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds_per_step", "fewest", "most"),
+    [(50, 0.01, 0, 0), (1200, 0.05, 5, 12), (1200, 2.4, 50, 150), (200, 60, 30, 200), (100_000, 1.0, 150, 600)],
+)
+def test_a_log_has_neither_thousands_of_lines_nor_too_few(steps, seconds_per_step, fewest, most, monkeypatch):
+    lines = lines_of(steps, seconds_per_step, monkeypatch)
+    assert fewest <= len(lines) <= most
+    between = [later - before for (before, _), (later, _) in itertools.pairwise(lines[:-1])]
+    assert all(4 <= seconds <= 2000 for seconds in between)
+    for _, line in lines[:-1]:
+        count = int(re.match(r"training (\d+)/", line)[1])
+        assert count % 10 ** (len(str(count)) - 1) == 0 or count % 5 == 0 or count < 10 or seconds_per_step > 5
+        assert re.search(r"\), .*, [\d:]+ elapsed, [\d:]+ left\n$", line), line
+    assert not lines or re.fullmatch(rf"training {steps}/{steps} \(100%\), .*, [\d:]+ elapsed\n", lines[-1][1])
+
+
+def test_the_time_left_is_that_of_the_steps_done_here():
+    """A resumed run: the steps of the run before took no time in this one."""
+    log = io.StringIO()
+    with ProgressBar(total=300, initial=100, desc="training", file=log, smoothing=0) as shown:
+        shown._time, shown.start_t = lambda: 150.0, 0.0
+        shown.update(50)
+        shown.write_line()
+    assert "training 150/300 (50%)" in log.getvalue() and "02:30 elapsed, 07:30 left" in log.getvalue()
