@@ -34,6 +34,7 @@ FETCHED = ("needs that tokenizer",)  # what only a line that needs a network can
 SHORTER = {
     ".venv/bin/python -m pytest": " --collect-only -q",
     "tinygpt train --out runs/tiny --resume": " --stop-after 610",
+    "tinygpt train --profile": "",
     "tinygpt train": " --steps 20",
 }  # how a line begins: more
 

@@ -7,6 +7,7 @@ import statistics
 import time
 from typing import Any, NamedTuple
 
+from tinygpt.gpt2.compile_ahead import compile_ahead
 from tinygpt.kernels.rates import rates
 from tinygpt.runtime import settings as runtime
 from tinygpt.runtime.plural import counted
@@ -17,7 +18,7 @@ from tinygpt.training.settings import TrainingSettings
 from tinygpt.training.step import training_step
 from tinygpt.training.train import initial_model, initial_optimizer, products_in, start_from
 
-WARMUP = 3  # steps that compile kernels, touch memory for the first time, and fill the memory pool
+WARMUP = 3  # steps that touch memory for the first time, and fill the memory pool
 
 
 class TrainingProfile(NamedTuple):
@@ -139,6 +140,7 @@ def profile_training(settings: TrainingSettings, steps: int, progress: bool = Tr
     model = initial_model(settings, data, named)
     model.recompute = settings.recompute
     optimizer = initial_optimizer(model, settings)
+    compile_ahead(f"training-{settings.precision}", progress=progress)
     losses: list[float] = []
 
     def take_step() -> float:

@@ -23,6 +23,7 @@ from tinygpt.files.figures import label
 from tinygpt.files.json_file import read_object
 from tinygpt.files.locate import did_you_mean
 from tinygpt.files.one_line import shown
+from tinygpt.training.evaluate import perplexity_in_words
 from tinygpt.training.log import read_metrics
 
 SCALES = ("steps", "tokens", "time")
@@ -269,8 +270,7 @@ def _draw_validation(axes: Any, validation: Series, place: Callable) -> list[tup
     best = int(np.argmin(validation.values))
     step, lowest = validation.steps[best], validation.values[best]
     axes.plot(place(step), lowest, "o", markersize=10, markerfacecolor="none", color=_VALIDATION)
-    perplexity = math.exp(min(lowest, 700))  # the exponential of more overflows
-    shown_perplexity = f"{perplexity:,.1f}" if perplexity < 1e5 else f"{perplexity:.1e}"
+    shown_perplexity = perplexity_in_words(math.exp(min(lowest, 700)))  # the exponential of more overflows
     return [(line, f"validation, best (circle)\n{lowest:.4g} at step {step:,.0f}\nperplexity {shown_perplexity}")]
 
 

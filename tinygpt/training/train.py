@@ -46,6 +46,7 @@ from tinygpt.gpt2.model_and_tokenizer import load
 from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.optim import AdamW
 from tinygpt.runtime.interrupt import Interrupt
+from tinygpt.runtime.plural import counted
 from tinygpt.runtime.settings import float32_matmul_precision
 from tinygpt.runtime.streams import say, to_json
 from tinygpt.training.config_file import write_config
@@ -525,9 +526,11 @@ class Trainer:
         s, config = self.settings, self.model.config
         shown.tell(
             f"{self.run}: {self.model.num_parameters():,} parameters\n"
-            f"  {config.n_layer} layers, {config.n_head} heads, {config.n_embd} features, context {s.context}\n"
-            f"  vocabulary {config.vocab_size:,}, {s.batch_size * s.grad_accumulation * s.context:,} tokens per step\n"
-            f"  {len(self.data.train):,} tokens to learn from, {len(self.data.validation):,} to validate on"
+            f"  {counted(config.n_layer, 'layer')}, {counted(config.n_head, 'head')}, "
+            f"{counted(config.n_embd, 'feature')}, context {s.context}\n"
+            f"  vocabulary {config.vocab_size:,}, "
+            f"{counted(s.batch_size * s.grad_accumulation * s.context, 'token')} per step\n"
+            f"  {counted(len(self.data.train), 'token')} to learn from, {len(self.data.validation):,} to validate on"
         )
         if self._planned is not None:
             shown.tell(f"{self.run}: extended from {self._planned} to {s.steps} steps after step {self.step};")
