@@ -203,7 +203,7 @@ class ProgressBar(tqdm):
         elif self.unit_scale:
             speed = f"{tqdm.format_sizeof(rate)}{self.unit}/s"
         else:
-            speed = f"{rate:,.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
+            speed = f"{rate:,.{1 if rate < 100 else 0}f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
         return [text for text in (self.postfix, speed) if text]
 
 

@@ -21,6 +21,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -167,9 +168,30 @@ def say(text: str, below: bool = False) -> None:
         _write_line(stream, text)
 
 
-def tell(text: str) -> None:
-    """Print a line on standard output, above any bar, if that is possible."""
-    _write_line(Stream(sys.stdout), text)
+def tell(text: str, wrap: bool = False) -> None:
+    """
+    Print lines on standard output, above any bar, if that is possible.
+
+    Parameters
+    ----------
+    text : str
+    wrap : bool
+        On a terminal, break lines between words where they are too long for it: for sentences, not for tables, nor for
+        commands that are copied.
+    """
+    stream = Stream(sys.stdout)
+    if wrap:
+        text = "\n".join(_wrapped(line, stream) for line in text.split("\n"))
+    _write_line(stream, text)
+
+
+def _wrapped(line: str, stream: Stream) -> str:
+    from tinygpt.runtime.progress_bar import columns, is_terminal  # late: it imports tqdm
+
+    if not is_terminal(stream) or len(line) <= (width := columns(stream)):
+        return line
+    indent = line[: len(line) - len(line.lstrip())] or "  "
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _write_line(stream: Stream, text: str) -> None:

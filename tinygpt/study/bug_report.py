@@ -186,7 +186,7 @@ def _memory() -> str:
     text = f"this process can have {limit / 1e9:.3g} GB" if limit else "the system does not say how much"
     with contextlib.suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes = {name: int(rest.split()[0]) / 1e6 for name, _, rest in (line.partition(":") for line in lines)}
+        sizes = {name: int(rest.split()[0]) * 1024 / 1e9 for name, _, rest in (line.partition(":") for line in lines)}
         text += "".join(f", {name} {sizes[name]:.3g} GB" for name in ("MemTotal", "MemAvailable", "SwapTotal"))
     return text
 

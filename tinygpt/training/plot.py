@@ -134,7 +134,7 @@ def _sizes(folder: Path) -> str:
             if (folder / name).is_dir():
                 config = GPTConfig.from_pretrained(folder / name)
                 return (f"{number_of_parameters(config):,} parameters: {config.n_layer} layers, {config.n_head} heads, "
-                        f"{config.n_embd} dimensions, context {config.n_positions:,}, "
+                        f"{config.n_embd} features, context {config.n_positions:,}, "
                         f"vocabulary {config.vocab_size:,}")  # fmt: skip
     return ""
 
