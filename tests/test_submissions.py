@@ -159,6 +159,7 @@ def test_the_command_takes_points_and_refuses_nonsense(tmp_path, capsys, monkeyp
     assert (tmp_path / "grades.csv").read_bytes().count(b"\r\n") == 3
     for wrong, said in [
         (["--points", "beauty=3"], "must be such as right=10,fast=0, got 'beauty=3'"),
+        (["--points", "right=x"], "right: must be a number, got 'x'"),
         (["--points", "right=-1"], "must have at least 0 for right"),
         (["--memory-limit", "5"], "--memory-limit must be at least 256"),
         (["--exercise", "gellu"], "did you mean gelu?"),

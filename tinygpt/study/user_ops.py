@@ -66,6 +66,11 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
         raise ValueError(f"{who}: {module_name} cannot be imported: {described(error)}") from None
     op = getattr(module, attribute, None)
+    if op is None:
+        own = {id(value): key for key, value in vars(module).items() if isinstance(value, Op)}
+        raise ValueError(
+            f"{who}: {module_name} has no {attribute}; it has {', '.join(own.values()) or 'no tinygpt.Op'}"
+        )
     if not isinstance(op, Op):
         raise ValueError(f"{who}: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)")
     _require_kernel(op, f"{who}: {name}")
