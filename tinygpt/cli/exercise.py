@@ -121,10 +121,10 @@ def run(options: argparse.Namespace) -> int:
     if len(options.files) > 1:
         raise ValueError(f"an exercise is one file, got {' '.join(map(str, options.files))[:80]}")
     file = options.files[0] if options.files else Path(f"{given.name}_exercise.py")
-    if file.suffix != ".py":  # "exercise gelu check" means something else
-        raise ValueError(f"the file to write must end with .py, got {file}; to grade: tinygpt exercise check FILE")
     if file.exists():
         raise ValueError(f"{file} is there already, and would be lost; name another file")
+    if file.suffix != ".py":  # "exercise gelu check" means something else
+        raise ValueError(f"the file to write must end with .py, got {file}; to grade: tinygpt exercise check FILE")
     atomic_write(file, given.text)
     tell(f"{file}: write {given.asked}, then tinygpt exercise check {file}")
     return 0
