@@ -360,6 +360,13 @@ def test_an_endless_function_ends_at_its_limit_and_leaves_nothing():
         assert not os.path.exists(submission._folder)
 
 
+def test_an_answer_that_would_fill_the_graders_memory_is_refused():
+    with Submission(b"def f():\n    return [[[]] * 1000] * 1000\n", "f", {}, Limits(20, 2048)) as submission:
+        submission.load()
+        with pytest.raises(Stopped, match="a message is too large"):
+            submission.call([()])
+
+
 def test_only_the_submissions_own_time_counts():
     with Submission(b"def f(x):\n    return x\n", "f", {}, Limits(1, 256)) as submission:
         submission.load()

@@ -42,7 +42,7 @@ import numpy as np
 
 TOKEN = 16  # bytes that begin every message; a submission that writes into the channel does not know them
 _SIZES = struct.Struct("<QQ")  # bytes of the JSON, bytes of the arrays
-_LARGEST_JSON, _LARGEST_BODY = 2**24, 2**28
+_LARGEST_JSON, _LARGEST_BODY = 2**22, 2**28  # a MB of JSON can become 60 of lists
 _LONGEST_LIST, _DEEPEST = 100_000, 12
 _MOST_NOTES = 20
 _ADDRESSES = 2**28  # bytes of addresses beyond the memory: for libraries, and the stacks and arenas of a few threads
