@@ -129,7 +129,7 @@ def _filled(name: str, module: ModuleType, op_name: str) -> Benchmark:
         raise ValueError(f"{name}: CASES must be a dict, what a row is called -> its sizes, got {cases!r}")
     return Benchmark(
         name=name,
-        cases=cases,
+        cases={str(case): sizes for case, sizes in cases.items()},
         given=partial(_given, name, op, getattr(module, "given", None)),
         ours=_function(module, "ours") or partial(sides.ours, op),
         numpy=_function(module, "numpy") or partial(sides.numpy, op),

@@ -256,6 +256,11 @@ def test_a_users_module_needs_only_an_op(own):
     assert benchmark.cost(case, given) == {"bytes": 8 * out.nbytes}  # 3 for each input, 2 for the output
 
 
+def test_a_case_may_be_called_by_a_number(own):
+    own(OWN + "CASES = {256: {'shape': (2, 3)}}")
+    assert modules.load("own:").cases == {"256": {"shape": (2, 3)}}
+
+
 def test_a_rival_that_is_a_forward_has_its_gradients_from_autograd(own):
     own(OWN + "\ndef torch_forward(a, b):\n    return a * b\n")
     benchmark = modules.load("own:")

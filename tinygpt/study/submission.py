@@ -28,7 +28,7 @@ import numpy as np
 import tinygpt
 from tinygpt.files.one_line import one_line
 from tinygpt.study import submission_process
-from tinygpt.study.submission_process import TOKEN, Channel
+from tinygpt.study.submission_process import TOKEN, Channel, ChannelError, Ended
 
 _START = 120.0  # seconds for the import of NumPy, on a slow disk
 _MOST_NOTES = 20
@@ -236,7 +236,9 @@ class Submission:
                 self._replies.put(answer)
 
     def _end(self, error: BaseException) -> str:
-        """How the process has ended, in words."""
+        """How the process has ended, in words; or what it has sent, whose end is only that nobody listened any more."""
+        if isinstance(error, ChannelError) and not isinstance(error, Ended):
+            return f"no answer: {error}"
         try:
             status = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:

@@ -56,7 +56,11 @@ class Other:
 
 
 class ChannelError(Exception):
-    """The other side has sent what no side of ours sends, or nothing more."""
+    """The other side has sent what no side of ours sends."""
+
+
+class Ended(ChannelError):
+    """It has sent nothing more."""
 
 
 class Channel:
@@ -108,7 +112,7 @@ class Channel:
     def _read(self, size: int) -> bytes:
         data = self._reader.read(size)
         if len(data) < size:
-            raise ChannelError("the process has ended")
+            raise Ended("the process has ended")
         return data
 
 
