@@ -19,7 +19,7 @@ A grade has five marks, and points for each (see --points):
                 gradients: imports tinygpt, reads its files, imports torch
   fast       1  at least 50 % of the speed of the NumPy reference, on a sample
                 of about a million numbers: one thread, processor time, median
-                of three turns each (see --fast)
+                of five calls each (see --fast)
 There are points only where the answer is right. Exit status of "check": 0 if
 all files passed, whatever their speed; 1 if one did not; 2 for a mistake, such
 as a folder that does not exist.

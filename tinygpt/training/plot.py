@@ -403,7 +403,7 @@ def _scale(runs: Sequence[Run], scale: str) -> tuple[Callable, str, Callable]:
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     def whole(axis: Any) -> None:
-        axis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
     if scale == "steps":
