@@ -17,7 +17,7 @@ A grade has five marks, and points for each (see --points):
   inputs     1  no argument is changed
   own        1  it has not reached for our solution or for another library's
                 gradients: imports tinygpt, reads its files, imports torch
-  fast       1  at least 50 % of the speed of the NumPy reference, on a sample
+  fast       1  at least 20 % of the speed of the NumPy reference, on a sample
                 of about a million numbers: one thread, processor time, median
                 of five calls each (see --fast)
 There are points only where the answer is right. Exit status of "check": 0 if
@@ -83,7 +83,7 @@ def add_arguments(parser: Parser) -> None:
         type=number,
         default=50,
         metavar="PERCENT",
-        help="the speed from which a file counts as fast, of the reference's (default: 50)",
+        help="the speed from which a file counts as fast, of the reference's (default: 20)",
     )
     add("--csv", type=file_to_write, metavar="FILE", help="also write the grades for a spreadsheet (default: do not)")
     add_json(parser, "print the grades as JSON")
