@@ -63,7 +63,7 @@ def locate(name: str | os.PathLike[str], what: What = "model") -> Path:
     OSError
         If the hub does not give it.
     ValueError
-        If the name is empty.
+        If the name is empty, or no file can have it.
 
     Examples
     --------
@@ -76,6 +76,8 @@ def locate(name: str | os.PathLike[str], what: What = "model") -> Path:
     """
     if not os.fspath(name):
         raise ValueError(f"locate: the name of a {what} must not be empty")
+    if "\0" in os.fspath(name):
+        raise ValueError(f"locate: the name of a {what} must not hold a NUL character, got {shown(name)}")
     folder = Path(name)
     if folder.is_file() and any(fnmatchcase(folder.name, pattern) for pattern in _INSIDE):
         folder = folder.parent
