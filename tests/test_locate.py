@@ -141,7 +141,7 @@ def test_an_empty_folder_with_a_name_of_the_hub_is_not_taken_for_the_hubs(tmp_pa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
     for what in ("model", "tokenizer"):
-        with pytest.raises(FileNotFoundError, match="^gpt2 must be .* and is empty; check the name$"):
+        with pytest.raises(FileNotFoundError, match=r"^gpt2 must be .* and is empty; check the name$"):
             locate("gpt2", what)
     assert not asked
 
