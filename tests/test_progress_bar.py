@@ -92,6 +92,37 @@ def test_a_log_file_has_no_carriage_return_and_what_takes_no_time_has_no_line(tm
     assert (tmp_path / "log").read_text() == "".join(f"step {step}: validation\n" for step in range(0, 1200, 100))
 
 
+def test_tqdms_variables_neither_stop_nor_change_the_work_and_one_hides_bars(tmp_path):
+    program = PROGRAM.replace("range(1200)", "range(12)").replace("for block in range(100)", "for block in range(2)")
+    wrong = {"TQDM_MININTERVAL": "abc", "TQDM_WRITE_BYTES": "1", "TQDM_LOCK_ARGS": "3", "TQDM_UNIT_SCALE": "1",
+             "TQDM_POSITION": "3", "TQDM_COLOUR": "red", "TQDM_GUI": "1"}  # fmt: skip
+    terminal = Terminal(80, "-c", program, **wrong)
+    assert terminal.finish() == 0
+    assert "training   1% | " in terminal.text and " 12/1200, " in terminal.text and "\x1b" not in terminal.text
+    terminal = Terminal(80, "-c", program, TQDM_DISABLE="1")
+    assert terminal.finish() == 0
+    assert terminal.frames() == ["step 0: validation"]
+    terminal = Terminal(80, "-c", program, TQDM_DISABLE="0")
+    assert terminal.finish() == 0
+    assert " 12/1200, " in terminal.text
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 9])
+def test_no_window_is_so_narrow_that_a_run_stops(columns):
+    program = """
+from tinygpt.training.progress import TrainingProgress
+figures = {"loss": 7.0, "tokens_per_second": 1.0, "lr": 1.0, "grad_norm": 1.0, "ms": 1.0}
+with TrainingProgress(0, 2, told=True, drawn=True) as progress:
+    progress.tell("step 0: validation loss 5.0\\n    a story")
+    progress.stepped(figures, 7.5)
+    progress.stepped(figures, 7.5)
+print("to the end")
+"""
+    terminal = Terminal(columns, "-c", program)
+    assert terminal.finish() == 0
+    assert terminal.text.endswith("to the end\r\n") and "5.0" in terminal.text
+
+
 class Clock:
     """The seconds of a run that takes days."""
 

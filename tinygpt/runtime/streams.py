@@ -205,11 +205,12 @@ def _write_line(stream: Stream, text: str) -> None:
 
 
 def bar(**options: Any) -> ProgressBar:
-    """A progress bar on standard error, which stops nothing; the options are those of tqdm."""
+    """A progress bar on standard error, which stops nothing; options are those of tqdm. TQDM_DISABLE=1 hides it."""
     from tinygpt.runtime.progress_bar import ProgressBar  # late: a command without a bar starts sooner
 
     stream = Stream(sys.stderr)
-    options["disable"] = options.get("disable", False) or stream.stream is None
+    hidden = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    options["disable"] = options.get("disable", False) or hidden or stream.stream is None
     return ProgressBar(file=stream, **options)
 
 
