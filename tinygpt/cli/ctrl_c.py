@@ -60,7 +60,7 @@ def _unraisable(details: Any) -> None:
 
 
 def _end() -> None:
-    """End the process here: loading code leaves nothing to clean up."""
+    """End the process here. Loading and compiling leave nothing but an owner file, which is seen to be stale."""
     say("tinygpt: interrupted", below=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
