@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,3 +160,40 @@ def test_pytorch_agrees_on_every_operation_that_it_has():
     assert told.returncode == 0, told.stdout
     compared = {finding["op"] for finding in json.loads(told.stdout) if finding["implementation"] == "torch"}
     assert compared == set(every_op()) - {"astype", "dropout"}, "the table of study/torch_twins.py"
+
+
+FLOAT64_ONLY = {
+    "forward": (lambda a: (a * np.float64(2), None), lambda dout, _: (2 * dout,)),
+    "backward": (lambda a: (2 * a, None), lambda dout, _: (np.float64(2) * dout,)),
+    "cast": (lambda a: (2 * a, None), lambda dout, _: ((2 * dout).astype(np.float64),)),
+}
+
+
+@pytest.mark.parametrize("where", FLOAT64_ONLY)
+def test_a_reference_that_is_right_in_float64_only_is_a_finding(where):
+    op = Op("double", *FLOAT64_ONLY[where])
+    (finding,) = checks.check_op(op, [Sample([np.ones((2, 3))])])
+    assert not finding.passed and "double." in finding.problem and "np.float64(2)" in finding.problem
+    assert "float64" in finding.problem.split(";")[0]
+
+
+@pytest.mark.parametrize("writes", ["dout", "saved"])
+def test_a_kernel_that_writes_into_what_it_was_given_is_told_so(writes):
+    def backward(dout, saved, into):
+        into[0].write(2 * saved * dout)
+        {"dout": dout, "saved": saved}[writes][...] = 0
+
+    kernel = SimpleNamespace(forward=lambda a: (a * a, a.copy()), backward=backward)
+    op = Op("square", lambda a: (a * a, a), lambda dout, a: (2 * a * dout,), kernel=kernel)
+    (_, finding) = checks.check_op(op, [Sample([np.ones((2, 3))])])
+    assert f"square.backward: writes into {writes}" in finding.problem
+
+
+def test_a_wrong_gradient_is_shown_beside_the_right_one(mine):
+    told = run("gradcheck", "with_samples:WRONG", cwd=mine).stdout.splitlines()
+    got, expected = map(float, re.fullmatch(
+        r"  wrong, gradient of a, sample 0, index \(0,\): backward gives (\S+), differences give (\S+)", told[-2]
+    ).groups())  # fmt: skip
+    assert got == pytest.approx(expected / 2, rel=1e-4)
+    assert told[-1] == "  its steps, one by one: tinygpt explain with_samples:WRONG"
+    assert "explain" not in run("gradcheck", "with_samples:SQUARE", cwd=mine).stdout

@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     names = options.ops or ([] if options.model else sorted(every_op()))
     checked = [find_op(name) for name in names]
+    explained = {op.name: name for name, (op, _) in zip(names, checked, strict=True)}
     findings: list[Finding] = []
     quiet = options.json or not checked
     for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=quiet):
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
     else:
-        print(report.table(findings))
+        print(report.table(findings, explained))
         if options.sweep:
             print(options.sweep)
     return 0 if all(finding.passed for finding in findings) else 1
