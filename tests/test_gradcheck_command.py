@@ -91,10 +91,29 @@ def mine(tmp_path):
     (tmp_path / "with_keywords.py").write_text(
         USER_OPS + "\nsamples = [([[1.0, 2.0]], {'n': 3}), ([[0.5]], {'n': 2})]\n"
     )
-    for name, samples in {"none": "[]", "number": "3", "words": "[['x']]", "two": "[[[1.0], [2.0]]]"}.items():
+    for name, samples in {
+        "none": "[]",
+        "number": "3",
+        "words": "[['x']]",
+        "two": "[[[1.0], [2.0]]]",
+        "array": "np.ones((3, 3))",
+        "flat": "[np.ones((3, 3))]",
+    }.items():
         (tmp_path / f"samples_{name}.py").write_text(f"{USER_OPS}\nsamples = {samples}\n")
     (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "two-words.py").write_text("")
+    (tmp_path / "one.py").write_text(
+        "import tinygpt\nF = tinygpt.Op('square', lambda a: (a * a, a), lambda d, a: (2 * a * d,))"
+    )
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["one", "one:F", "one.py", "./one.py", "../{folder}/one.py:F"])
+def test_an_operation_is_found_by_module_or_path_and_without_its_name_if_it_is_the_only_one(mine, name):
+    for command in ("gradcheck", "explain"):
+        told = run(command, name.format(folder=mine.name), cwd=mine)
+        assert told.returncode == 0 and "square" in told.stdout, told.stderr
 
 
 def test_an_operation_of_ones_own_is_checked(mine):
@@ -119,15 +138,21 @@ def test_whatever_it_does_is_a_finding(mine, name, says):
 
 @pytest.mark.parametrize(("name", "message"), [
     ("layernrom", "there is no operation 'layernrom'; did you mean layernorm?"),
-    ("mine:NOTHING", "mine:NOTHING must be a tinygpt.Op, got NoneType"),
-    ("mine:NOT_ONE", "must be a tinygpt.Op, got int"),
-    ("no_such_module:x", "no_such_module cannot be imported: ModuleNotFoundError"),
+    ("mine:NOTHING", "module mine has no NOTHING; its operations: ANY, INTEGER"),
+    ("mine:NOT_ONE", "mine:NOT_ONE must be a tinygpt.Op, got int; its operations: ANY, "),
+    ("no_such_module:x", "there is no module no_such_module in this folder, and none is installed"),
     ("leaves:x", "leaves cannot be imported: SystemExit: 4"),
+    ("mine", "module mine has several operations, ANY, INTEGER, "), ("mine.py", "several"),
+    ("./no.py", "there is no file no.py"),
+    ("leaves", "leaves cannot be imported: SystemExit: 4"), ("empty.py", "module empty has no tinygpt.Op"),
+    ("two-words.py:X", "two-words.py must have a name that can be imported"),
     (":", "':' must be module:name"), ("mine:", "'mine:' must be module:name"), ("..mine:X", "must be module:name"),
     ("mine:ANY", "mine:ANY: its forward names no inputs, so mine must have sample inputs for it"),
     ("mine:LOST", "mine:LOST: its kernel 'no_such_kernel' cannot be imported: ModuleNotFoundError"),
     ("samples_none:SQUARE", "samples must hold at least one list of arrays, got []"),
     ("samples_number:SQUARE", "samples must be a list of lists of arrays of numbers: 'int' object is not iterable"),
+    ("samples_array:SQUARE", "samples must be a list of lists of arrays, got an array of shape (3, 3); write"),
+    ("samples_flat:SQUARE", "samples[0] must be a list with an array for each input, got an array of shape (3, 3); "),
     ("samples_words:SQUARE", "samples must be a list of lists of arrays of numbers: could not convert string"),
     ("samples_two:SQUARE", "samples[0] must hold an array for each input of square's forward, 1 in all, got 2"),
 ])  # fmt: skip

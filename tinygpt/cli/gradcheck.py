@@ -28,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
     """The arguments."""
     parser.describe(run, _ABOUT)
     add = parser.add_argument
-    add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all operations)")
+    add("ops", nargs="*", metavar="OP", help="an operation, module:name or file.py:name (default: all operations)")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
     add(
         "--sweep",
