@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_operation import WITH_KERNELS, assert_lists
 
 pytest.importorskip("torch", reason="the benchmarks race against torch: install the extra 'reference'")
 
@@ -194,6 +195,14 @@ def test_the_list_has_every_benchmark(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*modules.OPS, *modules.STEPS]
     assert all(len(line.split()) > 1 and len(line) <= 80 for line in lines)
+
+
+def test_every_kernel_of_an_operation_and_every_file_is_in_the_list():
+    assert_lists(set(modules.OPS) - {"adamw", "norm"}, "OPS in benchmarks/modules.py", WITH_KERNELS)
+    files = {path.stem.removeprefix("bench_") for path in Path(modules.__file__).parent.glob("bench_*.py")}
+    with_tables_of_their_own = {"ladder", "tokenizer"}
+    where = "OPS in benchmarks/modules.py"
+    assert_lists([*modules.OPS, *modules.STEPS], where, files - with_tables_of_their_own)
 
 
 def test_quick_names_rows_that_there_are():

@@ -1,9 +1,9 @@
 """
 An operation of the user's own, named on the command line.
 
-    module:NAME       the module as in import, in the current folder or installed, and an `Op` in it
-    ../mine/file.py   or the path of a file, `../mine/file.py:NAME`
-    module            without a name: `OP`, or the only `Op` there is
+    module:NAME   the module as in import, in the current folder or installed, and an `Op` in it
+    path:NAME     the path of a Python file in place of the module
+    module        without a name, as `path` alone: `OP`, or the only `Op` there is
 
 `tinygpt gradcheck`, `tinygpt explain` and `python -m benchmarks` find it with the same functions.
 """
