@@ -189,8 +189,9 @@ def test_every_kernel_that_is_an_ops_twin_has_its_test_and_its_benchmark():
     for name in twins:
         named = f'"tinygpt.kernels.{name}"' in (PACKAGE / "ops" / f"{name}.py").read_text(encoding="utf-8")
         assert named, f'name the kernel in ops/{name}.py: kernel="tinygpt.kernels.{name}"'
-        for file in (f"tests/kernels/test_{name}.py", f"benchmarks/bench_{name}.py"):
-            assert (ROOT / file).exists(), f"{file} is missing"
+        files = [f"tests/kernels/test_{name}.py", f"benchmarks/bench_{name}.py"]
+        missing = [file for file in files if not (ROOT / file).exists()]
+        assert not missing, f"{name} has a kernel: add {' and '.join(missing)}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

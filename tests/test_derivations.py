@@ -31,6 +31,7 @@ SMALL = 150  # elements of all inputs together: these are differentiated entry b
 
 
 def samples(name):
+    assert name in SAMPLES, f"add {name} to SAMPLES in tinygpt/study/samples.py"
     other_dtype = [Sample([np.float32([[1, 2], [3, 5]])], {"dtype": np.dtype(np.float64)})] if name == "astype" else []
     return other_dtype + [sample for sample in SAMPLES[name] if sum(array.size for array in sample.arrays) <= SMALL]
 
@@ -44,7 +45,7 @@ def reference(name):
         dout = rng.standard_normal(np.shape(out))
         gradients, made_back = with_locals(op.backward, dout, saved)
         runs.append((sample, np.asarray(out), dout, gradients, made, made_back))
-    assert runs
+    assert runs, f"SAMPLES[{name!r}] in tinygpt/study/samples.py needs one of at most {SMALL} elements"
     return runs
 
 

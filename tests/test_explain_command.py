@@ -150,6 +150,7 @@ def test_reference_and_kernel_stand_side_by_side_by_step():
 @every_name
 def test_each_example_teaches(name):
     """Plain numbers, a gradient that is not all ones, results that are neither zero nor infinite, and no dropout."""
+    assert name in EXAMPLES, f"add {name} to EXAMPLES in tinygpt/study/examples.py"
     op, sample = every_op()[name], EXAMPLES[name]
     out, saved = op.forward(*sample.arrays, **sample.attrs)
     dout = dout_for(out)
