@@ -261,6 +261,7 @@ INSIDE = {
             "__init__",
             "bug_report",
             "inspection",
+            "kernel_precision",
             "layout",
             "machine",
             "markdown",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     """Check the named operations and print the table."""
     from tinygpt.runtime.streams import bar, print_json
     from tinygpt.study import checks, report
+    from tinygpt.study.kernel_precision import float64_notes
     from tinygpt.study.model_check import check_model
     from tinygpt.study.samples import every_op
     from tinygpt.study.sweep import draw_sweep
@@ -66,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
     else:
         print(report.table(findings, explained))
+        for note in itertools.chain.from_iterable(float64_notes(op) for op, _ in checked):
+            print(f"note: {note}")
         if options.sweep:
             print(options.sweep)
     return 0 if all(finding.passed for finding in findings) else 1
