@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
     else:
         print(report.table(findings, explained))
-        for note in itertools.chain.from_iterable(float64_notes(op) for op, _ in checked):
+        for note in [note for op, _ in checked for note in float64_notes(op)]:
             print(f"note: {note}")
         if options.sweep:
             print(options.sweep)
