@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import bench_generate, bench_train_step, kernel_race, machine, modules, picture, table
 from benchmarks.worker import PROCESSORS, Worker, WorkerError, threads
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import file_to_write, positive
+from tinygpt.cli.shared_options import file_to_write, picture_to_write, positive
 from tinygpt.files.atomic import atomic_open
 
 QUICK = {
@@ -208,7 +208,8 @@ def _parser() -> Parser:
     add("--processor", choices=PROCESSORS, default="this",
         help="what all sides may use: avx2 is a laptop without AVX-512 and bfloat16 (default: this)")  # fmt: skip
     add("--json", type=file_to_write, metavar="FILE", help="keep every reading")
-    add("--plot", type=file_to_write, metavar="PNG", help="draw shares of the peak, and times against PyTorch's")
+    add("--plot", type=picture_to_write, metavar="FILE",
+        help="draw shares of the peak, and times against PyTorch's: a .png, .svg or .pdf file")  # fmt: skip
     return parser
 
 

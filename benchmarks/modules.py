@@ -78,6 +78,8 @@ def load(name: str) -> Benchmark:
     if module is None:
         near = difflib.get_close_matches(module_name, [*OPS, *STEPS], 1)
         hint = f"did you mean {near[0]}? " if near else ""
+        if module_name in (*OPS, *STEPS):  # resolved already, but for an operation after a colon
+            raise ValueError(f"{module_name} is a benchmark with one operation: write {module_name}, without a colon")
         raise ValueError(
             f"there is no benchmark {module_name!r}, and no module of that name in this folder or installed; {hint}"
             f"benchmarks: {', '.join((*OPS, *STEPS))}"
@@ -101,17 +103,30 @@ def _filled(name: str, module: ModuleType, op_name: str) -> Benchmark:
     count = 0 if op is None else input_count(op)
     return Benchmark(
         name=name,
-        cases=cases,
+        cases={str(case): sizes for case, sizes in cases.items()},
         given=partial(_given, name, op, getattr(module, "given", None)),
         ours=_function(module, "ours") or partial(sides.ours, op),
         numpy=_function(module, "numpy") or partial(sides.numpy, op),
         torch=_rival(module),
         cost=partial(_cost, name, getattr(module, "cost", None)),
-        tolerance=float(getattr(module, "TOLERANCE", TOLERANCE)),
-        precisions=tuple(getattr(module, "PRECISIONS", ("highest",))),
+        tolerance=_tolerance(name, getattr(module, "TOLERANCE", TOLERANCE)),
+        precisions=_precisions(name, getattr(module, "PRECISIONS", ("highest",))),
         inputs=tuple(input_names(op, count)) if count else (),
         has_kernel=op is None or op.kernel is not None or hasattr(module, "ours"),
     )
+
+
+def _tolerance(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name}: TOLERANCE must be a number from 0 to below 1, got {value!r}")
+    return float(value)
+
+
+def _precisions(name: str, value: Any) -> tuple[str, ...]:
+    known = ("highest", "medium")
+    if not isinstance(value, (tuple, list)) or not value or not all(each in known for each in value):
+        raise ValueError(f"{name}: PRECISIONS must be a tuple of 'highest' and 'medium', got {value!r}")
+    return tuple(value)
 
 
 def _function(module: ModuleType, name: str) -> Callable | None:

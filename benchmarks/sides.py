@@ -58,7 +58,7 @@ def ours(op: Op, given: Given) -> Run:
     if op.kernel is None:
         return numpy(op, given)
     kernel = kernel_of(op)
-    if hasattr(kernel, "accepts") and not kernel.accepts(*given.arrays, **given.attrs):
+    if getattr(kernel, "accepts", None) is not None and not kernel.accepts(*given.arrays, **given.attrs):
         raise ValueError(f"{op.name}: its kernel does not accept these inputs: {_described(given)}")
     into = [Slot(np.empty_like(array), add=False) for array in given.arrays]
     extra = {}
@@ -68,7 +68,7 @@ def ours(op: Op, given: Given) -> Run:
 
     def run() -> list[np.ndarray]:
         out, saved = kernel.forward(*given.arrays, **given.attrs, **extra)
-        if not hasattr(kernel, "backward"):
+        if getattr(kernel, "backward", None) is None:
             return [out, *op.backward(given.dout, saved)]
         kernel.backward(given.dout, saved, into)
         return [out, *(slot.array for slot in into)]

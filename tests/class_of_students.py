@@ -89,6 +89,8 @@ def students(outside: Path) -> dict[str, Student]:
         "blaise": Student(function(SLOW), "yyyyn"),  # hundreds of times slower: the only speed that is asserted
         "carl": Student(function("while True:\n    pass"), "n--y-", "not done after"),
         "claude": Student("while True:\n    pass\n" + HEADER + RIGHT, "n--y-", "not done after"),
+        "daniel": Student(after("import mmap\nbig = mmap.mmap(-1, 2**30)\nnp.frombuffer(big, np.uint8)[::4096] = 1"),
+                          "n--y-", "Cannot allocate memory"),
         "dorothy": Student(after("much = [bytearray(10**8) for _ in range(100)]"), "n--y-", "MemoryError"),
         "emmy": Student(instead("dout *= 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope\n    return (dout,)"), "yynyy",
                         "writes into dout"),

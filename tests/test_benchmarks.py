@@ -265,6 +265,11 @@ def test_a_users_module_needs_only_an_op(own):
     assert benchmark.cost(case, given) == {"bytes": 8 * out.nbytes}  # 3 for each input, 2 for the output
 
 
+def test_a_case_may_be_called_by_a_number(own):
+    own(OWN + "CASES = {256: {'shape': (2, 3)}}")
+    assert modules.load("own:").cases == {"256": {"shape": (2, 3)}}
+
+
 def test_a_rival_that_is_a_forward_has_its_gradients_from_autograd(own):
     own(OWN + "\ndef torch_forward(a, b):\n    return a * b\n")
     benchmark = modules.load("own:")
@@ -285,6 +290,9 @@ def test_a_rival_that_is_a_forward_has_its_gradients_from_autograd(own):
         (OWN, "own:NOTHING", "module own has no NOTHING; its operations: PRODUCT"),
         (OWN, "own:forward", "own:forward must be a tinygpt.Op, got function; its operations: PRODUCT"),
         (OWN + "CASES = 3", "own", "CASES must be a dict, what a row is called -> its sizes, got 3"),
+        (OWN + "TOLERANCE = 'x'", "own", "own: TOLERANCE must be a number from 0 to below 1, got 'x'"),
+        (OWN + "PRECISIONS = 'highest'", "own", "own: PRECISIONS must be a tuple of 'highest' and 'medium'"),
+        (OWN, "gelu:GELU", "gelu is a benchmark with one operation: write gelu, without a colon"),
         ("1 / 0", "own", "own cannot be imported: ZeroDivisionError: division by zero"),
         ("import no_such_module_here", "own", "own cannot be imported: ModuleNotFoundError"),
         (OWN, "no such", "'no such' must be module:name, the module's name as in import"),

@@ -161,9 +161,12 @@ min_lr = 1                        | book.toml: min_lr must be at most lr = 0.002
 recompute = 1                     | book.toml: recompute must be true or false, got 1
 data = 1979-05-27                 | book.toml: data must be text, got datetime.date(1979, 5, 27)
 data = ""                         | book.toml: data must not be empty; leave it out for the default
+tokenizer = "\u0000"              | the name of a tokenizer must not hold a NUL character, got '\x00'
+init_from = "a\u0000b"            | the name of a config must not hold a NUL character, got 'a\x00b'
 data = "none.txt"                 | no file or folder none.txt; give a .txt file or a folder of them
 preset = "tin"                    | book.toml: preset must be one of tiny, shakespeare-char,
 preset = "fine-tuning"            | book.toml: preset 'fine-tuning' needs a model: name it with init_from
+warmup = 1099511627776            | book.toml: warmup must be below 1,099,511,627,776, got 1099511627776
 precision = "half"                | book.toml: precision must be one of float32, bfloat16, got 'half'
 extended = [[3]]                  | book.toml: extended must be pairs of integers, got (3,)
 extended = 3                      | book.toml: extended must be pairs of integers, got 3
@@ -192,6 +195,14 @@ OTHERS = {
     "too deep": (b"steps = " + b"[" * 99_999, "must be TOML: "),
     "a long number": (b"steps = " + b"1" * 9999, "must be TOML, and holds a number that is too long"),
 }
+
+
+@pytest.mark.parametrize("setting", ["lr", "min_lr", "weight-decay", "clip", "beta1", "dropout"])
+def test_an_integer_that_no_float_can_hold_is_one_line(folder, capsys, setting):
+    write("book.toml", f"{setting} = 1{'0' * 400}\n")
+    assert refused(capsys, "--config", "book.toml").startswith(f"book.toml: {setting} must be below 1.8e308, got 1000")
+    with pytest.raises(ValueError, match=r"must be below 1\.8e308, got 1000"):
+        TrainingSettings.from_preset("tiny", **{setting.replace("-", "_"): 10**400})
 
 
 @pytest.mark.parametrize("kind", OTHERS)

@@ -60,7 +60,10 @@ def refused(server, capsys, *words: str) -> str:
 def test_shakespeare_is_fetched_once_and_written_wherever_it_is_wanted(server, capsys):
     assert data(server, "shakespeare") == 0
     assert Path("tinyshakespeare.txt").read_bytes() == PLAY
-    assert capsys.readouterr().out == "tinyshakespeare.txt: 248,000 bytes, with the published checksum\n"
+    assert capsys.readouterr().out == (
+        "tinyshakespeare.txt: 248,000 bytes, with the published checksum\n"
+        "to train on it: tinygpt train --preset shakespeare-char --data tinyshakespeare.txt\n"
+    )
     Path("mine.txt").write_text("is replaced: it was named")
     assert data(server, "shakespeare", "-o", "mine.txt") == 0
     assert Path("mine.txt").read_bytes() == PLAY
@@ -185,7 +188,9 @@ More licence
 def test_books_on_this_machine_need_no_network(server, shared_data, capsys):
     files = sorted((shared_data / "gutenberg").glob("*.txt"))
     assert main(["data", "gutenberg", *map(str, files), str(files[0]), "-o", "tales.txt"]) == 0
-    assert capsys.readouterr().out == "tales.txt: 364 documents from 3 books\n"
+    assert capsys.readouterr().out == (
+        "tales.txt: 364 documents from 3 books\nto train on it: tinygpt train --data tales.txt --out runs/books\n"
+    )
     assert read_documents("tales.txt") == [story for file in files for story in split_stories(read_book(file))]
 
 
@@ -197,7 +202,7 @@ def test_numbers_and_files_stand_in_the_order_given(server, capsys):
     assert read_documents("two.txt") == ["A fox went out one night.\n", "A crow went out one night.\n"]
     assert main(["data", "gutenberg", "5", "-o", "one.txt", "--base-url", base]) == 0
     assert read_documents("one.txt") == ["A crow went out one night.\n"]
-    assert capsys.readouterr().out.splitlines()[-1] == "one.txt: 1 document from 1 book"
+    assert capsys.readouterr().out.splitlines()[-2] == "one.txt: 1 document from 1 book"
 
 
 def test_files_that_are_no_books_are_told_by_name(server, capsys):

@@ -80,6 +80,33 @@ def test_a_second_extension_begins_where_the_first_has_led():
     assert twice.extended == ((600, 600), (610, 900))
 
 
+@pytest.mark.parametrize("step", [0, 200, 600])
+def test_more_steps_before_an_extension_has_begun_change_its_end_alone(step):
+    """As of a run that repeats an extended one from its config.toml, or goes on from a kept checkpoint."""
+    once = TrainingSettings.from_preset("tiny", steps=600).extend(600, 900)
+    later, planned = once.extend(step, 1500), TrainingSettings.from_preset("tiny", steps=600).extend(600, 1500)
+    assert later == planned and later.extended == ((600, 600),)
+
+
+@pytest.mark.parametrize("source", ["config.toml", "kept checkpoint"])
+def test_a_run_whose_extension_lies_ahead_can_be_extended(text, tmp_path, quick, source):
+    train(settings(text, steps=4, keep_every=2), tmp_path / "run", progress=False)
+    extend(tmp_path / "run", 6)
+    expected = tmp_path / "expected"
+    train(settings(text, steps=4, keep_every=2).extend(4, 8), expected, progress=False)
+    if source == "config.toml":
+        again = tmp_path / "again"
+        train(load_settings(tmp_path / "run"), again, progress=False, stop_after=3)
+    else:
+        again = tmp_path / "run"
+        shutil.rmtree(again / "last")
+        shutil.copytree(again / "checkpoints/step-000002", again / "last")
+    extend(again, 8)
+    assert load_settings(again).extended == ((4, 4),)
+    assert checkpoints_of(again)["last"] == checkpoints_of(expected)["last"]
+    assert without_times(again) == without_times(expected)
+
+
 @pytest.mark.parametrize(("first", "stops"), [(None, (7, 8)), (3, (4, 10))], ids=["finished", "interrupted"])
 def test_an_extended_run_that_is_stopped_ends_like_one_that_is_not(text, tmp_path, quick, first, stops):
     """Both equal a run that is begun with the extended run's settings. Its planned end, 5, is off the rhythm."""

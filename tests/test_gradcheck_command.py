@@ -76,6 +76,8 @@ SHAPE = Op("shape", lambda a: (a * a, a), lambda dout, a: ((2 * a * dout).sum(),
 NONE = Op("none", lambda a: (a * a, a), lambda dout, a: None)
 NAN = Op("nan", lambda a: (a * a, a), lambda dout, a: (a * np.nan,))
 RAISES = Op("raises", lambda a: (a * a, a), lambda dout, a: 1 // 0)
+EXITS = Op("exits", lambda a: (a * a, a), lambda dout, a: exit(4))
+ROOT = Op("root", lambda a: (a**0.5, a), lambda dout, a: (0.5 * dout * a**-0.5,))
 INTEGER = Op("integer", lambda a: (a * a, a), lambda dout, a: (np.ones(a.shape, int),))
 PRODUCT = Op("product", lambda a, b: (a * b, (a, b)), lambda dout, saved: (dout * saved[1], dout * saved[0]))
 NOT_ONE = 3
@@ -127,7 +129,8 @@ def test_an_operation_of_ones_own_is_checked(mine):
 
 @pytest.mark.parametrize(("name", "says"), [
     ("WRONG", "FAILED"), ("SHAPE", "FAILED"), ("NONE", "FAILED"), ("NAN", "inf"), ("RAISES", "ZeroDivisionError"),
-    ("INTEGER", "FAILED"),
+    ("INTEGER", "FAILED"), ("EXITS", "SystemExit: 4"),
+    ("ROOT", "FAILED ValueError: forward: gives nan or infinity; give samples for which it is defined"),
 ])  # fmt: skip
 def test_whatever_it_does_is_a_finding(mine, name, says):
     told = run("gradcheck", f"mine:{name}", "gelu", cwd=mine)
@@ -139,11 +142,11 @@ def test_whatever_it_does_is_a_finding(mine, name, says):
 
 @pytest.mark.parametrize(("name", "message"), [
     ("layernrom", "there is no operation 'layernrom'; did you mean layernorm?"),
-    ("mine:NOTHING", "module mine has no NOTHING; its operations: ANY, INTEGER"),
+    ("mine:NOTHING", "module mine has no NOTHING; its operations: ANY, EXITS, "),
     ("mine:NOT_ONE", "mine:NOT_ONE must be a tinygpt.Op, got int; its operations: ANY, "),
     ("no_such_module:x", "there is no module no_such_module in this folder, and none is installed"),
     ("leaves:x", "leaves cannot be imported: SystemExit: 4"),
-    ("mine", "module mine has several operations, ANY, INTEGER, "), ("mine.py", "several"),
+    ("mine", "module mine has several operations, ANY, EXITS, "), ("mine.py", "several"),
     ("./no.py", "there is no file no.py"),
     ("leaves", "leaves cannot be imported: SystemExit: 4"), ("empty.py", "module empty has no tinygpt.Op"),
     ("two-words.py:X", "two-words.py must have a name that can be imported"),

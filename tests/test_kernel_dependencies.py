@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,23 @@ def test_a_file_of_the_users_that_is_called_like_one_of_pythons_own_counts(tmp_p
         exec(compile((tmp_path / "profile.py").read_text(), str(tmp_path / "profile.py"), "exec"), names)
         seen.add(digest(names["f"], known=[]))
     assert len(seen) == 2 and None not in seen
+
+
+@pytest.mark.parametrize("body", [
+    "class Sizes(enum.IntEnum):\n    ROWS = {n}\n\ndef read():\n    return Sizes.ROWS == 1\n",
+    "class Sizes(NamedTuple):\n    columns: int\n    rows: int = {n}\n\ndef read():\n    return Sizes(2).rows\n",
+])  # fmt: skip
+def test_the_numbers_in_a_class_count_wherever_they_come_from(tmp_path, monkeypatch, body):
+    """As if read from another file or the environment: the file of the class is the same each time."""
+    from tinygpt.kernels.dependencies import digest
+
+    path, found = tmp_path / "sizes_of_mine.py", []
+    path.write_text("the same", encoding="utf-8")
+    for number in (1, 2, 1):
+        module = types.ModuleType("sizes_of_mine")
+        module.__file__ = str(path)
+        monkeypatch.setitem(sys.modules, "sizes_of_mine", module)
+        text = "import enum\nfrom typing import NamedTuple\n" + body.format(n=number)
+        exec(compile(text, str(path), "exec"), vars(module))
+        found.append(digest(module.read, known=[]))
+    assert found[0] == found[2] is not None and found[0] != found[1]

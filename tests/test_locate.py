@@ -128,6 +128,40 @@ def test_the_root_folder_and_no_name_at_all_are_refused(asked):
     assert not asked
 
 
+@pytest.mark.parametrize("what", ["model", "config", "tokenizer"])
+def test_a_name_that_no_file_can_have_is_refused(asked, what):
+    with pytest.raises(ValueError, match=rf"the name of a {what} must not hold a NUL character, got 'a\\x00b'"):
+        locate("a\0b", what)
+    with pytest.raises(TypeError, match="bytes"):
+        locate(b"run", what)
+    assert not asked
+
+
+def test_an_empty_folder_with_a_name_of_the_hub_is_not_taken_for_the_hubs(tmp_path, monkeypatch, asked):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+    for what in ("model", "tokenizer"):
+        with pytest.raises(FileNotFoundError, match=r"^gpt2 must be .* and is empty; check the name$"):
+            locate("gpt2", what)
+    assert not asked
+
+
+def test_a_folder_that_may_not_be_read_hides_none_beside_it(tmp_path, monkeypatch, asked):
+    for name in ("locked", "open"):
+        (tmp_path / name / "best").mkdir(parents=True)
+        (tmp_path / name / "best/config.json").write_text("{}")
+    exists = Path.exists
+
+    def refuse(path, **options):
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(FileNotFoundError, match=r"is a folder with 1 of them; name one, such as .*open$"):
+        locate(tmp_path)
+
+
 def test_a_name_of_the_hub_is_asked_for_only_what_is_wanted(tmp_path, monkeypatch, asked):
     monkeypatch.chdir(tmp_path)
     for what in ("model", "config", "tokenizer"):

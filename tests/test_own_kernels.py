@@ -85,6 +85,23 @@ def test_a_kernel_of_any_kind_runs(kind, setting):
     assert used == ["cube", "cube"]
 
 
+@pytest.mark.parametrize("setting", ["kernels", "check"])
+def test_a_gradient_that_is_returned_instead_of_written_is_an_error(setting):
+    """Else memory that nothing was written to would be taken for it."""
+    op = cube(SimpleNamespace(forward=kernel_forward, backward=lambda dout, saved, into: (dout * 3 * saved * saved,)))
+    with implementation(setting), pytest.raises(TypeError, match=r"must write its gradients with into\[i\]\.write"):
+        apply(op, Tensor([2.0], requires_grad=True)).backward()
+
+
+@pytest.mark.parametrize("setting", ["kernels", "check"])
+def test_a_part_that_is_none_is_a_part_that_is_not_there(setting):
+    op = cube(SimpleNamespace(forward=cube_forward, backward=None, accepts=None))
+    x = Tensor([2.0], requires_grad=True)
+    with implementation(setting):
+        apply(op, x).backward()
+    assert x.grad.tolist() == [12]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["cube", "gelu"])  # the second is called as an operation of the package is
 def test_its_page_shows_the_kernel_beside_the_reference(kind, name):
@@ -103,6 +120,9 @@ WRONG = {
         "added to a gradient",
     ),
     "returns": (kernel_forward, lambda dout, saved: dout * 3 * saved * saved, "3 were given"),
+    "returns what it should write": (
+        kernel_forward, lambda dout, saved, into: (dout * 3 * saved * saved,), "must write its gradients",
+    ),
 }  # fmt: skip
 
 

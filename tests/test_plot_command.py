@@ -155,6 +155,11 @@ def test_a_run_that_was_stopped_as_it_began_is_drawn(lines, tmp_path):
     figure = drawn(tmp_path)
     require_readable(figure)
     assert ("nothing is logged yet" in texts(figure)) == (not lines)
+    if lines:
+        axes = figure.axes[-1]
+        low, high = axes.get_xlim()
+        shown = [tick.get_text() for tick in axes.get_xticklabels() if low <= tick.get_position()[0] <= high]
+        assert shown == ["0"]  # a whole step, and not three parts of one
 
 
 def test_settings_that_cannot_be_read_cost_their_line_only(tmp_path):

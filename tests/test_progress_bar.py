@@ -13,6 +13,7 @@ from terminals import Terminal, screen_of
 
 from tinygpt.runtime import progress_bar
 from tinygpt.runtime.progress_bar import ProgressBar
+from tinygpt.training.progress import TrainingProgress
 
 pytest.importorskip("pty")
 
@@ -91,6 +92,37 @@ def test_a_log_file_has_no_carriage_return_and_what_takes_no_time_has_no_line(tm
     assert (tmp_path / "log").read_text() == "".join(f"step {step}: validation\n" for step in range(0, 1200, 100))
 
 
+def test_tqdms_variables_neither_stop_nor_change_the_work_and_one_hides_bars(tmp_path):
+    program = PROGRAM.replace("range(1200)", "range(12)").replace("for block in range(100)", "for block in range(2)")
+    wrong = {"TQDM_MININTERVAL": "abc", "TQDM_WRITE_BYTES": "1", "TQDM_LOCK_ARGS": "3", "TQDM_UNIT_SCALE": "1",
+             "TQDM_POSITION": "3", "TQDM_COLOUR": "red", "TQDM_GUI": "1"}  # fmt: skip
+    terminal = Terminal(80, "-c", program, **wrong)
+    assert terminal.finish() == 0
+    assert "training   1% | " in terminal.text and " 12/1200, " in terminal.text and "\x1b" not in terminal.text
+    terminal = Terminal(80, "-c", program, TQDM_DISABLE="1")
+    assert terminal.finish() == 0
+    assert terminal.frames() == ["step 0: validation"]
+    terminal = Terminal(80, "-c", program, TQDM_DISABLE="0")
+    assert terminal.finish() == 0
+    assert " 12/1200, " in terminal.text
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 9])
+def test_no_window_is_so_narrow_that_a_run_stops(columns):
+    program = """
+from tinygpt.training.progress import TrainingProgress
+figures = {"loss": 7.0, "tokens_per_second": 1.0, "lr": 1.0, "grad_norm": 1.0, "ms": 1.0}
+with TrainingProgress(0, 2, told=True, drawn=True) as progress:
+    progress.tell("step 0: validation loss 5.0\\n    a story")
+    progress.stepped(figures, 7.5)
+    progress.stepped(figures, 7.5)
+print("to the end")
+"""
+    terminal = Terminal(columns, "-c", program)
+    assert terminal.finish() == 0
+    assert terminal.text.endswith("to the end\r\n") and "5.0" in terminal.text
+
+
 class Clock:
     """The seconds of a run that takes days."""
 
@@ -140,3 +172,25 @@ def test_the_time_left_is_that_of_the_steps_done_here():
         shown.update(50)
         shown.write_line()
     assert "training 150/300 (50%)" in log.getvalue() and "02:30 elapsed, 07:30 left" in log.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_sentences_are_broken_between_words_and_commands_are_left_whole(columns):
+    sentence = "final validation loss 5.3512, perplexity 210.9, 2.602 bits per byte (it was 7.5958 before training)"
+    command = "to continue: tinygpt train --resume --out runs/a-name-that-is-rather-long-for-a-terminal-of-80-columns"
+    program = f"from tinygpt.runtime.streams import tell; tell({sentence!r}, wrap=True); tell({command!r})"
+    terminal = Terminal(columns, "-c", program)
+    assert terminal.finish() == 0
+    *lines, last = terminal.text.replace("\r", "").rstrip("\n").split("\n")
+    assert last == command and len(lines) > 1 and max(map(len, lines)) < columns
+    assert " ".join(" ".join(lines).split()) == sentence
+    assert not any(line.startswith(" ") for line in lines[:1]) and all(line.startswith("  ") for line in lines[1:])
+
+
+def test_the_bar_of_a_finished_run_shows_the_validation_loss_of_its_end(as_on_a_terminal, capsys):
+    figures = {"loss": 5.4, "lr": 1e-3, "grad_norm": 1.0, "ms": 30.0, "tokens_per_second": 1234.0}
+    with TrainingProgress(0, 1, told=True, drawn=True) as shown:
+        shown.stepped(figures, 7.596)
+        shown.validated(5.351)
+    last = capsys.readouterr().err.rstrip().split("\r")[-1]
+    assert "1/1" in last and "val 5.351" in last

@@ -219,3 +219,18 @@ AGES += [(86400, "24 h ago"), (86400 * 2, "2 days ago"), (86400 * 40, "1970-01-0
 @pytest.mark.parametrize(("seconds", "shown"), AGES)
 def test_an_age_is_in_the_largest_unit_and_later_a_date(seconds, shown):
     assert command._age(seconds, 86400 / 2) == shown
+
+
+def test_a_folder_that_may_not_be_read_hides_none_beside_it(tmp_path, monkeypatch):
+    for name in ("a", "locked", "z"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.json").write_text('{"preset": "tiny", "steps": 3}')
+    exists = Path.exists
+
+    def refuse(path, **options):
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert {run.path.name for run in list_runs([tmp_path])} == {"a", "z"}

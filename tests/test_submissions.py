@@ -109,6 +109,83 @@ def test_a_flat_folder_is_graded_file_by_file_and_names_decide(tmp_path):
         find([tmp_path / "empty"])
 
 
+def test_several_groups_and_files_keep_their_students_apart(tmp_path):
+    hand_in(tmp_path, "2025/ada/gelu_exercise.py", "2026/ada/gelu_exercise.py", "2026/bob/gelu_exercise.py")
+    groups = [task.student for task in find([tmp_path / "2025", tmp_path / "2026"])]
+    assert groups == ["2025/ada", "2026/ada", "2026/bob"]
+    files = [task.student for task in find(sorted((tmp_path / "2026").glob("*/*.py")))]
+    assert files == ["ada/gelu_exercise.py", "bob/gelu_exercise.py"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need no rights on POSIX only")
+def test_a_link_to_the_work_of_another_is_not_graded(tmp_path):
+    hand_in(tmp_path, "ada/gelu_exercise.py", "ada/extra/neg_exercise.py", "bob/notes.txt", "cleo/notes.txt")
+    (tmp_path / "ada" / "again_gelu_exercise.py").symlink_to("gelu_exercise.py")
+    (tmp_path / "bob" / "gelu_exercise.py").symlink_to("../ada/gelu_exercise.py")
+    (tmp_path / "cleo" / "all").symlink_to("../ada", target_is_directory=True)
+    tasks = find([tmp_path])
+    own = [task.problem for task in tasks if task.student == "ada"]
+    others = [task.problem for task in tasks if task.student != "ada"]
+    assert own == ["", "", ""] and len(others) >= 2 and all("link to one of another folder" in text for text in others)
+    (tmp_path / "mine.py").symlink_to("ada/gelu_exercise.py")  # named by the teacher
+    assert [task.problem for task in find([tmp_path / "mine.py"])] == [""]
+
+
+LAZY = "class Later(tuple):\n    def __iter__(self):\n        return iter(slowly(*self.of))\n"
+SHORTCUTS = {
+    "the result is computed when it is read": LAZY + '''
+def gelu_backward(dout, saved):
+    later = Later((dout,))
+    later.of = dout, saved
+    return later
+''',
+    "an answer is kept by what dout begins with": '''
+kept = {}
+def gelu_backward(dout, saved):
+    key = dout.tobytes()[:80]
+    if key not in kept:
+        kept[key] = slowly(dout, saved)
+    return kept[key]
+''',
+    "the slope is kept": '''
+slopes = {}
+def gelu_backward(dout, saved):
+    key = saved[0].shape, saved[0].tobytes()[:80]
+    if key not in slopes:
+        slopes[key] = slowly(np.ones_like(dout), saved)[0]
+    return (dout * slopes[key],)
+''',
+    "only each third call is computed": '''
+calls = 0
+def gelu_backward(dout, saved):
+    global calls
+    calls += dout.size > 10**5
+    return slowly(dout, saved) if dout.size < 10**5 or calls % 3 == 0 else (dout,)
+''',
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_no_shortcut_around_the_timing_makes_a_slow_answer_fast(shortcut, tmp_path):
+    """The function itself has 2 % of the reference's speed: 50 times the work."""
+    slow = RIGHT.replace("gelu_backward", "slowly").replace(
+        "    return", "    for _ in range(60):\n        np.tanh(x)\n    return"
+    )
+    hand_in(tmp_path, "gelu_exercise.py", text=HEADER + slow + SHORTCUTS[shortcut])
+    with Grader(seed=1) as grader:
+        grade = grader.grade(tmp_path / "gelu_exercise.py", "gelu")
+    assert grade["right"] == {"dx": "ok"} and grade["fast"] < 20
+
+
+def test_a_number_stays_one_in_the_other_memory_order():
+    """A loss is a number without axes; it must not come with one."""
+    grader = Grader(seed=1)
+    for name in ("cross_entropy", "linear_cross_entropy"):
+        cases = [case for case in grader.key(name).cases if case.mark == "memory order"]
+        assert [case.args[0].shape for case in cases] == [()]
+
+
 def test_points_are_for_right_answers_only():
     assert (
         grade_of()["points"] == 10
@@ -159,6 +236,7 @@ def test_the_command_takes_points_and_refuses_nonsense(tmp_path, capsys, monkeyp
     assert (tmp_path / "grades.csv").read_bytes().count(b"\r\n") == 3
     for wrong, said in [
         (["--points", "beauty=3"], "must be such as right=10,fast=0, got 'beauty=3'"),
+        (["--points", "right=x"], "right: must be a number, got 'x'"),
         (["--points", "right=-1"], "must have at least 0 for right"),
         (["--memory-limit", "5"], "--memory-limit must be at least 256"),
         (["--exercise", "gellu"], "did you mean gelu?"),
@@ -188,6 +266,11 @@ ATTEMPTS = {
     "os.kill(os.getppid(), 0)": "sends a signal",
     "__import__('resource').setrlimit(__import__('resource').RLIMIT_DATA, (-1, -1))": "changes its limits",
     "__import__('ctypes').CDLL(None).getpid()": "uses ctypes",
+    "os.mkfifo({outside!r} + '2')": "makes a pipe",
+    "__import__('posix').mknod({outside!r} + '2')": "makes a pipe",
+    "__import__('sqlite3').connect(':memory:').execute('ATTACH ? AS e', [{outside!r} + '2'])": "makes files unseen",
+    "__import__('multiprocessing.shared_memory').shared_memory.SharedMemory('x', True, 9)": "makes shared memory",
+    "[open('f' + str(number), 'w').close() for number in range(1000)]": "writes more than 200 files",
 }
 
 
@@ -276,6 +359,20 @@ def test_an_endless_function_ends_at_its_limit_and_leaves_nothing():
             submission.call([(1,)])
         assert process.returncode not in (0, None)
         assert not os.path.exists(submission._folder)
+
+
+def test_an_answer_that_would_fill_the_graders_memory_is_refused():
+    with Submission(b"def f():\n    return [[[]] * 1000] * 1000\n", "f", {}, Limits(20, 2048)) as submission:
+        submission.load()
+        with pytest.raises(Stopped, match="a message is too large"):
+            submission.call([()])
+
+
+def test_only_the_submissions_own_time_counts():
+    with Submission(b"def f(x):\n    return x\n", "f", {}, Limits(1, 256)) as submission:
+        submission.load()
+        time.sleep(1.2)  # such as the grader's, when it draws samples
+        assert submission.call([(1,)])[0] == [1]
 
 
 def test_memory_is_limited_above_the_level_after_import():

@@ -105,6 +105,7 @@ explain nosuch                                      | there is no operation 'nos
 museum 0                                            | there are exhibits 1 to
 exercise nosuch                                     | there is no exercise 'nosuch'
 exercise gelu hens.txt                              | hens.txt is there already
+exercise gelu check                                 | the file to write must end with .py, got check
 exercise gelu a.py b.py                             | an exercise is one file
 exercise check none.py                              | none.py must be a .py file
 exercise check hens.txt --time-limit 0              | --time-limit must be above 0

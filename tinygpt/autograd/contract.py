@@ -71,9 +71,9 @@ class Contract(Watch):
             run = partial(kernel.forward, *arrays, **attrs)
             return run_twice(f"{op.name}.forward", run, given, self.error, compared=lambda result: result[0])
 
-        def backward(dout: np.ndarray, saved: Any, into: Any) -> None:
+        def backward(dout: np.ndarray, saved: Any, into: Any) -> Any:
             given = {"dout": dout, "saved": saved}
-            run_once(f"{op.name}.backward", lambda: kernel.backward(dout, saved, into), given, self.error)
+            return run_once(f"{op.name}.backward", lambda: kernel.backward(dout, saved, into), given, self.error)
 
         return replace_functions(kernel, forward, backward)
 

@@ -72,7 +72,7 @@ def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Imple
     if op.kernel is None or setting == "numpy" or arrays[0].size < op.min_size or not kernels_may_run():
         return _reference(op)
     kernel = kernel_of(op)
-    if hasattr(kernel, "accepts") and not kernel.accepts(*arrays, **attrs):
+    if getattr(kernel, "accepts", None) is not None and not kernel.accepts(*arrays, **attrs):
         return _reference(op)
     if watch is not None:
         kernel = watch.kernel(op, kernel)
@@ -170,7 +170,7 @@ def _kernel(op: Op, kernel: Any) -> Implementation:
         return _pair(op, kernel.forward(*map(aligned, arrays), **attrs))
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
-        if not hasattr(kernel, "backward"):
+        if getattr(kernel, "backward", None) is None:
             return op.backward(dout, saved)
         return _write(kernel, dout, saved, destinations)
 
@@ -198,7 +198,9 @@ def _with_reservations(kernel: Any) -> Implementation:
 def _write(kernel: Any, dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
     """Let the kernel's backward write into the slots."""
     into, later = _separate([None if slot is None else slot() for slot in destinations])
-    kernel.backward(aligned(dout), saved, into)
+    if kernel.backward(aligned(dout), saved, into) is not None:
+        where = f"{getattr(kernel, '__name__', type(kernel).__name__)}.backward"
+        raise TypeError(f"{where}: a kernel must write its gradients with into[i].write(gradient), and return nothing")
     for slot, gradient in later:
         slot.write(gradient)
     return [WRITTEN] * len(destinations)

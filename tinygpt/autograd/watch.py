@@ -109,6 +109,6 @@ def observable(function: _Function) -> _Function:
 
 def replace_functions(kernel: Any, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
     """A kernel with another forward, and with another backward if it has one at all."""
-    offers = {name: getattr(kernel, name) for name in _OFFERS if hasattr(kernel, name)}
+    offers = {name: getattr(kernel, name) for name in _OFFERS if getattr(kernel, name, None) is not None}
     functions = {"forward": forward, "backward": backward}
     return SimpleNamespace(**{name: functions.get(name, offer) for name, offer in offers.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from tinygpt.cli.parser import Parser
@@ -81,6 +82,8 @@ def run_published(options: argparse.Namespace) -> int:
         with kept.open("rb") as source, atomic_open(out) as target:
             shutil.copyfileobj(source, target, 1 << 20)
     tell(f"{out}: {out.stat().st_size:,} bytes, with the published checksum")
+    recipe = f"--data {shlex.quote(str(out))}" + (" --out runs/tinystories" if stories else "")
+    tell(f"to train on it: tinygpt train {'' if stories else '--preset shakespeare-char '}{recipe}")
     return 0
 
 
@@ -134,4 +137,5 @@ def run_gutenberg(options: argparse.Namespace) -> int:
     ]
     gutenberg.write_corpus(options.out, documents)
     tell(f"{options.out}: {counted(len(documents), 'document')} from {counted(len(books), 'book')}")
+    tell(f"to train on it: tinygpt train --data {shlex.quote(str(options.out))} --out runs/books")
     return 0

@@ -85,8 +85,9 @@ def run(options: argparse.Namespace) -> int:
         figures = {"float32": _figures(exact), options.weights: _figures(result)}
         print_json({"context": context, "stride": options.stride or context, **figures}, indent=1)
         return 0
-    print(f"{result} ({counted(result.tokens, 'token')}, {counted(result.text_bytes, 'byte')})")
-    print(f"word perplexity {perplexity_in_words(result.word_perplexity)} ({counted(result.words, 'word')})")
+    print(result)
+    of = ", ".join([counted(result.tokens, "token"), counted(result.words, "word"), counted(result.text_bytes, "byte")])
+    print(f"word perplexity {perplexity_in_words(result.word_perplexity)} ({of})")
     if options.weights != "float32":
         change, before = math.expm1(min(result.loss - exact.loss, 700)), perplexity_in_words(exact.perplexity)
         print(f"{options.weights} weights: perplexity {change:+.3%} of float32's {before}")

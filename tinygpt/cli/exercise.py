@@ -17,18 +17,18 @@ A grade has five marks, and points for each (see --points):
   inputs     1  no argument is changed
   own        1  it has not reached for our solution or for another library's
                 gradients: imports tinygpt, reads its files, imports torch
-  fast       1  at least 50 % of the speed of the NumPy reference, on a sample
+  fast       1  at least 20 % of the speed of the NumPy reference, on a sample
                 of about a million numbers: one thread, processor time, median
-                of three turns each (see --fast)
+                of five calls each (see --fast)
 There are points only where the answer is right. Exit status of "check": 0 if
 all files passed, whatever their speed; 1 if one did not; 2 for a mistake, such
 as a folder that does not exist.
 
 A folder has the files, or a folder for each student with their files. Each
 file runs in a process of its own, which may use NumPy and the standard
-library, write into a temporary folder, and use so much time and memory.
+library, write into a temporary folder, and use limited time and memory.
 Network, other processes and other files are refused. This keeps accidents and
-idle tricks away. It is no sandbox: Python code that wants to can get around
+simple tricks away. It is no sandbox: Python code that wants to can get around
 it. Run the code of strangers in a container or a virtual machine.
 
 examples:
@@ -83,7 +83,7 @@ def add_arguments(parser: Parser) -> None:
         type=number,
         default=50,
         metavar="PERCENT",
-        help="the speed from which a file counts as fast, of the reference's (default: 50)",
+        help="the speed from which a file counts as fast, of the reference's (default: 20)",
     )
     add("--csv", type=file_to_write, metavar="FILE", help="also write the grades for a spreadsheet (default: do not)")
     add_json(parser, "print the grades as JSON")
@@ -96,7 +96,10 @@ def _points(text: str) -> dict[str, float]:
         mark, equals, value = part.partition("=")
         if not equals or mark not in ("right", "general", "inputs", "own", "fast"):
             raise argparse.ArgumentTypeError(f"must be such as right=10,fast=0, got {text[:40]!r}")
-        points[mark] = number(value)
+        try:
+            points[mark] = number(value)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{mark}: {error}") from None
         if not 0 <= points[mark] < 1e6:
             raise argparse.ArgumentTypeError(f"must have at least 0 for {mark}, got {value[:20]}")
     return points
@@ -109,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.study import exercises
 
     if options.what is None:
-        listed = textwrap.fill(", ".join(exercises.ORDER), 100, initial_indent="  ", subsequent_indent="  ")
+        listed = textwrap.fill(", ".join(exercises.ORDER), 79, initial_indent="  ", subsequent_indent="  ")
         print(f"exercises, in a course's order:\n{listed}")
         return 0
     if options.what == "check":
@@ -120,6 +123,8 @@ def run(options: argparse.Namespace) -> int:
     file = options.files[0] if options.files else Path(f"{given.name}_exercise.py")
     if file.exists():
         raise ValueError(f"{file} is there already, and would be lost; name another file")
+    if file.suffix != ".py":  # "exercise gelu check" means something else
+        raise ValueError(f"the file to write must end with .py, got {file}; to grade: tinygpt exercise check FILE")
     atomic_write(file, given.text)
     tell(f"{file}: write {given.asked}, then tinygpt exercise check {file}")
     return 0

@@ -58,7 +58,7 @@ def add_arguments(parser: Parser) -> None:
         "--stop",
         action="append",
         metavar="TEXT",
-        help="end before this text; may be given several times (default: none)",
+        help="end before this text; may be repeated (default: none)",
     )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(

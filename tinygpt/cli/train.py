@@ -206,7 +206,7 @@ def run(options: argparse.Namespace) -> int:
             )
     if result.final is not None:
         if result.story:
-            tell(f"story: {result.story}")
+            tell(f"story: {result.story}", wrap=True)
         tell(f'more: tinygpt generate {_typed(folder)} --prompt "Once upon a time"')
     return 0
 
@@ -222,21 +222,24 @@ def _tell_figures(result: Result, settings: TrainingSettings, folder: Path) -> N
 
     if result.final is None:
         again = f"tinygpt train --resume --out {_typed(folder)}"
-        tell(f"stopped after step {result.step} of {settings.steps}; to continue: {again}")
+        tell(f"stopped after step {result.step} of {settings.steps}")
+        tell(f"to continue: {again}")
         return
     if not result.new_steps:
         again = f"tinygpt train --resume --out {_typed(folder)} --steps {2 * result.step}"
-        tell(f"{folder} is finished after {counted(result.step, 'step')}; to go on: {again}")
+        tell(f"{folder} is finished after {counted(result.step, 'step')}")
+        tell(f"to go on: {again}")
     first, after = result.first, result.final_beginning
     if first is not None and first.tokens == result.final.tokens:
         after = result.final
     if first is None or after is None:  # an older run, which has not stored them
         tell(f"final validation {result.final}")
     elif after.tokens == result.final.tokens:
-        tell(f"final validation {result.final} (it was {first.loss:.4f} before training)")
+        tell(f"final validation {result.final} (it was {first.loss:.4f} before training)", wrap=True)
     else:
-        tell(f"final validation {result.final}, over all {result.final.tokens:,} tokens")
-        tell(f"on the first {after.tokens:,} of them: loss {first.loss:.4f} before training, {after.loss:.4f} after")
+        tell(f"final validation {result.final}, over all {result.final.tokens:,} tokens", wrap=True)
+        of_both = f"loss {first.loss:.4f} before training, {after.loss:.4f} after"
+        tell(f"on the first {after.tokens:,} of them: {of_both}", wrap=True)
     tell(f"best validation loss {result.best_loss:.4f}, in {folder / 'best'}")
     missing = "" if importlib.util.find_spec("matplotlib") else ': "pip install matplotlib" for a picture'
     tell(f"curve: {result.plot or f'not drawn{missing}'}")

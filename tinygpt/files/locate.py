@@ -63,7 +63,7 @@ def locate(name: str | os.PathLike[str], what: What = "model") -> Path:
     OSError
         If the hub does not give it.
     ValueError
-        If the name is empty.
+        If the name is empty, or no file can have it.
 
     Examples
     --------
@@ -77,6 +77,8 @@ def locate(name: str | os.PathLike[str], what: What = "model") -> Path:
     if not os.fspath(name):
         raise ValueError(f"locate: the name of a {what} must not be empty")
     folder = Path(name)
+    if "\0" in str(folder):
+        raise ValueError(f"locate: the name of a {what} must not hold a NUL character, got {shown(folder)}")
     if folder.is_file() and any(fnmatchcase(folder.name, pattern) for pattern in _INSIDE):
         folder = folder.parent
     if not folder.exists():
@@ -173,6 +175,14 @@ def _inside(folder: Path, what: What, recover: Callable[[Path], object] = lambda
     return folder if _has(folder, _PARTS_OF_A_MODEL) or (what == "tokenizer" and _has(folder, _WEIGHTS)) else None
 
 
+def _holds(folder: Path, what: What) -> bool:
+    """Whether there is one in a folder beside others; not in one that may not be read."""
+    try:
+        return _inside(folder, what) is not None
+    except OSError:
+        return False
+
+
 def _complete_swap(folder: Path) -> None:
     from tinygpt.files.directory_swap import recover
 
@@ -206,7 +216,7 @@ def _refuse(folder: Path, what: What) -> Path:
     elif not folder.is_dir():
         found = "is another file"
         remedy = remedy or "; check the name"
-    elif inside := [path for path in _folders_in(folder) if _inside(path, what)]:
+    elif inside := [path for path in _folders_in(folder) if _holds(path, what)]:
         found = f"is a folder with {len(inside)} of them"
         remedy = f"; name one, such as {shown(max(inside, key=_changed))}"
     elif (folder / "settings.json").exists():
@@ -244,10 +254,10 @@ def did_you_mean(path: Path, what: What = "model") -> str:
     official = () if str(path) in hub.OFFICIAL else hub.OFFICIAL  # what is spelled rightly is not another one
     near = difflib.get_close_matches(str(path), [*folders, *bare, *official], n=5)
     for name in (str(RUNS / path), str(RUNS / path.name), *near):
-        if name in hub.OFFICIAL:
+        if name in official:
             return f"; did you mean {name}?"
         folder = bare.get(name, Path(name))
-        if folder != path and _inside(folder, what):
+        if folder != path and _holds(folder, what):
             return f"; did you mean {shown(folder)}?"
     return ""
 

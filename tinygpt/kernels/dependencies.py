@@ -101,9 +101,12 @@ def _file_of(value: Any) -> str:
 
 
 def _reached(value: Any, attributes: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
-    """What a function reads from outside, or which of its contents somebody reads from a module."""
+    """What a function reads from outside, a class's numbers, or what of a module somebody reads."""
     if isinstance(value, ModuleType):
         yield from ((vars(value)[name], attributes) for name in sorted(attributes & vars(value).keys()))
+    if isinstance(value, type):  # the numbers in it may come from another file
+        members = list(value) if issubclass(value, enum.Enum) else getattr(value, "_field_defaults", {}).values()
+        yield from ((member, frozenset()) for member in members)
     if not isinstance(value, FunctionType):
         return
     codes = [value.__code__]

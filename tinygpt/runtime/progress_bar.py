@@ -14,7 +14,8 @@ Such a line comes every N steps (or bytes, or tokens). N is one of 1, 2, 5, 10, 
 steps take five seconds and a fiftieth of the time so far, but it need not take more than ten minutes. So the first
 minutes have a line every few seconds, a day has at most 400, and what is done within five seconds has none.
 
-Nothing here is in colour, and no escape sequence is written.
+Nothing here is in colour, and no escape sequence is written. TQDM_DISABLE=1 hides all bars and their lines, as it does
+in other programs; tqdm's other variables are not looked at.
 """
 
 from __future__ import annotations
@@ -24,11 +25,26 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tqdm import tqdm
-from tqdm.std import Bar
+
+@contextlib.contextmanager
+def _hidden(prefix: str) -> Iterator[None]:
+    """Inside, the environment has no variables with these first letters."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+    for name in variables:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(variables)
+
+
+# When it is imported, tqdm takes TQDM_MININTERVAL=abc and others as defaults of its options, which can stop the work.
+with _hidden("TQDM_"):
+    from tqdm import tqdm
+    from tqdm.std import Bar
 
 _SHORTEST = 5.0  # seconds between two plain lines, at least
 _SHARE = 50  # of the time so far: this many lines have the same distance
@@ -203,7 +219,7 @@ class ProgressBar(tqdm):
         elif self.unit_scale:
             speed = f"{tqdm.format_sizeof(rate)}{self.unit}/s"
         else:
-            speed = f"{rate:,.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
+            speed = f"{rate:,.{1 if rate < 100 else 0}f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}"
         return [text for text in (self.postfix, speed) if text]
 
 
@@ -223,7 +239,7 @@ def columns(stream: Any) -> int:
     width = 0
     with contextlib.suppress(OSError, ValueError, AttributeError):
         width = os.get_terminal_size(stream.fileno()).columns
-    return (width or shutil.get_terminal_size().columns) - 1  # without an answer: $COLUMNS, or 80
+    return max(1, (width or shutil.get_terminal_size().columns) - 1)  # without an answer: $COLUMNS, or 80
 
 
 def round_up(value: float) -> int:

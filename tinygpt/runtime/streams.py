@@ -21,6 +21,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -167,9 +168,30 @@ def say(text: str, below: bool = False) -> None:
         _write_line(stream, text)
 
 
-def tell(text: str) -> None:
-    """Print a line on standard output, above any bar, if that is possible."""
-    _write_line(Stream(sys.stdout), text)
+def tell(text: str, wrap: bool = False) -> None:
+    """
+    Print lines on standard output, above any bar, if that is possible.
+
+    Parameters
+    ----------
+    text : str
+    wrap : bool
+        On a terminal, break lines between words where they are too long for it: for sentences, not for tables, nor for
+        commands that are copied.
+    """
+    stream = Stream(sys.stdout)
+    if wrap:
+        text = "\n".join(_wrapped(line, stream) for line in text.split("\n"))
+    _write_line(stream, text)
+
+
+def _wrapped(line: str, stream: Stream) -> str:
+    from tinygpt.runtime.progress_bar import columns, is_terminal  # late: it imports tqdm
+
+    if not is_terminal(stream) or len(line) <= (width := columns(stream)):
+        return line
+    indent = line[: len(line) - len(line.lstrip())] or "  "
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _write_line(stream: Stream, text: str) -> None:
@@ -183,11 +205,12 @@ def _write_line(stream: Stream, text: str) -> None:
 
 
 def bar(**options: Any) -> ProgressBar:
-    """A progress bar on standard error, which stops nothing; the options are those of tqdm."""
+    """A progress bar on standard error, which stops nothing; options are those of tqdm. TQDM_DISABLE=1 hides it."""
     from tinygpt.runtime.progress_bar import ProgressBar  # late: a command without a bar starts sooner
 
     stream = Stream(sys.stderr)
-    options["disable"] = options.get("disable", False) or stream.stream is None
+    hidden = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    options["disable"] = options.get("disable", False) or hidden or stream.stream is None
     return ProgressBar(file=stream, **options)
 
 

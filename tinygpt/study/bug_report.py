@@ -27,6 +27,7 @@ from tinygpt.files.one_line import one_line
 
 _SHOWN = re.compile(
     r"(TINYGPT|NUMBA|OMP|GOMP|KMP|OPENBLAS|MKL|VECLIB)_.*|XDG_CACHE_HOME|HF_(HOME|ENDPOINT|HUB_OFFLINE)"
+    r"|PYTHON(PATH|HOME|OPTIMIZE|UTF8)"
 )
 _SECRET = re.compile(r".*(TOKEN|KEY|SECRET|PASSWORD)(?!IZER).*|HTTPS?_PROXY|ALL_PROXY", re.IGNORECASE)
 _LONGEST = 600  # characters of a line
@@ -186,7 +187,7 @@ def _memory() -> str:
     text = f"this process can have {limit / 1e9:.3g} GB" if limit else "the system does not say how much"
     with contextlib.suppress(OSError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes = {name: int(rest.split()[0]) / 1e6 for name, _, rest in (line.partition(":") for line in lines)}
+        sizes = {name: int(rest.split()[0]) * 1024 / 1e9 for name, _, rest in (line.partition(":") for line in lines)}
         text += "".join(f", {name} {sizes[name]:.3g} GB" for name in ("MemTotal", "MemAvailable", "SwapTotal"))
     return text
 
@@ -210,6 +211,9 @@ def _packages(extra: str) -> str:
     found = []
     for requirement in metadata.requires("tinygpt") or []:
         name, of_extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)", requirement)
+        below = re.search(r"python_version < ['\"]3\.(\d+)", requirement)
+        if below is not None and sys.version_info >= (3, int(below[1])):
+            continue  # part of this Python
         if name is not None and extra == (of_extra[1] if of_extra else ""):
             try:
                 found.append(f"{name[0]} {metadata.version(name[0])}")
@@ -233,6 +237,8 @@ def environment(variables: Mapping[str, str]) -> str:
     'HF_TOKEN is set, OMP_NUM_THREADS=2'
     >>> environment({"TINYGPT_TOKENIZER_URL": "https://me:password@example.org/gpt2"})
     'TINYGPT_TOKENIZER_URL=https://...@example.org/gpt2'
+    >>> environment({"HF_ENDPOINT": "https://me:pass@word@example.org?key=1234"})
+    'HF_ENDPOINT=https://...@example.org?...'
     """
     shown = []
     for name, value in sorted(variables.items()):
@@ -241,7 +247,8 @@ def environment(variables: Mapping[str, str]) -> str:
         ):
             shown.append(f"{name} is set")
         elif _SHOWN.fullmatch(name):
-            shown.append(f"{name}={re.sub(r'//[^/@]*@', '//...@', value)}")
+            value = re.sub(r"//.*@", "//...@", value)  # to the last @: a password may have one
+            shown.append(f"{name}={re.sub(r'[?].*', '?...', value)}")
     return ", ".join(shown) or "nothing that matters is set"
 
 

@@ -122,7 +122,7 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
     for number, sample in enumerate(samples):
         try:
             results = compare(op, sample, implementation)
-        except Exception as error:  # a user's op may raise anything: a finding, not the end of the check
+        except (Exception, SystemExit) as error:  # a user's op may raise anything: a finding, not the end of the check
             where = f"sample {number}"
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem_of(error))
             break
@@ -165,6 +165,8 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[Wo
         def loss() -> float:
             return float(np.sum(output() * weights))
 
+        if not np.all(np.isfinite(output())):
+            raise ValueError("forward: gives nan or infinity; give samples for which it is defined")
         floor = 1e-3 * loss_magnitude(output(), weights)
         results = []
         for array, gradient in zip(arrays, gradients, strict=True):

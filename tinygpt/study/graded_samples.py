@@ -36,11 +36,11 @@ def hidden_samples(name: str, seed: int) -> list[Sample]:
     return [Sample([_like(array, rng) for array in sample.arrays], sample.attrs) for sample in SAMPLES.get(name, [])]
 
 
-def large_sample(name: str, seed: int) -> Sample | None:
-    """A sample in float32 for which the reference takes some milliseconds; None if the exercise is not timed."""
+def large_sample(name: str, seed: int, turn: int = 0) -> Sample | None:
+    """A sample in float32 that takes the reference some milliseconds, each turn another; None if it is not timed."""
     if name not in LARGE:
         return None
-    sample = LARGE[name](np.random.default_rng([seed, zlib.crc32(name.encode()), 1]))
+    sample = LARGE[name](np.random.default_rng([seed, zlib.crc32(name.encode()), 1, turn]))
     return Sample([np.asarray(array, np.float32) for array in sample.arrays], sample.attrs)
 
 
@@ -254,6 +254,6 @@ LARGE: dict[str, Callable[[Rng], Sample]] = {
         _normal(rng, (512, 128), (2048, 128)), {"targets": _ids(rng, 512, 2048)}
     ),
     "embedding": lambda rng: Sample(_normal(rng, (5000, 64)), {"ids": _ids(rng, 10_000, 5000)}),
-    "dropout": _of(_normal, _SQUARE, p=0.1, seed=7),
+    "dropout": lambda rng: Sample(_normal(rng, _SQUARE), {"p": 0.1, "seed": int(rng.integers(1, 2**32))}),
     "attention": _of(_normal, (2, 256, 3 * 128), n_head=4),
 }

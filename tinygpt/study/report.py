@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tinygpt.files.one_line import one_line
 from tinygpt.runtime.plural import counted
 from tinygpt.study.checks import BOUNDS, Finding
 
@@ -32,7 +33,7 @@ def table(findings: Sequence[Finding], names: Mapping[str, str] | None = None) -
     rows = [header]
     for finding in findings:
         step = "" if finding.best_step is None else f"{finding.best_step:.0e}"
-        rows.append((finding.op, finding.input, finding.implementation, f"{finding.error:.1e}",
+        rows.append((one_line(finding.op), finding.input, finding.implementation, f"{finding.error:.1e}",
                      f"{BOUNDS[finding.implementation]:.0e}", finding.where, step, verdict(finding)))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

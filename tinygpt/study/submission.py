@@ -28,7 +28,7 @@ import numpy as np
 import tinygpt
 from tinygpt.files.one_line import one_line
 from tinygpt.study import submission_process
-from tinygpt.study.submission_process import TOKEN, Channel
+from tinygpt.study.submission_process import TOKEN, Channel, ChannelError, Ended
 
 _START = 120.0  # seconds for the import of NumPy, on a slow disk
 _MOST_NOTES = 20
@@ -51,7 +51,7 @@ class Limits(NamedTuple):
     Attributes
     ----------
     seconds : float
-        From the moment at which its file is run.
+        That the grader waits for it, from the moment at which its file is run.
     megabytes : float
         Memory above the level after the import of NumPy.
     """
@@ -113,7 +113,7 @@ class Submission:
         self.refused: list[str] = []
         self.copied: list[str] = []
         self._asked = asked
-        self._limits, self._deadline, self._late = limits, np.inf, f"not done after {limits.seconds:g} seconds"
+        self._limits, self._left, self._late = limits, np.inf, f"not done after {limits.seconds:g} seconds"
         self._folder = tempfile.mkdtemp(prefix="tinygpt-exercise-")
         script = shutil.copy(submission_process.__file__, self._folder)
         self._process = subprocess.Popen(
@@ -149,8 +149,8 @@ class Submission:
             raise
 
     def load(self) -> None:
-        """Run the file. The time limit counts from here."""
-        self._deadline = time.monotonic() + self._limits.seconds
+        """Run the file. The time limit counts from here, but for what the grader does between two requests."""
+        self._left = self._limits.seconds
         reply, _ = self._request({})
         if not reply.get("defined"):
             raise Stopped(f"the file must define the function {self._asked}; it does not")
@@ -176,10 +176,10 @@ class Submission:
         """Send the arguments of `run`."""
         self._request({"do": "hold"}, (args,))
 
-    def run(self, times: int = 1, most: float = np.inf) -> float:
-        """Call the function some times, for at most `most` seconds of a clock; returns seconds of processor time."""
+    def run(self, most: float = np.inf) -> float:
+        """Call the function once, for at most `most` seconds of a clock; returns seconds of processor time."""
         start = self._processor_seconds()
-        self._request({"do": "run"}, (times,), most)
+        self._request({"do": "run"}, (), most)
         return self._processor_seconds() - start
 
     def _processor_seconds(self) -> float:
@@ -194,10 +194,12 @@ class Submission:
         return self._request({"do": "fetch"}, ())[1]
 
     def _request(self, message: dict[str, Any], value: Any = None, seconds: float = np.inf) -> tuple[Any, Any]:
+        start = time.monotonic()
         self._requests.put((message, value))
-        left = min(seconds, self._deadline - time.monotonic())
+        left = min(seconds, self._left)
         try:
             answer = self._replies.get(timeout=max(left, 0) if left < threading.TIMEOUT_MAX else None)
+            self._left -= time.monotonic() - start
         except queue.Empty:
             self.close()
             raise TooLong(f"{self._late}: is there an endless loop?") from None
@@ -234,7 +236,9 @@ class Submission:
                 self._replies.put(answer)
 
     def _end(self, error: BaseException) -> str:
-        """How the process has ended, in words."""
+        """How the process has ended, in words; or what it has sent, whose end is only that nobody listened any more."""
+        if isinstance(error, ChannelError) and not isinstance(error, Ended):
+            return f"no answer: {error}"
         try:
             status = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:

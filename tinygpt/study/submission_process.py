@@ -8,7 +8,8 @@ standard input and output; the originals are the null device, so that a submissi
 
 What the submission may do is limited:
 
-    memory     above the level after the import of NumPy (Linux: RLIMIT_DATA)
+    memory     above the level after the import of NumPy (Linux: RLIMIT_DATA, and RLIMIT_AS for what is shared)
+    files      64 MB each, and a few hundred of them
     imports    NumPy, the standard library, and the helpers that the exercise's own text imports
     reading    Python's own folders and the temporary folder
     writing    the temporary folder
@@ -21,6 +22,7 @@ machine code does, and Python code that looks for the hook's own variables finds
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.abc
 import io
 import json
@@ -40,9 +42,10 @@ import numpy as np
 
 TOKEN = 16  # bytes that begin every message; a submission that writes into the channel does not know them
 _SIZES = struct.Struct("<QQ")  # bytes of the JSON, bytes of the arrays
-_LARGEST_JSON, _LARGEST_BODY = 2**24, 2**28
+_LARGEST_JSON, _LARGEST_BODY = 2**22, 2**28  # a MB of JSON can become 60 of lists
 _LONGEST_LIST, _DEEPEST = 100_000, 12
 _MOST_NOTES = 20
+_ADDRESSES = 2**28  # bytes of addresses beyond the memory: for libraries, and the stacks and arenas of a few threads
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ class Other:
 
 
 class ChannelError(Exception):
-    """The other side has sent what no side of ours sends, or nothing more."""
+    """The other side has sent what no side of ours sends."""
+
+
+class Ended(ChannelError):
+    """It has sent nothing more."""
 
 
 class Channel:
@@ -105,7 +112,7 @@ class Channel:
     def _read(self, size: int) -> bytes:
         data = self._reader.read(size)
         if len(data) < size:
-            raise ChannelError("the process has ended")
+            raise Ended("the process has ended")
         return data
 
 
@@ -150,6 +157,23 @@ def _pack_array(value: Any, arrays: list[bytes]) -> Any:
     arrays.append(array.tobytes(order))
     kind = "array" if isinstance(value, np.ndarray) else "scalar"
     return {kind: [array.dtype.str, list(array.shape), order]}
+
+
+def settled(value: Any) -> Any:
+    """
+    A result with nothing left to compute: of a subclass of tuple or array, what it holds when asked now.
+
+    Examples
+    --------
+    >>> class Later(tuple):
+    ...     def __iter__(self):
+    ...         return iter([np.float64(1), np.float64(2)])
+    >>> settled(Later())
+    (np.float64(1.0), np.float64(2.0))
+    """
+    if isinstance(value, (tuple, list)):
+        return (list if isinstance(value, list) else tuple)([settled(each) for each in value])
+    return np.asarray(value) if isinstance(value, np.ndarray) else value
 
 
 def unpack(tree: Any, body: BinaryIO) -> Any:
@@ -201,11 +225,15 @@ _REFUSED = {
     **dict.fromkeys(("os.kill", "os.killpg", "signal.pthread_kill"), "sends a signal"),
     **dict.fromkeys(("ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle", "ctypes.call_function"), "uses ctypes"),
     **dict.fromkeys(("resource.setrlimit", "resource.prlimit"), "changes its limits"),
+    **dict.fromkeys(("os.mkfifo", "os.mknod"), "makes a pipe or a device"),
+    "_posixshmem.shm_open": "makes shared memory",
 }  # fmt: skip
 _CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
-            "os.chown", "os.lchown", "os.utime", "os.setxattr", "os.removexattr", "os.chflags", "os.chdir",
-            "sqlite3.connect"}  # fmt: skip
+            "os.chown", "os.lchown", "os.utime", "os.setxattr", "os.removexattr", "os.chflags", "os.chdir"}  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_MOST_FILES = 200  # that are opened for writing
+_FILES = {"mkfifo": "os.mkfifo", "mknod": "os.mknod"}
+_UNSEEN = {"_dbm", "_gdbm", "_sqlite3"}  # modules that make files without an audit event
 _LIBRARIES = {"autograd", "jax", "mxnet", "tensorflow", "tinygpt", "tinygrad", "torch"}  # they compute gradients
 
 
@@ -213,7 +241,7 @@ class _Guard(importlib.abc.MetaPathFinder):
     """The audit hook, the finder of modules before all others, and the notes of what they have refused."""
 
     def __init__(self, channel: Channel, folder: str, package: str, readable: list[str]) -> None:
-        self._channel, self._notes = channel, 0
+        self._channel, self._notes, self._files = channel, 0, 0
         self._folder, self._package, self._readable = folder, package, [*readable, folder]
         self._modules = sys.stdlib_module_names | {"numpy"}
 
@@ -226,6 +254,8 @@ class _Guard(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """None, for the other finders to go on, or an error."""
         top = name.partition(".")[0]
+        if top in _UNSEEN:
+            self._refuse(f"makes files unseen ({name})")
         if top not in self._modules:
             if top in _LIBRARIES:
                 self.note(f"imports {name}", own=False)
@@ -255,6 +285,9 @@ class _Guard(importlib.abc.MetaPathFinder):
         if writes or (mode is None and os.path.isdir(name)):  # a descriptor of a folder leads out of it
             if not writes or not self._inside(name, [self._folder]):
                 self._refuse(f"writes outside its folder: {name[:80]}")
+            self._files += 1
+            if self._files > _MOST_FILES:
+                self._refuse(f"writes more than {_MOST_FILES} files")
         elif self._inside(name, [self._package]):
             self._refuse(f"reads {os.path.relpath(name, os.path.dirname(self._package))[:80]}", own=False)
         elif os.path.exists(name) and not self._inside(name, self._readable):
@@ -307,10 +340,12 @@ def _limit_memory(megabytes: float) -> bool:
         import resource
 
         with open("/proc/self/status", encoding="ascii") as file:
-            level = next(int(line.split()[1]) for line in file if line.startswith("VmData:")) * 1024
-        limit = level + int(megabytes * 2**20)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    except (ImportError, OSError, ValueError, StopIteration):
+            level = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in file)
+                     if name in ("VmData", "VmSize")}  # fmt: skip
+        for name, kind, more in (("VmData", resource.RLIMIT_DATA, 0), ("VmSize", resource.RLIMIT_AS, _ADDRESSES)):
+            limit = level[name] + int(megabytes * 2**20) + more
+            resource.setrlimit(kind, (limit, limit))
+    except (ImportError, OSError, ValueError, KeyError):
         return False
     return True
 
@@ -326,17 +361,20 @@ def _limit_others(seconds: float) -> None:
             resource.setrlimit(getattr(resource, name), (limit, limit))
 
 
-def _no_more_processes() -> None:
-    """Close a way to new processes that no audit event tells of; `multiprocessing` takes it."""
+def _close_unseen_ways() -> None:
+    """To processes, by which `multiprocessing` goes, shared memory, pipes and devices: no audit event tells of them."""
 
-    def refused(*args: Any) -> None:
-        sys.audit("os.fork")  # the hook raises
+    def refusing(event: str) -> Callable[..., Any]:
+        return lambda *args, **options: sys.audit(event, *args)  # the hook raises
 
-    try:
-        import _posixsubprocess
-    except ImportError:
-        return
-    _posixsubprocess.fork_exec = refused  # type: ignore[assignment]
+    shared = {"shm_open": "_posixshmem.shm_open"}
+    ways = {"_posixsubprocess": {"fork_exec": "os.fork"}, "_posixshmem": shared, "os": _FILES, "posix": _FILES}
+    for name, functions in ways.items():
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(name)
+            for function, event in functions.items():
+                if hasattr(module, function):
+                    setattr(module, function, refusing(event))
 
 
 def _said(error: BaseException, file: str) -> str:
@@ -407,11 +445,10 @@ class _Submission:
         self.held, self.result = args, None
         return {}, None
 
-    def run(self, times: int) -> tuple[dict[str, Any], Any]:
-        """The calls that are timed."""
+    def run(self) -> tuple[dict[str, Any], Any]:
+        """The call that is timed."""
         assert self.function is not None
-        for _ in range(times):
-            self.result = self.function(*self.held)
+        self.result = settled(self.function(*self.held))
         return {}, None
 
     def fetch(self) -> tuple[dict[str, Any], Any]:
@@ -437,7 +474,7 @@ def main() -> None:
     guard = _Guard(channel, os.path.realpath(os.getcwd()), start["package"], list(map(os.path.realpath, python)))
     sys.modules.update(_given_modules(start["modules"], guard))
     _limit_others(start["seconds"])
-    _no_more_processes()
+    _close_unseen_ways()
     limited = _limit_memory(start["megabytes"])
     channel.send({"limited": limited})
     channel.receive()  # the grader's clock starts

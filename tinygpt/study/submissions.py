@@ -32,7 +32,8 @@ class Task(NamedTuple):
     Attributes
     ----------
     student : str
-        The name of the folder; of the file, if all are in one folder.
+        The name of the folder; of the file, if all are in one folder. Where several paths were given, the name of the
+        folder above precedes it, ``2026/ada``, so that no two are taken for one.
     path : Path or None
         None if there is no file.
     exercise : str
@@ -85,11 +86,13 @@ def find(paths: Sequence[Path], wanted: Sequence[str] = ()) -> list[Task]:
         if folders and not any(exercises_in(file) for file in files):
             found = [task for folder in folders for task in _of_student(folder, wanted)]
         else:
-            found = [task for file in files for task in _of_file(file.name, file, wanted)]
+            root = path if path.is_dir() else path.resolve().parent
+            found = [task for file in files for task in _of_file(file.name, file, wanted, root)]
         if not any(task.path for task in found):
             what = f"a file for {' or '.join(wanted)}" if wanted and files else "a .py file or a folder with some"
             raise FileNotFoundError(f"exercise: {path} must be {what}; check the name")
-        tasks += found
+        above = (path if path.is_dir() else path.parent).resolve().name if len(paths) > 1 else ""
+        tasks += [task._replace(student=f"{above}/{task.student}") if above else task for task in found]
     return tasks
 
 
@@ -101,7 +104,7 @@ def _visible(path: Path, root: Path) -> bool:
 def _of_student(folder: Path, wanted: Sequence[str]) -> Iterator[Task]:
     below = (file for depth in range(3) for file in folder.glob("*/" * depth + "*.py"))
     files = sorted(file for file in below if file.is_file() and _visible(file.parent, folder))
-    found = [task for file in files if exercises_in(file) for task in _of_file(folder.name, file, wanted)]
+    found = [task for file in files if exercises_in(file) for task in _of_file(folder.name, file, wanted, folder)]
     yield from found
     for name in wanted:
         if name not in (task.exercise for task in found):
@@ -111,11 +114,13 @@ def _of_student(folder: Path, wanted: Sequence[str]) -> Iterator[Task]:
         yield Task(folder.name, None, "", f"missing: {none}")
 
 
-def _of_file(student: str, file: Path, wanted: Sequence[str]) -> Iterator[Task]:
+def _of_file(student: str, file: Path, wanted: Sequence[str], folder: Path) -> Iterator[Task]:
     names = exercises_in(file)
     meant = [name for name in names if name in wanted] if wanted else names
     if len(meant) == 1:
-        yield Task(student, file, meant[0])
+        inside = file.resolve().is_relative_to(folder.resolve())
+        problem = "" if inside else "the file is a link to one of another folder; hand in the file itself"
+        yield Task(student, file, meant[0], problem)
     elif len(meant) > 1:
         problem = f"defines functions of {len(meant)} exercises; name the file {meant[0]}_exercise.py, or another"
         yield Task(student, file, "", problem)

@@ -110,8 +110,10 @@ def text_files(path: str | os.PathLike[str]) -> list[Path]:
             raise FileNotFoundError(f"read_documents: no .txt file in folder {shown(path)}; put your texts there")
         return files
     if not path.exists():
+        known = next((name for name in ("shakespeare", "tinystories") if name in path.name.lower()), None)
+        fetch = f'; "tinygpt data {known}" downloads that text' if known else ""
         raise FileNotFoundError(
-            f"read_documents: no file or folder {shown(path)}; give a .txt file or a folder of them"
+            f"read_documents: no file or folder {shown(path)}; give a .txt file or a folder of them{fetch}"
         )
     require_ordinary(path, "read_documents", "give a .txt file or a folder of them")
     return [path]

@@ -104,10 +104,10 @@ def _check(where: str, key: str, name: str, value: Any) -> None:
         return  # the settings look into it
     try:
         require_kind(name, value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         said, got, rest = str(error).removeprefix(f"train: {name} ").partition(", got ")
         said = said.replace(" or None", "").replace("True or False", "true or false")
-        raise TypeError(f"{where}: {one_line(key)} {said}{got}{rest}") from None
+        raise type(error)(f"{where}: {one_line(key)} {said}{got}{rest}") from None
     if name == "preset" and value not in (*PRESETS, RECIPE_OF_FINE_TUNING):
         raise ValueError(f"{where}: preset must be one of {', '.join(PRESETS)}, got {brief(value)}")
     if name in PATHS and not value:

@@ -80,7 +80,7 @@ class Evaluation(NamedTuple):
 
 def perplexity_in_words(perplexity: float) -> str:
     """
-    A perplexity for people: four digits at least, and none that four digits of the loss do not support.
+    A perplexity for people: no digits that four decimals of the loss do not support.
 
     Examples
     --------

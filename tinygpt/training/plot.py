@@ -134,7 +134,7 @@ def _sizes(folder: Path) -> str:
             if (folder / name).is_dir():
                 config = GPTConfig.from_pretrained(folder / name)
                 return (f"{number_of_parameters(config):,} parameters: {config.n_layer} layers, {config.n_head} heads, "
-                        f"{config.n_embd} dimensions, context {config.n_positions:,}, "
+                        f"{config.n_embd} features, context {config.n_positions:,}, "
                         f"vocabulary {config.vocab_size:,}")  # fmt: skip
     return ""
 
@@ -403,7 +403,7 @@ def _scale(runs: Sequence[Run], scale: str) -> tuple[Callable, str, Callable]:
     from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
     def whole(axis: Any) -> None:
-        axis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
     if scale == "steps":

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
-import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -42,6 +40,7 @@ class TrainingProgress:
     def __init__(self, step: int, steps: int, told: bool, drawn: bool) -> None:
         self._told = told
         self._start = step
+        self._figures: Mapping[str, float] = {}
         self._bar = bar(total=steps, initial=step, unit="step", desc="training", disable=not drawn, smoothing=0)
 
     def __enter__(self) -> TrainingProgress:
@@ -57,7 +56,7 @@ class TrainingProgress:
     def tell(self, text: str) -> None:
         """Print lines above the bar; on a terminal they are broken between words."""
         if self._told:
-            tell("\n".join(_broken(line) for line in text.split("\n")))
+            tell(text, wrap=True)
 
     def stepped(self, figures: Mapping[str, float], validation_loss: float) -> None:
         """
@@ -70,6 +69,17 @@ class TrainingProgress:
         validation_loss : float
             The last one; NaN if there is none.
         """
+        self._figures = figures
+        self._set_fields(validation_loss)
+        self._bar.update()
+
+    def validated(self, validation_loss: float) -> None:
+        """Show a validation loss beside the figures of the last step, with what is drawn next."""
+        if self._figures:
+            self._set_fields(validation_loss)
+
+    def _set_fields(self, validation_loss: float) -> None:
+        figures = self._figures
         validation = "" if math.isnan(validation_loss) else f"val {validation_loss:.3f}"
         fields = [
             f"loss {figures['loss']:.3f}",
@@ -80,7 +90,6 @@ class TrainingProgress:
             f"{figures['ms']:,.0f} ms",
         ]
         self._bar.set_fields([field for field in fields if field])
-        self._bar.update()
 
     @contextlib.contextmanager
     def validating(self) -> Iterator[None]:
@@ -93,12 +102,3 @@ class TrainingProgress:
             if self._bar.n == self._start:
                 self._bar.exclude(time.perf_counter() - start)
             self._bar.set_description("training")
-
-
-def _broken(line: str) -> str:
-    from tinygpt.runtime.progress_bar import columns, is_terminal  # late: it imports tqdm
-
-    if not is_terminal(sys.stdout) or len(line) <= (width := columns(sys.stdout)):
-        return line
-    indent = line[: len(line) - len(line.lstrip())] or "  "
-    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

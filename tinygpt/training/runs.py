@@ -107,8 +107,11 @@ def _find(folder: Path, depth: int) -> Iterator[Path]:
     if _is_run(folder):
         yield folder
     elif depth:
+        inside: list[Path] = []
         with contextlib.suppress(OSError):
-            for path in sorted(folder.iterdir()):
+            inside = sorted(folder.iterdir())
+        for path in inside:
+            with contextlib.suppress(OSError):  # of one that may not be read: those beside it are found
                 if path.is_dir() and not path.name.startswith("."):
                     yield from _find(path, depth - 1)
 

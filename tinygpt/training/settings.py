@@ -58,7 +58,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
 
 def require_kind(name: str, value: Any) -> None:
     """
-    Raise TypeError unless a setting may have a value of this type.
+    Raise TypeError unless a setting may have a value of this type, and ValueError if it is too large for a float.
 
     Examples
     --------
@@ -70,6 +70,11 @@ def require_kind(name: str, value: Any) -> None:
     kind, required = _KINDS[annotation]
     if not isinstance(value, kind) or (isinstance(value, bool) and annotation != "bool"):
         raise TypeError(f"train: {name} must be {required}, got {brief(value)}")
+    if annotation == "float":
+        try:
+            float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            raise ValueError(f"train: {name} must be below 1.8e308, got {brief(value)}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +172,8 @@ class TrainingSettings:
         for name in ("warmup", "min_lr", "weight_decay", "seed", "keep_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train: {name} must be at least 0, got {getattr(self, name)}")
+        if self.warmup >= _MOST:
+            raise ValueError(f"train: warmup must be below {_MOST:,}, got {brief(self.warmup)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"train: precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.min_lr > self.lr:
@@ -242,13 +249,15 @@ class TrainingSettings:
         >>> settings = TrainingSettings.from_preset("tiny", steps=600).extend(600, 900)
         >>> settings.steps, settings.extended
         (900, ((600, 600),))
-        >>> settings.extend(600, 1000).extended  # before a step was done: as if it had been 1000 at once
+        >>> settings.extend(600, 1000).extended  # before a step of it was done: as if it had been 1000 at once
+        ((600, 600),)
+        >>> settings.extend(200, 1000).extended  # also of a run that repeats this one, and is not there yet
         ((600, 600),)
         """
         if steps == self.steps:
             return self
-        repeated = bool(self.extended) and self.extended[-1][0] == step
-        extended = self.extended if repeated or step == 0 else (*self.extended, (step, self.steps))
+        last = self.extended[-1][0] if self.extended else 0  # not begun yet where the run of a config.toml is earlier
+        extended = self.extended if step <= last else (*self.extended, (step, self.steps))
         return dataclasses.replace(self, steps=steps, extended=extended)
 
     def resumed(self, given: Mapping[str, Any], run: str | os.PathLike[str]) -> TrainingSettings:
@@ -319,7 +328,9 @@ class TrainingSettings:
     def _from_recipe(cls, preset: str, values: dict[str, Any], given: dict[str, Any]) -> TrainingSettings:
         """A recipe, with the given values (None counts as not given) in place of its own."""
         values = values | {name: value for name, value in given.items() if value is not None}
-        values.setdefault("min_lr", values["lr"] / 10)
+        if "min_lr" not in values:
+            require_kind("lr", values["lr"])
+            values["min_lr"] = values["lr"] / 10
         return cls(preset=preset, **values)
 
     def changed(self, given: Mapping[str, Any]) -> list[str]:

@@ -410,6 +410,7 @@ class Trainer:
                 raise FloatingPointError(self._diverged(loss))
         self._validation_loss, self._validated = result.loss, self.step
         log.write(step=self.step, **_logged(result), **({} if whole is result else _logged(whole, "final_")))
+        shown.validated(result.loss)
         shown.tell(f"step {self.step}: validation {result}")
         if result.loss < self.best_loss:
             self.best_loss = result.loss
