@@ -98,7 +98,7 @@ def verify(name: str, case: str, precision: str, folder: Path, sides: Collection
                 if len(results) != len(reference):
                     raise WrongResult(f"{who} gives {len(results)} results, the reference {len(reference)}; not timed")
                 for index, key in enumerate(reference):
-                    _compare(f"{who}'s result {index}", results[key], reference[key], tolerance)
+                    _compare(f"{who}: {benchmark.result(index)}", results[key], reference[key], tolerance)
 
 
 def _compare(who: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,7 +21,8 @@ from benchmarks import sides
 from benchmarks.machine import HAS_TORCH
 from benchmarks.sides import Given, Run
 from tinygpt import Op
-from tinygpt.study.user_ops import input_count
+from tinygpt.study.checks import input_names
+from tinygpt.study.user_ops import importable, imported, input_count, op_in
 
 OPS = ["linear", "attention", "layernorm", "gelu", "gelu_linear", "linear_cross_entropy", "cross_entropy",
        "embedding", "dropout", "add", "adamw", "norm"]  # fmt: skip
@@ -45,7 +43,14 @@ class Benchmark(NamedTuple):
     cost: Callable[[Any, Given], dict[str, float]]
     tolerance: float
     precisions: tuple[str, ...]
+    inputs: tuple[str, ...] = ()  # their names, where it has an operation
     has_kernel: bool = True
+
+    def result(self, index: int) -> str:
+        """What the result of this index is."""
+        if not self.inputs or index > len(self.inputs):
+            return f"result {index}"
+        return f"the gradient of {self.inputs[index - 1]}" if index else "the output"
 
 
 def resolve(name: str) -> str:
@@ -57,18 +62,9 @@ def resolve(name: str) -> str:
     ValueError
         If there is no such benchmark.
     """
-    path, _, op = name.partition(".py:") if ".py:" in name else (name.removesuffix(".py"), "", "")
-    if name.endswith(".py") or op:
-        file = Path(path + ".py")
-        if not file.is_file():
-            raise ValueError(f"there is no file {file}")
-        sys.path.insert(0, str(file.resolve().parent))
-        name = f"{file.stem}:{op}"
-    elif name in OPS or name in STEPS:
+    if name in OPS or name in STEPS:
         return name
-    elif os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    name = name if ":" in name else f"{name}:"
+    name = ":".join(importable(name))
     load(name)
     return name
 
@@ -76,10 +72,19 @@ def resolve(name: str) -> str:
 def load(name: str) -> Benchmark:
     """A benchmark of this folder, by its name; or a user's, `module:NAME`, where NAME may be empty."""
     if name in OPS:
-        return _filled(name, importlib.import_module(f"benchmarks.bench_{name}"), "OP")
+        return _filled(name, importlib.import_module(f"benchmarks.bench_{name}"), "")
     module_name, _, op = name.partition(":")
-    module = _imported(module_name)
-    return _filled(module_name if not op else name, module, op or _only_op(module_name, module))
+    module = imported(module_name)
+    if module is None:
+        near = difflib.get_close_matches(module_name, [*OPS, *STEPS], 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        if module_name in (*OPS, *STEPS):  # resolved already, but for an operation after a colon
+            raise ValueError(f"{module_name} is a benchmark with one operation: write {module_name}, without a colon")
+        raise ValueError(
+            f"there is no benchmark {module_name!r}, and no module of that name in this folder or installed; {hint}"
+            f"benchmarks: {', '.join((*OPS, *STEPS))}"
+        )
+    return _filled(name.removesuffix(":"), module, op)
 
 
 def summary(name: str) -> str:
@@ -89,44 +94,13 @@ def summary(name: str) -> str:
     return re.split(r", (?:forward|against)", line)[0].rstrip(",.")
 
 
-def _imported(name: str) -> ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError(f"{name!r} must be a benchmark, a module as in import, module:NAME, or the path of a .py file")
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
-        if not (isinstance(error, ModuleNotFoundError) and error.name == name):
-            raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from None
-    near = difflib.get_close_matches(name, [*OPS, *STEPS], 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    if name in (*OPS, *STEPS):  # resolved already, but for an operation after a colon
-        raise ValueError(f"{name} is a benchmark with one operation: write {name}, without a colon")
-    raise ValueError(
-        f"there is no benchmark {name!r}, and no module of that name in this folder or installed; {hint}"
-        f"benchmarks: {', '.join((*OPS, *STEPS))}"
-    )
-
-
-def _only_op(name: str, module: ModuleType) -> str:
-    """The name of a module's operation: OP, or that of the only one."""
-    found = {id(value): key for key, value in reversed(vars(module).items()) if isinstance(value, Op)}
-    if "OP" in vars(module) or hasattr(module, "ours"):
-        return "OP"
-    if len(found) != 1:
-        several = f"has several, {', '.join(sorted(found.values()))}: say which, {name}:NAME" if found else "has none"
-        raise ValueError(f"{name} must have a tinygpt.Op to race; it {several}")
-    return next(iter(found.values()))
-
-
 def _filled(name: str, module: ModuleType, op_name: str) -> Benchmark:
-    op = getattr(module, op_name, None)
-    if op is not None and not isinstance(op, Op):
-        raise ValueError(f"{name}: {op_name} must be a tinygpt.Op, got {type(op).__name__}")
-    if op is None and not (hasattr(module, "ours") and hasattr(module, "numpy") and hasattr(module, "given")):
-        raise ValueError(f"{name}: there is no operation {op_name}; without one, it must have ours, numpy and given")
+    complete = hasattr(module, "ours") and hasattr(module, "numpy") and hasattr(module, "given")
+    op = None if complete and not op_name and not hasattr(module, "OP") else op_in(module, op_name)
     cases = getattr(module, "CASES", CASES)
     if not isinstance(cases, dict) or not cases:
         raise ValueError(f"{name}: CASES must be a dict, what a row is called -> its sizes, got {cases!r}")
+    count = 0 if op is None else input_count(op)
     return Benchmark(
         name=name,
         cases={str(case): sizes for case, sizes in cases.items()},
@@ -137,6 +111,7 @@ def _filled(name: str, module: ModuleType, op_name: str) -> Benchmark:
         cost=partial(_cost, name, getattr(module, "cost", None)),
         tolerance=_tolerance(name, getattr(module, "TOLERANCE", TOLERANCE)),
         precisions=_precisions(name, getattr(module, "PRECISIONS", ("highest",))),
+        inputs=tuple(input_names(op, count)) if count else (),
         has_kernel=op is None or op.kernel is not None or hasattr(module, "ours"),
     )
 
@@ -175,6 +150,9 @@ def _given(name: str, op: Op | None, function: Callable | None, case: Any, rng: 
         if not isinstance(case, dict) or not {"shape", "shapes"} & case.keys():
             raise ValueError(f"{name}: a case must have a key 'shape' or 'shapes', or define given(case, rng)")
         shapes = case.get("shapes") or [case["shape"]] * max(1, input_count(op))
+        if any(isinstance(shape, int) for shape in shapes):
+            raise ValueError(f"{name}: 'shapes' of a case must be a list with one shape for each input: [{shapes}], "
+                             f"got {shapes}")  # fmt: skip
         arrays, attrs = [rng.standard_normal(shape, np.float32) for shape in shapes], case.get("attrs", {})
         try:
             out = op.forward(*arrays, **op.checked(arrays, attrs))[0]

@@ -201,8 +201,8 @@ def statements(cell: str, steps: tuple[int, ...], line: int, column: int, cell_e
 def table_of(docstring: str) -> Table:
     """The glossary and the two columns of an operation's docstring."""
     lines = docstring.splitlines()
-    axes, definitions = _glossary(lines, lines.index("Throughout this file") + 1)
-    header = next(i for i, line in enumerate(lines) if line.startswith("Forward") and "Backward" in line)
+    axes, definitions = _glossary(lines, _line(lines, r"Throughout this file$", "Throughout this file") + 1)
+    header = _line(lines, r"Forward\b.*\bBackward", "Forward ... Backward, the header of the table")
     split = lines[header].index("Backward")
     columns: tuple[list[Statement], list[Statement]] = ([], [])
     for (start, end), column in zip(((4, split), (split, None)), columns, strict=True):
@@ -219,6 +219,14 @@ def table_of(docstring: str) -> Table:
     for steps in reversed(list(dict.fromkeys((each.steps, each.sign == "again") for each in backward))):
         upwards += [each for each in backward if (each.steps, each.sign == "again") == steps]
     return Table(axes, definitions, forward, upwards)
+
+
+def _line(lines: list[str], pattern: str, what: str) -> int:
+    """The first line that matches."""
+    found = next((i for i, line in enumerate(lines) if re.match(pattern, line)), None)
+    if found is None:
+        raise SyntaxError(f"the docstring that begins with {lines[0]!r} lacks the line: {what}")
+    return found
 
 
 def _end_of_block(lines: list[str], start: int) -> int:
@@ -244,7 +252,7 @@ def _glossary(lines: list[str], start: int) -> tuple[dict[str, tuple[str, ...]],
 def row_of(docstring: str, name: str) -> Table:
     """One operation's row in the table of a file that has several."""
     lines = docstring.splitlines()
-    header = next(i for i, line in enumerate(lines) if line.startswith("Operation"))
+    header = _line(lines, r"Operation\b.*\bForward\b.*\bBackward", "Operation ... Forward ... Backward")
     starts = [lines[header].index("Forward"), lines[header].index("Backward")]
     columns: tuple[list[Statement], list[Statement]] = ([], [])
     current = ""
@@ -263,7 +271,7 @@ def row_of(docstring: str, name: str) -> Table:
 def rows_of(docstring: str) -> list[str]:
     """The names of all operations in the table of a file that has several."""
     lines = docstring.splitlines()
-    header = next(i for i, line in enumerate(lines) if line.startswith("Operation"))
+    header = _line(lines, r"Operation\b.*\bForward\b.*\bBackward", "Operation ... Forward ... Backward")
     width = lines[header].index("Forward")
     return [name for line in lines[header + 1 : _end_of_block(lines, header)] if (name := line[:width].strip())]
 

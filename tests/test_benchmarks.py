@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_operation import WITH_KERNELS, assert_lists
 
 pytest.importorskip("torch", reason="the benchmarks race against torch: install the extra 'reference'")
 
@@ -35,7 +36,7 @@ def test_a_wrong_result_is_refused(tmp_path, side, wrong):
     save(tmp_path, numpy=right, tinygpt=right, torch=right)
     kernel_race.verify("gelu", "N=256", "highest", tmp_path)
     save(tmp_path, **{side: right * np.float32(wrong)})
-    with pytest.raises(kernel_race.WrongResult, match=f"gelu, N=256, highest: {side}'s result 0 is off by"):
+    with pytest.raises(kernel_race.WrongResult, match=f"gelu, N=256, highest: {side}: the output is off by"):
         kernel_race.verify("gelu", "N=256", "highest", tmp_path)
 
 
@@ -196,6 +197,14 @@ def test_the_list_has_every_benchmark(capsys):
     assert all(len(line.split()) > 1 and len(line) <= 80 for line in lines)
 
 
+def test_every_kernel_of_an_operation_and_every_file_is_in_the_list():
+    assert_lists(set(modules.OPS) - {"adamw", "norm"}, "OPS in benchmarks/modules.py", WITH_KERNELS)
+    files = {path.stem.removeprefix("bench_") for path in Path(modules.__file__).parent.glob("bench_*.py")}
+    with_tables_of_their_own = {"ladder", "tokenizer"}
+    where = "OPS in benchmarks/modules.py"
+    assert_lists([*modules.OPS, *modules.STEPS], where, files - with_tables_of_their_own)
+
+
 def test_quick_names_rows_that_there_are():
     ops = {name: cases for name, cases in command.QUICK.items() if name not in modules.STEPS}
     assert all(set(cases) <= modules.load(name).cases.keys() for name, cases in ops.items())
@@ -272,17 +281,21 @@ def test_a_rival_that_is_a_forward_has_its_gradients_from_autograd(own):
 @pytest.mark.parametrize(
     ("text", "name", "says"),
     [
-        ("x = 1", "own", "own must have a tinygpt.Op to race; it has none"),
-        (OWN + "OTHER = PRODUCT._replace(name='other')", "own", "it has several, OTHER, PRODUCT: say which, own:NAME"),
-        (OWN, "own:NOTHING", "there is no operation NOTHING"),
-        (OWN, "own:forward", "forward must be a tinygpt.Op, got function"),
+        ("x = 1", "own", "module own has no tinygpt.Op"),
+        (
+            OWN + "OTHER = PRODUCT._replace(name='other')",
+            "own",
+            "several operations, OTHER, PRODUCT: say which, own:NAME",
+        ),
+        (OWN, "own:NOTHING", "module own has no NOTHING; its operations: PRODUCT"),
+        (OWN, "own:forward", "own:forward must be a tinygpt.Op, got function; its operations: PRODUCT"),
         (OWN + "CASES = 3", "own", "CASES must be a dict, what a row is called -> its sizes, got 3"),
         (OWN + "TOLERANCE = 'x'", "own", "own: TOLERANCE must be a number from 0 to below 1, got 'x'"),
         (OWN + "PRECISIONS = 'highest'", "own", "own: PRECISIONS must be a tuple of 'highest' and 'medium'"),
         (OWN, "gelu:GELU", "gelu is a benchmark with one operation: write gelu, without a colon"),
         ("1 / 0", "own", "own cannot be imported: ZeroDivisionError: division by zero"),
         ("import no_such_module_here", "own", "own cannot be imported: ModuleNotFoundError"),
-        (OWN, "no such", "'no such' must be a benchmark, a module as in import"),
+        (OWN, "no such", "'no such' must be module:name, the module's name as in import"),
         (OWN, "nosuch.py", "there is no file nosuch.py"),
     ],
 )
@@ -302,6 +315,22 @@ def test_shapes_that_the_op_refuses_are_told_with_the_remedy(own):
     assert given.dout.shape == (2, 4)
 
 
+def test_shapes_that_are_one_shape_are_told(own):
+    own(OWN)
+    with pytest.raises(ValueError, match=r"one shape for each input: \[\(256, 3072\)\], got \(256, 3072\)"):
+        modules.load("own:").given({"shapes": (256, 3072)}, np.random.default_rng(0))
+
+
+def test_a_result_is_called_what_it_is(own):
+    own(OWN)
+    assert [modules.load("own:").result(i) for i in range(3)] == [
+        "the output",
+        "the gradient of a",
+        "the gradient of b",
+    ]
+    assert modules.load("adamw").result(0) == "result 0"  # its results are no gradients
+
+
 def test_a_users_module_is_raced_by_its_path(own, tmp_path):
     own(OWN + "def torch_forward(a, b):\n    return a * b\nCASES = {'tiny': {'shape': (2, 3)}}\n", "mine")
     told = run(str(tmp_path / "mine.py"), "--verify-only")
@@ -316,7 +345,7 @@ def test_a_wrong_rival_and_a_kernel_that_fails_are_one_line(own, tmp_path):
     own(OWN.replace("    return a * b, (a, b)", "    return a * c, (a, b)") + "given = lambda case, rng: "
         "([np.ones(2), np.ones(2)], np.ones(2))\nCASES = {'tiny': {}}\n", "fails")  # fmt: skip
     expected = {
-        "own": "own, tiny, highest: torch's result 0 is off by",
+        "own": "own, tiny, highest: torch: the output is off by",
         "fails": "fails, tiny: numpy: NameError: name 'c' is not defined (fails.py, line 7)",
     }
     for name, says in expected.items():

@@ -15,6 +15,7 @@ import derivations
 import numpy as np
 import pytest
 from derivations import Nudge, forward, inputs_of, row_backward, row_forward, row_of, rows_of, table_of
+from every_operation import assert_lists
 
 import tinygpt.functional as F
 from tinygpt import Tensor
@@ -30,6 +31,7 @@ SMALL = 150  # elements of all inputs together: these are differentiated entry b
 
 
 def samples(name):
+    assert name in SAMPLES, f"add {name} to SAMPLES in tinygpt/study/samples.py"
     other_dtype = [Sample([np.float32([[1, 2], [3, 5]])], {"dtype": np.dtype(np.float64)})] if name == "astype" else []
     return other_dtype + [sample for sample in SAMPLES[name] if sum(array.size for array in sample.arrays) <= SMALL]
 
@@ -43,7 +45,7 @@ def reference(name):
         dout = rng.standard_normal(np.shape(out))
         gradients, made_back = with_locals(op.backward, dout, saved)
         runs.append((sample, np.asarray(out), dout, gradients, made, made_back))
-    assert runs
+    assert runs, f"SAMPLES[{name!r}] in tinygpt/study/samples.py needs one of at most {SMALL} elements"
     return runs
 
 
@@ -68,7 +70,8 @@ def assert_equal(ours, theirs, name, tolerance=1e-12):
     ours = np.asarray(ours, np.float64)
     theirs = np.reshape(theirs, ours.shape) if np.size(theirs) == ours.size else theirs
     finite = np.abs(theirs[np.isfinite(theirs)])
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1, finite.max(initial=0)), err_msg=name)
+    sides = f"{name}: the first array (ACTUAL) is what the table says, the second (DESIRED) what the code computes"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1, finite.max(initial=0)), err_msg=sides)
 
 
 # The tables against the operations
@@ -99,7 +102,9 @@ def check_names(page, statements, made):
         axes, found = page.axes_of(name), made[name].shape
         told = tuple(1 if axis == "1" else page.sizes[axis] for axis in axes if axis not in ("...", "any"))
         leading = len(found) - len(told)
-        assert found[leading:] == told and (leading == 0 or len(told) < len(axes)), f"{name}: the glossary's shape"
+        assert found[leading:] == told and (leading == 0 or len(told) < len(axes)), (
+            f"{name}: the glossary says ({', '.join(axes)}), here {told}, and the code has {found}"
+        )
     return len(shared)
 
 
@@ -108,7 +113,13 @@ def check_numbers(op, docstring):
     for function, statements in ((op.forward, table.forward), (op.backward, table.backward)):
         for again in (False, True):
             told = {step for each in statements if (each.sign == "again") == again for step in each.steps}
-            assert told == numbers_in(function, again), f"{function.__name__}: the steps of its comments"
+            comments, kind = numbers_in(function, again), " again" * again
+            lacking, surplus = (", ".join(map(str, sorted(steps))) for steps in (told - comments, comments - told))
+            assert not lacking, (
+                f"{function.__name__}: step {lacking}{kind} of the table is in no comment; write "
+                f"# ({lacking}){kind} where the code computes it"
+            )
+            assert not surplus, f"{function.__name__}: a comment names step {surplus}{kind}, which the table lacks"
 
 
 def numbers_in(function, again):
@@ -142,10 +153,12 @@ def test_each_row_is_its_operation(name):
 def test_every_operation_has_a_page_of_its_own_or_a_row():
     assert len(PAGES) >= 9 and len(ROWS) >= 26
     told = [name for file in (basic, elementwise, reductions, shapes) for name in rows_of(file.__doc__)]
-    assert sorted(told) == ROWS
+    assert_lists(told, "the tables of ops/basic, elementwise, reductions and shapes, or give it a file", ROWS)
+    assert len(set(told)) == len(told)
     for name in ROWS:
-        surprises = page_of(OPS[name]).split("\nWhat surprises people here\n")[1]
-        assert re.search(rf"^    {name} +\S", surprises, re.MULTILINE), f"{name}: the one surprise"
+        surprises = page_of(OPS[name]).partition("\nWhat surprises people here\n")[2]
+        found = re.search(rf"^    {name} +\S", surprises, re.MULTILINE)
+        assert found, f"add an entry {name} below 'What surprises people here' of its file"
 
 
 def test_they_are_at_least_thirty_numbered_steps():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_operation import assert_lists
 
 from tinygpt.cli.main import main
 from tinygpt.study.exercises import OPERATIONS, ORDER, exercise, solution
@@ -179,5 +180,5 @@ def test_what_is_not_timed_does_not_lose_points(tmp_path, capsys, monkeypatch):
 
 
 def test_there_is_one_for_each_operation():
-    assert set(OPERATIONS) == set(every_op()), "OPERATIONS in study/exercises.py"
+    assert_lists(OPERATIONS, "OPERATIONS in tinygpt/study/exercises.py")
     assert len(set(ORDER)) == len(ORDER)

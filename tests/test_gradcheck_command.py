@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from every_operation import assert_lists
 
 from tinygpt import Op
 from tinygpt.ops.gelu import GELU, gelu_backward
@@ -91,10 +94,29 @@ def mine(tmp_path):
     (tmp_path / "with_keywords.py").write_text(
         USER_OPS + "\nsamples = [([[1.0, 2.0]], {'n': 3}), ([[0.5]], {'n': 2})]\n"
     )
-    for name, samples in {"none": "[]", "number": "3", "words": "[['x']]", "two": "[[[1.0], [2.0]]]"}.items():
+    for name, samples in {
+        "none": "[]",
+        "number": "3",
+        "words": "[['x']]",
+        "two": "[[[1.0], [2.0]]]",
+        "array": "np.ones((3, 3))",
+        "flat": "[np.ones((3, 3))]",
+    }.items():
         (tmp_path / f"samples_{name}.py").write_text(f"{USER_OPS}\nsamples = {samples}\n")
     (tmp_path / "leaves.py").write_text("raise SystemExit(4)")
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "two-words.py").write_text("")
+    (tmp_path / "one.py").write_text(
+        "import tinygpt\nF = tinygpt.Op('square', lambda a: (a * a, a), lambda d, a: (2 * a * d,))"
+    )
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["one", "one:F", "one.py", "./one.py", "../{folder}/one.py:F"])
+def test_an_operation_is_found_by_module_or_path_and_without_its_name_if_it_is_the_only_one(mine, name):
+    for command in ("gradcheck", "explain"):
+        told = run(command, name.format(folder=mine.name), cwd=mine)
+        assert told.returncode == 0 and "square" in told.stdout, told.stderr
 
 
 def test_an_operation_of_ones_own_is_checked(mine):
@@ -120,15 +142,21 @@ def test_whatever_it_does_is_a_finding(mine, name, says):
 
 @pytest.mark.parametrize(("name", "message"), [
     ("layernrom", "there is no operation 'layernrom'; did you mean layernorm?"),
-    ("mine:NOTHING", "mine has no NOTHING; it has "),
-    ("mine:NOT_ONE", "must be a tinygpt.Op, got int"),
-    ("no_such_module:x", "no_such_module cannot be imported: ModuleNotFoundError"),
+    ("mine:NOTHING", "module mine has no NOTHING; its operations: ANY, EXITS, "),
+    ("mine:NOT_ONE", "mine:NOT_ONE must be a tinygpt.Op, got int; its operations: ANY, "),
+    ("no_such_module:x", "there is no module no_such_module in this folder, and none is installed"),
     ("leaves:x", "leaves cannot be imported: SystemExit: 4"),
+    ("mine", "module mine has several operations, ANY, EXITS, "), ("mine.py", "several"),
+    ("./no.py", "there is no file no.py"),
+    ("leaves", "leaves cannot be imported: SystemExit: 4"), ("empty.py", "module empty has no tinygpt.Op"),
+    ("two-words.py:X", "two-words.py must have a name that can be imported"),
     (":", "':' must be module:name"), ("mine:", "'mine:' must be module:name"), ("..mine:X", "must be module:name"),
     ("mine:ANY", "mine:ANY: its forward names no inputs, so mine must have sample inputs for it"),
     ("mine:LOST", "mine:LOST: its kernel 'no_such_kernel' cannot be imported: ModuleNotFoundError"),
     ("samples_none:SQUARE", "samples must hold at least one list of arrays, got []"),
     ("samples_number:SQUARE", "samples must be a list of lists of arrays of numbers: 'int' object is not iterable"),
+    ("samples_array:SQUARE", "samples must be a list of lists of arrays, got an array of shape (3, 3); write"),
+    ("samples_flat:SQUARE", "samples[0] must be a list with an array for each input, got an array of shape (3, 3); "),
     ("samples_words:SQUARE", "samples must be a list of lists of arrays of numbers: could not convert string"),
     ("samples_two:SQUARE", "samples[0] must hold an array for each input of square's forward, 1 in all, got 2"),
 ])  # fmt: skip
@@ -160,4 +188,41 @@ def test_pytorch_agrees_on_every_operation_that_it_has():
     told = run("gradcheck", "--against", "torch", "--json")
     assert told.returncode == 0, told.stdout
     compared = {finding["op"] for finding in json.loads(told.stdout) if finding["implementation"] == "torch"}
-    assert compared == set(every_op()) - {"astype", "dropout"}, "the table of study/torch_twins.py"
+    assert_lists(compared, "the table in tinygpt/study/torch_twins.py", set(every_op()) - {"astype", "dropout"})
+
+
+FLOAT64_ONLY = {
+    "forward": (lambda a: (a * np.float64(2), None), lambda dout, _: (2 * dout,)),
+    "backward": (lambda a: (2 * a, None), lambda dout, _: (np.float64(2) * dout,)),
+    "cast": (lambda a: (2 * a, None), lambda dout, _: ((2 * dout).astype(np.float64),)),
+}
+
+
+@pytest.mark.parametrize("where", FLOAT64_ONLY)
+def test_a_reference_that_is_right_in_float64_only_is_a_finding(where):
+    op = Op("double", *FLOAT64_ONLY[where])
+    (finding,) = checks.check_op(op, [Sample([np.ones((2, 3))])])
+    assert not finding.passed and "double." in finding.problem and "np.float64(2)" in finding.problem
+    assert "float64" in finding.problem.split(";")[0]
+
+
+@pytest.mark.parametrize("writes", ["dout", "saved"])
+def test_a_kernel_that_writes_into_what_it_was_given_is_told_so(writes):
+    def backward(dout, saved, into):
+        into[0].write(2 * saved * dout)
+        {"dout": dout, "saved": saved}[writes][...] = 0
+
+    kernel = SimpleNamespace(forward=lambda a: (a * a, a.copy()), backward=backward)
+    op = Op("square", lambda a: (a * a, a), lambda dout, a: (2 * a * dout,), kernel=kernel)
+    (_, finding) = checks.check_op(op, [Sample([np.ones((2, 3))])])
+    assert f"square.backward: writes into {writes}" in finding.problem
+
+
+def test_a_wrong_gradient_is_shown_beside_the_right_one(mine):
+    told = run("gradcheck", "with_samples:WRONG", cwd=mine).stdout.splitlines()
+    got, expected = map(float, re.fullmatch(
+        r"  wrong, gradient of a, sample 0, index \(0,\): backward gives (\S+), differences give (\S+)", told[-2]
+    ).groups())  # fmt: skip
+    assert got == pytest.approx(expected / 2, rel=1e-4)
+    assert told[-1] == "  its steps, one by one: tinygpt explain with_samples:WRONG"
+    assert "explain" not in run("gradcheck", "with_samples:SQUARE", cwd=mine).stdout

@@ -118,6 +118,7 @@ def test_an_access_past_the_end_is_caught_and_the_same_call_with_whole_arrays_is
     assert right.returncode == 0, right.stderr[-2000:]
     wrong = run(code, short)
     assert wrong.returncode in (-signal.SIGSEGV, -signal.SIGBUS), (wrong.returncode, wrong.stderr[-2000:])
+    assert "Fatal Python error: " in wrong.stderr and 'File "<string>", line ' in wrong.stderr  # which call it was
 
 
 def test_an_access_before_the_start_is_caught_where_arrays_begin_at_the_page():

@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from every_operation import assert_lists
 
 import tinygpt
+import tinygpt.functional as F
 from tinygpt import Tensor
 
 MODULES = ("autograd", "functional", "nn", "ops", "optim")
@@ -34,6 +36,12 @@ def test_dir_lists_exactly_the_public_names():
     assert set(dir(tinygpt)) == classes | functions | {*MODULES, "__version__"} == set(tinygpt.__all__)
     assert run("import tinygpt; print(*dir(tinygpt))").split() == dir(tinygpt)  # before any of them is imported
     assert all(hasattr(tinygpt, name) for name in dir(tinygpt))
+
+
+def test_every_operation_is_a_function_of_functional():
+    composed = {"expand_dims", "min", "minimum", "squeeze", "stack", "swapaxes"}
+    assert_lists(set(F.__all__) - composed, "__all__ of tinygpt/functional.py, and import it there")
+    assert all(callable(getattr(F, name)) for name in F.__all__)
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():

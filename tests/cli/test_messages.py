@@ -100,7 +100,7 @@ tokenizer explain a --tokenizer none                | none must be a run, a chec
 tokenizer fetch gpt2 --base-url nonsense            | the base address must begin with http
 gradcheck gelu --sweep sweep.txt                    | --sweep must end in .png, .svg or .pdf, got sweep.txt
 gradcheck nosuch                                    | there is no operation 'nosuch'
-gradcheck nomodule:X                                | nomodule cannot be imported
+gradcheck nomodule:X                                | there is no module nomodule in this folder
 explain nosuch                                      | there is no operation 'nosuch'
 museum 0                                            | there are exhibits 1 to
 exercise nosuch                                     | there is no exercise 'nosuch'

@@ -21,7 +21,9 @@ examples:
 def add_arguments(parser: Parser) -> None:
     """The arguments."""
     parser.describe(run, _EXAMPLES)
-    parser.add_argument("op", nargs="?", metavar="OP", help="an operation, or module:name (default: list them)")
+    parser.add_argument(
+        "op", nargs="?", metavar="OP", help="an operation, module:name or file.py:name (default: list them)"
+    )
     parser.add_argument("--step", action="store_true", help="wait for Enter after each section")
 
 

@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     """The arguments."""
     parser.describe(run, _ABOUT)
     add = parser.add_argument
-    add("ops", nargs="*", metavar="OP", help="an operation, or module:name (default: all operations)")
+    add("ops", nargs="*", metavar="OP", help="an operation, module:name or file.py:name (default: all operations)")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
     add(
         "--sweep",
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     """Check the named operations and print the table."""
     from tinygpt.runtime.streams import bar, print_json
     from tinygpt.study import checks, report
+    from tinygpt.study.kernel_precision import float64_notes
     from tinygpt.study.model_check import check_model
     from tinygpt.study.samples import every_op
     from tinygpt.study.sweep import draw_sweep
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
     names = options.ops or ([] if options.model else sorted(every_op()))
     checked = [find_op(name) for name in names]
+    explained = {op.name: name for name, (op, _) in zip(names, checked, strict=True)}
     findings: list[Finding] = []
     quiet = options.json or not checked
     for op, samples in bar(iterable=checked, desc="gradcheck", unit="op", leave=False, disable=quiet):
@@ -65,7 +67,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json([{**finding._asdict(), "passed": finding.passed} for finding in findings], indent=1)
     else:
-        print(report.table(findings))
+        print(report.table(findings, explained))
+        for note in [note for op, _ in checked for note in float64_notes(op)]:
+            print(f"note: {note}")
         if options.sweep:
             print(options.sweep)
     return 0 if all(finding.passed for finding in findings) else 1

@@ -4,15 +4,18 @@ A debug mode: every array that is passed to a kernel ends at a protected page.
 Kernels check no index, so one that reads or writes past an array works by chance, and corrupts something else. With
 TINYGPT_GUARD=end each call of a compiled kernel gets copies of its arrays that end where a protected page begins, and
 what it wrote is copied back: the first access past the end stops the process with a segmentation fault, in code that
-LLVM made as in any other. TINYGPT_GUARD=start puts the arrays right behind a protected page, to find accesses before
-them. It is slow, and meant for tests; see tests/test_guard.py.
+LLVM made as in any other, and `faulthandler` prints which call it was. TINYGPT_GUARD=start puts the arrays right behind
+a protected page, to find accesses before them. It is slow, and meant for tests; see tests/test_guard.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import math
 import mmap
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -54,8 +57,11 @@ def call_guarded(function: Callable[..., Any], arguments: tuple[Any, ...]) -> An
     """
     Call a kernel on guarded copies of all arrays among its arguments, and copy back what it may have written.
 
-    Arrays that share memory share it in the copy, too.
+    Arrays that share memory share it in the copy, too. A fault prints the lines of Python that led to it.
     """
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):  # there is no stderr to print to
+            faulthandler.enable(sys.__stderr__)  # type: ignore[arg-type]
     blocks = [(low, high, guarded(high - low)) for low, high in _merged(map(_extent, _arrays_in(arguments)))]
     for low, high, block in blocks:
         ctypes.memmove(block.ctypes.data, low, high - low)

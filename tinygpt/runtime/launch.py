@@ -94,6 +94,7 @@ def launcher(compiled: Any) -> Any:
         return _launch_with_care(compiled, arguments)
 
     launch.py_func = compiled.py_func  # type: ignore[attr-defined]  # as Numba's own have it
+    launch.dispatcher = compiled  # type: ignore[attr-defined]
     return launch
 
 

@@ -1,7 +1,8 @@
 """
 A gradient check of every operation, as a table.
 
-    reference    the backward of ops/ in float64, against central differences, element by element
+    reference    the backward of ops/ in float64, against central differences, element by element; in float32 it must
+                 give float32
     float32      the kernel, against the reference in float64: its output, and its gradients, overwriting and added
     bfloat16     the same with bfloat16 operands, where the operation has matrix products
     torch        the reference in float64, against PyTorch's autograd in float64
@@ -56,6 +57,8 @@ class Finding(NamedTuple):
         The step with the most accurate difference; None unless differences were computed.
     problem : str
         The exception, or what else is wrong; "" if nothing.
+    got, expected : float or None
+        The derivative there, as it was computed and as the comparison has it; None if there is none.
     """
 
     op: str
@@ -65,11 +68,23 @@ class Finding(NamedTuple):
     where: str
     best_step: float | None = None
     problem: str = ""
+    got: float | None = None
+    expected: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the error is within the bound of the implementation."""
         return not self.problem and self.error <= BOUNDS[self.implementation]
+
+
+class Worst(NamedTuple):
+    """Where a gradient is farthest from what is expected: its error there, and both numbers."""
+
+    error: float
+    where: str
+    got: float | None = None
+    expected: float | None = None
+    best_step: float | None = None
 
 
 def check_op(op: Op, samples: Sequence[Sample], torch: bool = False) -> Iterator[Finding]:
@@ -111,10 +126,11 @@ def _worst(op, implementation, names, samples, compare) -> Iterator[Finding]:
             where = f"sample {number}"
             found[0] = Finding(op.name, names[0], implementation, np.inf, where, problem=problem_of(error))
             break
-        for index, (gap, place, step) in enumerate(results):
-            if index not in found or gap > found[index].error:
-                where = f"sample {number}, {place}"
-                found[index] = Finding(op.name, names[index], implementation, gap, where, step)
+        for index, worst in enumerate(results):
+            if index not in found or worst.error > found[index].error:
+                found[index] = Finding(op.name, names[index], implementation, worst.error,
+                                       f"sample {number}, {worst.where}", worst.best_step, got=worst.got,
+                                       expected=worst.expected)  # fmt: skip
     yield from (found[index] for index in sorted(found))
 
 
@@ -136,7 +152,7 @@ def problem_of(error: BaseException) -> str:
     return described(error, f"{reason}{where}")
 
 
-def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
+def _against_differences(op: Op, sample: Sample, implementation: str) -> list[Worst]:
     arrays = [np.array(array, np.float64) for array in sample.arrays]
     with settings.implementation("numpy"):
         with watching(Contract(ValueError)):
@@ -155,38 +171,54 @@ def _against_differences(op: Op, sample: Sample, implementation: str) -> list[tu
         results = []
         for array, gradient in zip(arrays, gradients, strict=True):
             numeric = numeric_gradient(loss, array, STEP)
-            error, place = farthest(gradient, numeric, floor)
-            results.append((error, place, best_step(loss, array, gradient)))
+            results.append(_worst_of(gradient, numeric, floor)._replace(best_step=best_step(loss, array, gradient)))
+        _require_float32(op, sample)
     return results
 
 
-def _against_reference(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
+def _require_float32(op: Op, sample: Sample) -> None:
+    """Raise ValueError unless the reference gives float32 for float32; one that is told the dtype is not asked."""
+    if "dtype" in sample.attrs:
+        return
+    remedy = "write constants as 2, not np.float64(2)"
+    with np.errstate(all="ignore"):  # a sample may be out of its range
+        tensors = [Tensor(np.asarray(array, np.float32), requires_grad=True) for array in sample.arrays]
+        out = apply(op, *tensors, **sample.attrs)
+        if out.dtype != np.float32:
+            raise ValueError(f"{op.name}.forward: must return float32 for float32, got {out.dtype}; {remedy}")
+        try:
+            out.backward(np.ones(out.shape, np.float32))
+        except ValueError as error:
+            raise ValueError(f"{error}; {remedy}") from None
+
+
+def _against_reference(op: Op, sample: Sample, implementation: str) -> list[Worst]:
     with settings.implementation("numpy"):
         exact, exact_out, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     precision = settings.float32_matmul_precision("medium" if implementation == "bfloat16" else "highest")
     with precision, settings.implementation("kernels"):
         arrays = [np.asarray(array, np.float32) for array in sample.arrays]
-        ours, out, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout)
+        with watching(Contract(ValueError)):
+            ours, out, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout)
         twice, _, _ = _gradients(op._replace(min_size=0), arrays, sample.attrs, dout, times=2)
     if out.dtype != np.float32 or out.shape != exact_out.shape:
         raise ValueError(f"forward: must return float32 {exact_out.shape}, got {out.dtype} {out.shape}")
     error, place = farthest(out, exact_out, floor=1e-3)
     if not error <= BOUNDS[implementation]:
         raise ValueError(f"forward: off by {error:.1e} of the largest output, {place}")
-    results: list[tuple[float, str, float | None]] = []
-    results += [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, exact, strict=True)]
+    results = [_worst_of(a, b, floor=1e-3) for a, b in zip(ours, exact, strict=True)]
     for index, (a, b) in enumerate(zip(twice, exact, strict=True)):
-        error, place = farthest(a / 2, b, floor=1e-3)
-        if not error <= BOUNDS[implementation] and results[index][0] <= BOUNDS[implementation]:
-            results[index] = error, f"{place}, added to a gradient", None
+        worst = _worst_of(a / 2, b, floor=1e-3)
+        if not worst.error <= BOUNDS[implementation] and results[index].error <= BOUNDS[implementation]:
+            results[index] = worst._replace(where=f"{worst.where}, added to a gradient")
     return results
 
 
-def _against_torch(op: Op, sample: Sample, implementation: str) -> list[tuple[float, str, float | None]]:
+def _against_torch(op: Op, sample: Sample, implementation: str) -> list[Worst]:
     with settings.implementation("numpy"):
         ours, _, dout = _gradients(op, [np.array(array, np.float64) for array in sample.arrays], sample.attrs)
     theirs = torch_twins.gradients(op.name, sample, dout)
-    return [] if theirs is None else [(*farthest(a, b, floor=1e-3), None) for a, b in zip(ours, theirs, strict=True)]
+    return [] if theirs is None else [_worst_of(a, b, floor=1e-3) for a, b in zip(ours, theirs, strict=True)]
 
 
 def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=None, times=1) -> tuple[list, Any, Any]:
@@ -202,11 +234,17 @@ def _gradients(op: Op, arrays: list[np.ndarray], attrs: dict[str, Any], dout=Non
 
 def farthest(gradient: Any, expected: np.ndarray, floor: float = 0.0) -> tuple[float, str]:
     """The largest error of an element, as a share of the largest element that is expected, and which one it is."""
+    worst = _worst_of(gradient, expected, floor)
+    return worst.error, worst.where
+
+
+def _worst_of(gradient: Any, expected: np.ndarray, floor: float) -> Worst:
     gap = relative_gap(gradient, expected, floor)
     if not gap.size:
-        return 0.0, "no elements"
+        return Worst(0.0, "no elements")
     index = np.unravel_index(np.argmax(gap), gap.shape)
-    return float(gap[index]), "index " + str(tuple(map(int, index)))
+    got, right = (float(np.broadcast_to(array, gap.shape)[index]) for array in (gradient, expected))
+    return Worst(float(gap[index]), "index " + str(tuple(map(int, index))), got, right)
 
 
 def errors_by_step(loss: Any, array: np.ndarray, gradient: np.ndarray) -> list[float]:

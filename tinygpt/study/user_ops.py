@@ -1,4 +1,12 @@
-"""An operation of the user's own, named on the command line as `module:name`."""
+"""
+An operation of the user's own, named on the command line.
+
+    module:NAME   the module as in import, in the current folder or installed, and an `Op` in it
+    path:NAME     the path of a Python file in place of the module
+    module        without a name, as `path` alone: `OP`, or the only `Op` there is
+
+`tinygpt gradcheck`, `tinygpt explain` and `python -m benchmarks` find it with the same functions.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +16,8 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,11 +32,10 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     """
-    An operation and sample inputs for it: an operation of the package by name, or `module:name`.
+    An operation and sample inputs for it: an operation of the package by name, or a user's.
 
-    The module is installed or in the current folder, and `name` is an `Op` in it. A list `samples` in the module gives
-    the inputs: for each sample a list of arrays, or a tuple of that and a dict of keywords. Without it, each input of
-    the forward is a random 4 x 4, then a 33 x 33 array.
+    A list `samples` in the user's module gives the inputs: for each sample a list of arrays, or a tuple of that and a
+    dict of keywords. Without it, each input of the forward is a random 4 x 4, then a 33 x 33 array.
 
     Parameters
     ----------
@@ -46,33 +55,23 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
     >>> op.name
     'gelu'
     """
-    if ":" not in name:
-        ops = every_op()
-        if name not in ops:
-            near = difflib.get_close_matches(name, ops, cutoff=0.7) or difflib.get_close_matches(name, ops, 1, 0.4)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            known = ", ".join(sorted(ops))
-            raise ValueError(f"{who}: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
+    if name in (ops := every_op()):
         if name not in SAMPLES:
             raise ValueError(f"{who}: {name} has no sample inputs; add some to SAMPLES in tinygpt/study/samples.py")
         return ops[name], SAMPLES[name]
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute or module_name.startswith("."):
-        raise ValueError(f"{who}: {name!r} must be module:name, the module's name as in import; e.g. mymodule:MY_OP")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
-        raise ValueError(f"{who}: {module_name} cannot be imported: {described(error)}") from None
-    op = getattr(module, attribute, None)
-    if op is None:
-        own = {id(value): key for key, value in vars(module).items() if isinstance(value, Op)}
-        raise ValueError(
-            f"{who}: {module_name} has no {attribute}; it has {', '.join(own.values()) or 'no tinygpt.Op'}"
-        )
-    if not isinstance(op, Op):
-        raise ValueError(f"{who}: {name} must be a tinygpt.Op, got {type(op).__name__}; Op(name, forward, backward)")
+        module_name, attribute = importable(name)
+        module = imported(module_name)
+        if module is None and attribute:
+            raise ValueError(f"there is no module {module_name} in this folder, and none is installed")
+        op = None if module is None else op_in(module, attribute)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
+    if module is None or op is None:
+        near = difflib.get_close_matches(name, ops, cutoff=0.7) or difflib.get_close_matches(name, ops, 1, 0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        known = ", ".join(sorted(ops))
+        raise ValueError(f"{who}: there is no operation {name!r}; {hint}all: {known}; your own: module:name")
     _require_kernel(op, f"{who}: {name}")
     given = getattr(module, "samples", None)
     if given is not None:
@@ -85,6 +84,86 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
         )
     rng = np.random.default_rng(3)
     return op, [Sample([rng.standard_normal((size, size)) for _ in range(inputs)]) for size in (4, 33)]
+
+
+def importable(name: str) -> tuple[str, str]:
+    """
+    The module and the attribute that a user's name says, "" for none; the module's folder is added to Python's path.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or if the name cannot be that of a module.
+
+    Examples
+    --------
+    >>> importable("mymodule:MY_OP")
+    ('mymodule', 'MY_OP')
+    >>> importable("mymodule")
+    ('mymodule', '')
+    """
+    path, _, attribute = name.partition(".py:") if ".py:" in name else (name.removesuffix(".py"), "", "")
+    if name.endswith(".py") or attribute:
+        file = Path(f"{path}.py")
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}")
+        if not file.stem.isidentifier():
+            raise ValueError(f"{file} must have a name that can be imported: letters, digits and underscores")
+        folder, module_name = str(file.resolve().parent), file.stem
+    else:
+        module_name, colon, attribute = name.partition(":")
+        if not all(part.isidentifier() for part in module_name.split(".")) or (colon and not attribute):
+            raise ValueError(
+                f"{name!r} must be module:name, the module's name as in import, or the path of a .py file; "
+                "e.g. mymodule:MY_OP"
+            )
+        folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return module_name, attribute
+
+
+def imported(name: str) -> ModuleType | None:
+    """A module by its name, None if there is none; ValueError if its import fails."""
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module can raise anything while it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            return None
+        raise ValueError(f"{name} cannot be imported: {described(error)}") from None
+
+
+def op_in(module: ModuleType, attribute: str = "") -> Op:
+    """
+    An operation of a module by its name there; without one OP, or the only one.
+
+    Raises
+    ------
+    ValueError
+        If it has no such operation, or without a name several: the message lists what it has.
+
+    Examples
+    --------
+    >>> from tinygpt.ops import gelu
+    >>> op_in(gelu).name
+    'gelu'
+    """
+    name = module.__name__
+    names = {id(value): key for key, value in reversed(vars(module).items()) if isinstance(value, Op)}
+    known = ", ".join(sorted(names.values()))
+    if not known:
+        raise ValueError(f"module {name} has no tinygpt.Op; e.g. MY_OP = Op(name, forward, backward)")
+    if not attribute and "OP" not in vars(module):
+        if len(names) > 1:
+            raise ValueError(f"module {name} has several operations, {known}: say which, {name}:NAME")
+        attribute = known
+    op = getattr(module, attribute or "OP", None)
+    if op is None:
+        raise ValueError(f"module {name} has no {attribute}; its operations: {known}")
+    if not isinstance(op, Op):
+        raise ValueError(f"{name}:{attribute or 'OP'} must be a tinygpt.Op, got {type(op).__name__}; "
+                         f"its operations: {known}")  # fmt: skip
+    return op
 
 
 def input_count(op: Op) -> int:
@@ -128,9 +207,15 @@ def _samples(given: Any, op: Op, who: str) -> list[Sample]:
 
     A sample is a list of arrays, or a tuple of such a list and a dict of keywords.
     """
+    listed = list(map(_with_attrs, given)) if isinstance(given, (list, tuple)) else []
+    for what, value in [("samples", given), *((f"samples[{i}]", arrays) for i, (arrays, _) in enumerate(listed))]:
+        if isinstance(value, np.ndarray):
+            kind = "list of lists of arrays" if value is given else "list with an array for each input"
+            raise ValueError(
+                f"{who}: {what} must be a {kind}, got an array of shape {value.shape}; write samples = [[x]]"
+            )
     try:
-        pairs = [sample if isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], dict)
-                 else (sample, {}) for sample in given]  # fmt: skip
+        pairs = map(_with_attrs, given)
         samples = [Sample([np.array(array, np.float64) for array in arrays], attrs) for arrays, attrs in pairs]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{who}: samples must be a list of lists of arrays of numbers: {error}") from None
@@ -148,3 +233,9 @@ def _samples(given: Any, op: Op, who: str) -> list[Sample]:
                 f"all, got {count}"
             )
     return samples
+
+
+def _with_attrs(sample: Any) -> tuple[Any, dict[str, Any]]:
+    """A sample's arrays and its keywords."""
+    has_attrs = isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], dict)
+    return sample if has_attrs else (sample, {})
