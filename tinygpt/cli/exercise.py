@@ -81,7 +81,7 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--fast",
         type=number,
-        default=50,
+        default=20,
         metavar="PERCENT",
         help="the speed from which a file counts as fast, of the reference's (default: 20)",
     )

@@ -1,1 +1,1 @@
-"""What the processor can do, and its vector instructions: LLVM intrinsics, exp and tanh, matrix-vector products."""
+"""What the processor can do, and its vector instructions: LLVM intrinsics, exp and sums, matrix-vector products."""
