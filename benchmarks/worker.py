@@ -4,8 +4,8 @@ A process of its own for each side of a race, so that neither side's threads hin
 The parent writes one line of JSON per request and waits for one in return: only one process works at a time, and the
 others sleep in a read. Started by `Worker(side)`; inside, `python -m benchmarks.worker`.
 
-A worker is a session of its own: Ctrl-C reaches the parent alone, which ends its workers and what they have started. A
-worker whose parent is gone ends when it has finished what it was asked for.
+A worker has a process group of its own: Ctrl-C reaches the parent alone, which ends its workers and what they have
+started. A worker whose parent is gone ends when it has finished what it was asked for.
 """
 
 from __future__ import annotations
