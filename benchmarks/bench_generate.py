@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.kernel_race import WrongResult
 from benchmarks.machine import HAS_TRANSFORMERS
 from benchmarks.worker import Worker
+from tinygpt.runtime.streams import bar
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
 SIZES = {
@@ -148,7 +148,9 @@ def race(
         theirs = told.get("torch float32", told["tinygpt float32"])
         if told["tinygpt float32"] != theirs:
             raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, torch {theirs}; not timed")
-        for case in tqdm(cases if rounds else [], desc="generation", unit="case", leave=False, disable=not rounds):
+        for case in bar(
+            iterable=cases if rounds else [], desc="generation", unit="case", leave=False, disable=not rounds
+        ):
             if time.monotonic() > until:
                 return
             what, batch, units = CASES[case]

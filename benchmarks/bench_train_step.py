@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.kernel_race import WrongResult
 from benchmarks.machine import HAS_TORCH
 from benchmarks.worker import Worker, median
+from tinygpt.runtime.streams import bar
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
 NANO = {"vocab_size": 65, "n_positions": 64, "n_embd": 128, "n_layer": 4, "n_head": 4}
@@ -108,7 +108,7 @@ def race(
     A row has the readings and the peak memory of each side, and ratios to PyTorch's best. No row is begun after
     `until`, a time of `time.monotonic`.
     """
-    for case in tqdm(list(CASES) if cases is None else cases, desc="training steps", unit="case", leave=False):
+    for case in bar(iterable=list(CASES) if cases is None else cases, desc="training steps", unit="case", leave=False):
         if time.monotonic() > until:
             return
         with contextlib.ExitStack() as processes:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import modules
 from benchmarks.machine import HAS_TORCH
 from benchmarks.worker import Worker, WorkerError, median
+from tinygpt.runtime.streams import bar
 
 SIDES = ("numpy", "tinygpt", "torch") if HAS_TORCH else ("numpy", "tinygpt")
 PAUSE = 0.2  # seconds: OpenBLAS's threads spin for a while after their work, on cores that the next side needs
@@ -69,7 +69,7 @@ def race(
     with contextlib.ExitStack() as processes:
         wanted = [side for side in SIDES if side != "torch" or any(modules.load(name).torch for name, _, _ in rows)]
         workers = {side: processes.enter_context(Worker(side)) for side in wanted}
-        for name, case, precision in tqdm(rows, desc="kernels", unit="case", leave=False):
+        for name, case, precision in bar(iterable=rows, desc="kernels", unit="case", leave=False):
             if time.monotonic() > until:
                 return
             sides = [side for side in wanted if side != "torch" or modules.load(name).torch]
