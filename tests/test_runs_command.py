@@ -172,7 +172,7 @@ def test_the_newest_comes_first_and_a_run_can_be_named_itself(folder, capsys):
 def test_a_name_of_the_hub_is_no_run(folder, capsys):
     shutil.copytree(folder / "finished", folder / "gpt2")
     assert main(["runs", "gpt2"]) == 2
-    assert "gpt2: No such file or directory" in capsys.readouterr().err
+    assert "gpt2 must be a run, or a folder with runs, and does not exist" in capsys.readouterr().err
 
 
 def test_as_json_each_run_is_an_object(folder, capsys):

@@ -49,8 +49,8 @@ train --config wrong.toml                           | wrong.toml: there is no se
 train --config empty.txt --lr -1                    | --lr must be positive, got -1.0
 train --keep-every -1                               | --keep-every must be at least 0, got -1
 train --threads 100000                              | --threads: must be an integer of at least 1
-runs none                                           | none: No such file or directory
-runs hens.txt                                       | hens.txt: Not a directory
+runs none                                           | none must be a run, or a folder with runs, and does not exist
+runs hens.txt                                       | hens.txt must be a run, or a folder with runs, and is a file
 generate none                                       | none must be a run, a checkpoint, a Hugging
 generate hens.txt                                   | hens.txt must be a run, a checkpoint
 generate model --temperature -1                     | --temperature must be at least 0

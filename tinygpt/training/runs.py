@@ -81,8 +81,10 @@ def list_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Run]:
 
     Raises
     ------
+    FileNotFoundError
+        If one of `folders` is missing, or no folder.
     OSError
-        If one of `folders` is missing, no folder, or cannot be read.
+        If one cannot be read.
 
     Examples
     --------
@@ -95,7 +97,12 @@ def list_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Run]:
     """
     paths: list[Path] = []
     for folder in map(Path, folders):
-        os.listdir(folder)  # raises the error
+        if not folder.is_dir():
+            reason = "is a file" if folder.exists() else "does not exist"
+            raise FileNotFoundError(
+                f"runs: {shown(folder)} must be a run, or a folder with runs, and {reason}; check the name"
+            )
+        os.listdir(folder)  # raises the error of one that may not be read
         paths += _find(folder, DEPTH)
     found: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: (path.is_symlink(), len(path.parts))):  # links have other names
