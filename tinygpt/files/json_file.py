@@ -164,12 +164,13 @@ def _check(value: Any, finite: bool, surrogates: bool) -> None:
             elif kind is float:
                 if finite and not math.isfinite(item):
                     raise _NotAllowed(f"must hold finite numbers only, got {item}")
-            elif kind is str and surrogates and not _is_utf8(item):
+            elif kind is str and surrogates and not is_utf8(item):
                 raise _NotAllowed(f"must hold characters only, got the lone surrogate in {brief(item)}")
         level, depth = below, depth + 1
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a text holds characters only: no lone surrogate, which no file can hold."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

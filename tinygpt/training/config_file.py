@@ -19,6 +19,7 @@ from typing import Any
 
 from tinygpt.files.atomic import atomic_write
 from tinygpt.files.input_file import MEGABYTE, read_bytes
+from tinygpt.files.json_file import is_utf8
 from tinygpt.files.one_line import brief, one_line, shown
 from tinygpt.gpt2.config import PRESETS
 from tinygpt.training.settings import PATHS, RECIPE_OF_FINE_TUNING, TrainingSettings, require_kind
@@ -188,7 +189,7 @@ def _to_toml(settings: TrainingSettings, commands: Sequence[str]) -> str:
 def _line(name: str, value: Any) -> str:
     if name in PATHS:
         value = os.path.abspath(value) if os.path.exists(value) else os.fspath(value)
-        if not _is_utf8(value):
+        if not is_utf8(value):
             return f"# {name}: {one_line(value)}, a name that is not UTF-8, as TOML must be"
     return f"{name} = {_value(value)}"
 
@@ -198,11 +199,3 @@ def _value(value: Any) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "inf"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
