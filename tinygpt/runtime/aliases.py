@@ -1,0 +1,46 @@
+"""Other names of keyword arguments: `x.sum(dim=1, keepdim=True)` is `x.sum(axis=1, keepdims=True)`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
+    """
+    A decorator: let a function take keyword arguments by other names, too, such as PyTorch's.
+
+    Parameters
+    ----------
+    **names : str
+        The function's own name of an argument, by the other name. Both must mean exactly the same.
+
+    Examples
+    --------
+    >>> @aliases(dim="axis")
+    ... def total(rows, axis=0):
+    ...     return f"along {axis}"
+    >>> total([[1]], dim=1)
+    'along 1'
+    >>> total([[1]], axis=0, dim=1)
+    Traceback (most recent call last):
+    ...
+    TypeError: total: dim is another name of axis; give one of them
+    """
+
+    def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> _Result:
+            for other in names.keys() & kwargs.keys():
+                own = names[other]
+                if own in kwargs:
+                    raise TypeError(f"{function.__name__}: {other} is another name of {own}; give one of them")
+                kwargs[own] = kwargs.pop(other)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
