@@ -45,6 +45,7 @@ AUTOGRAD = [  # inside autograd/, the same rule file by file
     "contract",
     "dispatch",
     "copying",
+    "conversion",
     "summary",
     "tensor",
     "recompute",

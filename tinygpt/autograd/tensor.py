@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.autograd.conversion import Conversion
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
@@ -51,6 +52,14 @@ class no_grad(Block):
     >>> y.requires_grad
     False
     """
+
+    def __new__(cls, function: Any = None) -> Any:
+        """`@no_grad` is `@no_grad()`."""
+        if function is None:
+            return super().__new__(cls)
+        if not callable(function):
+            raise TypeError(f"no_grad: decorates a function, got {function!r}; write with no_grad():")
+        return cls()(function)
 
     def __init__(self) -> None:
         super().__init__(recording, False)
@@ -114,7 +123,7 @@ def _replaced(who: str, tensor: Tensor, node: Node) -> str:
     )
 
 
-class Tensor(Copying):
+class Tensor(Conversion, Copying):
     """
     A NumPy array that remembers how it was computed.
 

@@ -51,12 +51,16 @@ Cost:   4 T^2 C operations per sequence forward, 8 T^2 C backward; this referenc
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.dropout import check_dropout, whole_number
 from tinygpt.ops.dropout import dropout_mask as make_dropout_mask
+from tinygpt.ops.elementwise import where
+from tinygpt.ops.reductions import softmax
+from tinygpt.ops.shapes import operands
 
 
 # fmt: off
@@ -156,3 +160,56 @@ def attention(qkv: Tensor, n_head: int, p: float = 0.0, seed: int | None = None)
     (1, 2, 4)
     """
     return apply(ATTENTION, qkv, n_head=n_head, p=p, seed=seed)
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False,
+                                 scale: float | None = None) -> Tensor:  # fmt: skip
+    """
+    Attention of queries, keys and values that are apart, with PyTorch's arguments: composed of smaller operations.
+
+    `attention` takes them packed, and computes the same for a causal mask several times faster.
+
+    Parameters
+    ----------
+    query : Tensor, shape (..., T, D)
+    key, value : Tensor, shape (..., S, D)
+    attn_mask : array or Tensor, shape (T, S) or one that broadcasts to (..., T, S), optional
+        Of bool, True where a key takes part; or of floats, which are added to the scores.
+    dropout_p : float
+        0: dropout needs a seed, see `attention`.
+    is_causal : bool
+        Whether query t sees the keys 0 to t only. Not together with `attn_mask`.
+    scale : float, optional
+        What the scores are multiplied by; 1 / sqrt(D) by default.
+
+    Returns
+    -------
+    Tensor, shape (..., T, D)
+
+    Raises
+    ------
+    ValueError
+        If `dropout_p` is not 0, or both masks are given.
+
+    Examples
+    --------
+    >>> q = Tensor(np.eye(3, dtype=np.float32))
+    >>> scaled_dot_product_attention(q, q, q, is_causal=True).data.round(2)
+    array([[1.  , 0.  , 0.  ],
+           [0.36, 0.64, 0.  ],
+           [0.26, 0.26, 0.47]], dtype=float32)
+    """
+    who = "scaled_dot_product_attention"
+    if dropout_p:
+        raise ValueError(f"{who}: dropout_p must be 0, got {dropout_p}; attention(qkv, n_head, p, seed) drops weights")
+    if is_causal and attn_mask is not None:
+        raise ValueError(f"{who}: takes is_causal=True or attn_mask, got both")
+    q, k, v = operands(query, key, value)
+    scores = q @ k.swapaxes(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)  # (..., T, S)
+    if is_causal:
+        attn_mask = np.tril(np.ones(scores.shape[-2:], bool))
+    if attn_mask is not None:
+        mask = attn_mask if isinstance(attn_mask, Tensor) else np.asarray(attn_mask)
+        scores = where(mask, scores, -math.inf) if mask.dtype == bool else scores + mask
+    return softmax(scores) @ v

@@ -65,21 +65,30 @@ def gelu_backward(dout, saved):
 GELU = Op("gelu", gelu_forward, gelu_backward, kernel="tinygpt.kernels.gelu")
 
 
-def gelu(x: Tensor) -> Tensor:
+def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
     """
     0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), element by element: OpenAI's GELU.
 
     Parameters
     ----------
     x : Tensor, any shape, float32 or float64
+    approximate : str
+        "tanh", the name that PyTorch has for this form.
 
     Returns
     -------
     Tensor, same shape and dtype
+
+    Raises
+    ------
+    ValueError
+        If another form is asked for.
 
     Examples
     --------
     >>> gelu(Tensor([-1.0, 0.0, 1.0])).data.round(4)
     array([-0.1588,  0.    ,  0.8412], dtype=float32)
     """
+    if approximate != "tanh":
+        raise ValueError(f"gelu: approximate must be 'tanh', the form of GPT-2, got {approximate!r}; leave it out")
     return apply(GELU, x)

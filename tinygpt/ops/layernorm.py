@@ -54,6 +54,8 @@ Cost:   memory-bound. The kernel reads x and writes out in forward; it reads dou
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
@@ -130,3 +132,39 @@ def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Ten
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
     return apply(LAYERNORM, *operands(x, weight, bias), eps=eps)
+
+
+def layer_norm(x: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+    """
+    `layernorm` with PyTorch's arguments.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., C), float32 or float64
+    normalized_shape : (int,) or int
+        C: only the last axis is normalized.
+    weight, bias : Tensor, shape (C,), optional
+        Ones and zeros where they are left out.
+    eps : float
+
+    Returns
+    -------
+    Tensor, shape (..., C)
+
+    Raises
+    ------
+    ValueError
+        If `normalized_shape` is not (C,), or as `layernorm`.
+
+    Examples
+    --------
+    >>> layer_norm(Tensor([[1.0, 2.0, 3.0]]), (3,)).data.round(3)
+    array([[-1.225,  0.   ,  1.225]], dtype=float32)
+    """
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+    if x.ndim == 0 or shape != x.shape[-1:]:
+        raise ValueError(
+            f"layer_norm: normalized_shape must be the last axis alone, {x.shape[-1:]} for x {x.shape}, got {shape}"
+        )
+    weight = Tensor(np.ones(shape, x.dtype)) if weight is None else weight
+    return layernorm(x, weight, Tensor(np.zeros(shape, x.dtype)) if bias is None else bias, eps)

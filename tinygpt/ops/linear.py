@@ -31,6 +31,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.shapes import operands
 
@@ -59,7 +61,10 @@ def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:
     if weight.ndim != 2 or weight.size == 0:
         raise ValueError(f"{who}: weight must have shape (I, O) with I, O >= 1, got {weight.shape}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-        raise ValueError(f"{who}: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}")
+        remedy = ""
+        if x.ndim and x.shape[-1] == weight.shape[1]:
+            remedy = f" and weight {weight.shape}; a weight of PyTorch's is (O, I): write weight.T"
+        raise ValueError(f"{who}: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}{remedy}")
     if bias.shape != weight.shape[1:]:
         raise ValueError(f"{who}: bias must have shape (O,) = ({weight.shape[1]},), got {bias.shape}")
     return {}
@@ -74,15 +79,17 @@ LINEAR = Op(
 )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     """
     x @ weight + bias.
+
+    PyTorch keeps a weight as (O, I), its transpose.
 
     Parameters
     ----------
     x : Tensor, shape (..., I), float32 or float64
     weight : Tensor, shape (I, O)
-    bias : Tensor, shape (O,)
+    bias : Tensor, shape (O,), optional
 
     Returns
     -------
@@ -98,4 +105,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), Tensor([0.0, 0.0, 10.0]))
     Tensor([[ 1.,  2., 13.]], dtype=float32)
     """
+    bias = np.zeros(weight.shape[1:], np.float32) if bias is None else bias
     return apply(LINEAR, *operands(x, weight, bias))
