@@ -16,9 +16,8 @@ import numpy as np
 
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
-from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
 from tinygpt.autograd.summary import tensor_html
-from tinygpt.runtime import settings
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
 
@@ -101,8 +100,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = implementation.backward, saved
-    if settings.DEBUG:
-        node.checksum = checksum(saved)
+    node.checksums = checksums(arrays_in(saved))
     return Tensor(out, _node=node)
 
 
@@ -133,7 +131,8 @@ class Tensor(Copying):
     Attributes
     ----------
     data : np.ndarray
-        The values. Writing into them between forward and backward makes gradients wrong (TINYGPT_DEBUG=1 finds it).
+        The values. Writing into what a backward needs is an error when it runs (a write into few elements of many is
+        not always found: see `checksums` in graph.py).
     grad : np.ndarray or None
         The gradient, of the same shape and dtype. Each `backward` adds to it; set it to None to start from zero.
 
