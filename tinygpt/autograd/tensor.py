@@ -463,7 +463,12 @@ class Tensor(Copying):
 
 
 def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
-    return Tensor(compare(a.data, b.data if isinstance(b, Tensor) else b))
+    b = b.data if isinstance(b, Tensor) else b
+    try:
+        return Tensor(compare(a.data, b))
+    except ValueError:
+        _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
+        raise
 
 
 def is_masked(data: Any) -> bool:
