@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tinygpt import AdamW, Tensor, no_grad
-from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout, normal
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout
+from tinygpt.nn.layers import normal
 
 
 class Net(Module):
