@@ -364,7 +364,8 @@ def _layer_of(model: Any, i: int) -> Layer:
     def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
         name = f"h.{i}.{name}"
         matrix = _matrix_of(model, name, linear, (inputs, outputs), axis=1)
-        return *matrix, _as_read(model, f"{name}.bias", linear.bias.data, (outputs,))
+        bias = np.zeros(outputs, model.wte.weight.dtype) if linear.bias is None else linear.bias.data
+        return *matrix, _as_read(model, f"{name}.bias", bias, (outputs,))
 
     return Layer(
         ln_1=_norm_of(model, f"h.{i}.ln_1", block.ln_1),

@@ -2,6 +2,7 @@
 Modules: parameters with names, and the layers that GPT-2 is built from. To be read in this order:
 
     module      `Parameter` and `Module`: names, modes, state, and one array for all parameters
+    initial     the initial values of parameters
     layers      `Linear`, `Embedding`, `LayerNorm`, `Dropout`
 """
 

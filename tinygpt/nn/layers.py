@@ -1,4 +1,8 @@
-"""The four layers that GPT-2 is built from: linear, embedding, layer normalization, dropout."""
+"""
+The layers that GPT-2 is built from: linear, embedding, layer normalization, dropout.
+
+Without a generator of their own, layers draw from the one of the process, see `tinygpt.manual_seed`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,15 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor
+from tinygpt.nn.initial import check_dtype, check_generator, check_size, generator_or_default, normal, uniform
 from tinygpt.nn.module import Module, Parameter
-from tinygpt.ops.dropout import dropout
+from tinygpt.ops.dropout import check_dropout, dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.quantization import QuantizedWeight, round_in_place
+from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
-
-
-def normal(rng: np.random.Generator, shape: tuple[int, ...], std: float, dtype: Any = np.float32) -> np.ndarray:
-    """Numbers from a normal distribution of mean 0."""
-    array = rng.standard_normal(shape, dtype=dtype)
-    array *= std
-    return array
 
 
 class Linear(Module):
@@ -29,34 +28,55 @@ class Linear(Module):
 
     Parameters
     ----------
-    inputs, outputs : int
+    in_features, out_features : int
         I and O, the sizes of the last axis before and after.
-    rng : np.random.Generator
-        The source of the initial weights.
-    std : float
-        Standard deviation of the initial weights.
+    generator : np.random.Generator, optional
+        The source of the initial values.
+    std : float, optional
+        Standard deviation of the initial weights. Without it they start as PyTorch's.
     dtype : float32 or float64
+    bias : bool
+        Whether there is a bias.
 
     Attributes
     ----------
     weight : Parameter, shape (I, O)
-        Drawn from N(0, std^2).
-    bias : Parameter, shape (O,)
-        Zeros at first.
+        Drawn from the uniform distribution between -1/sqrt(I) and 1/sqrt(I), or with `std` from N(0, std^2).
+    bias : Parameter, shape (O,), or None
+        Drawn as the weight; with `std`, zeros at first.
     quantized : QuantizedWeight or None
         The weight in fewer bits, after `quantize`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not an integer of at least 1, or the generator or the dtype is another.
+
     Examples
     --------
-    >>> Linear(2, 3, np.random.default_rng(0))(Tensor(np.ones((5, 2), np.float32))).shape
+    >>> Linear(2, 3)(Tensor(np.ones((5, 2), np.float32))).shape
     (5, 3)
     """
 
     quantized: QuantizedWeight | None = None
 
-    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
-        self.weight = Parameter(normal(rng, (inputs, outputs), std, dtype))
-        self.bias = Parameter(np.zeros(outputs, dtype))
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        generator: np.random.Generator | None = None,
+        std: float | None = None,
+        dtype: Any = np.float32,
+        bias: bool = True,
+    ):
+        self.in_features = check_size("Linear: in_features", in_features)
+        self.out_features = check_size("Linear: out_features", out_features)
+        check_dtype("Linear", dtype)
+        rng, bound = generator_or_default("Linear", generator), self.in_features**-0.5
+        shape = (self.in_features, self.out_features)
+        self.weight = Parameter(uniform(rng, shape, bound, dtype) if std is None else normal(rng, shape, std, dtype))
+        initial_bias = uniform(rng, shape[1:], bound, dtype) if std is None and bias else np.zeros(shape[1], dtype)
+        self.bias = Parameter(initial_bias) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -91,9 +111,9 @@ class Embedding(Module):
 
     Parameters
     ----------
-    count, size : int
+    num_embeddings, embedding_dim : int
         How many rows, and the features of each.
-    rng : np.random.Generator
+    generator : np.random.Generator, optional
         The source of the initial weights.
     std : float
         Standard deviation of the initial weights.
@@ -101,21 +121,37 @@ class Embedding(Module):
 
     Attributes
     ----------
-    weight : Parameter, shape (count, size)
+    weight : Parameter, shape (num_embeddings, embedding_dim)
         Drawn from N(0, std^2).
     quantized : QuantizedWeight or None
         The table in fewer bits, after `quantize`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is not an integer of at least 1, or the generator or the dtype is another.
+
     Examples
     --------
-    >>> Embedding(10, 3, np.random.default_rng(0))([[1, 2]]).shape
+    >>> Embedding(10, 3)([[1, 2]]).shape
     (1, 2, 3)
     """
 
     quantized: QuantizedWeight | None = None
 
-    def __init__(self, count: int, size: int, rng: np.random.Generator, std: float = 0.02, dtype: Any = np.float32):
-        self.weight = Parameter(normal(rng, (count, size), std, dtype))
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        generator: np.random.Generator | None = None,
+        std: float = 1.0,
+        dtype: Any = np.float32,
+    ):
+        self.num_embeddings = check_size("Embedding: num_embeddings", num_embeddings)
+        self.embedding_dim = check_size("Embedding: embedding_dim", embedding_dim)
+        check_dtype("Embedding", dtype)
+        rng = generator_or_default("Embedding", generator)
+        self.weight = Parameter(normal(rng, (self.num_embeddings, self.embedding_dim), std, dtype))
 
     def forward(self, ids: Any) -> Tensor:
         return embedding(ids, self.weight)
@@ -127,7 +163,25 @@ class Embedding(Module):
 
 class LayerNorm(Module):
     """
-    Layer normalization over the last axis, of `size` features; starts as the plain normalization.
+    Layer normalization over the last axis; starts as the plain normalization.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of one int
+        C, the size of the last axis.
+    eps : float
+        Added to the variance.
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (C,)
+        Ones and zeros at first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `normalized_shape` is not one integer of at least 1.
 
     Examples
     --------
@@ -135,9 +189,14 @@ class LayerNorm(Module):
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
 
-    def __init__(self, size: int, eps: float = 1e-5, dtype: Any = np.float32):
-        self.weight = Parameter(np.ones(size, dtype))
-        self.bias = Parameter(np.zeros(size, dtype))
+    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, dtype: Any = np.float32):
+        shape = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        if len(shape) != 1:
+            raise ValueError(f"LayerNorm: normalized_shape must be the size of the last axis alone, got {shape}; "
+                             "reshape the input so that these axes are one")  # fmt: skip
+        self.normalized_shape = (check_size("LayerNorm: normalized_shape", shape[0]),)
+        self.weight = Parameter(np.ones(self.normalized_shape, dtype))
+        self.bias = Parameter(np.zeros(self.normalized_shape, dtype))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +214,7 @@ class no_dropout(Block):
 
     Examples
     --------
-    >>> layer = Dropout(0.5, np.random.default_rng(0))
+    >>> layer = Dropout(0.5)
     >>> with no_dropout():
     ...     layer(Tensor([1.0, 2.0]))
     Tensor([1., 2.], dtype=float32)
@@ -173,21 +232,31 @@ class Dropout(Module):
     ----------
     p : float
         In [0, 1).
-    generator : np.random.Generator
+    generator : np.random.Generator, optional
         The source of the masks: one seed is drawn per call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `p` is out of range, or the generator is none of NumPy's.
 
     Examples
     --------
-    >>> Dropout(0.5, np.random.default_rng(0)).eval()(Tensor([1.0, 2.0]))
+    >>> Dropout(0.5).eval()(Tensor([1.0, 2.0]))
     Tensor([1., 2.], dtype=float32)
     """
 
-    def __init__(self, p: float, generator: np.random.Generator):
+    def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None):
+        check_dropout("Dropout", p, seed=0)
+        check_generator("Dropout", generator)
         self.p, self.generator = p, generator
 
     def seed(self) -> int | None:
         """The seed of the next mask, or None where nothing is dropped."""
-        return int(self.generator.integers(2**63)) if self.training and self.p and _dropping.get() else None
+        if not (self.training and self.p and _dropping.get()):
+            return None
+        generator = default_generator() if self.generator is None else self.generator
+        return int(generator.integers(2**63))
 
     def forward(self, x: Tensor) -> Tensor:
         seed = self.seed()
