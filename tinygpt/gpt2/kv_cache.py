@@ -46,7 +46,7 @@ from tinygpt.runtime import settings
 _KERNEL = "tinygpt.kernels.decode_step"
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
 _ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
-_MLP = f"gpt2.model.MLP {_LINEAR} {_LINEAR} {_DROPOUT}"
+_MLP = f"gpt2.model.MLP {_LINEAR} gpt2.model.GELULinear {_DROPOUT}"
 _BLOCK = f"gpt2.model.Block {_NORM} {_ATTENTION} {_NORM} {_MLP}"  # what the kernel computes
 Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
 Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
