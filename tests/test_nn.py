@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tinygpt import AdamW, Tensor, no_grad
-from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout, normal
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout
+from tinygpt.nn.initial import normal
 
 
 class Net(Module):
@@ -73,12 +74,7 @@ def test_a_module_without_forward_says_so():
 # the layers, from their definitions
 
 
-def test_linear_multiplies_adds_and_starts_small(rng):
-    layer = Linear(300, 200, rng)
-    assert layer.weight.dtype == layer.bias.dtype == np.float32
-    assert not layer.bias.data.any()
-    assert layer.weight.data.std() == pytest.approx(0.02, rel=0.02)  # 60,000 numbers: 0.3 % is one standard error
-    assert abs(layer.weight.data.mean()) < 4 * 0.02 / math.sqrt(60_000)
+def test_linear_multiplies_and_adds(rng):
     layer = Linear(2, 3, rng, dtype=np.float64)
     layer.bias.data[:] = [10, 20, 30]
     (a, b, c), (d, e, f) = layer.weight.data

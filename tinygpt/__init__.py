@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tinygpt.optim import cosine_schedule as cosine_schedule
     from tinygpt.optim.gradient_norm import clip_grad_norm as clip_grad_norm
     from tinygpt.optim.gradient_norm import grad_norm as grad_norm
+    from tinygpt.runtime.default_generator import manual_seed as manual_seed
     from tinygpt.runtime.settings import get_float32_matmul_precision as get_float32_matmul_precision
     from tinygpt.runtime.settings import implementation as implementation
     from tinygpt.runtime.settings import num_threads as num_threads
@@ -53,6 +54,7 @@ _HOME = {
     "gradcheck": "autograd.gradient_check",
     "implementation": "runtime.settings",
     "load": "gpt2.model_and_tokenizer",
+    "manual_seed": "runtime.default_generator",
     "no_grad": "autograd",
     "num_threads": "runtime.settings",
     "set_float32_matmul_precision": "runtime.settings",

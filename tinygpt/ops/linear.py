@@ -70,6 +70,13 @@ def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:
     return {}
 
 
+def linear_operands(x: Any, weight: Any, bias: Any) -> list[Tensor]:
+    """The inputs as tensors of one float type; a bias that is None as zeros."""
+    if bias is None:
+        bias = np.zeros(weight.shape[-1:], int)  # integers follow the type of the others
+    return operands(x, weight, bias)
+
+
 LINEAR = Op(
     "linear",
     linear_forward,
@@ -79,9 +86,9 @@ LINEAR = Op(
 )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
-    x @ weight + bias.
+    x @ weight + bias, or x @ weight.
 
     PyTorch keeps a weight as (O, I), its transpose.
 
@@ -105,5 +112,4 @@ def linear(x: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), Tensor([0.0, 0.0, 10.0]))
     Tensor([[ 1.,  2., 13.]], dtype=float32)
     """
-    bias = np.zeros(weight.shape[1:], np.float32) if bias is None else bias
-    return apply(LINEAR, *operands(x, weight, bias))
+    return apply(LINEAR, *linear_operands(x, weight, bias))
