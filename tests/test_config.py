@@ -73,9 +73,11 @@ def test_a_size_must_be_a_positive_integer(name):
 
 @pytest.mark.parametrize(("n_embd", "n_head"), [(768, 10), (4, 8), (7, 2)])
 def test_the_heads_must_share_the_features_evenly(n_embd, n_head):
-    message = f"n_embd must be a multiple of n_head, got n_embd = {n_embd}, n_head = {n_head}"
-    with pytest.raises(ValueError, match=message):
+    message = f"n_embd must be a multiple of n_head, got n_embd = {n_embd}, n_head = {n_head}; n_embd = (?P<fits>\\d+)"
+    with pytest.raises(ValueError, match=message) as raised:
         GPTConfig(n_embd=n_embd, n_head=n_head)
+    fits = int(re.search(message, str(raised.value))["fits"])
+    assert GPTConfig(n_embd=fits, n_head=n_head).n_embd >= n_embd
 
 
 @pytest.mark.parametrize("name", RATES)

@@ -165,7 +165,7 @@ def test_a_prompt_may_be_any_integers(prompt):
     ("ids", "options", "error", "message"),
     [
         ([], {}, ValueError, "generate: the prompt must have at least one token, got none"),
-        ([0, 13], {}, ValueError, "generate: ids must be from 0 to 12, got 13"),
+        ([0, 13], {}, ValueError, "from 0 to 12, got 13; use the tokenizer that the model was trained with"),
         ([-1], {}, ValueError, "generate: ids must be from 0 to 12, got -1"),
         ([1.0], {}, TypeError, "generate: ids must be integers, got float64"),
         ("text", {}, TypeError, "generate: ids must be integers"),
@@ -179,7 +179,11 @@ def test_a_prompt_may_be_any_integers(prompt):
         ([1], {"top_p": 0}, ValueError, "generate: top_p must be above 0 and at most 1, got 0"),
         ([1], {"top_p": 1.01}, ValueError, r"generate: top_p must be above 0 and at most 1, got 1\.01"),
         ([1], {"top_p": math.nan}, ValueError, "top_p must be above 0 and at most 1, got nan"),
-        ([1], {"seed": -1}, ValueError, "non-negative"),
+        ([1], {"temperature": "1"}, TypeError, "generate: temperature must be a number, got '1'"),
+        ([1], {"top_p": "0.9"}, TypeError, "generate: top_p must be a number, got '0.9'"),
+        ([1], {"top_k": -1}, ValueError, "got -1; None is without a limit"),
+        ([1], {"seed": -1}, ValueError, "generate: seed must be an integer of at least 0, got -1"),
+        ([1], {"seed": 1.5}, TypeError, r"generate: seed must be an integer of at least 0, got 1\.5"),
         ([1], {"stop_ids": 5}, TypeError, "not iterable"),
     ],
 )

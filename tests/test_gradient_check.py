@@ -280,5 +280,22 @@ def test_a_function_without_a_gradient_is_named(returned):
     def constant(x):
         return returned
 
-    with pytest.raises(ValueError, match="gradcheck: constant must return a Tensor that depends on its inputs, got"):
+    message = r"constant must return a Tensor that depends on its inputs, got .*; compute with tensors throughout"
+    with pytest.raises(ValueError, match=message):
         gradcheck(constant, [np.ones(2)])
+
+
+@pytest.mark.parametrize("inputs", [[1.0, 2.0], []], ids=str)
+def test_another_number_of_inputs_than_arguments_is_an_error(inputs):
+    message = (
+        rf"gradcheck: f must take one argument per input, got {len(inputs) + 1} and this: .*; write \[\[1\.0, 2\.0\]\]"
+    )
+    with pytest.raises(TypeError, match=message):
+        gradcheck(lambda a, b: a * b, [*inputs, 3.0])
+
+
+def test_rows_of_different_lengths_and_a_negative_seed_are_named():
+    with pytest.raises(ValueError, match="gradcheck: input 0 must be a float array, got rows of different lengths"):
+        gradcheck(lambda x: x * x, [[[1.0], [2.0, 3.0]]])
+    with pytest.raises(ValueError, match="gradcheck: seed must be an integer of at least 0, got -1"):
+        gradcheck(lambda x: x * x, [[1.0]], seed=-1)

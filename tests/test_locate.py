@@ -71,13 +71,20 @@ def test_a_model_without_a_tokenizer_is_named_by_the_reader(tmp_path):
 
 
 # What must be said of a wrong name, in a folder with runs/tiny, runs/book, runs/new (nothing saved), a tokenizer
-# `pieces`, an empty folder `empty`, a file `hens.txt`.
+# `pieces`, an empty folder `empty`, a file `hens.txt`, and nanoGPT's folder, `out` with a `ckpt.pt`.
 WRONG = [
     ("model", "none", r"none must be a run, a checkpoint, .* such as gpt2, and does not exist; check the name$"),
     ("tokenizer", "none", r"none must be a run, .* a folder with a tokenizer's files, .* and does not exist; check"),
     ("model", "empty", r"empty must be .* and is empty; check the name"),
     ("model", "empty/none", "does not exist; check the name"),
     ("model", "hens.txt", r"hens\.txt must be .* and is another file"),
+    (
+        "model",
+        "out",
+        r"out must be .* and holds ckpt\.pt, which is pickled and never opened; save its weights as model",
+    ),
+    ("model", "out/ckpt.pt", r"ckpt\.pt must be .* and is pickled and never opened; save its weights as model"),
+    ("tokenizer", "out", r"out must be .* and holds no tokenizer; check the name"),
     ("model", "hens.txt/run", r"hens\.txt/run must be .* and does not exist"),
     ("model", "pieces", r"pieces must be .* and holds a tokenizer, and no weights; name the model's folder"),
     ("model", "runs", r"runs must be .* and is a folder with 2 of them; name one, such as runs/(tiny|book)$"),
@@ -112,6 +119,8 @@ def test_an_error_says_what_would_be_accepted_and_what_is_near(tmp_path, monkeyp
     Path("runs/new/settings.json").write_text("{}")
     tokenizer.save_pretrained("pieces")
     Path("hens.txt").write_text("hens")
+    Path("out").mkdir()
+    Path("out/ckpt.pt").write_bytes(b"")
     if expected == "^$":
         assert locate(name, what) == Path("runs/tiny/best")
         return

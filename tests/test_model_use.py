@@ -34,11 +34,15 @@ def test_tokens_may_be_any_integers(model, dtype):
 @pytest.mark.parametrize(
     ("tokens", "error", "message"),
     [
-        (TOKENS[0], ValueError, r"GPT: tokens must have shape \(B, T\), with at least one token, got \(5,\)"),
+        (TOKENS[0], ValueError, r"GPT: tokens must have shape \(B, T\), .*, got \(5,\); write \[tokens\] for a single"),
         (TOKENS[:, :0], ValueError, r"with at least one token, got \(2, 0\)"),
         ([], ValueError, r"with at least one token, got \(0,\)"),
         (np.zeros((1, 8), int), ValueError, r"at most n_positions = 7 tokens fit, got 8; keep the last ones"),
-        (TOKENS + 2, ValueError, "GPT: tokens must be from 0 to 10, got 11"),
+        (
+            TOKENS + 2,
+            ValueError,
+            "GPT: tokens must be from 0 to 10, got 11; use the tokenizer that the model was trained",
+        ),
         (TOKENS - 2, ValueError, "GPT: tokens must be from 0 to 10, got -1"),
         (TOKENS * 1.0, TypeError, "GPT: tokens must be integers, got float64"),
     ],
@@ -52,10 +56,31 @@ def test_tokens_that_cannot_be_are_refused(model, tokens, error, message):
 def test_targets_and_dtypes_that_cannot_be_are_refused(model):
     with pytest.raises(ValueError, match=r"GPT\.loss: targets must have the tokens' shape \(2, 5\), got \(2, 4\)"):
         model.loss(TOKENS, TARGETS[:, :4])
-    with pytest.raises(ValueError, match="targets must be from 0 to 10, got 11"):
+    with pytest.raises(ValueError, match=r"GPT\.loss: targets must be from 0 to 10, got 11"):
         model.loss(TOKENS, TARGETS + 2)
+    with pytest.raises(ValueError, match=r"GPT\.loss: targets .*, got -1; .* or ignore_index, which is -100"):
+        model.loss(TOKENS, np.where(np.arange(5) == 2, -1, TARGETS))
+    with pytest.raises(ValueError, match=r"GPT\.loss: no target counts: all 10 are ignore_index = 3"):
+        model.loss(TOKENS, np.full_like(TOKENS, 3), ignore_index=3)
     with pytest.raises(TypeError, match="GPT: dtype must be float32 or float64, got float16"):
         GPT(CONFIG, dtype=np.float16)
+
+
+def test_targets_are_for_the_loss_not_for_the_call(model):
+    with pytest.raises(TypeError, match=r"got targets too; write loss = model\.loss\(tokens, targets\)"):
+        model(TOKENS, TARGETS)
+
+
+@pytest.mark.parametrize("config", ["gpt2", {"n_layer": 2}, None], ids=str)
+def test_a_model_is_made_of_a_configuration(config):
+    with pytest.raises(TypeError, match=r"GPT: config must be a GPTConfig, got .*; write GPT\(GPTConfig\(\.\.\.\)\)"):
+        GPT(config)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1.5, TypeError), ("1", TypeError)])
+def test_a_seed_is_an_integer_of_at_least_0(seed, error):
+    with pytest.raises(error, match="GPT: seed must be an integer of at least 0, got"):
+        GPT(CONFIG, seed=seed)
 
 
 # saving and opening

@@ -184,7 +184,7 @@ def test_a_view_gives_the_same_as_a_copy_and_is_not_written_into(rng):
         ((1, 2, 30), {"n_head": -2}, "n_embd must be a multiple of n_head, got n_embd = 10, n_head = -2"),
         ((1, 2, 0), {"n_head": 2}, "n_embd must be a multiple of n_head, got n_embd = 0, n_head = 2"),
         ((1, 2, 31), {"n_head": 1}, r"qkv must have shape \(B, T, 3C\), got \(1, 2, 31\)"),
-        ((2, 30), {"n_head": 2}, r"qkv must have shape \(B, T, 3C\), got \(2, 30\)"),
+        ((2, 30), {"n_head": 2}, r"qkv must have shape \(B, T, 3C\), got \(2, 30\); concatenate q, k and v"),
         ((1, 0, 30), {"n_head": 2}, r"needs at least one token, got qkv \(1, 0, 30\)"),
         ((1, 2, 30), {"n_head": 2, "p": 1.0, "seed": 1}, "p must be at least 0 and below 1, got 1.0"),
         ((1, 2, 30), {"n_head": 2, "p": 0.1}, r"seed must be an integer from 0 to 2\^64 - 1, got None"),

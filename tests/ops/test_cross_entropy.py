@@ -164,7 +164,11 @@ def test_a_view_gives_the_same_as_a_copy_and_nothing_is_written_into(rng):
         ([0, -1], "cross_entropy: targets must be from 0 to 4, got -1"),  # NumPy would count it from the end
         ([0, 1, 2], r"cross_entropy: targets must have shape \(2,\), one per row of logits, got \(3,\)"),
         ([[0, 1]], r"cross_entropy: targets must have shape \(2,\), one per row of logits, got \(1, 2\)"),
-        ([-100, -100], "cross_entropy: no target counts: all 2 are ignore_index = -100"),  # 0 / 0
+        ([0, -1], r"; a target is a column of logits, counted from 0, or ignore_index, which is -100$"),
+        (
+            [-100, -100],
+            "cross_entropy: no target counts: all 2 are ignore_index = -100; leave such a batch out",
+        ),  # 0 / 0
     ],
 )
 def test_wrong_targets_are_named(targets, message):
@@ -175,13 +179,55 @@ def test_wrong_targets_are_named(targets, message):
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5)], ids=str)
 def test_the_mean_of_nothing_is_an_error(shape):
     """NaN would poison the run without a word."""
-    with pytest.raises(ValueError, match="cross_entropy: no target counts: all 0 are"):
+    with pytest.raises(ValueError, match="cross_entropy: no target counts: there are none; leave such a batch out"):
         F.cross_entropy(Tensor(np.zeros(shape)), np.zeros(shape[:-1], int))
 
 
+@pytest.mark.parametrize(
+    ("logits", "targets", "remedy"),
+    [
+        ((8, 4), (8, 4), r"of one-hot targets pass targets\.argmax\(axis=-1\)"),
+        ((4, 5), (4, 1), r"write targets\.reshape\(\(4,\)\)"),
+        ((8, 5), (2, 4), r"write targets\.reshape\(\(8,\)\)"),
+        ((2, 4, 5), (8,), r"write targets\.reshape\(\(2, 4\)\)"),
+        ((2, 5, 4), (2, 4), r"the vocabulary must be the last axis of logits: write logits\.transpose\(\[0, 2, 1\]\)"),
+        ((5, 8), (8,), r"the vocabulary must be the last axis of logits: write logits\.transpose\(\[1, 0\]\)"),
+        ((2, 5, 4, 3), (2, 4, 3), r"the vocabulary .* last axis of logits: write logits\.transpose\(\[0, 2, 3, 1\]\)"),
+    ],
+    ids=str,
+)
+def test_targets_of_another_shape_are_told_what_was_likely_meant(logits, targets, remedy):
+    with pytest.raises(ValueError, match=rf"one per row of logits, got .*; {remedy}$"):
+        F.cross_entropy(Tensor(np.zeros(logits)), np.zeros(targets, int))
+
+
+@pytest.mark.parametrize(
+    "targets", [(4, 2), (3,), ()], ids=str
+)  # (4, 2) are perhaps transposed: to reshape would hide it
+def test_no_reason_is_guessed_where_none_is_likely(targets):
+    with pytest.raises(ValueError, match=r"one per row of logits, got \([\d, ]*\)$"):
+        F.cross_entropy(Tensor(np.zeros((2, 4, 5))), np.zeros(targets, int))
+
+
 def test_targets_that_are_not_integers_are_refused():
-    with pytest.raises(TypeError, match="cross_entropy: targets must be integers, got float64"):
+    message = r"cross_entropy: targets must be integers, got float64; write np\.asarray\(targets, int\)"
+    with pytest.raises(TypeError, match=message):
         F.cross_entropy(Tensor(np.zeros((2, 5))), [0.0, 1.0])
+
+
+def test_exchanged_arguments_are_told_as_that(rng):
+    logits = rng.standard_normal((4, 5))
+    message = (
+        r"must be floats and targets integers, got int64 and float64; the order is cross_entropy\(logits, targets\)"
+    )
+    for targets in (Tensor(np.array([1, 2, 3, 4])), np.array([1, 2, 3, 4]), [1, 2, 3, 4]):
+        with pytest.raises(TypeError, match=message):
+            F.cross_entropy(targets, logits)
+
+
+def test_logits_may_be_a_list():
+    assert F.cross_entropy([[0.0, 0.0, 0.0]], [2]).item() == pytest.approx(np.log(3))
+    assert F.linear_cross_entropy([[1.0]], [[2.0], [2.0]], [0]).item() == pytest.approx(np.log(2))
 
 
 def test_a_scalar_has_no_vocabulary():

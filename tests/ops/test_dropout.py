@@ -238,7 +238,15 @@ def test_a_probability_out_of_range_is_named(p):
         F.dropout(Tensor(np.ones(3)), p, seed=1)
 
 
-@pytest.mark.parametrize("seed", [None, -1, 2**64, 1.5])
+@pytest.mark.parametrize("seed", [None, -1, 2**64, 1.5, True, False])  # PyTorch's third argument is `training`
 def test_a_seed_out_of_range_is_named(seed):
-    with pytest.raises(ValueError, match=rf"dropout: seed must be an integer from 0 to 2\^64 - 1, got {seed}"):
+    message = rf"dropout: seed must be an integer from 0 to 2\^64 - 1, got {seed}; pass another one at each step"
+    with pytest.raises(ValueError, match=message):
         F.dropout(Tensor(np.ones(3)), 0.5, seed)
+
+
+def test_a_seed_is_needed_where_something_is_dropped():
+    x = Tensor(np.ones(3))
+    assert F.dropout(x, 0.0) is x
+    with pytest.raises(ValueError, match=r"dropout: seed must be an integer from 0 .*, got None"):
+        F.dropout(x, 0.5)

@@ -155,3 +155,8 @@ def test_views_give_the_same_as_copies_and_are_not_written_into(arrays, rng):
 def test_wrong_arguments_are_named(x_shape, weight_shape, bias_shape, eps, message):
     with pytest.raises(ValueError, match=message):
         F.layernorm(Tensor(np.ones(x_shape)), Tensor(np.ones(weight_shape)), Tensor(np.ones(bias_shape)), eps)
+
+
+def test_an_eps_that_is_no_number_is_named():
+    with pytest.raises(TypeError, match="layernorm: eps must be a number, got '1e-5'"):
+        F.layernorm(Tensor(np.ones((2, 3))), Tensor(np.ones(3)), Tensor(np.ones(3)), "1e-5")

@@ -33,6 +33,7 @@ Source: Nocedal & Wright, Numerical Optimization, 2nd ed. 2006, section 8.1.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.rounding import Perturbation
 from tinygpt.autograd.watch import watching
+from tinygpt.runtime.seeds import check_seed
 
 
 class GradientCheckError(AssertionError):
@@ -107,8 +109,9 @@ def gradcheck(
     arrays = [_float64(value, index) for index, value in enumerate(inputs)]
     if not arrays:
         raise ValueError("gradcheck: needs at least one input, got none")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed("gradcheck", seed))
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
+    _check_arguments(f, len(tensors))
     before = [array.copy() for array in arrays]
     with watching(Contract(_gradcheck_error)):
         out = f(*tensors)
@@ -284,8 +287,26 @@ def _check_directions(compare: _Comparison, loss, array, gradient, step: float, 
         compare(f"random direction {number}", analytic, numeric, scale, at)
 
 
+def _check_arguments(f: Callable[..., Any], inputs: int) -> None:
+    """Raise TypeError unless `f` takes one argument per input."""
+    try:
+        inspect.signature(f).bind(*range(inputs))
+    except ValueError:  # nothing is known of it, as of some functions in C
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"gradcheck: f must take one argument per input, got {inputs} and this: {error}; write [[1.0, 2.0]] for "
+            "one input of two numbers"
+        ) from None
+
+
 def _float64(value: Any, index: int) -> np.ndarray:
-    array = np.array(value.data if isinstance(value, Tensor) else value)
+    try:
+        array = np.array(value.data if isinstance(value, Tensor) else value)
+    except ValueError:  # NumPy says "inhomogeneous shape"
+        raise ValueError(
+            f"gradcheck: input {index} must be a float array, got rows of different lengths; make an array of it"
+        ) from None
     if array.dtype.kind != "f":
         raise ValueError(f"gradcheck: input {index} must be a float array, got {array.dtype}; bind it inside f instead")
     return array.astype(np.float64)
@@ -294,6 +315,7 @@ def _float64(value: Any, index: int) -> np.ndarray:
 def _name_of(f: Callable[..., Any], out: Any) -> str:
     if not isinstance(out, Tensor) or out.node is None:
         raise ValueError(
-            f"gradcheck: {getattr(f, '__name__', f)} must return a Tensor that depends on its inputs, got {out!r}"
+            f"gradcheck: {getattr(f, '__name__', f)} must return a Tensor that depends on its inputs, got {out!r}; "
+            "compute with tensors throughout, without .data, detach() and item()"
         )
     return "identity" if out.node.op is None else out.node.op.name

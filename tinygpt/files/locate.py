@@ -35,6 +35,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PARTS_OF_A_MODEL = ("config.json", "adapter_config.json")  # without weights: loading raises the error
 _TOKENIZER = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer.json")
 _INSIDE = (*hub.MODEL_FILES, *_TOKENIZER, "pytorch_model*.bin", "settings.json")  # files that mean their folder
+_PICKLED = ("*.pt", "*.pth", "*.ckpt", "*.bin", "*.pkl")
 _OF_THE_HUB = {"model": hub.MODEL_FILES, "config": hub.CONFIG_FILES, "tokenizer": hub.TOKENIZER_FILES}
 _MANY = 1000  # entries of a folder that an error looks through for a better name
 
@@ -213,9 +214,6 @@ def _refuse(folder: Path, what: What) -> Path:
     if not folder.exists():
         found = "does not exist"
         remedy = remedy or "; check the name"
-    elif not folder.is_dir():
-        found = "is another file"
-        remedy = remedy or "; check the name"
     elif inside := [path for path in _folders_in(folder) if _holds(path, what)]:
         found = f"is a folder with {len(inside)} of them"
         remedy = f"; name one, such as {shown(max(inside, key=_changed))}"
@@ -225,6 +223,12 @@ def _refuse(folder: Path, what: What) -> Path:
     elif what != "tokenizer" and has_tokenizer(folder):
         found = "holds a tokenizer, and no weights"
         remedy = remedy or "; name the model's folder"
+    elif what != "tokenizer" and (pickled := _pickled(folder)):
+        found = f"{'is' if pickled == folder else f'holds {shown(pickled.name)}, which is'} pickled and never opened"
+        remedy = "; save its weights as model.safetensors, beside a config.json"
+    elif not folder.is_dir():
+        found = "is another file"
+        remedy = remedy or "; check the name"
     else:
         found = f"holds no {article}" if any(folder.iterdir()) else "is empty"
         remedy = remedy or "; check the name"
@@ -269,6 +273,12 @@ def _folders_in(folder: Path) -> list[Path]:
         return [path for path in entries if not path.name.startswith(".") and path.is_dir()]
     except OSError:
         return []
+
+
+def _pickled(path: Path) -> Path | None:
+    """The file, or the first one in the folder, that PyTorch has pickled. By the name: opening it could run code."""
+    files = sorted(islice(path.iterdir(), _MANY)) if path.is_dir() else [path]
+    return next((file for file in files if any(fnmatchcase(file.name, pattern) for pattern in _PICKLED)), None)
 
 
 def _changed(folder: Path) -> float:

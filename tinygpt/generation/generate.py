@@ -15,7 +15,8 @@ import numpy as np
 
 from tinygpt.autograd import no_grad
 from tinygpt.generation.sampling import check_sampling, logprob, sample
-from tinygpt.ops.embedding import check_ids
+from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
+from tinygpt.runtime.seeds import check_seed
 
 
 class Token(NamedTuple):
@@ -140,7 +141,7 @@ def generate_batch(
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(None if seed is None else check_seed("generate", seed))
     rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
     stop_ids = _stop_ids(stop_ids)
 
@@ -191,7 +192,7 @@ def _checked(ids: Any, vocab_size: int) -> list[int]:
         raise TypeError(
             "generate: ids must be a list of integers, got lists among them; use generate_batch for several"
         )
-    array = check_ids("generate: ids", ids, vocab_size)
+    array = check_ids("generate: ids", ids, vocab_size, OF_ANOTHER_TOKENIZER)
     if array.ndim == 2 and len(array) == 1:
         array = array[0]  # a batch of one
     if array.ndim != 1:
@@ -199,7 +200,7 @@ def _checked(ids: Any, vocab_size: int) -> list[int]:
         raise TypeError(f"generate: ids must be a list of integers (T,), got shape {array.shape}; {remedy}")
     ids = array.tolist()
     if not ids:
-        raise ValueError("generate: the prompt must have at least one token, got none")
+        raise ValueError("generate: the prompt must have at least one token, got none; begin with tokenizer.eot_token")
     return ids
 
 

@@ -8,6 +8,8 @@ Cost:   a few passes over the V logits; only those that may be chosen are sorted
 
 from __future__ import annotations
 
+from typing import SupportsFloat
+
 import numpy as np
 
 _BLOCK = 64  # logits per block: the largest of each is found before any is sorted
@@ -111,11 +113,16 @@ def _top_ids_reaching(p: np.ndarray, needed: float) -> np.ndarray:
 
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise TypeError or ValueError unless the options are possible."""
+    for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
+        if not isinstance(value, SupportsFloat):
+            raise TypeError(f"generate: {name} must be a number, got {value!r}")
     if not 0 <= temperature < np.inf:
-        raise ValueError(f"generate: temperature must be at least 0 and finite, got {temperature}")
+        raise ValueError(
+            f"generate: temperature must be at least 0 and finite, got {temperature}; 0 takes the most probable token"
+        )
     if top_k is not None and not isinstance(top_k, (int, np.integer)):
         raise TypeError(f"generate: top_k must be an integer, got {top_k!r}")
     if top_k is not None and top_k < 1:
-        raise ValueError(f"generate: top_k must be at least 1, got {top_k}")
+        raise ValueError(f"generate: top_k must be at least 1, got {top_k}; None is without a limit")
     if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"generate: top_p must be above 0 and at most 1, got {top_p}")
+        raise ValueError(f"generate: top_p must be above 0 and at most 1, got {top_p}; None is without a limit")

@@ -89,8 +89,10 @@ class GPTConfig:
             if value < 1:
                 raise ValueError(f"GPTConfig: {name} must be at least 1, got {value}")
         if self.n_embd % self.n_head:
+            fits = -(-self.n_embd // self.n_head) * self.n_head
             raise ValueError(
-                f"GPTConfig: n_embd must be a multiple of n_head, got n_embd = {self.n_embd}, n_head = {self.n_head}"
+                f"GPTConfig: n_embd must be a multiple of n_head, got n_embd = {self.n_embd}, n_head = {self.n_head}; "
+                f"n_embd = {fits} would fit"
             )
         for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
             if not 0 <= self._number(name) < 1:

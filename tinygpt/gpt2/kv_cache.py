@@ -38,7 +38,7 @@ from tinygpt.autograd.dispatch import aligned, compare, kernel_for
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.dropout import whole_number
-from tinygpt.ops.embedding import check_ids
+from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.ops.reductions import softmax_forward
 from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
@@ -263,7 +263,7 @@ class Decoder:
             If `tokens` are not ids of the model, are none, or do not fit.
         """
         self._bind_again()
-        tokens = check_ids("Decoder.prefill: tokens", tokens, self.model.config.vocab_size)
+        tokens = check_ids("Decoder.prefill: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
         if tokens.ndim > 1 and len(tokens) != 1:
             raise ValueError(f"Decoder.prefill: tokens must have shape (T,), got {tokens.shape}; one text each")
         tokens = tokens.reshape(-1)
@@ -299,7 +299,8 @@ class Decoder:
             If these are not such numbers, or a sequence is empty or full.
         """
         self._bind_again()
-        tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size).reshape(-1)
+        tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
+        tokens = tokens.reshape(-1)
         sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
         lengths = self.lengths[sequences]
         if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):

@@ -35,9 +35,11 @@ from tinygpt.gpt2.kv_cache import AttentionCache, Decoder
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
-from tinygpt.ops.embedding import check_ids, integers
+from tinygpt.ops.cross_entropy import check_targets
+from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.runtime.seeds import check_seed
 
 
 class CausalSelfAttention(Module):
@@ -171,10 +173,15 @@ class GPT(Module):
     recompute = False
 
     def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
+        if not isinstance(config, GPTConfig):
+            raise TypeError(
+                f"GPT: config must be a GPTConfig, got {config!r}; write GPT(GPTConfig(...)), or, for a name, "
+                "GPT.from_pretrained"
+            )
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
         self.config = config
-        weights, self.generator = np.random.default_rng(seed).spawn(2)
+        weights, self.generator = np.random.default_rng(check_seed("GPT", seed)).spawn(2)
         std = config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
         self.wpe = Embedding(config.n_positions, config.n_embd, weights, std, dtype)
@@ -215,13 +222,15 @@ class GPT(Module):
         """
         return matmul(hidden, self.wte.weight.T)
 
-    def forward(self, tokens: Any) -> Tensor:
+    def forward(self, tokens: Any, targets: None = None) -> Tensor:
         """
         Logits of the next token at every position.
 
         Parameters
         ----------
         tokens : integer array, shape (B, T), 1 <= T <= n_positions
+        targets : None
+            Others are refused: `loss` takes them.
 
         Returns
         -------
@@ -230,8 +239,12 @@ class GPT(Module):
         Raises
         ------
         TypeError, ValueError
-            If `tokens` are not integers of that shape, from 0 to V - 1.
+            If `tokens` are not integers of that shape, from 0 to V - 1, or `targets` are given.
         """
+        if targets is not None:
+            raise TypeError(
+                "GPT: the model takes tokens only, got targets too; write loss = model.loss(tokens, targets)"
+            )
         x = self.hidden(tokens)
         B, T, C = x.shape
         return self.head(x.reshape(B * T, C)).reshape(B, T, -1)
@@ -262,9 +275,13 @@ class GPT(Module):
         >>> round(model.loss(tokens=[[1, 2, 3]], targets=[[2, 3, 4]]).item(), 1)  # ln 11 = 2.4
         2.4
         """
-        targets = integers("GPT.loss: targets", targets)
-        if targets.shape != np.shape(tokens):
-            raise ValueError(f"GPT.loss: targets must have the tokens' shape {np.shape(tokens)}, got {targets.shape}")
+        targets, tokens = integers("GPT.loss: targets", targets), self._check_tokens(tokens)
+        if targets.shape != tokens.shape:
+            raise ValueError(
+                f"GPT.loss: targets must have the tokens' shape {tokens.shape}, got {targets.shape}; they are the same "
+                "text, one token further"
+            )
+        check_targets("GPT.loss", targets, targets.shape, self.config.vocab_size, ignore_index)
         x = self.hidden(tokens)
         B, T, C = x.shape
         return linear_cross_entropy(x.reshape(B * T, C), self.wte.weight, targets.reshape(B * T), ignore_index)
@@ -363,9 +380,11 @@ class GPT(Module):
         return pretrained.load(cls, directory, seed, weights, changes)
 
     def _check_tokens(self, tokens: Any) -> np.ndarray:
-        tokens, limit = check_ids("GPT: tokens", tokens, self.config.vocab_size), self.config.n_positions
+        tokens = check_ids("GPT: tokens", tokens, self.config.vocab_size, OF_ANOTHER_TOKENIZER)
+        limit = self.config.n_positions
         if tokens.ndim != 2 or tokens.size == 0:
-            raise ValueError(f"GPT: tokens must have shape (B, T), with at least one token, got {tokens.shape}")
+            remedy = "; write [tokens] for a single text" if tokens.ndim == 1 and tokens.size else ""
+            raise ValueError(f"GPT: tokens must have shape (B, T), with at least one token, got {tokens.shape}{remedy}")
         if tokens.shape[1] > limit:
             remedy = "keep the last ones, or choose a longer context"
             raise ValueError(f"GPT: at most n_positions = {limit} tokens fit, got {tokens.shape[1]}; {remedy}")

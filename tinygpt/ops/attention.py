@@ -115,10 +115,16 @@ def causal_mask(T):
 def check_attention(qkv, n_head, p=0.0, seed=None):
     """The attributes as forward takes them, or an error that says what does not fit."""
     if qkv.ndim != 3 or qkv.shape[-1] % 3:
-        raise ValueError(f"attention: qkv must have shape (B, T, 3C), got {qkv.shape}")
+        raise ValueError(
+            f"attention: qkv must have shape (B, T, 3C), got {qkv.shape}; concatenate q, k and v, (B, T, C) each, "
+            "along the last axis"
+        )
     n_embd, n_head = qkv.shape[-1] // 3, whole_number("attention: n_head", n_head)
     if n_head < 1 or n_embd == 0 or n_embd % n_head:
-        raise ValueError(f"attention: n_embd must be a multiple of n_head, got n_embd = {n_embd}, n_head = {n_head}")
+        raise ValueError(
+            f"attention: n_embd must be a multiple of n_head, got n_embd = {n_embd}, n_head = {n_head}; qkv has "
+            "3 n_embd features"
+        )
     if qkv.shape[1] == 0:
         raise ValueError(f"attention: needs at least one token, got qkv {qkv.shape}")
     return {"n_head": n_head, **check_dropout("attention", p, seed)}

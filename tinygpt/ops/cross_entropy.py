@@ -35,6 +35,7 @@ Cost:   reads the logits, writes p; with GPT-2's vocabulary that is most of the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -84,12 +85,29 @@ def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, 
         raise ValueError(f"{who}: ignore_index must fit into int64, got {ignore_index}")
     targets = integers(f"{who}: targets", targets)
     if targets.shape != shape:
-        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}")
-    counts = targets != int(ignore_index)  # in their own dtype: as int64 a huge unsigned one is negative
-    check_ids(f"{who}: targets", targets[counts], n_vocab)
-    if not counts.any():
-        raise ValueError(f"{who}: no target counts: all {targets.size} are ignore_index = {ignore_index}")
+        remedy = _remedy_of_shape(targets.shape, (*shape, n_vocab))
+        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}{remedy}")
+    counted = targets[targets != int(ignore_index)]  # in their own dtype: as int64 a huge unsigned one is negative
+    if counted.size == 0:
+        found = f"all {targets.size} are ignore_index = {ignore_index}" if targets.size else "there are none"
+        raise ValueError(f"{who}: no target counts: {found}; leave such a batch out, for it has no mean")
+    remedy = f"; a target is a column of logits, counted from 0, or ignore_index, which is {ignore_index}"
+    check_ids(f"{who}: targets", counted, n_vocab, remedy)
     return targets.astype(np.int64)
+
+
+def _remedy_of_shape(targets: tuple[int, ...], logits: tuple[int, ...]) -> str:
+    """The end of an error about targets of a shape that does not fit; empty where the reason cannot be guessed."""
+    rows = logits[:-1]
+    if targets == logits:
+        return "; of one-hot targets pass targets.argmax(axis=-1)"
+    if math.prod(targets) == math.prod(rows) and 1 in (len(targets), len(rows)):
+        return f"; write targets.reshape({rows})"
+    for axis in range(len(rows)):
+        if targets == logits[:axis] + logits[axis + 1 :]:
+            order = [*range(axis), *range(axis + 1, len(logits)), axis]
+            return f"; the vocabulary must be the last axis of logits: write logits.transpose({order})"
+    return ""
 
 
 CROSS_ENTROPY = Op(
@@ -129,8 +147,14 @@ def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Ten
     >>> cross_entropy(Tensor(np.zeros((2, 3, 50257), np.float32)), np.zeros((2, 3), int))
     Tensor(10.824905, dtype=float32)
     """
+    logits = logits if isinstance(logits, Tensor) else Tensor(logits)
     if logits.ndim == 0:
         raise ValueError("cross_entropy: logits must have shape (..., V), got a scalar")
+    if logits.dtype.kind != "f" and getattr(targets, "dtype", logits.dtype).kind == "f":
+        raise TypeError(
+            f"cross_entropy: logits must be floats and targets integers, got {logits.dtype} and {targets.dtype}; "
+            "the order is cross_entropy(logits, targets)"
+        )
     n_vocab = logits.shape[-1]
     targets = check_targets("cross_entropy", targets, logits.shape[:-1], n_vocab, ignore_index)
     flat = logits if logits.ndim == 2 else logits.reshape(-1, n_vocab)

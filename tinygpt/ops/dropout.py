@@ -88,9 +88,12 @@ def check_dropout(who: str, p: Any, seed: Any) -> dict[str, Any]:
     if not isinstance(p, (int, float, np.integer, np.floating)):
         raise TypeError(f"{who}: p must be a number, got {type(p).__name__}")
     if not 0 <= p < 1:
-        raise ValueError(f"{who}: p must be at least 0 and below 1, got {p}")
-    if p > 0 and (not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64):
-        raise ValueError(f"{who}: seed must be an integer from 0 to 2^64 - 1, got {seed!r}")
+        raise ValueError(f"{who}: p must be at least 0 and below 1, got {p}; it is the share that is dropped")
+    if p > 0 and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**64):
+        raise ValueError(
+            f"{who}: seed must be an integer from 0 to 2^64 - 1, got {seed!r}; pass another one at each step of "
+            "training, and p=0 outside it"
+        )
     return {"p": float(p), "seed": int(seed) if p > 0 else None}
 
 
@@ -111,7 +114,7 @@ DROPOUT = Op(
 )
 
 
-def dropout(x: Tensor, p: float, seed: int) -> Tensor:
+def dropout(x: Tensor, p: float, seed: int | None = None) -> Tensor:
     """
     Drop elements with probability `p`, scale the others by 1 / (1 - p).
 
@@ -121,7 +124,7 @@ def dropout(x: Tensor, p: float, seed: int) -> Tensor:
     p : float
         In [0, 1). 0 returns `x` itself.
     seed : int
-        From 0 to 2^64 - 1. The same seed and shape give the same mask.
+        From 0 to 2^64 - 1; required where p > 0. The same seed and shape give the same mask.
 
     Returns
     -------

@@ -32,6 +32,8 @@ import numpy as np
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.autograd.tensor import is_masked
 
+OF_ANOTHER_TOKENIZER = "; use the tokenizer that the model was trained with"  # the remedy of `check_ids` for a model
+
 
 def embedding_forward(weight, ids):
     return weight[ids], (weight.shape, ids)  # (1) (..., C)
@@ -47,16 +49,18 @@ def embedding_backward(dout, saved):
 def check_embedding(weight, ids):
     """The attributes as forward takes them, or an error that says what does not fit."""
     if weight.ndim != 2:
-        raise ValueError(f"embedding: weight must have shape (V, C), got {weight.shape}")
-    return {"ids": check_ids("embedding: ids", ids, len(weight))}
+        raise ValueError(
+            f"embedding: weight must have shape (V, C), got {weight.shape}; the order is embedding(ids, weight)"
+        )
+    return {"ids": check_ids("embedding: ids", ids, len(weight), "; an id is a row of weight, counted from 0")}
 
 
-def check_ids(who: str, ids: Any, n_vocab: int) -> np.ndarray:
-    """`ids` as a copy in int64, or an error that says which is not from 0 to n_vocab - 1."""
+def check_ids(who: str, ids: Any, n_vocab: int, remedy: str = "") -> np.ndarray:
+    """`ids` as a copy in int64, or an error that says which is not from 0 to n_vocab - 1, and ends with the remedy."""
     ids = integers(who, ids)
     wrong = (ids < 0) | (ids >= n_vocab)
     if wrong.any():
-        raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}")
+        raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}{remedy}")
     return ids.astype(np.int64)
 
 
@@ -72,7 +76,8 @@ def integers(who: str, ids: Any) -> np.ndarray:
         ids = ids.astype(np.int64)  # an empty list has no type of its own
     if ids.dtype.kind not in "iu":
         got = "text: encode it with tokenizer.encode first" if ids.dtype.kind in "US" else ids.dtype
-        raise TypeError(f"{who} must be integers, got {got}")
+        remedy = f"; write np.asarray({who.split()[-1]}, int)" if ids.dtype.kind in "fb" else ""
+        raise TypeError(f"{who} must be integers, got {got}{remedy}")
     return ids
 
 

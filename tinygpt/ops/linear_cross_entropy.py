@@ -118,8 +118,9 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Any, ignore_index: 
     >>> linear_cross_entropy(x, weight, [2])  # all three logits are 0: ln 3
     Tensor(1.0986123, dtype=float32)
     """
+    x, weight = operands(x, weight)
     check_head(x, weight)
     n_vocab, n_embd = weight.shape
     targets = check_targets("linear_cross_entropy", targets, x.shape[:-1], n_vocab, ignore_index)
     rows = x if x.ndim == 2 else x.reshape(-1, n_embd)
-    return apply(LINEAR_CROSS_ENTROPY, *operands(rows, weight), targets=targets.reshape(-1), ignore_index=ignore_index)
+    return apply(LINEAR_CROSS_ENTROPY, rows, weight, targets=targets.reshape(-1), ignore_index=ignore_index)

@@ -6,6 +6,9 @@ Source: splitmix64, Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Numb
 
 from __future__ import annotations
 
+from operator import index
+from typing import Any
+
 
 def splitmix64(seed: int) -> int:
     """
@@ -21,3 +24,25 @@ def splitmix64(seed: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % modulus
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % modulus
     return z ^ (z >> 31)
+
+
+def check_seed(who: str, seed: Any) -> int:
+    """
+    `seed` as Python's integer, of at least 0, for NumPy's generators; their own error does not say whose seed it is.
+
+    Examples
+    --------
+    >>> check_seed("GPT", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: GPT: seed must be an integer of at least 0, got -1; any other will do, such as 0
+    """
+    try:
+        number = index(seed)
+    except TypeError:
+        raise TypeError(
+            f"{who}: seed must be an integer of at least 0, got {seed!r}; write an int, such as 0"
+        ) from None
+    if number < 0:
+        raise ValueError(f"{who}: seed must be an integer of at least 0, got {seed}; any other will do, such as 0")
+    return number
