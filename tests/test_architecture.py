@@ -266,6 +266,7 @@ INSIDE = {
             "layout",
             "machine",
             "markdown",
+            "pytorch_page",
             "statements",
             "submission_process",
             "trace_result",

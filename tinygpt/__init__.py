@@ -70,7 +70,9 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"tinygpt.{name}")
     if name not in _HOME:
-        raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
+        from tinygpt.runtime.torch_names import missing
+
+        raise missing(__name__, name)
     value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
     globals()[name] = value
     return value

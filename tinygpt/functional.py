@@ -1,5 +1,7 @@
 """Every operation under one name, for ``import tinygpt.functional as F``."""
 
+from typing import TYPE_CHECKING
+
 from tinygpt.ops.attention import attention, scaled_dot_product_attention
 from tinygpt.ops.basic import add, div, matmul, mul, neg, pow, sub
 from tinygpt.ops.cross_entropy import cross_entropy
@@ -32,3 +34,10 @@ __all__ = [
     "neg", "pow", "relu", "reshape", "scaled_dot_product_attention", "softmax", "sqrt", "squeeze", "stack", "sub",
     "sum", "swapaxes", "tanh", "transpose", "var", "where",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        from tinygpt.runtime.torch_names import missing
+
+        raise missing(__name__, name)

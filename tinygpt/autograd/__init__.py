@@ -20,7 +20,16 @@ and these when their question comes up:
     copying           what `copy` and pickle do with a tensor
 """
 
+from typing import TYPE_CHECKING
+
 from tinygpt.autograd.graph import Op
 from tinygpt.autograd.tensor import Tensor, apply, no_grad
 
 __all__ = ["Op", "Tensor", "apply", "no_grad"]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        from tinygpt.runtime.torch_names import missing
+
+        raise missing(__name__, name)

@@ -51,18 +51,7 @@ class Conversion:
         >>> x.to("cpu") is x, x.to("cpu", np.float64).dtype
         (True, dtype('float64'))
         """
-        for arg in args:
-            if isinstance(arg, Conversion):
-                dtype = _dtype_of(arg)
-            elif _is_dtype(arg):
-                dtype = arg
-            else:
-                device = arg
-        if device is not None and str(device).partition(":")[0] != "cpu":
-            raise ValueError(
-                f"Tensor.to: needs 'cpu' or a dtype of NumPy, got {device!r}: for x.to({str(device)!r}) write x; "
-                "everything computes on the CPU"
-            )
+        dtype = device_and_dtype("x", args, device, dtype)
         return self if dtype is None else _converted(self, dtype)
 
     def cpu(self: Self) -> Self:
@@ -94,6 +83,30 @@ class Conversion:
     def bool(self: Self) -> Self:
         """True where an element is not 0."""
         return _converted(self, np.bool_)
+
+
+def device_and_dtype(name: str, args: tuple[Any, ...], device: Any, dtype: Any) -> Any:
+    """
+    The dtype that ``name.to(*args, device=device, dtype=dtype)`` asks for, or None; ValueError for another device.
+
+    Examples
+    --------
+    >>> device_and_dtype("x", ("cpu", "float64"), None, None)
+    'float64'
+    """
+    for arg in args:
+        if isinstance(arg, Conversion):
+            dtype = _dtype_of(arg)
+        elif _is_dtype(arg):
+            dtype = arg
+        else:
+            device = arg
+    if device is not None and str(device).partition(":")[0] != "cpu":
+        raise ValueError(
+            f"{name}.to: needs 'cpu' or a dtype of NumPy, got {device!r}: for {name}.to({str(device)!r}) write {name}; "
+            "everything computes on the CPU"
+        )
+    return dtype
 
 
 def _dtype_of(tensor: Any) -> Any:

@@ -11,7 +11,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
 from tinygpt.autograd.summary import tensor_html
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
 
@@ -284,6 +285,17 @@ class Tensor(Conversion, Copying):
         hooks.append(hook)
         return lambda: hooks.remove(hook) if hook in hooks else None
 
+    if not TYPE_CHECKING:  # a type checker reports unknown names itself
+
+        def __getattr__(self, name):
+            if not name.startswith("_"):  # what NumPy, copy and notebooks look for
+                from tinygpt.runtime.torch_names import instead_of
+
+                remedy = instead_of("Tensor", name)
+                if remedy:
+                    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{remedy}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def detach(self) -> Tensor:
         """The same values (shared, not copied) without their history."""
         return Tensor(self.data)
@@ -298,6 +310,7 @@ class Tensor(Conversion, Copying):
             raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}")
         return self.data.item()
 
+    @aliases(gradient="dout")
     def backward(self, dout: Any = None, retain_graph: bool = False) -> None:
         """
         Add the gradient of this tensor with respect to every leaf to that leaf's `grad`.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.generation.generate import Token, generate_batch
+from tinygpt.runtime.aliases import aliases
 from tinygpt.tokenizer import Tokenizer
 from tinygpt.tokenizer.validation import list_of_texts
 
@@ -39,6 +40,7 @@ class Completion:
     reason: str = "end of text"
 
 
+@aliases(max_new_tokens="max_tokens")
 def complete(
     model: Any,
     tokenizer: Tokenizer,
@@ -94,6 +96,7 @@ def complete(
     return results
 
 
+@aliases(max_new_tokens="max_tokens")
 def stream(
     model: Any,
     tokenizer: Tokenizer,

@@ -16,6 +16,7 @@ import numpy as np
 from tinygpt.autograd import no_grad
 from tinygpt.generation.sampling import check_sampling, logprob, sample
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import check_seed
 
 
@@ -69,6 +70,7 @@ def generate(model: Any, ids: Any, **options: Any) -> Iterator[int]:
     return (token.id for _, token in tokens)
 
 
+@aliases(max_new_tokens="max_tokens")
 def generate_batch(
     model: Any,
     prompts: Iterable[Any],
@@ -95,7 +97,7 @@ def generate_batch(
     prompts : sequence of sequences of int
         Of any lengths, at least one token each. Of a prompt longer than the context, the last tokens are read.
     max_tokens : int
-        Maximum number of new tokens per prompt.
+        Maximum number of new tokens per prompt; `max_new_tokens` is another name.
     temperature : float
         Divides the logits. 0 always takes the most probable token, 1 samples from the model's own probabilities.
     top_k : int, optional

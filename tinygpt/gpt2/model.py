@@ -39,6 +39,7 @@ from tinygpt.ops.cross_entropy import check_targets
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import check_seed
 
 
@@ -222,6 +223,7 @@ class GPT(Module):
         """
         return matmul(hidden, self.wte.weight.T)
 
+    @aliases(input_ids="tokens")
     def forward(self, tokens: Any, targets: None = None) -> Tensor:
         """
         Logits of the next token at every position.
@@ -300,7 +302,8 @@ class GPT(Module):
         ids : sequence of int
             The prompt, at least one token.
         **options
-            `max_tokens`, `temperature`, `top_k`, `top_p`, `seed` and more: see `generation.generate.generate_batch`.
+            `max_tokens`, or `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed` and more: see
+            `generation.generate.generate_batch`.
 
         Yields
         ------

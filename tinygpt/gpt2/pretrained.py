@@ -19,6 +19,7 @@ from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.parameter_shapes import require_model
 from tinygpt.quantization import round_weights
 from tinygpt.runtime.memory_limit import require_memory
+from tinygpt.runtime.torch_names import instead_of_argument
 
 
 def load(model_class: Any, name: str | PathLike[str], seed: int, weights: str, changes: dict[str, Any]) -> Any:
@@ -40,9 +41,14 @@ def load(model_class: Any, name: str | PathLike[str], seed: int, weights: str, c
     ------
     FileNotFoundError, ValueError
         If files are missing, damaged, or not of a GPT-2.
+    TypeError
+        If GPTConfig has no field of a name in `changes`.
     MemoryError
         If the weights do not fit into memory.
     """
+    for field in sorted(changes.keys() - {field.name for field in dataclasses.fields(GPTConfig)}):
+        remedy = instead_of_argument("from_pretrained", field)
+        raise TypeError(f"GPT.from_pretrained: GPTConfig has no field {field!r}{remedy}")
     return locate.read(name, lambda folder: read(model_class, folder, seed, weights, changes))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_text
 from tinygpt.autograd.watch import current_watch
+from tinygpt.nn.placement import Placement
 from tinygpt.runtime.memory import empty
 
 Self = TypeVar("Self", bound="Module")
@@ -44,7 +45,7 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad=True)
 
 
-class Module:
+class Module(Placement):
     """
     Something with parameters.
 

@@ -42,6 +42,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.embedding import check_ids, integers
+from tinygpt.runtime.aliases import aliases
 
 
 # fmt: off
@@ -119,6 +120,7 @@ CROSS_ENTROPY = Op(
 )
 
 
+@aliases(input="logits", target="targets")
 def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:
     """
     Mean of -ln softmax(logits)[target] over the targets that are not `ignore_index`, in nats.

@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import splitmix64
 
 
@@ -114,6 +115,7 @@ DROPOUT = Op(
 )
 
 
+@aliases(input="x")
 def dropout(x: Tensor, p: float, seed: int | None = None) -> Tensor:
     """
     Drop elements with probability `p`, scale the others by 1 / (1 - p).

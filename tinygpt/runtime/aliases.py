@@ -1,4 +1,8 @@
-"""Other names of keyword arguments: `x.sum(dim=1, keepdim=True)` is `x.sum(axis=1, keepdims=True)`."""
+"""
+Other names of keyword arguments: `x.sum(dim=1, keepdim=True)` is `x.sum(axis=1, keepdims=True)`.
+
+An argument of PyTorch's that a function does not take is refused with what to write instead; see `torch_names.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ _Result = TypeVar("_Result")
 
 def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
     """
-    A decorator: let a function take keyword arguments by other names, too, such as PyTorch's.
+    A decorator: let a function take keyword arguments by other names, too, such as PyTorch's, and explain unknown ones.
 
     Parameters
     ----------
@@ -32,6 +36,10 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
     """
 
     def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
+        described: Any = function
+        code = described.__code__
+        taken = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
+
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> _Result:
             for other in names.keys() & kwargs.keys():
@@ -39,8 +47,19 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
                 if own in kwargs:
                     raise TypeError(f"{function.__name__}: {other} is another name of {own}; give one of them")
                 kwargs[own] = kwargs.pop(other)
+            if not kwargs.keys() <= taken:
+                _explain(function.__name__, kwargs.keys() - taken)
             return function(*args, **kwargs)
 
         return call
 
     return decorate
+
+
+def _explain(function: str, arguments: set[str]) -> None:
+    """Raise TypeError for the first of these that PyTorch has; else Python's own error will name one."""
+    from tinygpt.runtime.torch_names import instead_of_argument
+
+    for name in sorted(arguments):
+        if remedy := instead_of_argument(function, name):
+            raise TypeError(f"{function}: has no argument {name!r}{remedy}")

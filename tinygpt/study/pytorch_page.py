@@ -1,0 +1,135 @@
+"""
+Make docs/coming_from_pytorch.md from the table of PyTorch's names, runtime/torch_names.py:
+
+    python -m tinygpt.study.pytorch_page > docs/coming_from_pytorch.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tinygpt.runtime.torch_names import ABSENT, DIFFERS, SAME, WRITE, Row, instead_of
+
+_SECTIONS = {"F": "Functions", "nn": "Modules", "optim": "Optimizers", "torch": "The package"}
+_TENSORS = "Tensors"
+
+_PAGE = """\
+# Coming from PyTorch
+
+<!-- Made by tinygpt/study/pytorch_page.py from tinygpt/runtime/torch_names.py: do not edit. -->
+
+A training loop is the one that you know:
+
+```python
+import numpy as np
+import tinygpt.functional as F
+from tinygpt import Tensor, nn, no_grad, optim
+
+rng = np.random.default_rng(0)
+x = Tensor(rng.standard_normal((64, 8), np.float32))
+targets = x.data.argmax(axis=1)
+
+model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
+optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+for step in range(100):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), targets)
+    loss.backward()
+    optimizer.step()
+
+with no_grad():
+    right = model(x).data.argmax(axis=1) == targets
+print(f"loss {{loss:.3f}}, {{right.mean():.0%}} right")
+```
+
+Arrays are NumPy's: `Tensor(array)` shares an array's memory, `np.asarray(tensor)` gives it back, and NumPy's functions
+take tensors. Everything computes on the CPU, in float32 or float64. A name or an argument that is not here is an error
+that says what to write:
+
+```
+>>> x.unsqueeze(0)
+AttributeError: {error}
+```
+
+Each line of the tables below is tested against PyTorch, both sides. In them `x`, `y` and `w` are tensors, `w` requires
+gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional` here; `rng` is a
+generator of NumPy.
+
+- [As it is](#as-it-is)
+- [The same words with another meaning](#the-same-words-with-another-meaning)
+- [Write instead](#write-instead)
+- [Not here](#not-here)
+
+## As it is
+
+What is typed as in PyTorch gives its values and its gradients.
+
+{same}
+
+`dim` and `keepdim` are other names of `axis` and `keepdims`. `no_grad` may be a block or decorate a function, with
+parentheses or without. `model.generate(ids, max_new_tokens=100)` takes the name of the argument that transformers has,
+and yields the new ids one by one.
+
+## The same words with another meaning
+
+These run, and give something else. The right column gives PyTorch's values.
+
+{differs}
+
+No error can tell of these either:
+
+- `x.data` and `w.grad` are arrays of NumPy, not tensors. `w.data -= lr * w.grad` is a step, as in PyTorch.
+  `w.grad = None` forgets the gradient, and `w.grad[...] = 0` sets it to zero.
+- `x += y` makes a new tensor and lets `x` name it. No operation writes into a tensor, so none makes a gradient wrong.
+- `model(tokens)` returns the logits, without a tuple or an object around them; `model.loss(tokens, targets)` returns
+  the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
+- `model.generate` yields new tokens only, not the prompt.
+- `tinygpt.load(name)` loads a model and its tokenizer. Nothing is ever unpickled: a file that `torch.save` wrote has to
+  be saved as safetensors first.
+
+## Write instead
+
+{write}
+
+## Not here
+
+{absent}
+"""
+
+
+def page() -> str:
+    """
+    The page, as Markdown.
+
+    Examples
+    --------
+    >>> page().splitlines()[0]
+    '# Coming from PyTorch'
+    """
+    error = f"'Tensor' object has no attribute 'unsqueeze'{instead_of('Tensor', 'unsqueeze')}"
+    write = "\n\n".join(f"### {title}\n\n{_table(rows)}" for title, rows in WRITE.items())
+    return _PAGE.format(error=error, same=_list(SAME), differs=_table(DIFFERS), write=write, absent=_table(ABSENT))
+
+
+def _list(expressions: Iterable[str]) -> str:
+    """One line for each kind of object: its expressions, one after the other."""
+    lines: dict[str, list[str]] = {}
+    for expression in expressions:
+        prefix = expression.partition(".")[0]
+        lines.setdefault(_SECTIONS.get(prefix, _TENSORS), []).append(f"`{expression}`")
+    return "\n".join(f"- {title}: {', '.join(texts)}" for title, texts in lines.items())
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """The columns that any of the rows fills."""
+    lines = [
+        ("PyTorch", "here", ""),
+        *((f"`{row.torch}`", f"`{row.here}`" if row.here else "", row.note) for row in rows),
+    ]
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    head, *body = zip(*columns, strict=True)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body))
+
+
+if __name__ == "__main__":
+    print(page(), end="")
