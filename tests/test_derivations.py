@@ -19,7 +19,7 @@ from every_operation import assert_lists
 
 import tinygpt.functional as F
 from tinygpt import Tensor
-from tinygpt.ops import basic, elementwise, reductions, shapes
+from tinygpt.ops import basic, choices, elementwise, reductions, shapes
 from tinygpt.ops.dropout import dropout_mask
 from tinygpt.study.samples import SAMPLES, Sample, every_op, page_of
 
@@ -152,8 +152,8 @@ def test_each_row_is_its_operation(name):
 
 def test_every_operation_has_a_page_of_its_own_or_a_row():
     assert len(PAGES) >= 9 and len(ROWS) >= 26
-    told = [name for file in (basic, elementwise, reductions, shapes) for name in rows_of(file.__doc__)]
-    assert_lists(told, "the tables of ops/basic, elementwise, reductions and shapes, or give it a file", ROWS)
+    told = [name for file in (basic, choices, elementwise, reductions, shapes) for name in rows_of(file.__doc__)]
+    assert_lists(told, "the tables of ops/basic, choices, elementwise, reductions and shapes, or give it a file", ROWS)
     assert len(set(told)) == len(told)
     for name in ROWS:
         surprises = page_of(OPS[name]).partition("\nWhat surprises people here\n")[2]

@@ -2,9 +2,10 @@
 
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import add, div, matmul, mul, neg, pow, sub
+from tinygpt.ops.choices import maximum, minimum, where
 from tinygpt.ops.cross_entropy import cross_entropy
 from tinygpt.ops.dropout import dropout
-from tinygpt.ops.elementwise import exp, log, maximum, minimum, relu, sqrt, tanh, where
+from tinygpt.ops.elementwise import exp, log, relu, sqrt, tanh
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.gelu import gelu
 from tinygpt.ops.gelu_linear import gelu_linear

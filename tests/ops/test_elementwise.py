@@ -1,4 +1,4 @@
-"""Functions and choices, element by element: the definitions, their gradients, and the edges."""
+"""Functions of one number, element by element: the definitions, their gradients, and the edges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from differentiation import BOTH_WAYS, assert_close, assert_same, value_and_gradients
+from differentiation import BOTH_WAYS, assert_same, value_and_gradients
 
 import tinygpt.functional as F
 from tinygpt import Tensor, gradcheck
@@ -21,35 +21,13 @@ FUNCTIONS = {
 }
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 
-# name: the operation, Python's own choice, and the shares of the gradient that a and b receive
-CHOICES = {
-    "maximum": (F.maximum, max, lambda a, b: (0.5, 0.5) if a == b else (a > b, b > a)),
-    "minimum": (F.minimum, min, lambda a, b: (0.5, 0.5) if a == b else (a < b, b < a)),
-}
-every_choice = pytest.mark.parametrize("name", CHOICES)
-
 SHAPES = [(), (1,), (5,), (2, 3), (2, 1, 3)]
-PAIRS = [
-    ((3,), (3,)),
-    ((2, 3), (3,)),
-    ((2, 1), (2, 3)),
-    ((4, 1), (2, 1, 3)),
-    ((), (2, 3)),
-    ((1, 1), (3,)),
-    ((), ()),
-]
-every_pair = pytest.mark.parametrize("shapes", PAIRS, ids=str)
 
 
 def draw(rng, name, shape):
     """Positive where the function needs it, and away from relu's corner at 0."""
     magnitudes = rng.uniform(0.1, 2.0, shape)
     return magnitudes if name in ("log", "sqrt") else magnitudes * rng.choice([-1.0, 1.0], shape)
-
-
-def used_at(index, shape):
-    """Broadcasting in words: which element of an operand is used at a place of the result."""
-    return tuple(0 if n == 1 else i for i, n in zip(index[len(index) - len(shape) :], shape, strict=True))
 
 
 # (1) forward is the definition, and so is backward
@@ -67,41 +45,6 @@ def test_functions_are_pythons_and_their_gradient_is_the_slope(name, shape, rng)
     assert_same(value_and_gradients(f, [x], dout), (expected, [dx]))
 
 
-@every_choice
-@every_pair
-def test_choices_are_pythons_and_ties_share_the_gradient_evenly(name, shapes, rng):
-    f, choose, shares = CHOICES[name]
-    a, b = (rng.integers(0, 3, shape).astype(float) for shape in shapes)  # of three values: many ties
-    dout = rng.standard_normal(np.broadcast_shapes(*shapes))
-    expected, da, db = np.empty_like(dout), np.zeros_like(a), np.zeros_like(b)
-    for index in np.ndindex(dout.shape):
-        at_a, at_b = used_at(index, a.shape), used_at(index, b.shape)
-        expected[index] = choose(a[at_a], b[at_b])
-        share_a, share_b = shares(a[at_a], b[at_b])
-        da[at_a] += share_a * dout[index]
-        db[at_b] += share_b * dout[index]
-    assert_same(value_and_gradients(f, [a, b], dout), (expected, [da, db]))
-
-
-@every_pair
-@pytest.mark.parametrize("condition_shape", [(), (3,), (2, 1, 3)], ids=str)
-def test_where_takes_one_or_the_other_and_gives_its_gradient_to_the_one_taken(shapes, condition_shape, rng):
-    a, b = (rng.standard_normal(shape) for shape in shapes)
-    condition = rng.random(condition_shape) < 0.5
-    dout = rng.standard_normal(np.broadcast_shapes(*shapes, condition_shape))
-    expected, da, db = np.empty_like(dout), np.zeros_like(a), np.zeros_like(b)
-    for index in np.ndindex(dout.shape):
-        at_a, at_b = used_at(index, a.shape), used_at(index, b.shape)
-        if condition[used_at(index, condition_shape)]:
-            expected[index] = a[at_a]
-            da[at_a] += dout[index]
-        else:
-            expected[index] = b[at_b]
-            db[at_b] += dout[index]
-    for given in (condition, Tensor(condition), condition.tolist()):
-        assert_same(value_and_gradients(lambda a, b, c=given: F.where(c, a, b), [a, b], dout), (expected, [da, db]))
-
-
 # (2) backward agrees with finite differences
 
 
@@ -110,15 +53,6 @@ def test_where_takes_one_or_the_other_and_gives_its_gradient_to_the_one_taken(sh
 @every_function
 def test_functions_agree_with_finite_differences(name, shape, limit, rng):
     assert gradcheck(FUNCTIONS[name][0], [draw(rng, name, shape)], elementwise_limit=limit)
-
-
-@pytest.mark.parametrize("limit", BOTH_WAYS.values(), ids=BOTH_WAYS)
-@every_pair
-def test_choices_agree_with_finite_differences(shapes, limit, rng):
-    arrays = [rng.standard_normal(shape) for shape in shapes]  # ties have probability 0
-    condition = rng.random(np.broadcast_shapes(*shapes)) < 0.5
-    for f in (F.maximum, F.minimum, lambda a, b: F.where(condition, a, b)):
-        assert gradcheck(f, arrays, elementwise_limit=limit)
 
 
 # (3) the same function composed of others
@@ -143,33 +77,10 @@ def test_functions_equal_their_compositions(rng):
 def test_precision_is_kept_in_both_directions(dtype, rng):
     for shape in ((), (3,), (0,)):
         x, dout = rng.uniform(0.1, 2.0, shape).astype(dtype), np.ones(shape, dtype)
-        fs = [f for f, _, _ in FUNCTIONS.values()]
-        for other in (2, 2.0, np.float64(0.5), np.int64(1), np.ones(shape, int), np.ones(shape, dtype)):
-            fs += [lambda x, o=other: F.maximum(x, o), lambda x, o=other: F.minimum(o, x)]
-            fs += [lambda x, o=other: F.where(x > o, o, x)]
-        for f in fs:
+        for f, _, _ in FUNCTIONS.values():
             out, (gradient,) = value_and_gradients(f, [x], dout)
             assert (out.dtype, gradient.dtype) == (dtype, dtype)
             assert out.shape == gradient.shape == shape
-
-
-def test_mixed_precision_computes_in_float64_and_each_gradient_has_its_own():
-    a, b = np.array([1.0, 4.0], np.float32), np.array([2.0, 3.0])
-    for f in (F.maximum, F.minimum, lambda a, b: F.where([True, False], a, b)):
-        out, (da, db) = value_and_gradients(f, [a, b], np.ones(2))
-        assert (out.dtype, da.dtype, db.dtype) == (np.float64, np.float32, np.float64)
-
-
-def test_choices_between_integers_are_exact():
-    """Unsigned integers have no negative, int64 has one value without a negative: token ids are of such types."""
-    for dtype in (np.uint8, np.uint16, np.int64, bool):
-        a, b = np.array([0, 5, 7]).astype(dtype), np.array([1, 1, 7]).astype(dtype)
-        for f, choose in ((F.maximum, max), (F.minimum, min)):
-            result = f(Tensor(a), Tensor(b))
-            assert result.dtype == dtype
-            assert result.data.tolist() == [choose(p, q) for p, q in zip(a.tolist(), b.tolist(), strict=True)]
-    lowest = np.iinfo(np.int64).min
-    assert F.minimum(Tensor(np.array([lowest])), 0).item() == lowest
 
 
 @every_function
@@ -185,21 +96,6 @@ def test_nan_propagates(rng):
     x = np.array([np.nan, 1.0])
     for f, _, _ in FUNCTIONS.values():
         assert np.isnan(value_and_gradients(f, [x], np.ones(2))[0]).tolist() == [True, False]
-    for f in (F.maximum, F.minimum):
-        for a, b in ((x, np.zeros(2)), (np.zeros(2), x)):
-            assert np.isnan(f(Tensor(a), Tensor(b)).data).tolist() == [True, False]
-    kept, (da, db) = value_and_gradients(lambda a, b: F.where([False, True], a, b), [x, np.array([5.0, 6.0])], x)
-    assert kept.tolist() == [5, 1]  # what is not taken has no influence, be it NaN
-    assert da.tolist() == [0, 1] and np.isnan(db[0]) and db[1] == 0
-
-
-def test_where_keeps_an_infinite_slope_out_of_what_it_did_not_take():
-    """The usual guard: log where it is defined. A product with the mask would give 0 * infinity."""
-    safe = np.array([0.0, 2.0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log, exact = value_and_gradients(lambda x: F.where(x > 0, F.log(F.where(x > 0, x, 1)), 0), [safe], np.ones(2))
-    assert_close(log, [0, math.log(2)])
-    assert_close(exact[0], [0, 0.5])
 
 
 def test_corners_and_poles_are_as_documented():
@@ -220,9 +116,6 @@ def test_functions_are_methods_too():
 # errors
 
 
-def test_shapes_that_do_not_broadcast_are_shown():
-    for f in (F.maximum, F.minimum, lambda a, b: F.where(True, a, b)):
-        with pytest.raises(ValueError, match=r"\(3,\) .*\(4,\)"):
-            f(Tensor(np.ones(3)), Tensor(np.ones(4)))
+def test_what_is_no_number_is_refused():
     with pytest.raises(TypeError, match=r"Tensor: dtype must be float32, float64"):
         F.exp("text")

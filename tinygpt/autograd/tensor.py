@@ -30,7 +30,7 @@ def _ops() -> Any:
     """The package `tinygpt.ops`, imported when the first tensor computes: its files import this one."""
     global _package
     if _package is None:
-        for name in ("basic", "elementwise", "numpy_dispatch", "reductions", "shapes"):
+        for name in ("basic", "choices", "elementwise", "numpy_dispatch", "reductions", "shapes"):
             importlib.import_module(f"tinygpt.ops.{name}")
         _package = sys.modules["tinygpt.ops"]
     return _package

@@ -1,22 +1,15 @@
 """
-Functions and choices, element by element: exp, log, sqrt, tanh, relu, maximum, minimum, where.
+Functions of one number, element by element: exp, log, sqrt, tanh, relu.
 
-A function of one number per element has a diagonal Jacobian: its backward multiplies by the slope. Where the slope is
-cheaper to write with the output than with the input (exp, sqrt, tanh), the output is what is saved. Where broadcasting
-stretched an operand, its gradient is summed over its uses; the table leaves this sum out.
+Such a function has a diagonal Jacobian: its backward multiplies by the slope. Where the slope is cheaper to write with
+the output than with the input (exp, sqrt, tanh), the output is what is saved.
 
-Operation   Forward                         Backward
-    exp     out = e^a                       da = dout * out
-    log     out = ln(a)                     da = dout / a
-    sqrt    out = a^(1/2)                   da = dout / (2 * out)
-    tanh    out = tanh(a)                   da = dout * (1 - out^2)
-    relu    out = max(a, 0)                 da = dout * 1[a > 0]
-    maximum out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
-                                            db = dout * (1[b > a] + 1[a = b]/2)
-    where   out = where(condition, a, b)    da = where(condition, dout, 0)
-                                            db = where(condition, 0, dout)
-
-`minimum` is -maximum(-a, -b).
+Operation   Forward              Backward
+    exp     out = e^a            da = dout * out
+    log     out = ln(a)          da = dout / a
+    sqrt    out = a^(1/2)        da = dout / (2 * out)
+    tanh    out = tanh(a)        da = dout * (1 - out^2)
+    relu    out = max(a, 0)      da = dout * 1[a > 0]
 
 What surprises people here
     exp     The slope of e^a is e^a: the output is all that backward needs.
@@ -24,18 +17,13 @@ What surprises people here
     sqrt    The slope at 0 is infinite: the gradient of sqrt(sum(x * x)) at x = 0 is infinity times 0, which is NaN.
     tanh    For |a| > 10 the output is exactly 1 or -1 in float32, and the gradient is exactly zero.
     relu    There is no slope at a = 0; by convention it is 0 here. A unit below 0 for every input stops learning.
-    maximum Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
-    where   The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at x = 0.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import apply_broadcast, operands, unbroadcast
 
 
 def exp_forward(a):
@@ -154,71 +142,3 @@ def relu(a: Tensor) -> Tensor:
     Tensor([0., 2.], dtype=float32)
     """
     return apply(RELU, a)
-
-
-def maximum_forward(a, b):
-    return np.maximum(a, b), (a, b)
-
-
-def maximum_backward(dout, saved):
-    a, b = saved
-    share = (a > b) + 0.5 * (a == b)
-    share = share.astype(dout.dtype)
-    return unbroadcast(dout * share, a.shape), unbroadcast(dout * (1 - share), b.shape)
-
-
-MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
-
-
-def maximum(a: Any, b: Any) -> Tensor:
-    """
-    The larger of a and b, element by element; where they are equal each receives half of the gradient.
-
-    Examples
-    --------
-    >>> maximum(Tensor([1.0, 5.0]), 3.0)
-    Tensor([3., 5.], dtype=float32)
-    """
-    return apply_broadcast(MAXIMUM, a, b)
-
-
-def minimum(a: Any, b: Any) -> Tensor:
-    """
-    The smaller of a and b, element by element: -maximum(-a, -b), ties included.
-
-    Examples
-    --------
-    >>> minimum(Tensor([1.0, 5.0]), 3.0)
-    Tensor([1., 3.], dtype=float32)
-    """
-    a, b = operands(a, b)
-    if not a.dtype.kind == b.dtype.kind == "f":
-        return Tensor(np.minimum(a.data, b.data))  # -a of an unsigned integer wraps around
-    return -maximum(-a, -b)
-
-
-def where_forward(a, b, condition):
-    return np.where(condition, a, b), (condition, a.shape, b.shape)
-
-
-def where_backward(dout, saved):
-    condition, a_shape, b_shape = saved
-    zero = dout.dtype.type(0)
-    da, db = np.where(condition, dout, zero), np.where(condition, zero, dout)
-    return unbroadcast(da, a_shape), unbroadcast(db, b_shape)
-
-
-WHERE = Op("where", where_forward, where_backward)
-
-
-def where(condition: Any, a: Any, b: Any) -> Tensor:
-    """
-    a where `condition` (a boolean array or tensor) holds, else b.
-
-    Examples
-    --------
-    >>> where([True, False], Tensor([1.0, 2.0]), 0.0)
-    Tensor([1., 0.], dtype=float32)
-    """
-    condition = np.asarray(condition, dtype=bool)
-    return apply_broadcast(WHERE, a, b, condition=condition)

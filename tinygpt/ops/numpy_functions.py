@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.ops import basic, elementwise, reductions, shapes
+from tinygpt.ops import basic, choices, elementwise, reductions, shapes
 from tinygpt.runtime.plural import counted
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
@@ -116,7 +116,7 @@ def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
 
 @_mapped("where")
 def _where(condition: Any, x: Any, y: Any) -> Tensor:
-    return elementwise.where(condition, x, y)
+    return choices.where(condition, x, y)
 
 
 # other shapes
@@ -298,8 +298,8 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     (np.positive, "__call__"): _unary(positive),
     (np.negative, "__call__"): _unary(basic.neg),
     (np.power, "__call__"): _binary(basic.pow),
-    (np.maximum, "__call__"): _binary(elementwise.maximum),
-    (np.minimum, "__call__"): _binary(elementwise.minimum),
+    (np.maximum, "__call__"): _binary(choices.maximum),
+    (np.minimum, "__call__"): _binary(choices.minimum),
     (np.add, "__call__"): _binary(basic.add),
     (np.subtract, "__call__"): _binary(basic.sub),
     (np.multiply, "__call__"): _binary(basic.mul),
