@@ -272,10 +272,14 @@ class Tensor(Copying):
         """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
         return self.data
 
+    def tolist(self) -> Any:
+        """The values as Python numbers, in lists as deep as there are axes."""
+        return self.data.tolist()
+
     def item(self) -> float | int | bool:
         """The only value, as a Python number. ValueError if there is not exactly one."""
         if self.size != 1:
-            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}")
+            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}; tolist() gives all")
         return self.data.item()
 
     def backward(self, dout: Any = None, retain_graph: bool = False) -> None:
@@ -432,12 +436,16 @@ class Tensor(Copying):
     # what Python and NumPy read: values, detached. What `np.f(tensor)` does is in numpy_dispatch.py
 
     def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("Tensor: shape () has no length, and cannot be iterated over")
         return len(self.data)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"Tensor: true or false needs exactly one value, got shape {self.shape}; write np.any(x)")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -445,6 +453,21 @@ class Tensor(Copying):
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __index__(self) -> int:
+        if self.size != 1 or self.dtype.kind not in "iu":
+            raise TypeError(f"Tensor: an index must be one integer, got {self.dtype} of shape {self.shape}")
+        return int(self.item())
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(self.item(), digits)
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self.data) if self.ndim == 0 else str(self)
+        if self.size != 1:
+            raise TypeError(f"Tensor: {spec!r} formats one value, got shape {self.shape}; format those of x.tolist()")
+        return format(self.item(), spec)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.data, dtype, copy=copy)
@@ -484,7 +507,12 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     _check_detached(data)
     if is_masked(data):
         raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
-    array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    try:
+        array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    except ValueError:
+        if not isinstance(data, (list, tuple)):
+            raise
+        raise ValueError("Tensor: the rows of a list must have one length, got a ragged list; pad the rows") from None
     if dtype is not None and array.dtype.kind in "fiub":
         array = array.astype(dtype, copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
