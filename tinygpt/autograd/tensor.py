@@ -420,7 +420,7 @@ class Tensor(Copying):
     def __getitem__(self, index: Any) -> Tensor:
         return _ops().shapes.getitem(self, index)
 
-    # comparisons: boolean tensors, which have no gradient
+    # comparisons, boolean tensors, and what combines these: without gradient
 
     # fmt: off
     def __eq__(self, other: Any) -> Tensor: return _compared(np.equal, self, other)  # type: ignore[override]
@@ -429,6 +429,13 @@ class Tensor(Copying):
     def __le__(self, other: Any) -> Tensor: return _compared(np.less_equal, self, other)
     def __gt__(self, other: Any) -> Tensor: return _compared(np.greater, self, other)
     def __ge__(self, other: Any) -> Tensor: return _compared(np.greater_equal, self, other)
+    def __and__(self, other: Any) -> Tensor: return _combined("&", np.bitwise_and, self, other)
+    def __rand__(self, other: Any) -> Tensor: return _combined("&", np.bitwise_and, other, self)
+    def __or__(self, other: Any) -> Tensor: return _combined("|", np.bitwise_or, self, other)
+    def __ror__(self, other: Any) -> Tensor: return _combined("|", np.bitwise_or, other, self)
+    def __xor__(self, other: Any) -> Tensor: return _combined("^", np.bitwise_xor, self, other)
+    def __rxor__(self, other: Any) -> Tensor: return _combined("^", np.bitwise_xor, other, self)
+    def __invert__(self) -> Tensor: return _combined("~", np.invert, self)
     # fmt: on
 
     __hash__ = object.__hash__  # a tensor is a key by identity, not by its values
@@ -493,6 +500,18 @@ def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
     except ValueError:
         _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
         raise
+
+
+def _combined(sign: str, combine: np.ufunc, *operands: Any) -> Tensor:
+    arrays = [np.asarray(operand) for operand in operands]
+    for array in arrays:
+        if array.dtype.kind not in "biu":
+            raise TypeError(
+                f"{sign}: needs boolean or integer operands, got {array.dtype}; "
+                "comparisons beside it need parentheses: (x > 0) & (x < 1)"
+            )
+    _ops().shapes.check_broadcast(sign, *(array.shape for array in arrays))
+    return Tensor(combine(*arrays))
 
 
 def is_masked(data: Any) -> bool:
