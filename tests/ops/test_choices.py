@@ -73,6 +73,99 @@ def test_where_takes_one_or_the_other_and_gives_its_gradient_to_the_one_taken(sh
         assert_same(value_and_gradients(lambda a, b, c=given: F.where(c, a, b), [a, b], dout), (expected, [da, db]))
 
 
+CLIPPED = [  # shape, low, high
+    ((), -0.5, 0.5),
+    ((5,), None, 0.2),
+    ((2, 3), -0.3, None),
+    ((2, 3), np.array([-1.0, 0.0, 0.5]), 0.7),
+    ((3, 1), -0.2, np.array([0.1, 0.4])),
+    ((2, 3), 0.5, -0.5),  # the upper bound wins, as in NumPy and PyTorch
+]
+
+
+@pytest.mark.parametrize(("shape", "low", "high"), CLIPPED, ids=str)
+def test_clip_stays_within_its_bounds_and_gives_a_gradient_inside_of_them_only(shape, low, high, rng):
+    a = rng.standard_normal(shape)
+    lows, highs = (side if bound is None else bound for bound, side in ((low, -math.inf), (high, math.inf)))
+    dout = rng.standard_normal(np.broadcast_shapes(shape, np.shape(lows), np.shape(highs)))
+    each_a, each_low, each_high = np.broadcast_arrays(a, lows, highs)
+    expected, da = np.empty_like(dout), np.zeros_like(a)
+    for index in np.ndindex(dout.shape):
+        expected[index] = min(max(each_a[index], each_low[index]), each_high[index])
+        if each_low[index] <= each_a[index] <= each_high[index]:
+            da[used_at(index, shape)] += dout[index]
+    for f in (lambda a: F.clip(a, low, high), lambda a: a.clip(low, high), lambda a: a.clamp(min=low, max=high)):
+        assert_same(value_and_gradients(f, [a], dout), (expected, [da]))
+    assert gradcheck(lambda a: F.clamp(a, min=low, max=high), [a])
+
+
+def test_at_a_bound_the_gradient_passes_and_nan_stays_nan():
+    a = np.array([-1.0, 1.0, -1.1, 1.1, np.nan])
+    out, (gradient,) = value_and_gradients(lambda a: a.clip(-1, 1), [a], np.ones(5))
+    np.testing.assert_array_equal(out, [-1, 1, -1, 1, np.nan])
+    assert gradient.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_clip_does_as_torch_does_at_bounds_beyond_them_and_of_nan():
+    torch = pytest.importorskip("torch")
+    a = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, np.nan], np.float32)
+    low = np.array([-1.0, -1.0, 0.5, 1.0, -1.0, -1.0], np.float32)
+    for bounds in ((-1, 1), (None, 1.0), (0, None), (1, -1), (low, 1.5)):
+        theirs = torch.tensor(a, requires_grad=True)
+        out = theirs.clamp(*(None if b is None else torch.as_tensor(b, dtype=torch.float32) for b in bounds))
+        out.sum().backward()
+        ours, (gradient,) = value_and_gradients(lambda a, b=bounds: a.clip(*b), [a], np.ones(6, np.float32))
+        np.testing.assert_array_equal(ours, out.detach().numpy())
+        np.testing.assert_array_equal(gradient, theirs.grad.numpy())
+
+
+def test_integers_are_clipped_to_integers_and_by_floats_to_floats():
+    x = Tensor(np.array([-5, 0, 300]))
+    for out, values in ((x.clip(0, 255), [0, 0, 255]), (x.clip(min=0), [0, 0, 300]), (x.clip(max=1), [-5, 0, 1])):
+        assert out.dtype == np.int64 and out.data.tolist() == values
+    assert x.clip(0.5, 2).dtype == np.float32 and x.clip(0.5, 2).data.tolist() == [0.5, 0.5, 2]
+    float32 = Tensor([0.3], requires_grad=True)
+    assert float32.clip(np.float64(0.5)).dtype == np.float32 and float32.clip(np.array([0.5])).dtype == np.float64
+
+
+def test_clip_says_which_bound_is_missing_or_would_lose_its_gradient():
+    x, bound = Tensor([1.0, 2.0]), Tensor([0.5, 0.5], requires_grad=True)
+    with pytest.raises(TypeError, match=r"clip: needs a low bound, a high bound or both, got neither"):
+        x.clip()
+    with pytest.raises(TypeError, match=r"clip: high has no gradient here.*write minimum\(maximum\(x, low\), high\)"):
+        x.clip(0, bound)
+    with pytest.raises(TypeError, match=r"clip: min is another name of low; give one of them"):
+        F.clamp(x, low=0, min=0)
+    with pytest.raises(ValueError, match=r"clip: needs shapes that broadcast"):
+        x.clip(np.zeros(3), 1)
+    assert x.clip(0, bound.detach()).data.tolist() == [0.5, 0.5]
+
+
+@every_pair
+def test_logaddexp_is_the_logarithm_of_the_sum_and_its_slopes_are_the_shares_of_the_terms(shapes, rng):
+    a, b = (rng.standard_normal(shape) for shape in shapes)
+    dout = rng.standard_normal(np.broadcast_shapes(*shapes))
+    expected, da, db = np.empty_like(dout), np.zeros_like(a), np.zeros_like(b)
+    for index in np.ndindex(dout.shape):
+        at_a, at_b = used_at(index, a.shape), used_at(index, b.shape)
+        p, q = math.exp(a[at_a]), math.exp(b[at_b])
+        expected[index] = math.log(p + q)
+        da[at_a] += dout[index] * p / (p + q)
+        db[at_b] += dout[index] * q / (p + q)
+    assert_same(value_and_gradients(F.logaddexp, [a, b], dout), (expected, [da, db]))
+    assert gradcheck(F.logaddexp, [a, b])
+
+
+def test_logaddexp_does_not_overflow_and_takes_minus_infinity_for_nothing():
+    a, b = np.array([1000.0, -1000.0, -np.inf, 2.0]), np.array([1000.0, 0.0, 3.0, -np.inf])
+    with np.errstate(over="raise", invalid="raise"):
+        out, (da, db) = value_and_gradients(F.logaddexp, [a, b], np.ones(4))
+    assert out.tolist() == [1000 + math.log(2), 0, 3, 2]
+    assert_close(da, [0.5, 0, 0, 1])
+    assert_close(db, [0.5, 1, 1, 0])
+    assert F.logaddexp(Tensor(np.array([0])), 0).dtype == np.float32
+
+
 # (2) backward agrees with finite differences
 
 

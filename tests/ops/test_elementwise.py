@@ -18,16 +18,33 @@ FUNCTIONS = {
     "sqrt": (F.sqrt, math.sqrt, lambda x: 0.5 / math.sqrt(x)),
     "tanh": (F.tanh, math.tanh, lambda x: 1 / math.cosh(x) ** 2),
     "relu": (F.relu, lambda x: x if x > 0 else 0.0, lambda x: 1.0 if x > 0 else 0.0),
-}
+    "expm1": (F.expm1, math.expm1, math.exp),
+    "log1p": (F.log1p, math.log1p, lambda x: 1 / (1 + x)),
+    "sigmoid": (F.sigmoid, lambda x: 1 / (1 + math.exp(-x)), lambda x: math.exp(-x) / (1 + math.exp(-x)) ** 2),
+    "sin": (F.sin, math.sin, math.cos),
+    "cos": (F.cos, math.cos, lambda x: -math.sin(x)),
+    "abs": (F.abs, abs, lambda x: math.copysign(1, x)),
+    "square": (F.square, lambda x: x**2, lambda x: 2 * x),
+    "reciprocal": (F.reciprocal, lambda x: 1 / x, lambda x: -1 / x**2),
+    "exp2": (F.exp2, lambda x: 2**x, lambda x: math.log(2) * 2**x),
+    "log2": (F.log2, math.log2, lambda x: 1 / (math.log(2) * x)),
+    "log10": (F.log10, math.log10, lambda x: 1 / (math.log(10) * x)),
+    "sinh": (F.sinh, math.sinh, math.cosh),
+    "cosh": (F.cosh, math.cosh, math.sinh),
+    "silu": (F.silu, lambda x: x / (1 + math.exp(-x)),
+             lambda x: (1 + math.exp(-x) + x * math.exp(-x)) / (1 + math.exp(-x)) ** 2),
+    "softplus": (F.softplus, lambda x: math.log(1 + math.exp(x)), lambda x: 1 / (1 + math.exp(-x))),
+}  # fmt: skip
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 SHAPES = [(), (1,), (5,), (2, 3), (2, 1, 3)]
 
 
 def draw(rng, name, shape):
-    """Positive where the function needs it, and away from relu's corner at 0."""
+    """Positive where the function needs it, and away from the corner of relu and abs at 0."""
     magnitudes = rng.uniform(0.1, 2.0, shape)
-    return magnitudes if name in ("log", "sqrt") else magnitudes * rng.choice([-1.0, 1.0], shape)
+    positive = name in ("log", "sqrt", "log1p", "log2", "log10")
+    return magnitudes if positive else magnitudes * rng.choice([-1.0, 1.0], shape)
 
 
 # (1) forward is the definition, and so is backward
@@ -110,7 +127,51 @@ def test_corners_and_poles_are_as_documented():
 def test_functions_are_methods_too():
     x = Tensor(np.array([0.5, 2.0]))
     for name, (f, _, _) in FUNCTIONS.items():
-        np.testing.assert_array_equal(getattr(x, name)().data, f(x).data)
+        if name not in ("silu", "softplus"):  # PyTorch's tensors have no such methods either
+            np.testing.assert_array_equal(getattr(x, name)().data, f(x).data)
+    np.testing.assert_array_equal(abs(x).data, x.data)
+    np.testing.assert_array_equal(x.sign().data, [1, 1])
+
+
+STEEP = {
+    "sigmoid": (F.sigmoid, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (0.5, 0.25), 1000: (1, 0)}),
+    "softplus": (F.softplus, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (math.log(2), 0.5),
+                              100: (100, 1), 1000: (1000, 1)}),
+    "log of sigmoid": (lambda x: -F.softplus(-x), {-1000: (-1000, 1), 0: (-math.log(2), 0.5), 1000: (0, 0)}),
+    "silu": (F.silu, {-1000: (0, 0), 0: (0, 0.5), 1000: (1000, 1)}),
+    "expm1": (F.expm1, {-1000: (-1, 0), 1e-12: (1e-12, 1)}),
+    "log1p": (F.log1p, {1e-12: (1e-12, 1)}),
+    "sinh": (F.sinh, {1e-12: (1e-12, 1)}),
+    "tanh": (F.tanh, {-1000: (-1, 0), 1000: (1, 0)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", STEEP)
+def test_far_out_and_near_0_values_and_slopes_are_right_and_nothing_overflows(name, dtype):
+    f, expected = STEEP[name]
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        out, (gradient,) = value_and_gradients(f, [np.array([*expected], dtype)], np.ones(len(expected), dtype))
+    values, slopes = np.array([*expected.values()]).T
+    np.testing.assert_allclose(out, values, rtol=4e-6, atol=1e-44)
+    np.testing.assert_allclose(gradient, slopes, rtol=4e-6, atol=1e-44)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool])
+def test_functions_of_integers_are_float32_and_those_that_stay_whole_are_integers(dtype):
+    x = Tensor(np.array([1, 1, 0]).astype(dtype))
+    for name, (f, scalar, _) in FUNCTIONS.items():
+        if name in ("log", "log2", "log10", "reciprocal"):
+            continue  # of 0
+        out = f(x)
+        assert out.dtype.kind in "iub" if name in ("abs", "square", "relu") else out.dtype == np.float32
+        np.testing.assert_allclose(out.data, [scalar(1.0), scalar(1.0), scalar(0.0)], rtol=1e-6)
+
+
+def test_sign_has_no_gradient_and_abs_has_none_at_0():
+    x = Tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    assert not F.sign(x).requires_grad and F.sign(x).data.tolist() == [-1, 0, 1]
+    assert value_and_gradients(F.abs, [np.array([-2.0, 0.0, 3.0])], np.ones(3))[1][0].tolist() == [-1, 0, 1]
 
 
 # errors

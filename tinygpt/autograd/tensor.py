@@ -19,6 +19,7 @@ from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
 from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime import settings
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
 
@@ -332,9 +333,41 @@ class Tensor(Copying):
     def __rtruediv__(self, other: Any) -> Tensor: return _ops().basic.div(other, self)
     def __matmul__(self, other: Any) -> Tensor: return _ops().basic.matmul(self, other)
     def __rmatmul__(self, other: Any) -> Tensor: return _ops().basic.matmul(other, self)
-    def __pow__(self, exponent: float) -> Tensor: return _ops().basic.pow(self, exponent)
+    def __pow__(self, exponent: Any) -> Tensor: return _ops().basic.pow(self, exponent)
+    def __rpow__(self, base: Any) -> Tensor: return _ops().basic.pow(base, self)
+    def __mod__(self, other: Any) -> Tensor: return _ops().basic.remainder(self, other)
+    def __rmod__(self, other: Any) -> Tensor: return _ops().basic.remainder(other, self)
+    def __floordiv__(self, other: Any) -> Tensor: return _ops().basic.floor_divide(self, other)
+    def __rfloordiv__(self, other: Any) -> Tensor: return _ops().basic.floor_divide(other, self)
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]: return self // other, self % other
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]: return other // self, other % self
     def __neg__(self) -> Tensor: return _ops().basic.neg(self)
+    def __pos__(self) -> Tensor: return self
+    def __abs__(self) -> Tensor: return _ops().elementwise.abs(self)
     # fmt: on
+
+    add, sub, mul, div, matmul, mm, pow = __add__, __sub__, __mul__, __truediv__, __matmul__, __matmul__, __pow__
+    neg, abs = __neg__, __abs__
+
+    # fmt: off
+    def __iadd__(self, other: Any) -> Tensor: return self._updated(self + other)
+    def __isub__(self, other: Any) -> Tensor: return self._updated(self - other)
+    def __imul__(self, other: Any) -> Tensor: return self._updated(self * other)
+    def __itruediv__(self, other: Any) -> Tensor: return self._updated(self / other)
+    # fmt: on
+
+    def _updated(self, result: Tensor) -> Tensor:
+        """
+        What `x += y` and the like leave in x: a new tensor, as `x = x + y` would.
+
+        But `weight -= lr * weight.grad` under `no_grad` is an optimizer's update: the weight stays, its values change.
+        """
+        if recording.get() or not (self.requires_grad and self.is_leaf):
+            return result
+        if result.shape != self.shape:
+            raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}")
+        self.data[...] = result.data
+        return self
 
     def exp(self) -> Tensor:
         """e to the power of each element."""
@@ -348,13 +381,48 @@ class Tensor(Copying):
         """The square root of each element."""
         return _ops().elementwise.sqrt(self)
 
+    def square(self) -> Tensor:
+        """Each element times itself."""
+        return _ops().basic.square(self)
+
+    def sin(self) -> Tensor:
+        """The sine of each element."""
+        return _ops().elementwise.sin(self)
+
+    def cos(self) -> Tensor:
+        """The cosine of each element."""
+        return _ops().elementwise.cos(self)
+
     def tanh(self) -> Tensor:
         """The hyperbolic tangent of each element."""
         return _ops().elementwise.tanh(self)
 
+    def sigmoid(self) -> Tensor:
+        """1 / (1 + e^(-x)) of each element x."""
+        return _ops().elementwise.sigmoid(self)
+
     def relu(self) -> Tensor:
         """Each element, or 0 where it is negative."""
         return _ops().elementwise.relu(self)
+
+    @aliases(min="low", max="high")
+    def clip(self, low: Any = None, high: Any = None) -> Tensor:
+        """Each element, but at least `low` and at most `high`."""
+        return _ops().choices.clip(self, low, high)
+
+    clamp = clip
+
+    # fmt: off
+    def expm1(self) -> Tensor: return _ops().elementwise.expm1(self)
+    def log1p(self) -> Tensor: return _ops().elementwise.log1p(self)
+    def exp2(self) -> Tensor: return _ops().elementwise.exp2(self)
+    def log2(self) -> Tensor: return _ops().elementwise.log2(self)
+    def log10(self) -> Tensor: return _ops().elementwise.log10(self)
+    def sinh(self) -> Tensor: return _ops().elementwise.sinh(self)
+    def cosh(self) -> Tensor: return _ops().elementwise.cosh(self)
+    def sign(self) -> Tensor: return _ops().elementwise.sign(self)
+    def reciprocal(self) -> Tensor: return _ops().basic.reciprocal(self)
+    # fmt: on
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The sum over all elements, or along the axes."""
