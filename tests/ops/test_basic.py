@@ -283,7 +283,7 @@ def test_errors_name_the_operation_or_the_shapes():
     for a, b in ((x, x), (x, Tensor(1.0)), (Tensor(1.0), x), (np.ones(3), x), (x, np.ones(2))):
         with pytest.raises(ValueError, match=r"matmul: needs a \(..., n, k\) and b \(..., k, m\), got \("):
             F.matmul(a, b)
-    with pytest.raises(ValueError, match=r"\(2,3\) \(2,\)"):
+    with pytest.raises(ValueError, match=r"add: needs shapes that broadcast.*\(2, 3\) and \(2,\)"):
         x + np.ones(2)
     for exponent in (Tensor(2.0), np.ones(3), [1.0, 2.0]):
         with pytest.raises(TypeError, match=r"pow: the exponent must be a number.*exp\(b \* log\(a\)\)"):

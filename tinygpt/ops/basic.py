@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import operands, unbroadcast
+from tinygpt.ops.shapes import apply_broadcast, check_broadcast, operands, unbroadcast
 
 
 def add_forward(a, b):
@@ -63,7 +63,7 @@ def add(a: Any, b: Any) -> Tensor:
     >>> add(Tensor([1.0, 2.0]), 10.0)
     Tensor([11., 12.], dtype=float32)
     """
-    return apply(ADD, *operands(a, b))
+    return apply_broadcast(ADD, a, b)
 
 
 def sub_forward(a, b):
@@ -87,7 +87,7 @@ def sub(a: Any, b: Any) -> Tensor:
     >>> sub(Tensor([1.0, 2.0]), 10.0)
     Tensor([-9., -8.], dtype=float32)
     """
-    return apply(SUB, *operands(a, b))
+    return apply_broadcast(SUB, a, b)
 
 
 def mul_forward(a, b):
@@ -111,7 +111,7 @@ def mul(a: Any, b: Any) -> Tensor:
     >>> mul(Tensor([1.0, 2.0]), 10.0)
     Tensor([10., 20.], dtype=float32)
     """
-    return apply(MUL, *operands(a, b))
+    return apply_broadcast(MUL, a, b)
 
 
 def div_forward(a, b):
@@ -137,7 +137,7 @@ def div(a: Any, b: Any) -> Tensor:
     >>> div(Tensor([1.0, 2.0]), 4.0)
     Tensor([0.25, 0.5 ], dtype=float32)
     """
-    return apply(DIV, *operands(a, b))
+    return apply_broadcast(DIV, a, b)
 
 
 def neg_forward(a):
@@ -240,4 +240,6 @@ def matmul(a: Any, b: Any) -> Tensor:
     a, b = operands(a, b)
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: needs a (..., n, k) and b (..., k, m), got {a.shape} and {b.shape}")
+    if a.shape[:-2] and b.shape[:-2]:
+        check_broadcast("matmul, axes before the last two", a.shape[:-2], b.shape[:-2])
     return apply(MATMUL, a, b)

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import operands, unbroadcast
+from tinygpt.ops.shapes import apply_broadcast, operands, unbroadcast
 
 
 def exp_forward(a):
@@ -179,7 +179,7 @@ def maximum(a: Any, b: Any) -> Tensor:
     >>> maximum(Tensor([1.0, 5.0]), 3.0)
     Tensor([3., 5.], dtype=float32)
     """
-    return apply(MAXIMUM, *operands(a, b))
+    return apply_broadcast(MAXIMUM, a, b)
 
 
 def minimum(a: Any, b: Any) -> Tensor:
@@ -221,4 +221,4 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     Tensor([1., 0.], dtype=float32)
     """
     condition = np.asarray(condition, dtype=bool)
-    return apply(WHERE, *operands(a, b), condition=condition)
+    return apply_broadcast(WHERE, a, b, condition=condition)
