@@ -38,6 +38,7 @@ FOLDERS = [
 ]
 AUTOGRAD = [  # inside autograd/, the same rule file by file
     "reference",
+    "hooks",
     "gradients",
     "graph",
     "watch",

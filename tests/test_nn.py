@@ -58,8 +58,8 @@ def test_parameters_are_named_by_their_paths_and_constants_are_not_parameters():
     assert {name: parameter.shape for name, parameter in net.named_parameters()} == SHAPES
     assert [id(p) for p in net.parameters()] == [id(p) for _, p in net.named_parameters()]
     assert dict(net.named_parameters())["layers.2.bias"] is net.layers[2].bias
-    assert [name for name, _ in net.named_parameters("inner.")] == ["inner." + name for name in SHAPES]
-    assert [name for name, _ in net.children()] == ["table", "layers.0", "layers.2", "drop"]
+    assert [name for name, _ in net.named_parameters("inner")] == ["inner." + name for name in SHAPES]
+    assert [name for name, _ in net.named_children()] == ["table", "layers.0", "layers.2", "drop"]
 
 
 def test_num_parameters_counts_numbers():

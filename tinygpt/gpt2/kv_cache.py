@@ -353,7 +353,9 @@ class Decoder:
 
 
 def _is(module: Any, parts: str) -> bool:
-    """Whether a module and those inside it run the forward of these classes, not one of the user's own."""
+    """Whether a module and those inside it run the forward of these classes, not one of the user's own, and no hook."""
+    if any(any(part._hooks or ()) for part in module.modules()):
+        return False
     functions = [part.forward for part in module.modules()]
     names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
     return names == [f"tinygpt.{part}.forward" for part in parts.split()]

@@ -1,11 +1,12 @@
 """
-The layers that GPT-2 is built from: linear, embedding, layer normalization, dropout.
+The layers that GPT-2 is built from: linear, embedding, layer normalization, dropout; and two that only pass values on.
 
 Without a generator of their own, layers draw from the one of the process, see `tinygpt.manual_seed`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,47 @@ class LayerNorm(Module):
         return layernorm(x, self.weight, self.bias, self.eps)
 
 
+class Flatten(Module):
+    """
+    The axes from `start_dim` to `end_dim` as one; by default all but the first, that of the batch.
+
+    Examples
+    --------
+    >>> Flatten()(Tensor(np.zeros((5, 2, 3), np.float32))).shape
+    (5, 6)
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = (dim + x.ndim * (dim < 0) for dim in (self.start_dim, self.end_dim))
+        if not 0 <= first <= last < x.ndim:
+            raise ValueError(f"Flatten: start_dim and end_dim must be axes of the input, in this order, "
+                             f"got {self.start_dim} and {self.end_dim} for shape {x.shape}")  # fmt: skip
+        return x.reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Identity(Module):
+    """
+    Its input. In place of a module that is left out; takes any arguments.
+
+    Examples
+    --------
+    >>> Identity(54)(Tensor([1.0]))
+    Tensor([1.], dtype=float32)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
 _dropping = Setting("dropping", True)
 
 
@@ -261,3 +303,6 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         seed = self.seed()
         return x if seed is None else dropout(x, self.p, seed)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
