@@ -134,6 +134,8 @@ def test_the_root_folder_and_no_name_at_all_are_refused(asked):
         locate(os.path.abspath(os.sep))
     with pytest.raises(ValueError, match="the name of a tokenizer must not be empty"):
         locate("", "tokenizer")
+    with pytest.raises(TypeError, match="the name of a model must be a str or a path, got NoneType"):
+        locate(None)
     assert not asked
 
 

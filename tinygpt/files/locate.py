@@ -63,8 +63,8 @@ def locate(name: str | os.PathLike[str], what: What = "model") -> Path:
         If there is none; the message says what would be accepted, and which names are near.
     OSError
         If the hub does not give it.
-    ValueError
-        If the name is empty, or no file can have it.
+    TypeError, ValueError
+        If the name is none, is empty, or no file can have it.
 
     Examples
     --------
@@ -75,6 +75,8 @@ def locate(name: str | os.PathLike[str], what: What = "model") -> Path:
     ...     print(locate(run).name)
     last
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"locate: the name of a {what} must be a str or a path, got {type(name).__name__}")
     if not os.fspath(name):
         raise ValueError(f"locate: the name of a {what} must not be empty")
     folder = Path(name)
