@@ -27,7 +27,7 @@ class ByteTokenizer:
     def encode_to_numpy(self, text: str, *, allowed_special=frozenset(), disallowed_special="all") -> np.ndarray:
         if disallowed_special == "all" and "<|endoftext|>" in text:
             raise ValueError("a special token in the text")
-        return np.array(list(text.encode("utf-8")), np.uint16 if self.n_vocab <= 65536 else np.uint32)
+        return np.array(list(text.encode("utf-8")), np.uint32)
 
 
 # Bundled stories

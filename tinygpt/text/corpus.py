@@ -181,12 +181,13 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarr
         The smaller type that holds every id of the tokenizer.
     """
     documents = list_of_texts("encode_documents: documents", documents)
+    dtype = np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32
     if tokenizer.eot_token is None:
-        return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=())
-    eot = np.array([tokenizer.eot_token], np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32)
+        return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=()).astype(dtype)
+    eot = np.array([tokenizer.eot_token], dtype)
     parts = [eot[:0]]  # gives the result its type even if there is no document
     for document in documents:
-        parts += [tokenizer.encode_to_numpy(document, disallowed_special=()), eot]
+        parts += [tokenizer.encode_to_numpy(document, disallowed_special=()).astype(dtype), eot]
     return np.concatenate(parts)
 
 
