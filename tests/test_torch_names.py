@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tinygpt.study.pytorch_page import page
 torch = pytest.importorskip("torch")
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "coming_from_pytorch.md"
+TEXTS = [text for texts in SAME.values() for text in texts]
 ROWS = [row for rows in WRITE.values() for row in rows]
 DRAWN = ("rand", "normal", "uniform", "multinomial", "empty")  # values that nobody promises: shape and dtype count
 ONLY_HERE = ("cuda", "pin_memory", "transformers", "model", "GPT")  # what PyTorch cannot run here, or does not have
@@ -121,7 +123,7 @@ def id_of(row: Row) -> str:
     return row.torch
 
 
-@pytest.mark.parametrize("text", SAME)
+@pytest.mark.parametrize("text", TEXTS)
 def test_what_is_typed_as_in_pytorch_gives_its_values_and_gradients(text, ours):
     names = theirs()
     found, expected = run(text, ours), run(text, names)
@@ -178,8 +180,16 @@ def test_the_page_is_that_of_the_table():
     assert PAGE.read_text(encoding="utf-8") == page(), f"the table has changed; run {remedy}"
 
 
+def test_the_training_loop_of_the_page_runs_and_learns(capsys):
+    (loop,) = re.findall(r"^```python\n(.*?)^```$", page(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(loop, str(PAGE), "exec"), names)
+    assert names["loss"].item() < 0.5 and names["right"].mean() > 0.9
+    assert re.fullmatch(r"loss 0\.\d{3}, \d+% right\n", capsys.readouterr().out)
+
+
 def test_the_table_holds_each_expression_once():
-    texts = [*SAME, *(row.torch for row in (*DIFFERS, *ROWS, *ABSENT))]
+    texts = [*TEXTS, *(row.torch for row in (*DIFFERS, *ROWS, *ABSENT))]
     assert len(texts) == len(set(texts)) > 100
 
 

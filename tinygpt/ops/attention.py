@@ -56,9 +56,9 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.choices import where
 from tinygpt.ops.dropout import check_dropout, whole_number
 from tinygpt.ops.dropout import dropout_mask as make_dropout_mask
-from tinygpt.ops.elementwise import where
 from tinygpt.ops.reductions import softmax
 from tinygpt.ops.shapes import operands
 

@@ -37,29 +37,42 @@ IN_PLACE = "operations do not write into tensors; what changes a parameter write
 OF_GPT = "the layers are those that GPT-2 needs; docs/own_operations.md shows how to write another one"
 
 # fmt: off
-SAME = (
-    "x + 2 * y", "x @ y.T", "x ** 2", "x[:, 1:]", "x[mask]", "x > 0", "len(x)", "float(x.sum())",
-    "x.shape", "x.ndim", "x.reshape(3, 2)",
-    "x.T", "x.contiguous()",
-    "x.sum()",
-    "x.exp()", "y.log()", "y.sqrt()", "x.tanh()", "x.relu()",
+SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
+    "Tensors: arithmetic and elements": (
+        "x + 2 * y", "x @ y.T", "x ** 2", "2 ** x", "x % 2", "abs(x)", "x > 0", "x[:, 1:]", "x[mask]", "len(x)",
+        "float(x.sum())", "x.add(y)", "x.sub(y)", "x.mul(y)", "x.div(y)", "x.pow(2)", "x.neg()", "x.matmul(y.T)",
+        "x.mm(y.T)", "x.exp()", "y.log()", "y.sqrt()", "x.square()", "y.reciprocal()", "x.abs()", "x.cos()",
+        "x.tanh()", "x.sigmoid()", "x.relu()", "x.clamp(-1, 1)", "x.clip(min=0)",
+    ),
+    "Tensors: shapes": (
+        "x.shape", "x.ndim", "x.reshape(3, 2)", "x.T", "x.contiguous()",
+    ),
+    "Tensors: along axes": (
+        "x.sum()",
+    ),
+    "Tensors: values, dtype and device": (
+        "x.sum().item()", "x.tolist()", "x.numpy()", "x.detach().cpu().numpy()", "x.cpu()", "x.to('cpu')", "x.to(y)",
+        "x.float()", "x.double()", "x.long()", "x.int()", "x.bool()", "torch.Tensor([1.0, 2.0])",
+        "isinstance(x, torch.Tensor)",
+    ),
+    "Gradients": (
+        "w.requires_grad", "w.is_leaf", "x.requires_grad_().requires_grad", "loss.backward()",
+        "loss.backward(retain_graph=True)", "(w * w).backward(gradient=y)",
+        "torch.no_grad()(lambda: (w + 1).requires_grad)()", "torch.no_grad(lambda: (w + 1).requires_grad)()",
+    ),
+    "Functions": (
+        "F.relu(x)", "F.tanh(x)", "F.sigmoid(x)", "F.silu(x)", "F.softplus(x)", "F.gelu(x, approximate='tanh')",
+        "F.embedding(ids, weight)", "F.layer_norm(x, (3,), y[0], y[1])", "F.cross_entropy(x, targets)",
+        "F.cross_entropy(x, targets, ignore_index=0)", "F.scaled_dot_product_attention(q, k, v, is_causal=True)",
+    ),
+    "Modules and optimizers": (
+        "torch.manual_seed(0)", "nn.Linear(3, 4)(x).shape", "nn.Embedding(10, 3)(ids).shape", "nn.LayerNorm(3)(x)",
+        "nn.Sequential(nn.LayerNorm(3), nn.ReLU())(x)", "nn.Softmax(dim=-1)(x)", "nn.Tanh()(x)", "nn.Flatten()(q)",
+        "optim.AdamW([w], lr=0.1)",
+    ),
+}
 
-    "x.item() if x.size == 1 else x.sum().item()", "x.numpy()", "x.detach().cpu().numpy()",
-    "x.cpu()", "x.to('cpu')", "x.to(y)", "x.float()", "x.double()", "x.long()", "x.int()", "x.bool()",
-    "w.requires_grad", "w.is_leaf", "loss.backward()",
-    "loss.backward(retain_graph=True)", "(w * w).backward(gradient=y)",
-    "torch.manual_seed(0)", "torch.Tensor([1.0, 2.0])", "isinstance(x, torch.Tensor)",
-    "torch.no_grad()(lambda: (w + 1).requires_grad)()", "torch.no_grad(lambda: (w + 1).requires_grad)()",
-    "F.relu(x)", "F.tanh(x)", "F.gelu(x, approximate='tanh')",
-    "F.embedding(ids, weight)", "F.layer_norm(x, (3,), y[0], y[1])",
-    "F.cross_entropy(x, targets)", "F.cross_entropy(x, targets, ignore_index=0)",
-    "F.scaled_dot_product_attention(q, k, v, is_causal=True)",
-    "nn.LayerNorm(3)(x)", "nn.Embedding(10, 3)(ids).shape", "nn.Linear(3, 4)(x).shape",
-
-    "optim.AdamW([w], lr=0.1)",
-)
-
-DIFFERS = (
+DIFFERS = (  # what runs as it is typed, and gives something else
     Row("F.linear(x, square, y[0])", "F.linear(x, square.T, y[0])",
         "a weight is (inputs, outputs), as GPT-2 stores it; a shape that fits only transposed is an error"),
     Row("nn.Linear(3, 4).weight.shape", "nn.Linear(3, 4).weight.T.shape", "(inputs, outputs), too"),
@@ -69,7 +82,7 @@ DIFFERS = (
         "biases and norms are not decayed, unless a group says so"),
 )
 
-WRITE: dict[str, tuple[Row, ...]] = {
+WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to write
     "Tensors: device and dtype": (
         Row("x.cuda()", "x", ON_CPU),
         Row("x.to('cuda')", "x", ON_CPU),
@@ -156,16 +169,7 @@ WRITE: dict[str, tuple[Row, ...]] = {
         Row("torch.is_tensor(x)", "isinstance(x, Tensor)"),
     ),
     "Tensors: computed": (
-        Row("x.add(y)", "x + y"),
-        Row("x.sub(y)", "x - y"),
-        Row("x.mul(y)", "x * y"),
-        Row("x.div(y)", "x / y"),
-        Row("x.pow(2)", "x ** 2"),
-        Row("x.neg()", "-x"),
         Row("y.rsqrt()", "1 / y.sqrt()"),
-        Row("y.reciprocal()", "1 / y"),
-        Row("x.matmul(y.T)", "x @ y.T"),
-        Row("x.mm(y.T)", "x @ y.T"),
         Row("q.bmm(k)", "q @ k"),
         Row("x[0].dot(y[0])", "x[0] @ y[0]"),
         Row("x.std(dim=1)", "x.var(axis=1, ddof=1).sqrt()"),
@@ -184,8 +188,6 @@ WRITE: dict[str, tuple[Row, ...]] = {
         Row("x.ne(y)", "x != y"),
         Row("x.lt(y)", "x < y"),
         Row("x.gt(y)", "x > y"),
-        Row("x.cos()", "Tensor(np.cos(x))", "without a gradient"),
-        Row("x.sin()", "Tensor(np.sin(x))", "without a gradient"),
         Row("torch.matmul(x, y.T)", "x @ y.T"),
         Row("torch.mm(x, y.T)", "x @ y.T"),
         Row("torch.bmm(q, k)", "q @ k"),
@@ -194,7 +196,10 @@ WRITE: dict[str, tuple[Row, ...]] = {
         Row("torch.sqrt(y)", "F.sqrt(y)"),
         Row("torch.tanh(x)", "F.tanh(x)"),
         Row("torch.relu(x)", "F.relu(x)"),
+        Row("torch.sigmoid(x)", "F.sigmoid(x)"),
+        Row("torch.abs(x)", "abs(x)"),
         Row("torch.pow(x, 2)", "x ** 2"),
+        Row("torch.clamp(x, -1, 1)", "F.clip(x, -1, 1)"),
         Row("torch.maximum(x, y)", "F.maximum(x, y)"),
         Row("torch.softmax(x, dim=-1)", "F.softmax(x, axis=-1)"),
         Row("torch.sum(x, dim=1)", "x.sum(axis=1)"),
@@ -213,6 +218,7 @@ WRITE: dict[str, tuple[Row, ...]] = {
         Row("x.zero_()", "x.data.fill(0)", IN_PLACE),
         Row("x.fill_(2.0)", "x.data.fill(2.0)", IN_PLACE),
         Row("x.copy_(y)", "x.data[...] = y", IN_PLACE),
+        Row("x.clamp_(-1, 1)", "x = x.clamp(-1, 1)", IN_PLACE),
         Row("x.masked_fill_(mask, 0.0)", "x = F.where(mask, 0.0, x)", IN_PLACE),
         Row("x.normal_(0.0, 0.02)", "x.data[...] = 0.02 * rng.standard_normal(x.shape)", GENERATOR),
         Row("x.uniform_(-1, 1)", "x.data[...] = rng.uniform(-1, 1, x.shape)", GENERATOR),
@@ -227,13 +233,13 @@ WRITE: dict[str, tuple[Row, ...]] = {
         Row("F.dropout(x, 0.5, training=False)", "x", "in training write F.dropout(x, 0.5, seed)"),
         Row("F.one_hot(ids, 5)", "Tensor(np.eye(5, dtype=np.int64)[ids.numpy()])"),
         Row("F.mse_loss(x, y)", "((x - y) ** 2).mean()"),
+        Row("F.l1_loss(x, y)", "abs(x - y).mean()"),
         Row("F.nll_loss(x, targets)", "-x[np.arange(len(x)), targets].mean()"),
         Row("F.binary_cross_entropy(p, target)", "-(target * F.log(p) + (1 - target) * F.log(1 - p)).mean()"),
         Row("F.cross_entropy(x, targets, reduction='none')", "-x.log_softmax()[np.arange(len(x)), targets]"),
         Row("F.cross_entropy(x, targets, label_smoothing=0.1)",
             "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
         Row("F.normalize(x, dim=1)", "x / (x * x).sum(axis=1, keepdims=True).sqrt()"),
-        Row("F.softplus(x)", "F.log(1 + F.exp(x))"),
         Row("F.logsigmoid(x)", "-F.log(1 + F.exp(-x))"),
         Row("F.leaky_relu(x)", "F.where(x > 0, x, 0.01 * x)"),
         Row("nn.functional.relu(x)", "F.relu(x)", "import tinygpt.functional as F"),
@@ -242,10 +248,7 @@ WRITE: dict[str, tuple[Row, ...]] = {
         Row("nn.CrossEntropyLoss()(x, targets)", "F.cross_entropy(x, targets)"),
         Row("nn.MSELoss()(x, y)", "((x - y) ** 2).mean()"),
         Row("nn.BCELoss()(p, target)", "-(target * F.log(p) + (1 - target) * F.log(1 - p)).mean()"),
-        Row("nn.Softmax(dim=-1)(x)", "F.softmax(x, axis=-1)"),
-        Row("nn.Tanh()(x)", "F.tanh(x)"),
-        Row("nn.Flatten()(q)", "q.reshape(len(q), -1)"),
-        Row("nn.Identity()(x)", "x"),
+        Row("nn.Sigmoid()(x)", "F.sigmoid(x)"),
         Row("nn.init.zeros_(w)", "w.data.fill(0); w"),
         Row("nn.utils.clip_grad_norm_([w], 1.0)", "tinygpt.clip_grad_norm([w], 1.0)"),
         Row("model.cuda()", "model", ON_CPU),
@@ -275,7 +278,7 @@ WRITE: dict[str, tuple[Row, ...]] = {
 }
 # fmt: on
 
-ABSENT = (
+ABSENT = (  # what nothing here does, and why
     Row("x.erf()", "", "GPT-2 has no erf; docs/own_operations.md shows how to write it"),
     Row("torch.autocast('cpu')", "", "everything computes in float32; leave it out"),
     Row("torch.amp.GradScaler()", "", "everything computes in float32; leave it out"),

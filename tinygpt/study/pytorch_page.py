@@ -10,9 +10,6 @@ from collections.abc import Iterable
 
 from tinygpt.runtime.torch_names import ABSENT, DIFFERS, SAME, WRITE, Row, instead_of
 
-_SECTIONS = {"F": "Functions", "nn": "Modules", "optim": "Optimizers", "torch": "The package"}
-_TENSORS = "Tensors"
-
 _PAGE = """\
 # Coming from PyTorch
 
@@ -107,17 +104,9 @@ def page() -> str:
     '# Coming from PyTorch'
     """
     error = f"'Tensor' object has no attribute 'unsqueeze'{instead_of('Tensor', 'unsqueeze')}"
+    same = "\n".join(f"- {title}: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
     write = "\n\n".join(f"### {title}\n\n{_table(rows)}" for title, rows in WRITE.items())
-    return _PAGE.format(error=error, same=_list(SAME), differs=_table(DIFFERS), write=write, absent=_table(ABSENT))
-
-
-def _list(expressions: Iterable[str]) -> str:
-    """One line for each kind of object: its expressions, one after the other."""
-    lines: dict[str, list[str]] = {}
-    for expression in expressions:
-        prefix = expression.partition(".")[0]
-        lines.setdefault(_SECTIONS.get(prefix, _TENSORS), []).append(f"`{expression}`")
-    return "\n".join(f"- {title}: {', '.join(texts)}" for title, texts in lines.items())
+    return _PAGE.format(error=error, same=same, differs=_table(DIFFERS), write=write, absent=_table(ABSENT))
 
 
 def _table(rows: Iterable[Row]) -> str:
