@@ -21,9 +21,9 @@ from tinygpt.tokenizer.reference import merge
 
 OPERATIONS = (
     "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "tanh", "relu", "maximum", "where",
-    "sum", "mean", "var", "max", "reshape", "transpose", "broadcast_to", "concatenate", "getitem", "astype", "matmul",
-    "linear", "gelu", "softmax", "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
-    "gelu_linear", "linear_cross_entropy",
+    "sum", "mean", "prod", "var", "std", "norm", "max", "cumsum", "reshape", "transpose", "broadcast_to", "concatenate",
+    "pad", "getitem", "astype", "matmul", "einsum", "linear", "gelu", "softmax", "log_softmax", "logsumexp",
+    "cross_entropy", "embedding", "dropout", "layernorm", "attention", "gelu_linear", "linear_cross_entropy",
 )  # fmt: skip
 ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none depends on another
 
@@ -173,6 +173,8 @@ def _gradients(forward: Callable[..., Any], name: str) -> str:
 _TIES = {
     "max": "\nWhere several elements are the largest, they share the gradient equally.",
     "maximum": "\nWhere both are equal, each gets half of the gradient.",
+    "norm": "\nWhere all values of a group are 0, the gradient is 0.",
+    "std": "\nWhere all values of a group are equal, the gradient is 0.",
 }
 _OPERATION = '''"""
 {introduction}
