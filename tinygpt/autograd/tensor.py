@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,9 +18,8 @@ import numpy as np
 
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
-from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
 from tinygpt.autograd.summary import tensor_html
-from tinygpt.runtime import settings
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
@@ -103,8 +103,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = implementation.backward, saved
-    if settings.DEBUG:
-        node.checksum = checksum(saved)
+    node.checksums = checksums(arrays_in(saved))
     return Tensor(out, _node=node)
 
 
@@ -135,7 +134,8 @@ class Tensor(Copying):
     Attributes
     ----------
     data : np.ndarray
-        The values. Writing into them between forward and backward makes gradients wrong (TINYGPT_DEBUG=1 finds it).
+        The values. Writing into what a backward needs is an error when it runs (a write into few elements of many is
+        not always found: see `checksums` in graph.py).
     grad : np.ndarray or None
         The gradient, of the same shape and dtype. Each `backward` adds to it; set it to None to start from zero.
 
@@ -216,12 +216,23 @@ class Tensor(Copying):
             self.node = None
         elif self.node is None:
             if self.dtype.kind != "f":
-                raise TypeError(f"Tensor: only float32 and float64 can require gradients, got {self.dtype}")
+                raise TypeError(
+                    f"Tensor: only float32 and float64 can require gradients, got {self.dtype}; "
+                    "write 1.0 in place of 1, or pass dtype=np.float32"
+                )
             self.node = Node(self.data)
 
     @property
     def grad(self) -> np.ndarray | None:
-        return None if self.node is None else self.node.grad
+        if self.node is None:
+            return None
+        if self.node.grad is None and not self.node.keeps_grad:
+            warnings.warn(
+                f"Tensor.grad: None, since '{self.node.name}' made this tensor, and gradients are kept for leaves "
+                "only; call retain_grad() before backward",
+                stacklevel=2,
+            )
+        return self.node.grad
 
     @grad.setter
     def grad(self, value: np.ndarray | None) -> None:
@@ -735,7 +746,12 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     _check_detached(data)
     if is_masked(data):
         raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
-    array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    try:
+        array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError("Tensor: the rows of a list must have one length, got rows of several; pad them") from None
     if dtype is not None and array.dtype.kind in "fiub":
         array = array.astype(dtype, copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
@@ -743,7 +759,9 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))  # from a file of another machine
     if array.dtype not in (np.float32, np.float64) and array.dtype.kind not in "iub":
-        raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {array.dtype}")
+        got = f"{array.dtype}" if isinstance(data, (np.ndarray, np.generic, list, tuple)) else type(data).__name__
+        remedy = "; pass dtype=np.float32" if array.dtype.kind == "f" else ""
+        raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {got}{remedy}")
     return array
 
 
