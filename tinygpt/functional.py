@@ -1,7 +1,21 @@
 """Every operation under one name, for ``import tinygpt.functional as F``."""
 
 from tinygpt.ops.attention import attention
-from tinygpt.ops.basic import add, div, matmul, mul, neg, pow, sub
+from tinygpt.ops.basic import (
+    add,
+    div,
+    floor_divide,
+    matmul,
+    mul,
+    neg,
+    pow,
+    power,
+    reciprocal,
+    remainder,
+    square,
+    sub,
+)
+from tinygpt.ops.choices import clamp, clip, logaddexp, maximum, minimum, softplus, where
 from tinygpt.ops.composed import (
     all,
     any,
@@ -26,7 +40,26 @@ from tinygpt.ops.composed import (
 )
 from tinygpt.ops.cross_entropy import cross_entropy
 from tinygpt.ops.dropout import dropout
-from tinygpt.ops.elementwise import exp, log, maximum, minimum, relu, sqrt, tanh, where
+from tinygpt.ops.elementwise import (
+    abs,
+    cos,
+    cosh,
+    exp,
+    exp2,
+    expm1,
+    log,
+    log1p,
+    log2,
+    log10,
+    relu,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    sinh,
+    sqrt,
+    tanh,
+)
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.gelu import gelu
 from tinygpt.ops.gelu_linear import gelu_linear
@@ -68,11 +101,13 @@ from tinygpt.ops.shapes import (
 )
 
 __all__ = [
-    "add", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "astype", "attention", "broadcast_to", "chunk",
-    "concatenate", "cross_entropy", "cumsum", "diagonal", "div", "dot", "dropout", "einsum", "embedding", "exp",
-    "expand", "expand_dims", "flatten", "flip", "gather", "gelu", "gelu_linear", "getitem", "index_select",
-    "layernorm", "linear", "linear_cross_entropy", "log", "log_softmax", "logsumexp", "masked_fill", "matmul", "max",
-    "maximum", "mean", "min", "minimum", "mul", "neg", "norm", "outer", "pad", "permute", "pow", "prod", "relu",
-    "repeat_interleave", "reshape", "softmax", "sort", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum",
+    "abs", "add", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "astype", "attention", "broadcast_to",
+    "chunk", "clamp", "clip", "concatenate", "cos", "cosh", "cross_entropy", "cumsum", "diagonal", "div", "dot",
+    "dropout", "einsum", "embedding", "exp", "exp2", "expand", "expand_dims", "expm1", "flatten", "flip",
+    "floor_divide", "gather", "gelu", "gelu_linear", "getitem", "index_select", "layernorm", "linear",
+    "linear_cross_entropy", "log", "log1p", "log2", "log10", "log_softmax", "logaddexp", "logsumexp", "masked_fill",
+    "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "neg", "norm", "outer", "pad", "permute", "pow",
+    "power", "prod", "reciprocal", "relu", "remainder", "repeat_interleave", "reshape", "sigmoid", "sign", "silu",
+    "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum",
     "swapaxes", "tanh", "tile", "topk", "trace", "transpose", "tril", "triu", "unbind", "var", "where",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.ops.elementwise import where
+from tinygpt.ops.choices import where
 from tinygpt.ops.reductions import Axis, sum
 from tinygpt.ops.shapes import broadcast_to, checked_axis, getitem, one_axis, reshape, transpose
 from tinygpt.runtime.aliases import aliases

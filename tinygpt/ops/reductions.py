@@ -63,7 +63,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.elementwise import maximum
+from tinygpt.ops.elementwise import abs
 from tinygpt.ops.shapes import checked_axis, one_axis, reshape
 from tinygpt.runtime.aliases import aliases
 
@@ -327,7 +327,7 @@ def norm(x: Tensor, ord: float | str | None = 2, axis: Axis = None, keepdims: bo
         return apply(NORM, x, axis=axis, keepdims=keepdims)
     if ord not in (1, math.inf):
         raise ValueError(f"norm: ord must be 2, 1 or inf, got {ord!r}; write (x ** p).sum() ** (1 / p) for positive x")
-    return (sum if ord == 1 else max)(maximum(x, -x), axis, keepdims)
+    return (sum if ord == 1 else max)(abs(x), axis, keepdims)
 
 
 def max_forward(x, axis=None, keepdims=False):
