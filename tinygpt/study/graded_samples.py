@@ -103,6 +103,11 @@ def _pow(rng: Rng) -> Sample:
     return Sample(_positive(rng, _shape(rng)), {"exponent": [3, -1, 0.5, 2, 1, 1.5, -2][rng.integers(7)]})
 
 
+def _clip(rng: Rng) -> Sample:
+    low, high = sorted(rng.uniform(-1, 1, 2).tolist())
+    return Sample(_normal(rng, _shape(rng)), {"low": low, "high": high})
+
+
 def _where(rng: Rng) -> Sample:
     shapes = _pair(rng)
     return Sample(_normal(rng, *shapes), {"condition": rng.random(np.broadcast_shapes(*shapes)) < 0.5})
@@ -196,9 +201,14 @@ def _drop(rng: Rng) -> dict[str, Any]:
 
 
 HIDDEN: dict[str, Callable[[Rng], Sample]] = {
-    **dict.fromkeys(("add", "sub", "mul", "maximum"), _binary(_normal)),
-    **dict.fromkeys(("neg", "exp", "tanh", "relu", "gelu"), _elementwise(_normal)),
-    **dict.fromkeys(("log", "sqrt"), _elementwise(_positive)),
+    **dict.fromkeys(("add", "sub", "mul", "maximum", "logaddexp"), _binary(_normal)),
+    **dict.fromkeys(
+        ("neg", "exp", "expm1", "tanh", "sigmoid", "sin", "cos", "abs", "relu", "gelu"), _elementwise(_normal)
+    ),
+    **dict.fromkeys(("log", "log1p", "sqrt"), _elementwise(_positive)),
+    "power": _binary(_positive),
+    "remainder": _binary(_not_zero),
+    "clip": _clip,
     **dict.fromkeys(("sum", "mean", "max"), _reducing),
     **dict.fromkeys(("softmax", "log_softmax"), _along_an_axis),
     **dict.fromkeys(("linear", "gelu_linear"), _linear),
