@@ -27,7 +27,7 @@ from tinygpt.ops.composed import (
     triu,
     unbind,
 )
-from tinygpt.ops.cross_entropy import cross_entropy
+from tinygpt.ops.cross_entropy import cross_entropy, nll_loss
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.elementwise import (
     abs,
@@ -55,6 +55,7 @@ from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.layernorm import layer_norm, layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.ops.losses import binary_cross_entropy_with_logits, l1_loss, mse_loss
 from tinygpt.ops.products import dot, einsum, outer
 from tinygpt.ops.reductions import (
     amax,
@@ -101,6 +102,7 @@ __all__ = [
     "argsort",
     "astype",
     "attention",
+    "binary_cross_entropy_with_logits",
     "broadcast_to",
     "chunk",
     "clamp",
@@ -129,6 +131,7 @@ __all__ = [
     "gelu_linear",
     "getitem",
     "index_select",
+    "l1_loss",
     "layer_norm",
     "layernorm",
     "linear",
@@ -147,8 +150,10 @@ __all__ = [
     "mean",
     "min",
     "minimum",
+    "mse_loss",
     "mul",
     "neg",
+    "nll_loss",
     "norm",
     "outer",
     "pad",

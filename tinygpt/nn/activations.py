@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinygpt.autograd import Tensor
 from tinygpt.nn.module import Module
-from tinygpt.ops.elementwise import relu, tanh
+from tinygpt.ops.elementwise import relu, sigmoid, silu, tanh
 from tinygpt.ops.gelu import gelu
 from tinygpt.ops.reductions import log_softmax, softmax
 
@@ -38,6 +38,37 @@ class Tanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return tanh(x)
+
+
+class Sigmoid(Module):
+    """
+    1 / (1 + e^(-x)): numbers from 0 to 1.
+
+    Examples
+    --------
+    >>> Sigmoid()(Tensor([0.0, 1.0]))
+    Tensor([0.5      , 0.7310586], dtype=float32)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sigmoid(x)
+
+
+class SiLU(Module):
+    """
+    x times its sigmoid.
+
+    Examples
+    --------
+    >>> SiLU()(Tensor([0.0, 1.0]))
+    Tensor([0.       , 0.7310586], dtype=float32)
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        check_not_inplace("SiLU", inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return silu(x)
 
 
 class GELU(Module):
