@@ -16,7 +16,7 @@ import tinygpt
 from tinygpt import GPT, GPTConfig, Tensor, Tokenizer, nn, no_grad, optim
 from tinygpt import functional as F
 from tinygpt.generation.generate import generate_batch
-from tinygpt.runtime.torch_names import ABSENT, DIFFERS, SAME, WRITE, Row
+from tinygpt.runtime.torch_names import ABSENT, DIFFERS, REFUSED, SAME, WRITE, Row
 from tinygpt.study.pytorch_page import page
 
 torch = pytest.importorskip("torch")
@@ -144,6 +144,15 @@ def test_what_has_another_meaning_here_has_a_form_with_pytorchs(row, folder, our
         assert_same(run(row.here, ours), expected)
 
 
+@pytest.mark.parametrize("row", REFUSED, ids=id_of)
+def test_what_numpy_means_otherwise_is_refused_and_has_a_form_with_pytorchs_values(row, ours):
+    with pytest.raises((TypeError, ValueError)) as error:
+        run(row.torch, ours)
+    form = re.search(r"(correction=1|weight\.T|\.(?:amax|amin|argmax|swapaxes|tile)|\(\(0, 0\), \(1, 1\)\))", row.here)
+    assert form[1].lstrip(".") in str(error.value)
+    assert_same(run(row.here, ours), run(row.torch, theirs()))
+
+
 @pytest.mark.parametrize("row", ROWS, ids=id_of)
 def test_a_name_that_is_missing_says_what_to_write(row, ours):
     with pytest.raises((AttributeError, TypeError, ValueError)) as error:
@@ -189,7 +198,7 @@ def test_the_training_loop_of_the_page_runs_and_learns(capsys):
 
 
 def test_the_table_holds_each_expression_once():
-    texts = [*TEXTS, *(row.torch for row in (*DIFFERS, *ROWS, *ABSENT))]
+    texts = [*TEXTS, *(row.torch for row in (*REFUSED, *DIFFERS, *ROWS, *ABSENT))]
     assert len(texts) == len(set(texts)) > 100
 
 

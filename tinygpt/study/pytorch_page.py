@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tinygpt.runtime.torch_names import ABSENT, DIFFERS, SAME, WRITE, Row, instead_of
+from tinygpt.runtime.torch_names import ABSENT, DIFFERS, REFUSED, SAME, WRITE, Row, instead_of
 
 _PAGE = """\
 # Coming from PyTorch
@@ -44,7 +44,7 @@ take tensors. Everything computes on the CPU, in float32 or float64. A name or a
 that says what to write:
 
 ```
->>> x.unsqueeze(0)
+>>> x.cuda()
 AttributeError: {error}
 ```
 
@@ -69,9 +69,15 @@ and yields the new ids one by one.
 
 ## The same words with another meaning
 
-These run, and give something else. The right column gives PyTorch's values.
+Where NumPy and PyTorch mean different things by one name, `dim` or PyTorch's order of arguments is an error:
+
+{refused}
+
+These run, and give something else:
 
 {differs}
+
+The right column gives PyTorch's values.
 
 No error can tell of these either:
 
@@ -103,10 +109,12 @@ def page() -> str:
     >>> page().splitlines()[0]
     '# Coming from PyTorch'
     """
-    error = f"'Tensor' object has no attribute 'unsqueeze'{instead_of('Tensor', 'unsqueeze')}"
+    error = f"'Tensor' object has no attribute 'cuda'{instead_of('Tensor', 'cuda')}"
     same = "\n".join(f"- {title}: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
     write = "\n\n".join(f"### {title}\n\n{_table(rows)}" for title, rows in WRITE.items())
-    return _PAGE.format(error=error, same=same, differs=_table(DIFFERS), write=write, absent=_table(ABSENT))
+    return _PAGE.format(
+        error=error, same=same, refused=_table(REFUSED), differs=_table(DIFFERS), write=write, absent=_table(ABSENT)
+    )
 
 
 def _table(rows: Iterable[Row]) -> str:
