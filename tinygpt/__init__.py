@@ -70,9 +70,9 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"tinygpt.{name}")
     if name not in _HOME:
-        from tinygpt.runtime.torch_names import missing
+        from tinygpt.runtime.missing import missing_name
 
-        raise missing(__name__, name)
+        raise missing_name(__name__, name)
     value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
     globals()[name] = value
     return value

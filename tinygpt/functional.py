@@ -89,6 +89,7 @@ from tinygpt.ops.shapes import (
     swapaxes,
     transpose,
 )
+from tinygpt.runtime.missing import missing_name
 
 __all__ = [
     "abs",
@@ -199,6 +200,4 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        from tinygpt.runtime.torch_names import missing
-
-        raise missing(__name__, name)
+        raise missing_name(__name__, name)

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING
 
 from tinygpt.autograd.graph import Op
 from tinygpt.autograd.tensor import Tensor, apply, no_grad
+from tinygpt.runtime.missing import missing_name
 
 __all__ = ["Op", "Tensor", "apply", "no_grad"]
 
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        from tinygpt.runtime.torch_names import missing
-
-        raise missing(__name__, name)
+        raise missing_name(__name__, name)

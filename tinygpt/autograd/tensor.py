@@ -24,6 +24,7 @@ from tinygpt.autograd.hooks import HookHandle
 from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.memory import copied
+from tinygpt.runtime.missing import missing_attribute
 from tinygpt.runtime.scope import Block, Setting
 
 Self = TypeVar("Self", bound="Tensor")
@@ -314,13 +315,7 @@ class Tensor(Conversion, Copying):
     if not TYPE_CHECKING:  # a type checker reports unknown names itself
 
         def __getattr__(self, name):
-            if not name.startswith("_"):  # what NumPy, copy and notebooks look for
-                from tinygpt.runtime.torch_names import instead_of
-
-                remedy = instead_of("Tensor", name)
-                if remedy:
-                    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{remedy}")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            raise missing_attribute(self, "Tensor", name)
 
     def detach(self) -> Tensor:
         """The same values (shared, not copied) without their history."""

@@ -19,6 +19,7 @@ from tinygpt.nn.containers import ModuleDict, ModuleList, Sequential
 from tinygpt.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, no_dropout
 from tinygpt.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
 from tinygpt.nn.module import Module, Parameter
+from tinygpt.runtime.missing import missing_name
 
 __all__ = [
     "GELU", "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Identity", "L1Loss",
@@ -29,6 +30,4 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        from tinygpt.runtime.torch_names import missing
-
-        raise missing(__name__, name)
+        raise missing_name(__name__, name)

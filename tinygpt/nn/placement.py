@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tinygpt.autograd.conversion import device_and_dtype
+from tinygpt.runtime.missing import missing_attribute
 
 Self = TypeVar("Self", bound="Placement")
 
@@ -53,13 +54,7 @@ class Placement:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name):
-            remedy = ""
-            if not name.startswith("_"):
-                from tinygpt.runtime.torch_names import instead_of
-
-                remedy = instead_of("Module", name)
-            text = f"{type(self).__name__!r} object has no attribute {name!r}{remedy}"
-            raise AttributeError(text) if remedy else AttributeError(text, name=name, obj=self)
+            raise missing_attribute(self, "Module", name)
 
 
 def _parameters(module: Any) -> Any:

@@ -5,18 +5,18 @@ Errors about a missing name or argument are made from it (`instead_of`, `instead
 docs/coming_from_pytorch.md; tests run both sides of each row. It is imported when a name is missing, not before.
 
 Throughout the table
-    x, y           tensors of one shape, float32           w          another one, which requires gradients
-    loss           a scalar that is computed from w        mask       a tensor of bool, of the shape of x
-    ids            a tensor of int64, (B, T)               C, T       sizes: of the last axis of x, of that of ids
-    model, optimizer, tokenizer, folder    a GPT, an optimizer of its parameters, a Tokenizer, where they are saved
-    torch, F, nn, optim    torch, torch.nn.functional, torch.nn, torch.optim; here tinygpt and its modules
-    rng                    np.random.default_rng(seed)
+    x, y        tensors (2, 3) of float32      w        another one, which requires gradients
+    q, k, v     tensors (2, 3, 3)              loss     a scalar that is computed from w
+    p           probabilities                  mask     a tensor of bool, of the shape of x
+    array       an array of NumPy              ids, targets      tensors of int64
+    weight, square, bias     parameters        model, folder     a GPT, and where it is saved
+    rng         np.random.default_rng(seed)    torch, F, nn, optim      torch, torch.nn.functional, torch.nn and
+                                               torch.optim; here tinygpt and its modules
 """
 
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
@@ -318,23 +318,8 @@ _OWNERS = {  # the object, or the module of ours, that has the attributes of a n
     "nn": "tinygpt.nn",
     "optim": "tinygpt.optim",
     "model": "Module",
-    "tokenizer": "Tokenizer",
 }
 _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table calls these functions
-
-
-def missing(module: str, name: str) -> AttributeError:
-    """
-    The error for an attribute that a module lacks.
-
-    Examples
-    --------
-    >>> print(missing("tinygpt", "cuda"))
-    module 'tinygpt' has no attribute 'cuda': for torch.cuda.is_available() write False; everything computes on the CPU
-    """
-    remedy = instead_of(module, name)
-    text = f"module {module!r} has no attribute {name!r}{remedy}"
-    return AttributeError(text) if remedy else AttributeError(text, name=name, obj=sys.modules[module])
 
 
 def instead_of(owner: str, name: str) -> str:
@@ -400,7 +385,7 @@ def _arguments() -> dict[tuple[str, str], Row]:
 
 def _nodes() -> Iterator[tuple[Row, ast.AST]]:
     """The attributes and calls of each expression, the last one first; not those inside the arguments."""
-    for row in (*(row for rows in WRITE.values() for row in rows), *ABSENT, *DIFFERS):
+    for row in (*(row for rows in WRITE.values() for row in rows), *ABSENT):
         node: ast.AST | None = ast.parse(row.torch, mode="eval").body
         while node is not None:
             yield row, node

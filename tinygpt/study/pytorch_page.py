@@ -65,7 +65,8 @@ What is typed as in PyTorch gives its values and its gradients.
 
 `dim` and `keepdim` are other names of `axis` and `keepdims`. `no_grad` may be a block or decorate a function, with
 parentheses or without. `model.generate(ids, max_new_tokens=100)` takes the name of the argument that transformers has,
-and yields the new ids one by one.
+and yields the new ids one by one. A `Tokenizer` has tiktoken's methods; for the names of Hugging Face's tokenizers its
+errors say what to write.
 
 ## The same words with another meaning
 

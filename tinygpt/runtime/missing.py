@@ -1,0 +1,40 @@
+"""The errors for attributes that do not exist. Of PyTorch's they say what to write instead; see `torch_names.py`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def missing_name(module: str, name: str) -> AttributeError:
+    """
+    The error for a name that a module lacks.
+
+    Examples
+    --------
+    >>> print(missing_name("tinygpt", "cuda"))
+    module 'tinygpt' has no attribute 'cuda': for torch.cuda.is_available() write False; everything computes on the CPU
+    """
+    return _error(f"module {module!r} has no attribute {name!r}", module, name, sys.modules.get(module))
+
+
+def missing_attribute(instance: Any, kind: str, name: str) -> AttributeError:
+    """
+    The error for an attribute that an object lacks, which is a "Tensor" or a "Module" of the table.
+
+    Examples
+    --------
+    >>> print(missing_attribute([], "Tensor", "cuda"))
+    'list' object has no attribute 'cuda': for x.cuda() write x; everything computes on the CPU
+    """
+    return _error(f"{type(instance).__name__!r} object has no attribute {name!r}", kind, name, instance)
+
+
+def _error(text: str, owner: str, name: str, holder: Any) -> AttributeError:
+    if not name.startswith("_"):  # what NumPy, copy and notebooks look for is not in the table
+        from tinygpt.runtime.torch_names import instead_of
+
+        remedy = instead_of(owner, name)
+        if remedy:
+            return AttributeError(text + remedy)
+    return AttributeError(text, name=name, obj=holder)  # from these Python suggests the nearest name
