@@ -220,12 +220,15 @@ def test_errors_name_the_operation():
         r"unbind: needs a tensor of at least one axis": lambda: Tensor(1.0).unbind(),
         r"diagonal: needs two different axes, got 0 and 0 of shape \(2, 3\)": lambda: x.diagonal(0, 0, 0),
         r"tril: needs at least two axes, got shape \(3,\)": lambda: x[0].tril(),
-        r"repeat_interleave: needs one number, or 3 for axis 1, got shape \(2,\)": lambda: x.repeat_interleave(
+        r"repeat_interleave: needs one integer from 0 on, or 3 for axis 1, got \[1, 2\]": lambda: x.repeat_interleave(
             [1, 2], 1
         ),
     }.items():
         with pytest.raises(ValueError, match=f"^{error}"):
             call()
+    for name in ("topk", "chunk", "split"):
+        with pytest.raises(TypeError, match=rf"^{name}: .* must be an integer, got 1\.5"):
+            getattr(x, name)(1.5)
     with pytest.raises(TypeError, match=r"^argmax: axis must be an integer, got \(0, 1\)"):
         x.argmax((0, 1))
     with pytest.raises(IndexError, match=r"^getitem: the index does not fit shape \(2, 3\)"):

@@ -397,6 +397,8 @@ def test_an_axis_that_is_none_is_named():
     x = Tensor(np.ones((2, 3)))
     with pytest.raises(TypeError, match=r"^sum: axis must be an integer or a tuple of integers, got 1\.0"):
         x.sum(1.0)
+    with pytest.raises(TypeError, match=r"^softmax: axis must be an integer .*, got one of shape \(2, 3\)$"):
+        x.softmax(x)
     with pytest.raises(TypeError, match=r"^var: axis must be an integer or a tuple of integers, got True"):
         x.var(True)  # PyTorch's unbiased
     with pytest.raises(ValueError, match=r"^mean: each axis may be named once, got \(0, -2\) for a tensor of 2 axes"):

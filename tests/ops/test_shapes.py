@@ -242,7 +242,7 @@ def test_the_rows_of_a_tensor_can_be_iterated():
 
 def test_errors_say_what_does_not_fit():
     x = Tensor(np.ones((2, 3)))
-    for axes in ((0,), (0, 0), (0, 2), (-3, 0), (0, 3), (0, 1, 2)):
+    for axes in ((0,), (0, 0), (0, 2), (-3, 0), (0, 3), (0, 1, 2), (0.5, 1), ("a",)):
         with pytest.raises(ValueError, match=r"transpose: axes must be a permutation of the 2 axes of \(2, 3\), got"):
             x.transpose(axes)
     for sizes in ((4,), (-1, 4), (-1, -1), (-2, -3), (6, 0), (-1, 0)):
@@ -257,6 +257,9 @@ def test_errors_say_what_does_not_fit():
     for shape in ((2, 2), (3,), (6,), (3, 2)):
         with pytest.raises(ValueError, match=r"^broadcast_to: sizes must be equal or 1 .* got shape \(2, 3\) for"):
             x.broadcast_to(shape)
+    with pytest.raises(ValueError, match=r"^broadcast_to: sizes must .* got shape \(2, 3\) for \(-1, 2, 3\)"):
+        x.expand(-1, -1, -1)
+    assert Tensor([1.0]).broadcast_to(3).shape == (3,)
     for index in (2, (0, 3), (0, 0, 0), np.array([0, 5]), 1.5, "a"):
         with pytest.raises(IndexError, match=r"^getitem: the index does not fit shape \(2, 3\): "):
             x[index]

@@ -846,8 +846,8 @@ class Size(int):
     def __call__(self, dim: int | None = None) -> Any:
         if dim is None:
             return self.shape
-        if not -len(self.shape) <= dim < len(self.shape):
-            raise IndexError(f"size: there is no axis {dim} in shape {self.shape}")
+        if dim not in range(-len(self.shape), len(self.shape)):
+            raise IndexError(f"size: there is no axis {dim!r} in shape {self.shape}")
         return self.shape[dim]
 
     def __reduce__(self) -> Any:

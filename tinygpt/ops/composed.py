@@ -14,6 +14,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.ops.choices import where
+from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.reductions import Axis, sum
 from tinygpt.ops.shapes import broadcast_to, checked_axis, getitem, one_axis, reshape, transpose
 from tinygpt.runtime.aliases import aliases
@@ -188,7 +189,7 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True) -> Sorted:
     >>> values, indices
     (Tensor([3., 2.], dtype=float32), Tensor([0, 2], dtype=int64))
     """
-    place = one_axis("topk", axis, x.ndim)
+    k, place = whole_number("topk: k", k), one_axis("topk", axis, x.ndim)
     size = x.shape[place] if x.ndim else 1
     if not 0 <= k <= size:
         raise ValueError(f"topk: k must be from 0 to {size}, the size of axis {axis} of shape {x.shape}, got {k}")
@@ -266,7 +267,7 @@ def split(x: Tensor, size: Any, axis: int = 0) -> tuple[Tensor, ...]:
         sizes = [*size]
         if np.sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"split: the sizes must add up to {n}, the size of axis {axis}, got {sizes}")
-    elif size < 1:
+    elif whole_number("split: the size of a part", size) < 1:
         raise ValueError(f"split: the size of a part must be at least 1, got {size}")
     else:
         sizes = [size] * (n // size) + [n % size] * (n % size > 0 or n == 0)
@@ -285,7 +286,7 @@ def chunk(x: Tensor, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     >>> [part.shape for part in chunk(Tensor(np.ones(5)), 3)]
     [(2,), (2,), (1,)]
     """
-    if chunks < 1:
+    if whole_number("chunk: chunks", chunks) < 1:
         raise ValueError(f"chunk: needs at least one part, got {chunks}")
     n = x.shape[_axis_of_parts("chunk", axis, x)]
     return split(x, -(-n // chunks) if n else [0] * chunks, axis)
@@ -417,8 +418,7 @@ def repeat_interleave(x: Tensor, repeats: Any, axis: int | None = None) -> Tenso
         x, axis = reshape(x, -1), 0
     place = one_axis("repeat_interleave", axis, x.ndim)
     times = np.asarray(repeats)
-    if times.shape not in ((), (1,), (x.shape[place],)):
-        raise ValueError(
-            f"repeat_interleave: needs one number, or {x.shape[place]} for axis {axis}, got shape {times.shape}"
-        )
-    return index_select(x, place, np.repeat(np.arange(x.shape[place]), times))
+    n = x.shape[place]
+    if times.shape not in ((), (1,), (n,)) or times.dtype.kind not in "iu" or times.min(initial=0) < 0:
+        raise ValueError(f"repeat_interleave: needs one integer from 0 on, or {n} for axis {axis}, got {repeats}")
+    return index_select(x, place, np.repeat(np.arange(n), times))

@@ -143,20 +143,24 @@ def checked_axis(who: str, axis: Any, ndim: int) -> Any:
     size = ndim or 1
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     for each in axes:
-        if isinstance(each, (bool, np.bool_)) or not hasattr(each, "__index__"):
-            raise TypeError(f"{who}: axis must be an integer or a tuple of integers, got {each!r}")
+        if isinstance(each, bool) or not isinstance(each, (int, np.integer)):
+            raise TypeError(f"{who}: axis must be an integer or a tuple of integers, got {_told(each)}")
         if not -size <= each < size:
             raise AxisError(f"{who}: axis must be from {-size} to {size - 1} for a tensor of {ndim} axes, got {each}")
-    places = tuple([operator.index(each) % size for each in axes])
+    places = tuple([int(each) % size for each in axes])
     if len(set(places)) < len(places):
         raise ValueError(f"{who}: each axis may be named once, got {axis} for a tensor of {ndim} axes")
     return () if not ndim else places if axes is axis else places[0]
 
 
+def _told(value: Any) -> str:
+    return f"one of shape {value.shape}" if isinstance(value, (Tensor, np.ndarray)) else repr(value)
+
+
 def one_axis(who: str, axis: Any, ndim: int) -> int:
     """One axis, counted from 0; a 0-d array is taken as an array of one value, along axis 0."""
-    if not hasattr(axis, "__index__"):
-        raise TypeError(f"{who}: axis must be an integer, got {axis!r}")
+    if not isinstance(axis, (int, np.integer)):
+        raise TypeError(f"{who}: axis must be an integer, got {_told(axis)}")
     return checked_axis(who, axis, ndim) or 0
 
 
@@ -195,9 +199,10 @@ def reshape_backward(dout, x_shape):
 
 def check_reshape(x, shape):
     """One size may be -1; the others are whole numbers, and multiply to the number of values."""
-    if not all(hasattr(size, "__index__") for size in shape):
-        raise TypeError(f"reshape: sizes must be integers, got {shape}")
-    sizes = [operator.index(size) for size in shape]
+    try:
+        sizes = [operator.index(size) for size in shape]
+    except TypeError:
+        raise TypeError(f"reshape: sizes must be integers, got {', '.join(map(_told, shape))}") from None
     known = math.prod(size for size in sizes if size != -1)
     fits = x.size % known == 0 if sizes.count(-1) == 1 and known else x.size == known and -1 not in sizes
     if not fits or min(sizes, default=0) < -1:
@@ -315,8 +320,9 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
             [2., 4.]], dtype=float32)
     """
     order = _unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
-    positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order)
-    if sorted(positive) != list(range(x.ndim)):
+    whole = all(isinstance(axis, (int, np.integer)) for axis in order)
+    positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order) if whole else ()
+    if not whole or sorted(positive) != list(range(x.ndim)):
         exchange = f"; to exchange two axes write swapaxes{order}" if len(axes) == 2 else ""
         raise ValueError(
             f"transpose: axes must be a permutation of the {x.ndim} axes of {x.shape}, got {order}{exchange}"
@@ -368,7 +374,8 @@ def broadcast_to_backward(dout, x_shape):
 
 def check_broadcast_to(x, shape):
     """As NumPy: sizes equal or 1, from the right."""
-    if x.ndim > len(shape) or any(n not in (1, size) for n, size in zip(x.shape[::-1], shape[::-1], strict=False)):
+    fits = all(n in (1, size) for n, size in zip(x.shape[::-1], shape[::-1], strict=False))
+    if not fits or x.ndim > len(shape) or min(shape, default=0) < 0:
         raise ValueError(f"broadcast_to: sizes must be equal or 1 from the right, got shape {x.shape} for {shape}")
     return {"shape": shape}
 
@@ -390,7 +397,7 @@ def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     >>> broadcast_to(Tensor([1.0, 2.0]), (3, 2)).shape
     (3, 2)
     """
-    return apply(BROADCAST_TO, x, shape=tuple(shape))
+    return apply(BROADCAST_TO, x, shape=_unpacked((shape,)))
 
 
 def expand(x: Tensor, *sizes: Any) -> Tensor:
@@ -403,7 +410,7 @@ def expand(x: Tensor, *sizes: Any) -> Tensor:
     (2, 3)
     """
     shape = _unpacked(sizes)
-    own = (1,) * (len(shape) - x.ndim) + x.shape
+    own = (-1,) * (len(shape) - x.ndim) + x.shape
     return broadcast_to(x, tuple([kept if size == -1 else size for size, kept in zip(shape, own, strict=False)]))
 
 
@@ -565,8 +572,7 @@ def pad(x: Tensor, pad_width: Any, mode: str = "constant", constant_values: floa
 
 def _check_list(who: str, tensors: Any) -> None:
     if isinstance(tensors, (Tensor, str)):
-        got = f"one of shape {tensors.shape}" if isinstance(tensors, Tensor) else repr(tensors)
-        raise TypeError(f"{who}: needs a list of tensors, got {got}; write {who}([a, b])")
+        raise TypeError(f"{who}: needs a list of tensors, got {_told(tensors)}; write {who}([a, b])")
     if not len(tensors):
         raise ValueError(f"{who}: needs at least one tensor, got none")
 

@@ -273,7 +273,7 @@ LARGE: dict[str, Callable[[Rng], Sample]] = {
     "gelu": _of(_normal, _SQUARE),
     **dict.fromkeys(("log", "log1p", "sqrt"), _of(_positive, _TALL)),
     "power": _of(_positive, _SQUARE, (1024,)),
-    **dict.fromkeys(("var", "std", "max", "norm", "logsumexp"), _of(_normal, _TALL, axis=-1, keepdims=False)),
+    **dict.fromkeys(("prod", "var", "std", "max", "norm", "logsumexp"), _of(_normal, _TALL, axis=-1, keepdims=False)),
     **dict.fromkeys(("softmax", "log_softmax", "cumsum"), _of(_normal, _TALL, axis=-1)),
     "neg": _of(_normal, _TALLER),
     **dict.fromkeys(("div", "remainder"), _of(_not_zero, _SQUARE, (1024,))),
