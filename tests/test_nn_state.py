@@ -79,6 +79,12 @@ def test_a_buffer_may_be_absent_and_its_module_may_be_none():
     assert "extra.bias" in module.state_dict()
 
 
+def test_a_parameter_may_take_the_place_of_a_buffer():
+    module = Centered()
+    module.mean = Parameter([1.0, 2.0])
+    assert "mean" in dict(module.named_parameters()) and "mean" not in dict(module.named_buffers())
+
+
 def test_the_result_of_an_operation_that_a_module_keeps_is_no_parameter():
     module = Centered()
     module.last = module(Tensor([[1.0, 2.0]]))

@@ -261,9 +261,11 @@ class Module(Placement):
     def _own_buffers(self) -> Iterator[tuple[str, Tensor]]:
         for name in self._buffers:
             value = vars(self).get(name)
+            if value is None or isinstance(value, Parameter):
+                continue
             if isinstance(value, Tensor):
                 yield name, value
-            elif value is not None:
+            else:
                 raise TypeError(f"{type(self).__name__}.{name}: a buffer must be a Tensor or None, got {_kind(value)}; "
                                 "write Tensor(...)")  # fmt: skip
 
@@ -431,10 +433,8 @@ class Module(Placement):
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: state must map names to arrays, got {type(state).__name__}")
         tensors = dict(self._paths(Module._own_state))
-        missing, unknown = (
-            [name for name in tensors if name not in state],
-            [name for name in state if name not in tensors],
-        )
+        missing = [name for name in tensors if name not in state]
+        unknown = [name for name in state if name not in tensors]
         if strict and (missing or unknown):
             problems = [
                 f"{what} {_few(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
