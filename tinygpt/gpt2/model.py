@@ -253,7 +253,7 @@ class GPT(Module):
         Parameters
         ----------
         tokens, targets : integer arrays, shape (B, T)
-            targets[b, t] is the token that follows tokens[b, t].
+            targets[b, t] is the token that follows tokens[b, t]: text[:, 1:] for text[:, :-1]. Nothing is shifted here.
         ignore_index : int
             Targets equal to it do not count.
 
