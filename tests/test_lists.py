@@ -101,6 +101,14 @@ def test_stop_ids_are_integers(stop_ids):
         MODEL.generate([1], max_tokens=1, stop_ids=stop_ids)
 
 
+@pytest.mark.parametrize("stop_ids", [[[1, 2]], [[1], [2, 3]]], ids=str)
+def test_texts_of_several_tokens_are_not_stop_ids(stop_ids):
+    with pytest.raises(
+        TypeError, match=r"generate: stop_ids must be .*; to stop at a text of several tokens, use `stop`"
+    ):
+        MODEL.generate([1], max_tokens=1, stop_ids=stop_ids)
+
+
 @pytest.mark.parametrize("stop_ids", [[], (), {5}, np.array([5], np.uint16), range(3), iter([5])], ids=repr)
 def test_any_collection_of_integers_is_one_of_stop_ids(stop_ids):
     assert len(list(MODEL.generate([1], max_tokens=2, seed=0, stop_ids=stop_ids))) <= 2

@@ -62,8 +62,9 @@ def test_targets_and_dtypes_that_cannot_be_are_refused(model):
         model.loss(TOKENS, np.where(np.arange(5) == 2, -1, TARGETS))
     with pytest.raises(ValueError, match=r"GPT\.loss: no target counts: all 10 are ignore_index = 3"):
         model.loss(TOKENS, np.full_like(TOKENS, 3), ignore_index=3)
-    with pytest.raises(TypeError, match="GPT: dtype must be float32 or float64, got float16"):
-        GPT(CONFIG, dtype=np.float16)
+    for dtype in (np.float16, "float16", "bfloat16"):
+        with pytest.raises(TypeError, match=r"GPT: dtype must be float32 or float64, got b?float16"):
+            GPT(CONFIG, dtype=dtype)
 
 
 def test_targets_are_for_the_loss_not_for_the_call(model):

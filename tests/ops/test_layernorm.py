@@ -158,5 +158,5 @@ def test_wrong_arguments_are_named(x_shape, weight_shape, bias_shape, eps, messa
 
 
 def test_an_eps_that_is_no_number_is_named():
-    with pytest.raises(TypeError, match="layernorm: eps must be a number, got '1e-5'"):
+    with pytest.raises(TypeError, match="layernorm: eps must be a number, got str"):
         F.layernorm(Tensor(np.ones((2, 3))), Tensor(np.ones(3)), Tensor(np.ones(3)), "1e-5")

@@ -180,9 +180,14 @@ def _stop_ids(ids: Any) -> frozenset[int]:
         raise TypeError(
             f"generate: stop_ids must be a list of ids, got {ids!r}, which is not iterable; write [{ids!r}]"
         )
-    found = np.asarray([] if isinstance(ids, (str, bytes, Mapping)) else list(ids))
+    try:
+        found = np.asarray([] if isinstance(ids, (str, bytes, Mapping)) else list(ids))
+    except ValueError:  # lists of different lengths
+        found = np.zeros((1, 1), int)
     if isinstance(ids, (str, bytes, Mapping)) or (found.size and (found.ndim != 1 or found.dtype.kind not in "iu")):
         remedy = "; encode text with tokenizer.encode first" if isinstance(ids, str) or found.dtype.kind in "US" else ""
+        if found.ndim > 1:
+            remedy = "; to stop at a text of several tokens, use `stop` of generation.completion.complete"
         raise TypeError(f"generate: stop_ids must be a list of ids, which are integers, got {ids!r}{remedy}")
     return frozenset(found.astype(np.int64).tolist())
 

@@ -8,9 +8,9 @@ Cost:   a few passes over the V logits; only those that may be chosen are sorted
 
 from __future__ import annotations
 
-from typing import SupportsFloat
-
 import numpy as np
+
+from tinygpt.files.one_line import brief
 
 _BLOCK = 64  # logits per block: the largest of each is found before any is sorted
 _FIRST_K = 256  # how many are sorted at first where top-p alone limits them
@@ -114,8 +114,8 @@ def _top_ids_reaching(p: np.ndarray, needed: float) -> np.ndarray:
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise TypeError or ValueError unless the options are possible."""
     for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
-        if not isinstance(value, SupportsFloat):
-            raise TypeError(f"generate: {name} must be a number, got {value!r}")
+        if not isinstance(value, (int, float, np.integer, np.floating)):
+            raise TypeError(f"generate: {name} must be a number, got {brief(value)}")
     if not 0 <= temperature < np.inf:
         raise ValueError(
             f"generate: temperature must be at least 0 and finite, got {temperature}; 0 takes the most probable token"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from os import PathLike
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.recompute import recompute
+from tinygpt.files.one_line import brief
 from tinygpt.generation import generate
 from tinygpt.gpt2 import checkpoint, pretrained
 from tinygpt.gpt2.config import GPTConfig
@@ -176,11 +178,13 @@ class GPT(Module):
     def __init__(self, config: GPTConfig, seed: int = 1337, dtype: Any = np.float32):
         if not isinstance(config, GPTConfig):
             raise TypeError(
-                f"GPT: config must be a GPTConfig, got {config!r}; write GPT(GPTConfig(...)), or, for a name, "
-                "GPT.from_pretrained"
+                f"GPT: config must be a GPTConfig, got {brief(config)}; write GPT(GPTConfig(...)), or, for a "
+                "name, GPT.from_pretrained"
             )
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
+        with suppress(TypeError):  # what NumPy does not know, such as "bfloat16", stays as it is
+            dtype = np.dtype(dtype)
+        if dtype not in (np.float32, np.float64):
+            raise TypeError(f"GPT: dtype must be float32 or float64, got {dtype}")
         self.config = config
         weights, self.generator = np.random.default_rng(check_seed("GPT", seed)).spawn(2)
         std = config.initializer_range
@@ -258,7 +262,7 @@ class GPT(Module):
         Parameters
         ----------
         tokens, targets : integer arrays, shape (B, T)
-            targets[b, t] is the token that follows tokens[b, t].
+            targets[b, t] is the token that follows tokens[b, t]: text[:, 1:] for text[:, :-1]. Nothing is shifted here.
         ignore_index : int
             Targets equal to it do not count.
 

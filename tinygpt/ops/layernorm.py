@@ -54,7 +54,7 @@ Cost:   memory-bound. The kernel reads x and writes out in forward; it reads dou
 
 from __future__ import annotations
 
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 
@@ -95,8 +95,8 @@ def check_layernorm(x, weight, bias, eps=1e-5):
             raise ValueError(
                 f"layernorm: {name} must have shape (C,) = ({x.shape[-1]},) to match x {x.shape}, got {vector.shape}"
             )
-    if not isinstance(eps, SupportsFloat):
-        raise TypeError(f"layernorm: eps must be a number, got {eps!r}")
+    if not isinstance(eps, (int, float, np.integer, np.floating)):
+        raise TypeError(f"layernorm: eps must be a number, got {type(eps).__name__}")
     if not eps > 0:
         raise ValueError(f"layernorm: eps must be positive, got {eps}; 1e-5 is GPT-2's")
     return {"eps": float(eps)}
