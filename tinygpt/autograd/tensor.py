@@ -152,6 +152,8 @@ class Tensor(Copying):
     >>> (x * x).sum().backward()
     >>> x.grad
     array([2., 4., 6.], dtype=float32)
+    >>> f"{(x**2).mean():.2f}"
+    '4.67'
     """
 
     __slots__ = ("__weakref__", "_data", "node")

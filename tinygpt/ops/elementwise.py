@@ -30,8 +30,8 @@ What surprises people here
     expm1   For |a| < 1e-7, e^a is exactly 1 in float32, and e^a - 1 would be 0 where the right value is a.
     log1p   For the same reason ln(1 + a) would be 0 there: losses near 0 and small probabilities come out as nothing.
     tanh    For |a| > 10 the output is exactly 1 or -1 in float32, and the gradient is exactly zero.
-    sigmoid It is at most 1/4 steep: each layer of sigmoids divides the gradient by four or more. e^(-a) overflows for
-            a < -88 in float32, so the code takes e^(-|a|).
+    sigmoid It is at most 1/4 steep: through many layers of sigmoids the gradient fades. e^(-a) overflows for a < -88 in
+            float32, so the code takes e^(-|a|).
     sin     A quarter turn earlier it is cos: the slope's slope is -sin, and every fourth derivative is sin again.
     cos     The minus is the one that is forgotten: cos falls where sin is above 0.
     abs     There is no slope at a = 0; by convention it is 0 here, so a weight that is exactly 0 feels no |w| penalty.
@@ -394,4 +394,4 @@ def sign(a: Any) -> Tensor:
     >>> sign(Tensor([-3.0, 0.0, 2.0]))
     Tensor([-1.,  0.,  1.], dtype=float32)
     """
-    return Tensor(np.sign(np.asarray(a)))
+    return Tensor(np.sign((a if isinstance(a, Tensor) else Tensor(a)).data))
