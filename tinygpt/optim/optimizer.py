@@ -275,7 +275,7 @@ class Optimizer:
             raise ValueError(f"{who}: needs 'state' and 'param_groups', got {got or 'neither'}; "
                              "give what state_dict() of an optimizer returned")  # fmt: skip
         saved = state_dict["param_groups"]
-        sizes = [[len(group["params"]) for group in groups] for groups in (self.param_groups, saved)]
+        sizes = [[len(group.get("params", ())) for group in groups] for groups in (self.param_groups, saved)]
         if sizes[0] != sizes[1]:
             raise ValueError(f"{who}: the groups must have {sizes[0]} parameters, got {sizes[1]}; make the optimizer "
                              "with the groups that were saved")  # fmt: skip
@@ -283,7 +283,7 @@ class Optimizer:
         numbers = [number for group in saved for number in group["params"]]
         parameters = dict(zip(numbers, self._parameters(), strict=True))
         for number in state_dict["state"].keys() - parameters.keys():
-            raise ValueError(f"{who}: parameter {number} of the state is in none of its groups; save the state again")
+            raise ValueError(f"{who}: parameter {number!r} of the state is in none of its groups; save the state again")
         states = {parameters[number]: self._loaded(f"{who}: parameter {number}", parameters[number], state)
                   for number, state in state_dict["state"].items()}  # fmt: skip
         for group, each in zip(self.param_groups, options, strict=True):
