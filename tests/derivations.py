@@ -328,7 +328,7 @@ def _softmax(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 _REDUCTIONS = {"sum": np.sum, "mean": np.mean, "max": np.max}
-_FUNCTIONS = {"sqrt": np.sqrt, "ln": np.log, "tanh": np.tanh}
+_FUNCTIONS = {"sqrt": np.sqrt, "ln": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "floor": np.floor}
 _BINARY = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.true_divide, "@": np.matmul}
 
 
@@ -605,6 +605,7 @@ def _row_functions(names: Names, attrs: dict[str, Any]) -> None:
         "sum": reduction(np.sum),
         "mean": reduction(np.mean),
         "max": reduction(np.max, np.maximum),
+        "min": np.minimum,
         "where": np.where,
         "astype": lambda a, dtype: a.astype(dtype),
         "reshape": np.reshape,

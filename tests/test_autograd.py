@@ -247,6 +247,35 @@ def test_other_kinds_of_data_are_refused(data):
         Tensor(data)
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (None, "an integer type or bool, got NoneType$"),
+        ("text", "an integer type or bool, got str$"),
+        ({1.0: 2.0}, "an integer type or bool, got dict$"),
+        ([1.0, None], "an integer type or bool, got object$"),
+        (np.float16(1), r"an integer type or bool, got float16; pass dtype=np\.float32$"),
+        ([[1.0, 2.0], [3.0]], r"^Tensor: the rows of a list must have one length, got rows of several; pad them$"),
+    ],
+)
+def test_what_is_refused_is_named_and_where_there_is_a_remedy_it_is_said(data, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        Tensor(data)
+
+
+def test_a_gradient_that_is_not_kept_is_none_with_a_warning():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    y = x * 2.0
+    y.sum().backward()
+    with pytest.warns(UserWarning, match=r"'mul' made this tensor.* call retain_grad\(\) before backward"):
+        assert y.grad is None
+    kept = x * 2.0
+    kept.retain_grad()
+    assert kept.grad is None  # without a warning: it is going to be kept
+    kept.sum().backward()
+    np.testing.assert_array_equal(kept.grad, [1, 1])
+
+
 def test_a_tensor_of_a_tensor_is_refused():
     with pytest.raises(TypeError, match=r"Tensor: got a Tensor; use detach\(\)"):
         Tensor(Tensor([1.0]))

@@ -205,13 +205,12 @@ def test_debugging_finds_a_backward_that_writes_into_dout_or_saved(monkeypatch, 
         out.backward(np.ones(4))
 
 
-def test_debugging_finds_an_edit_of_what_was_saved_in_a_dict(monkeypatch):
-    monkeypatch.setattr(settings, "DEBUG", True)
+def test_an_edit_of_what_was_saved_in_a_dict_is_found():
     op = Op("kept", lambda x: (x * x, {"x": [x]}), lambda dout, saved: (2 * saved["x"][0] * dout,))
     x = Tensor(np.ones(3), requires_grad=True)
     out = apply(op, x)
     x.data[1] = 5.0
-    with pytest.raises(RuntimeError, match="kept: an array saved for backward was changed in place"):
+    with pytest.raises(RuntimeError, match=r"kept\.backward: needs an array of shape \(3,\) that was changed in place"):
         out.backward(np.ones(3))
 
 

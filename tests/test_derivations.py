@@ -19,7 +19,7 @@ from every_operation import assert_lists
 
 import tinygpt.functional as F
 from tinygpt import Tensor
-from tinygpt.ops import basic, elementwise, reductions, shapes
+from tinygpt.ops import basic, choices, elementwise, reductions, shapes
 from tinygpt.ops.dropout import dropout_mask
 from tinygpt.study.samples import SAMPLES, Sample, every_op, page_of
 
@@ -152,8 +152,8 @@ def test_each_row_is_its_operation(name):
 
 def test_every_operation_has_a_page_of_its_own_or_a_row():
     assert len(PAGES) >= 9 and len(ROWS) >= 26
-    told = [name for file in (basic, elementwise, reductions, shapes) for name in rows_of(file.__doc__)]
-    assert_lists(told, "the tables of ops/basic, elementwise, reductions and shapes, or give it a file", ROWS)
+    told = [name for file in (basic, choices, elementwise, reductions, shapes) for name in rows_of(file.__doc__)]
+    assert_lists(told, "the tables of ops/basic, choices, elementwise, reductions and shapes, or give it a file", ROWS)
     assert len(set(told)) == len(told)
     for name in ROWS:
         surprises = page_of(OPS[name]).partition("\nWhat surprises people here\n")[2]
@@ -239,6 +239,11 @@ def test_each_row_gives_the_derivative_of_its_forward(name):
 
 EQUAL = {  # typos that say the same in other words
     "relu": {"da = dout * 1[out > 0]": "max(a, 0) > 0 where a > 0"},
+    "abs": {"da = dout / (1[a > 0] - 1[a < 0])": "1 / 1 is 1, and 1 / -1 is -1"},
+    "clip": {
+        "da = dout * 1[a >= out] * 1[a <= high]": "a >= clip(a) where a >= low",
+        "da = dout * 1[a >= low] * 1[a <= out]": "a <= clip(a) where a <= high",
+    },
     "maximum": {
         "da = dout * (1[out > b] + 1[a = b]/2)": "max(a, b) > b where a > b",
         "db = dout * (1[out > a] + 1[a = b]/2)": "max(a, b) > a where b > a",
@@ -381,7 +386,13 @@ def test_gelus_slope_leaves_0_to_1():
         ("sub", lambda x: x - x, [3.0], [0.0]),
         ("mul", lambda x: x * x, [3.0], [6.0]),
         ("pow", lambda x: x**0, [0.0, 2.0], [0.0, 0.0]),
+        ("power", lambda x: Tensor([-2.0]) ** x, [2.0], [np.nan]),
+        ("remainder", lambda x: 7.0 % x, [3.0], [-2.0]),
         ("log", F.log, [-2.0], [-0.5]),
+        ("sigmoid", F.sigmoid, [0.0], [0.25]),
+        ("abs", F.abs, [0.0], [0.0]),
+        ("clip", lambda x: F.clip(x, -1, 1), [-2.0, -1.0, 1.0, 2.0], [0.0, 1.0, 1.0, 0.0]),
+        ("logaddexp", lambda x: F.logaddexp(x, 0.0), np.float32([89.0, -1000.0]), [1.0, 0.0]),
         ("sqrt", lambda x: F.sqrt((x * x).sum()), [0.0], [np.nan]),
         ("tanh", F.tanh, np.float32([-10.5, 10.5]), [0.0, 0.0]),
         ("relu", F.relu, [0.0], [0.0]),

@@ -1,10 +1,43 @@
 """Every operation under one name, for ``import tinygpt.functional as F``."""
 
 from tinygpt.ops.attention import attention
-from tinygpt.ops.basic import add, div, matmul, mul, neg, pow, sub
+from tinygpt.ops.basic import (
+    add,
+    div,
+    floor_divide,
+    matmul,
+    mul,
+    neg,
+    pow,
+    power,
+    reciprocal,
+    remainder,
+    square,
+    sub,
+)
+from tinygpt.ops.choices import clamp, clip, logaddexp, maximum, minimum, softplus, where
 from tinygpt.ops.cross_entropy import cross_entropy
 from tinygpt.ops.dropout import dropout
-from tinygpt.ops.elementwise import exp, log, maximum, minimum, relu, sqrt, tanh, where
+from tinygpt.ops.elementwise import (
+    abs,
+    cos,
+    cosh,
+    exp,
+    exp2,
+    expm1,
+    log,
+    log1p,
+    log2,
+    log10,
+    relu,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    sinh,
+    sqrt,
+    tanh,
+)
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.gelu import gelu
 from tinygpt.ops.gelu_linear import gelu_linear
@@ -26,8 +59,10 @@ from tinygpt.ops.shapes import (
 )
 
 __all__ = [
-    "add", "astype", "attention", "broadcast_to", "concatenate", "cross_entropy", "div", "dropout", "embedding", "exp",
-    "expand_dims", "gelu", "gelu_linear", "getitem", "layernorm", "linear", "linear_cross_entropy", "log",
-    "log_softmax", "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "neg", "pow", "relu", "reshape",
-    "softmax", "sqrt", "squeeze", "stack", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
+    "abs", "add", "astype", "attention", "broadcast_to", "clamp", "clip", "concatenate", "cos", "cosh", "cross_entropy",
+    "div", "dropout", "embedding", "exp", "exp2", "expand_dims", "expm1", "floor_divide", "gelu", "gelu_linear",
+    "getitem", "layernorm", "linear", "linear_cross_entropy", "log", "log1p", "log2", "log10", "log_softmax",
+    "logaddexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "neg", "pow", "power", "reciprocal",
+    "relu", "remainder", "reshape", "sigmoid", "sign", "silu", "sin", "sinh", "softmax", "softplus", "sqrt", "square",
+    "squeeze", "stack", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
 ]  # fmt: skip

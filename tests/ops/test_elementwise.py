@@ -1,4 +1,4 @@
-"""Functions and choices, element by element: the definitions, their gradients, and the edges."""
+"""Functions of one number, element by element: the definitions, their gradients, and the edges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from differentiation import BOTH_WAYS, assert_close, assert_same, value_and_gradients
+from differentiation import BOTH_WAYS, assert_same, value_and_gradients
 
 import tinygpt.functional as F
 from tinygpt import Tensor, gradcheck
@@ -18,38 +18,33 @@ FUNCTIONS = {
     "sqrt": (F.sqrt, math.sqrt, lambda x: 0.5 / math.sqrt(x)),
     "tanh": (F.tanh, math.tanh, lambda x: 1 / math.cosh(x) ** 2),
     "relu": (F.relu, lambda x: x if x > 0 else 0.0, lambda x: 1.0 if x > 0 else 0.0),
-}
+    "expm1": (F.expm1, math.expm1, math.exp),
+    "log1p": (F.log1p, math.log1p, lambda x: 1 / (1 + x)),
+    "sigmoid": (F.sigmoid, lambda x: 1 / (1 + math.exp(-x)), lambda x: math.exp(-x) / (1 + math.exp(-x)) ** 2),
+    "sin": (F.sin, math.sin, math.cos),
+    "cos": (F.cos, math.cos, lambda x: -math.sin(x)),
+    "abs": (F.abs, abs, lambda x: math.copysign(1, x)),
+    "square": (F.square, lambda x: x**2, lambda x: 2 * x),
+    "reciprocal": (F.reciprocal, lambda x: 1 / x, lambda x: -1 / x**2),
+    "exp2": (F.exp2, lambda x: 2**x, lambda x: math.log(2) * 2**x),
+    "log2": (F.log2, math.log2, lambda x: 1 / (math.log(2) * x)),
+    "log10": (F.log10, math.log10, lambda x: 1 / (math.log(10) * x)),
+    "sinh": (F.sinh, math.sinh, math.cosh),
+    "cosh": (F.cosh, math.cosh, math.sinh),
+    "silu": (F.silu, lambda x: x / (1 + math.exp(-x)),
+             lambda x: (1 + math.exp(-x) + x * math.exp(-x)) / (1 + math.exp(-x)) ** 2),
+    "softplus": (F.softplus, lambda x: math.log(1 + math.exp(x)), lambda x: 1 / (1 + math.exp(-x))),
+}  # fmt: skip
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 
-# name: the operation, Python's own choice, and the shares of the gradient that a and b receive
-CHOICES = {
-    "maximum": (F.maximum, max, lambda a, b: (0.5, 0.5) if a == b else (a > b, b > a)),
-    "minimum": (F.minimum, min, lambda a, b: (0.5, 0.5) if a == b else (a < b, b < a)),
-}
-every_choice = pytest.mark.parametrize("name", CHOICES)
-
 SHAPES = [(), (1,), (5,), (2, 3), (2, 1, 3)]
-PAIRS = [
-    ((3,), (3,)),
-    ((2, 3), (3,)),
-    ((2, 1), (2, 3)),
-    ((4, 1), (2, 1, 3)),
-    ((), (2, 3)),
-    ((1, 1), (3,)),
-    ((), ()),
-]
-every_pair = pytest.mark.parametrize("shapes", PAIRS, ids=str)
 
 
 def draw(rng, name, shape):
-    """Positive where the function needs it, and away from relu's corner at 0."""
+    """Positive where the function needs it, and away from the corner of relu and abs at 0."""
     magnitudes = rng.uniform(0.1, 2.0, shape)
-    return magnitudes if name in ("log", "sqrt") else magnitudes * rng.choice([-1.0, 1.0], shape)
-
-
-def used_at(index, shape):
-    """Broadcasting in words: which element of an operand is used at a place of the result."""
-    return tuple(0 if n == 1 else i for i, n in zip(index[len(index) - len(shape) :], shape, strict=True))
+    positive = name in ("log", "sqrt", "log1p", "log2", "log10")
+    return magnitudes if positive else magnitudes * rng.choice([-1.0, 1.0], shape)
 
 
 # (1) forward is the definition, and so is backward
@@ -67,41 +62,6 @@ def test_functions_are_pythons_and_their_gradient_is_the_slope(name, shape, rng)
     assert_same(value_and_gradients(f, [x], dout), (expected, [dx]))
 
 
-@every_choice
-@every_pair
-def test_choices_are_pythons_and_ties_share_the_gradient_evenly(name, shapes, rng):
-    f, choose, shares = CHOICES[name]
-    a, b = (rng.integers(0, 3, shape).astype(float) for shape in shapes)  # of three values: many ties
-    dout = rng.standard_normal(np.broadcast_shapes(*shapes))
-    expected, da, db = np.empty_like(dout), np.zeros_like(a), np.zeros_like(b)
-    for index in np.ndindex(dout.shape):
-        at_a, at_b = used_at(index, a.shape), used_at(index, b.shape)
-        expected[index] = choose(a[at_a], b[at_b])
-        share_a, share_b = shares(a[at_a], b[at_b])
-        da[at_a] += share_a * dout[index]
-        db[at_b] += share_b * dout[index]
-    assert_same(value_and_gradients(f, [a, b], dout), (expected, [da, db]))
-
-
-@every_pair
-@pytest.mark.parametrize("condition_shape", [(), (3,), (2, 1, 3)], ids=str)
-def test_where_takes_one_or_the_other_and_gives_its_gradient_to_the_one_taken(shapes, condition_shape, rng):
-    a, b = (rng.standard_normal(shape) for shape in shapes)
-    condition = rng.random(condition_shape) < 0.5
-    dout = rng.standard_normal(np.broadcast_shapes(*shapes, condition_shape))
-    expected, da, db = np.empty_like(dout), np.zeros_like(a), np.zeros_like(b)
-    for index in np.ndindex(dout.shape):
-        at_a, at_b = used_at(index, a.shape), used_at(index, b.shape)
-        if condition[used_at(index, condition_shape)]:
-            expected[index] = a[at_a]
-            da[at_a] += dout[index]
-        else:
-            expected[index] = b[at_b]
-            db[at_b] += dout[index]
-    for given in (condition, Tensor(condition), condition.tolist()):
-        assert_same(value_and_gradients(lambda a, b, c=given: F.where(c, a, b), [a, b], dout), (expected, [da, db]))
-
-
 # (2) backward agrees with finite differences
 
 
@@ -110,15 +70,6 @@ def test_where_takes_one_or_the_other_and_gives_its_gradient_to_the_one_taken(sh
 @every_function
 def test_functions_agree_with_finite_differences(name, shape, limit, rng):
     assert gradcheck(FUNCTIONS[name][0], [draw(rng, name, shape)], elementwise_limit=limit)
-
-
-@pytest.mark.parametrize("limit", BOTH_WAYS.values(), ids=BOTH_WAYS)
-@every_pair
-def test_choices_agree_with_finite_differences(shapes, limit, rng):
-    arrays = [rng.standard_normal(shape) for shape in shapes]  # ties have probability 0
-    condition = rng.random(np.broadcast_shapes(*shapes)) < 0.5
-    for f in (F.maximum, F.minimum, lambda a, b: F.where(condition, a, b)):
-        assert gradcheck(f, arrays, elementwise_limit=limit)
 
 
 # (3) the same function composed of others
@@ -143,33 +94,10 @@ def test_functions_equal_their_compositions(rng):
 def test_precision_is_kept_in_both_directions(dtype, rng):
     for shape in ((), (3,), (0,)):
         x, dout = rng.uniform(0.1, 2.0, shape).astype(dtype), np.ones(shape, dtype)
-        fs = [f for f, _, _ in FUNCTIONS.values()]
-        for other in (2, 2.0, np.float64(0.5), np.int64(1), np.ones(shape, int), np.ones(shape, dtype)):
-            fs += [lambda x, o=other: F.maximum(x, o), lambda x, o=other: F.minimum(o, x)]
-            fs += [lambda x, o=other: F.where(x > o, o, x)]
-        for f in fs:
+        for f, _, _ in FUNCTIONS.values():
             out, (gradient,) = value_and_gradients(f, [x], dout)
             assert (out.dtype, gradient.dtype) == (dtype, dtype)
             assert out.shape == gradient.shape == shape
-
-
-def test_mixed_precision_computes_in_float64_and_each_gradient_has_its_own():
-    a, b = np.array([1.0, 4.0], np.float32), np.array([2.0, 3.0])
-    for f in (F.maximum, F.minimum, lambda a, b: F.where([True, False], a, b)):
-        out, (da, db) = value_and_gradients(f, [a, b], np.ones(2))
-        assert (out.dtype, da.dtype, db.dtype) == (np.float64, np.float32, np.float64)
-
-
-def test_choices_between_integers_are_exact():
-    """Unsigned integers have no negative, int64 has one value without a negative: token ids are of such types."""
-    for dtype in (np.uint8, np.uint16, np.int64, bool):
-        a, b = np.array([0, 5, 7]).astype(dtype), np.array([1, 1, 7]).astype(dtype)
-        for f, choose in ((F.maximum, max), (F.minimum, min)):
-            result = f(Tensor(a), Tensor(b))
-            assert result.dtype == dtype
-            assert result.data.tolist() == [choose(p, q) for p, q in zip(a.tolist(), b.tolist(), strict=True)]
-    lowest = np.iinfo(np.int64).min
-    assert F.minimum(Tensor(np.array([lowest])), 0).item() == lowest
 
 
 @every_function
@@ -185,21 +113,6 @@ def test_nan_propagates(rng):
     x = np.array([np.nan, 1.0])
     for f, _, _ in FUNCTIONS.values():
         assert np.isnan(value_and_gradients(f, [x], np.ones(2))[0]).tolist() == [True, False]
-    for f in (F.maximum, F.minimum):
-        for a, b in ((x, np.zeros(2)), (np.zeros(2), x)):
-            assert np.isnan(f(Tensor(a), Tensor(b)).data).tolist() == [True, False]
-    kept, (da, db) = value_and_gradients(lambda a, b: F.where([False, True], a, b), [x, np.array([5.0, 6.0])], x)
-    assert kept.tolist() == [5, 1]  # what is not taken has no influence, be it NaN
-    assert da.tolist() == [0, 1] and np.isnan(db[0]) and db[1] == 0
-
-
-def test_where_keeps_an_infinite_slope_out_of_what_it_did_not_take():
-    """The usual guard: log where it is defined. A product with the mask would give 0 * infinity."""
-    safe = np.array([0.0, 2.0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log, exact = value_and_gradients(lambda x: F.where(x > 0, F.log(F.where(x > 0, x, 1)), 0), [safe], np.ones(2))
-    assert_close(log, [0, math.log(2)])
-    assert_close(exact[0], [0, 0.5])
 
 
 def test_corners_and_poles_are_as_documented():
@@ -214,15 +127,56 @@ def test_corners_and_poles_are_as_documented():
 def test_functions_are_methods_too():
     x = Tensor(np.array([0.5, 2.0]))
     for name, (f, _, _) in FUNCTIONS.items():
-        np.testing.assert_array_equal(getattr(x, name)().data, f(x).data)
+        if name not in ("silu", "softplus"):  # PyTorch's tensors have no such methods either
+            np.testing.assert_array_equal(getattr(x, name)().data, f(x).data)
+    np.testing.assert_array_equal(abs(x).data, x.data)
+    np.testing.assert_array_equal(x.sign().data, [1, 1])
+
+
+STEEP = {
+    "sigmoid": (F.sigmoid, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (0.5, 0.25), 1000: (1, 0)}),
+    "softplus": (F.softplus, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (math.log(2), 0.5),
+                              100: (100, 1), 1000: (1000, 1)}),
+    "log of sigmoid": (lambda x: -F.softplus(-x), {-1000: (-1000, 1), 0: (-math.log(2), 0.5), 1000: (0, 0)}),
+    "silu": (F.silu, {-1000: (0, 0), 0: (0, 0.5), 1000: (1000, 1)}),
+    "expm1": (F.expm1, {-1000: (-1, 0), 1e-12: (1e-12, 1)}),
+    "log1p": (F.log1p, {1e-12: (1e-12, 1)}),
+    "sinh": (F.sinh, {1e-12: (1e-12, 1)}),
+    "tanh": (F.tanh, {-1000: (-1, 0), 1000: (1, 0)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", STEEP)
+def test_far_out_and_near_0_values_and_slopes_are_right_and_nothing_overflows(name, dtype):
+    f, expected = STEEP[name]
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        out, (gradient,) = value_and_gradients(f, [np.array([*expected], dtype)], np.ones(len(expected), dtype))
+    values, slopes = np.array([*expected.values()]).T
+    np.testing.assert_allclose(out, values, rtol=4e-6, atol=1e-44)
+    np.testing.assert_allclose(gradient, slopes, rtol=4e-6, atol=1e-44)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool])
+def test_functions_of_integers_are_float32_and_those_that_stay_whole_are_integers(dtype):
+    x = Tensor(np.array([1, 1, 0]).astype(dtype))
+    for name, (f, scalar, _) in FUNCTIONS.items():
+        if name in ("log", "log2", "log10", "reciprocal"):
+            continue  # of 0
+        out = f(x)
+        assert out.dtype.kind in "iub" if name in ("abs", "square", "relu") else out.dtype == np.float32
+        np.testing.assert_allclose(out.data, [scalar(1.0), scalar(1.0), scalar(0.0)], rtol=1e-6)
+
+
+def test_sign_has_no_gradient_and_abs_has_none_at_0():
+    x = Tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    assert not F.sign(x).requires_grad and F.sign(x).data.tolist() == [-1, 0, 1]
+    assert value_and_gradients(F.abs, [np.array([-2.0, 0.0, 3.0])], np.ones(3))[1][0].tolist() == [-1, 0, 1]
 
 
 # errors
 
 
-def test_shapes_that_do_not_broadcast_are_shown():
-    for f in (F.maximum, F.minimum, lambda a, b: F.where(True, a, b)):
-        with pytest.raises(ValueError, match=r"\(3,\) .*\(4,\)"):
-            f(Tensor(np.ones(3)), Tensor(np.ones(4)))
+def test_what_is_no_number_is_refused():
     with pytest.raises(TypeError, match=r"Tensor: dtype must be float32, float64"):
         F.exp("text")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +17,9 @@ import numpy as np
 
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
-from tinygpt.autograd.graph import Node, Op, check_gradient, checksum, walk_back
+from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
 from tinygpt.autograd.summary import tensor_html
-from tinygpt.runtime import settings
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
 
@@ -30,7 +31,7 @@ def _ops() -> Any:
     """The package `tinygpt.ops`, imported when the first tensor computes: its files import this one."""
     global _package
     if _package is None:
-        for name in ("basic", "elementwise", "numpy_dispatch", "reductions", "shapes"):
+        for name in ("basic", "choices", "elementwise", "numpy_dispatch", "reductions", "shapes"):
             importlib.import_module(f"tinygpt.ops.{name}")
         _package = sys.modules["tinygpt.ops"]
     return _package
@@ -101,8 +102,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = implementation.backward, saved
-    if settings.DEBUG:
-        node.checksum = checksum(saved)
+    node.checksums = checksums(arrays_in(saved))
     return Tensor(out, _node=node)
 
 
@@ -133,7 +133,8 @@ class Tensor(Copying):
     Attributes
     ----------
     data : np.ndarray
-        The values. Writing into them between forward and backward makes gradients wrong (TINYGPT_DEBUG=1 finds it).
+        The values. Writing into what a backward needs is an error when it runs (a write into few elements of many is
+        not always found: see `checksums` in graph.py).
     grad : np.ndarray or None
         The gradient, of the same shape and dtype. Each `backward` adds to it; set it to None to start from zero.
 
@@ -149,6 +150,8 @@ class Tensor(Copying):
     >>> (x * x).sum().backward()
     >>> x.grad
     array([2., 4., 6.], dtype=float32)
+    >>> f"{(x**2).mean():.2f}"
+    '4.67'
     """
 
     __slots__ = ("__weakref__", "_data", "node")
@@ -205,12 +208,23 @@ class Tensor(Copying):
             self.node = None
         elif self.node is None:
             if self.dtype.kind != "f":
-                raise TypeError(f"Tensor: only float32 and float64 can require gradients, got {self.dtype}")
+                raise TypeError(
+                    f"Tensor: only float32 and float64 can require gradients, got {self.dtype}; "
+                    "write 1.0 in place of 1, or pass dtype=np.float32"
+                )
             self.node = Node(self.data)
 
     @property
     def grad(self) -> np.ndarray | None:
-        return None if self.node is None else self.node.grad
+        if self.node is None:
+            return None
+        if self.node.grad is None and not self.node.keeps_grad:
+            warnings.warn(
+                f"Tensor.grad: None, since '{self.node.name}' made this tensor, and gradients are kept for leaves "
+                "only; call retain_grad() before backward",
+                stacklevel=2,
+            )
+        return self.node.grad
 
     @grad.setter
     def grad(self, value: np.ndarray | None) -> None:
@@ -272,10 +286,14 @@ class Tensor(Copying):
         """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
         return self.data
 
+    def tolist(self) -> Any:
+        """The values as Python numbers, in lists as deep as there are axes."""
+        return self.data.tolist()
+
     def item(self) -> float | int | bool:
         """The only value, as a Python number. ValueError if there is not exactly one."""
         if self.size != 1:
-            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}")
+            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}; tolist() gives all")
         return self.data.item()
 
     def backward(self, dout: Any = None, retain_graph: bool = False) -> None:
@@ -328,9 +346,41 @@ class Tensor(Copying):
     def __rtruediv__(self, other: Any) -> Tensor: return _ops().basic.div(other, self)
     def __matmul__(self, other: Any) -> Tensor: return _ops().basic.matmul(self, other)
     def __rmatmul__(self, other: Any) -> Tensor: return _ops().basic.matmul(other, self)
-    def __pow__(self, exponent: float) -> Tensor: return _ops().basic.pow(self, exponent)
+    def __pow__(self, exponent: Any) -> Tensor: return _ops().basic.pow(self, exponent)
+    def __rpow__(self, base: Any) -> Tensor: return _ops().basic.pow(base, self)
+    def __mod__(self, other: Any) -> Tensor: return _ops().basic.remainder(self, other)
+    def __rmod__(self, other: Any) -> Tensor: return _ops().basic.remainder(other, self)
+    def __floordiv__(self, other: Any) -> Tensor: return _ops().basic.floor_divide(self, other)
+    def __rfloordiv__(self, other: Any) -> Tensor: return _ops().basic.floor_divide(other, self)
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]: return self // other, self % other
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]: return other // self, other % self
     def __neg__(self) -> Tensor: return _ops().basic.neg(self)
+    def __pos__(self) -> Tensor: return self
+    def __abs__(self) -> Tensor: return _ops().elementwise.abs(self)
     # fmt: on
+
+    add, sub, mul, div, matmul, mm, pow = __add__, __sub__, __mul__, __truediv__, __matmul__, __matmul__, __pow__
+    neg, abs = __neg__, __abs__
+
+    # fmt: off
+    def __iadd__(self, other: Any) -> Tensor: return self._updated(self + other)
+    def __isub__(self, other: Any) -> Tensor: return self._updated(self - other)
+    def __imul__(self, other: Any) -> Tensor: return self._updated(self * other)
+    def __itruediv__(self, other: Any) -> Tensor: return self._updated(self / other)
+    # fmt: on
+
+    def _updated(self, result: Tensor) -> Tensor:
+        """
+        What `x += y` and the like leave in x: a new tensor, as `x = x + y` would.
+
+        But `weight -= lr * weight.grad` under `no_grad` is an optimizer's update: the weight stays, its values change.
+        """
+        if recording.get() or not (self.requires_grad and self.is_leaf):
+            return result
+        if result.shape != self.shape:
+            raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}")
+        self.data[...] = result.data
+        return self
 
     def exp(self) -> Tensor:
         """e to the power of each element."""
@@ -344,13 +394,48 @@ class Tensor(Copying):
         """The square root of each element."""
         return _ops().elementwise.sqrt(self)
 
+    def square(self) -> Tensor:
+        """Each element times itself."""
+        return _ops().basic.square(self)
+
+    def sin(self) -> Tensor:
+        """The sine of each element."""
+        return _ops().elementwise.sin(self)
+
+    def cos(self) -> Tensor:
+        """The cosine of each element."""
+        return _ops().elementwise.cos(self)
+
     def tanh(self) -> Tensor:
         """The hyperbolic tangent of each element."""
         return _ops().elementwise.tanh(self)
 
+    def sigmoid(self) -> Tensor:
+        """1 / (1 + e^(-x)) of each element x."""
+        return _ops().elementwise.sigmoid(self)
+
     def relu(self) -> Tensor:
         """Each element, or 0 where it is negative."""
         return _ops().elementwise.relu(self)
+
+    @aliases(min="low", max="high")
+    def clip(self, low: Any = None, high: Any = None) -> Tensor:
+        """Each element, but at least `low` and at most `high`."""
+        return _ops().choices.clip(self, low, high)
+
+    clamp = clip
+
+    # fmt: off
+    def expm1(self) -> Tensor: return _ops().elementwise.expm1(self)
+    def log1p(self) -> Tensor: return _ops().elementwise.log1p(self)
+    def exp2(self) -> Tensor: return _ops().elementwise.exp2(self)
+    def log2(self) -> Tensor: return _ops().elementwise.log2(self)
+    def log10(self) -> Tensor: return _ops().elementwise.log10(self)
+    def sinh(self) -> Tensor: return _ops().elementwise.sinh(self)
+    def cosh(self) -> Tensor: return _ops().elementwise.cosh(self)
+    def sign(self) -> Tensor: return _ops().elementwise.sign(self)
+    def reciprocal(self) -> Tensor: return _ops().basic.reciprocal(self)
+    # fmt: on
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The sum over all elements, or along the axes."""
@@ -416,7 +501,7 @@ class Tensor(Copying):
     def __getitem__(self, index: Any) -> Tensor:
         return _ops().shapes.getitem(self, index)
 
-    # comparisons: boolean tensors, which have no gradient
+    # comparisons, boolean tensors, and what combines these: without gradient
 
     # fmt: off
     def __eq__(self, other: Any) -> Tensor: return _compared(np.equal, self, other)  # type: ignore[override]
@@ -425,6 +510,13 @@ class Tensor(Copying):
     def __le__(self, other: Any) -> Tensor: return _compared(np.less_equal, self, other)
     def __gt__(self, other: Any) -> Tensor: return _compared(np.greater, self, other)
     def __ge__(self, other: Any) -> Tensor: return _compared(np.greater_equal, self, other)
+    def __and__(self, other: Any) -> Tensor: return _combined("&", np.bitwise_and, self, other)
+    def __rand__(self, other: Any) -> Tensor: return _combined("&", np.bitwise_and, other, self)
+    def __or__(self, other: Any) -> Tensor: return _combined("|", np.bitwise_or, self, other)
+    def __ror__(self, other: Any) -> Tensor: return _combined("|", np.bitwise_or, other, self)
+    def __xor__(self, other: Any) -> Tensor: return _combined("^", np.bitwise_xor, self, other)
+    def __rxor__(self, other: Any) -> Tensor: return _combined("^", np.bitwise_xor, other, self)
+    def __invert__(self) -> Tensor: return _combined("~", np.invert, self)
     # fmt: on
 
     __hash__ = object.__hash__  # a tensor is a key by identity, not by its values
@@ -432,12 +524,16 @@ class Tensor(Copying):
     # what Python and NumPy read: values, detached. What `np.f(tensor)` does is in numpy_dispatch.py
 
     def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("Tensor: shape () has no length, and cannot be iterated over")
         return len(self.data)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"Tensor: true or false needs exactly one value, got shape {self.shape}; write np.any(x)")
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -445,6 +541,21 @@ class Tensor(Copying):
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __index__(self) -> int:
+        if self.size != 1 or self.dtype.kind not in "iu":
+            raise TypeError(f"Tensor: an index must be one integer, got {self.dtype} of shape {self.shape}")
+        return int(self.item())
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(self.item(), digits)
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self.data) if self.ndim == 0 else str(self)
+        if self.size != 1:
+            raise TypeError(f"Tensor: {spec!r} formats one value, got shape {self.shape}; format those of x.tolist()")
+        return format(self.item(), spec)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.data, dtype, copy=copy)
@@ -464,7 +575,24 @@ class Tensor(Copying):
 
 
 def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
-    return Tensor(compare(a.data, b.data if isinstance(b, Tensor) else b))
+    b = b.data if isinstance(b, Tensor) else b
+    try:
+        return Tensor(compare(a.data, b))
+    except ValueError:
+        _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
+        raise
+
+
+def _combined(sign: str, combine: np.ufunc, *operands: Any) -> Tensor:
+    arrays = [np.asarray(operand) for operand in operands]
+    for array in arrays:
+        if array.dtype.kind not in "biu":
+            raise TypeError(
+                f"{sign}: needs boolean or integer operands, got {array.dtype}; "
+                "comparisons beside it need parentheses: (x > 0) & (x < 1)"
+            )
+    _ops().shapes.check_broadcast(sign, *(array.shape for array in arrays))
+    return Tensor(combine(*arrays))
 
 
 def is_masked(data: Any) -> bool:
@@ -479,7 +607,12 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     _check_detached(data)
     if is_masked(data):
         raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")
-    array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    try:
+        array = np.asarray(data)  # without dtype: NumPy would make NaN of None, and 1.5 of "1.5"
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError("Tensor: the rows of a list must have one length, got rows of several; pad them") from None
     if dtype is not None and array.dtype.kind in "fiub":
         array = array.astype(dtype, copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
@@ -487,7 +620,9 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))  # from a file of another machine
     if array.dtype not in (np.float32, np.float64) and array.dtype.kind not in "iub":
-        raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {array.dtype}")
+        got = f"{array.dtype}" if isinstance(data, (np.ndarray, np.generic, list, tuple)) else type(data).__name__
+        remedy = "; pass dtype=np.float32" if array.dtype.kind == "f" else ""
+        raise TypeError(f"Tensor: dtype must be float32, float64, an integer type or bool, got {got}{remedy}")
     return array
 
 

@@ -1,41 +1,52 @@
 """
-Functions and choices, element by element: exp, log, sqrt, tanh, relu, maximum, minimum, where.
+Functions of one number, element by element: exp, log, sqrt, expm1, log1p, tanh, sigmoid, sin, cos, abs, relu.
 
-A function of one number per element has a diagonal Jacobian: its backward multiplies by the slope. Where the slope is
-cheaper to write with the output than with the input (exp, sqrt, tanh), the output is what is saved. Where broadcasting
-stretched an operand, its gradient is summed over its uses; the table leaves this sum out.
+Such a function has a diagonal Jacobian: its backward multiplies by the slope. Where the slope is cheaper to write with
+the output than with the input (exp, sqrt, expm1, tanh, sigmoid), the output is what is saved. Of integers, all but abs
+and relu are float32.
 
-Operation   Forward                         Backward
-    exp     out = e^a                       da = dout * out
-    log     out = ln(a)                     da = dout / a
-    sqrt    out = a^(1/2)                   da = dout / (2 * out)
-    tanh    out = tanh(a)                   da = dout * (1 - out^2)
-    relu    out = max(a, 0)                 da = dout * 1[a > 0]
-    maximum out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
-                                            db = dout * (1[b > a] + 1[a = b]/2)
-    where   out = where(condition, a, b)    da = where(condition, dout, 0)
-                                            db = where(condition, 0, dout)
+Operation   Forward                 Backward
+    exp     out = e^a               da = dout * out
+    log     out = ln(a)             da = dout / a
+    sqrt    out = a^(1/2)           da = dout / (2 * out)
+    expm1   out = e^a - 1           da = dout * (out + 1)
+    log1p   out = ln(1 + a)         da = dout / (1 + a)
+    tanh    out = tanh(a)           da = dout * (1 - out^2)
+    sigmoid out = 1 / (1 + e^(-a))  da = dout * out * (1 - out)
+    sin     out = sin(a)            da = dout * cos(a)
+    cos     out = cos(a)            da = -dout * sin(a)
+    abs     out = max(a, -a)        da = dout * (1[a > 0] - 1[a < 0])
+    relu    out = max(a, 0)         da = dout * 1[a > 0]
 
-`minimum` is -maximum(-a, -b).
+sigmoid. With e = e^(-a), out = 1 / (1 + e), so d out / d a = e / (1 + e)^2 = out (1 - out).
+
+Composed of these: `silu`, `exp2`, `log2`, `log10`, `sinh`, `cosh`. `sign` is constant between its jumps, and has no
+gradient.
 
 What surprises people here
     exp     The slope of e^a is e^a: the output is all that backward needs.
     log     The logarithm of a negative number is NaN, and yet its gradient dout / a is an ordinary number.
     sqrt    The slope at 0 is infinite: the gradient of sqrt(sum(x * x)) at x = 0 is infinity times 0, which is NaN.
+    expm1   For |a| < 1e-7, e^a is exactly 1 in float32, and e^a - 1 would be 0 where the right value is a.
+    log1p   For the same reason ln(1 + a) would be 0 there: losses near 0 and small probabilities come out as nothing.
     tanh    For |a| > 10 the output is exactly 1 or -1 in float32, and the gradient is exactly zero.
+    sigmoid It is at most 1/4 steep: through many layers of sigmoids the gradient fades. e^(-a) overflows for a < -88 in
+            float32, so the code takes e^(-|a|).
+    sin     A quarter turn earlier it is cos: the slope's slope is -sin, and every fourth derivative is sin again.
+    cos     The minus is the one that is forgotten: cos falls where sin is above 0.
+    abs     There is no slope at a = 0; by convention it is 0 here, so a weight that is exactly 0 feels no |w| penalty.
     relu    There is no slope at a = 0; by convention it is 0 here. A unit below 0 for every input stops learning.
-    maximum Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
-    where   The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at x = 0.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import operands, unbroadcast
+from tinygpt.ops.basic import div, floating, mul, power
 
 
 def exp_forward(a):
@@ -50,7 +61,7 @@ def exp_backward(dout, out):
 EXP = Op("exp", exp_forward, exp_backward)
 
 
-def exp(a: Tensor) -> Tensor:
+def exp(a: Any) -> Tensor:
     """
     e to the power a.
 
@@ -59,7 +70,7 @@ def exp(a: Tensor) -> Tensor:
     >>> exp(Tensor([0.0, 1.0]))
     Tensor([1.      , 2.718282], dtype=float32)
     """
-    return apply(EXP, a)
+    return apply(EXP, floating(a))
 
 
 def log_forward(a):
@@ -73,7 +84,7 @@ def log_backward(dout, a):
 LOG = Op("log", log_forward, log_backward)
 
 
-def log(a: Tensor) -> Tensor:
+def log(a: Any) -> Tensor:
     """
     Natural logarithm.
 
@@ -82,7 +93,7 @@ def log(a: Tensor) -> Tensor:
     >>> log(Tensor([1.0, 2.0]))
     Tensor([0.       , 0.6931472], dtype=float32)
     """
-    return apply(LOG, a)
+    return apply(LOG, floating(a))
 
 
 def sqrt_forward(a):
@@ -97,7 +108,7 @@ def sqrt_backward(dout, out):
 SQRT = Op("sqrt", sqrt_forward, sqrt_backward)
 
 
-def sqrt(a: Tensor) -> Tensor:
+def sqrt(a: Any) -> Tensor:
     """
     Square root; its gradient at 0 is infinite, as the curve's slope is.
 
@@ -106,7 +117,54 @@ def sqrt(a: Tensor) -> Tensor:
     >>> sqrt(Tensor([4.0, 9.0]))
     Tensor([2., 3.], dtype=float32)
     """
-    return apply(SQRT, a)
+    return apply(SQRT, floating(a))
+
+
+def expm1_forward(a):
+    out = np.expm1(a)
+    return out, out
+
+
+def expm1_backward(dout, out):
+    return (dout * (out + 1),)
+
+
+EXPM1 = Op("expm1", expm1_forward, expm1_backward)
+
+
+def expm1(a: Any) -> Tensor:
+    """
+    e^a - 1, exact for small a too.
+
+    Examples
+    --------
+    >>> expm1(Tensor([0.0, 1e-8]))
+    Tensor([0.e+00, 1.e-08], dtype=float32)
+    """
+    return apply(EXPM1, floating(a))
+
+
+def log1p_forward(a):
+    return np.log1p(a), a
+
+
+def log1p_backward(dout, a):
+    return (dout / (1 + a),)
+
+
+LOG1P = Op("log1p", log1p_forward, log1p_backward)
+
+
+def log1p(a: Any) -> Tensor:
+    """
+    ln(1 + a), exact for small a too.
+
+    Examples
+    --------
+    >>> log1p(Tensor([0.0, 1e-8]))
+    Tensor([0.e+00, 1.e-08], dtype=float32)
+    """
+    return apply(LOG1P, floating(a))
 
 
 def tanh_forward(a):
@@ -121,7 +179,7 @@ def tanh_backward(dout, out):
 TANH = Op("tanh", tanh_forward, tanh_backward)
 
 
-def tanh(a: Tensor) -> Tensor:
+def tanh(a: Any) -> Tensor:
     """
     Hyperbolic tangent.
 
@@ -130,7 +188,101 @@ def tanh(a: Tensor) -> Tensor:
     >>> tanh(Tensor([0.0, 1.0]))
     Tensor([0.       , 0.7615942], dtype=float32)
     """
-    return apply(TANH, a)
+    return apply(TANH, floating(a))
+
+
+def sigmoid_forward(a):
+    e = np.exp(-np.abs(a))  # at most 1
+    out = np.where(a >= 0, 1, e) / (1 + e)
+    return out, out
+
+
+def sigmoid_backward(dout, out):
+    return (dout * out * (1 - out),)
+
+
+SIGMOID = Op("sigmoid", sigmoid_forward, sigmoid_backward)
+
+
+def sigmoid(a: Any) -> Tensor:
+    """
+    1 / (1 + e^(-a)): a number between 0 and 1. For its logarithm write -softplus(-a), which does not underflow.
+
+    Examples
+    --------
+    >>> sigmoid(Tensor([-1000.0, 0.0, 1.0]))
+    Tensor([0.       , 0.5      , 0.7310586], dtype=float32)
+    """
+    return apply(SIGMOID, floating(a))
+
+
+def sin_forward(a):
+    return np.sin(a), a
+
+
+def sin_backward(dout, a):
+    return (dout * np.cos(a),)
+
+
+SIN = Op("sin", sin_forward, sin_backward)
+
+
+def sin(a: Any) -> Tensor:
+    """
+    Sine of an angle in radians.
+
+    Examples
+    --------
+    >>> sin(Tensor([0.0, 1.0]))
+    Tensor([0.      , 0.841471], dtype=float32)
+    """
+    return apply(SIN, floating(a))
+
+
+def cos_forward(a):
+    return np.cos(a), a
+
+
+def cos_backward(dout, a):
+    return (-dout * np.sin(a),)
+
+
+COS = Op("cos", cos_forward, cos_backward)
+
+
+def cos(a: Any) -> Tensor:
+    """
+    Cosine of an angle in radians.
+
+    Examples
+    --------
+    >>> cos(Tensor([0.0, 1.0]))
+    Tensor([1.       , 0.5403023], dtype=float32)
+    """
+    return apply(COS, floating(a))
+
+
+def abs_forward(a):
+    return np.abs(a), a
+
+
+def abs_backward(dout, a):
+    return (dout * np.sign(a),)
+
+
+ABS = Op("abs", abs_forward, abs_backward)
+
+
+def abs(a: Any) -> Tensor:
+    """
+    |a|; the gradient at 0 is 0.
+
+    Examples
+    --------
+    >>> abs(Tensor([-1.0, 2.0]))
+    Tensor([1., 2.], dtype=float32)
+    """
+    return apply(ABS, a)
 
 
 def relu_forward(a):
@@ -144,7 +296,7 @@ def relu_backward(dout, positive):
 RELU = Op("relu", relu_forward, relu_backward)
 
 
-def relu(a: Tensor) -> Tensor:
+def relu(a: Any) -> Tensor:
     """
     max(a, 0); the gradient at 0 is 0.
 
@@ -156,69 +308,90 @@ def relu(a: Tensor) -> Tensor:
     return apply(RELU, a)
 
 
-def maximum_forward(a, b):
-    return np.maximum(a, b), (a, b)
+# composed of others, or constant
 
 
-def maximum_backward(dout, saved):
-    a, b = saved
-    share = (a > b) + 0.5 * (a == b)
-    share = share.astype(dout.dtype)
-    return unbroadcast(dout * share, a.shape), unbroadcast(dout * (1 - share), b.shape)
-
-
-MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
-
-
-def maximum(a: Any, b: Any) -> Tensor:
+def silu(a: Any) -> Tensor:
     """
-    The larger of a and b, element by element; where they are equal each receives half of the gradient.
+    a * sigmoid(a), also called swish: a smooth relu.
 
     Examples
     --------
-    >>> maximum(Tensor([1.0, 5.0]), 3.0)
-    Tensor([3., 5.], dtype=float32)
+    >>> silu(Tensor([-1.0, 0.0, 1.0]))
+    Tensor([-0.2689414,  0.       ,  0.7310586], dtype=float32)
     """
-    return apply(MAXIMUM, *operands(a, b))
+    return mul(a, sigmoid(a))
 
 
-def minimum(a: Any, b: Any) -> Tensor:
+def exp2(a: Any) -> Tensor:
     """
-    The smaller of a and b, element by element: -maximum(-a, -b), ties included.
+    2 to the power a.
 
     Examples
     --------
-    >>> minimum(Tensor([1.0, 5.0]), 3.0)
-    Tensor([1., 3.], dtype=float32)
+    >>> exp2(Tensor([0.0, 3.0]))
+    Tensor([1., 8.], dtype=float32)
     """
-    a, b = operands(a, b)
-    if not a.dtype.kind == b.dtype.kind == "f":
-        return Tensor(np.minimum(a.data, b.data))  # -a of an unsigned integer wraps around
-    return -maximum(-a, -b)
+    return power(2.0, a)
 
 
-def where_forward(a, b, condition):
-    return np.where(condition, a, b), (condition, a.shape, b.shape)
-
-
-def where_backward(dout, saved):
-    condition, a_shape, b_shape = saved
-    zero = dout.dtype.type(0)
-    da, db = np.where(condition, dout, zero), np.where(condition, zero, dout)
-    return unbroadcast(da, a_shape), unbroadcast(db, b_shape)
-
-
-WHERE = Op("where", where_forward, where_backward)
-
-
-def where(condition: Any, a: Any, b: Any) -> Tensor:
+def log2(a: Any) -> Tensor:
     """
-    a where `condition` (a boolean array or tensor) holds, else b.
+    Logarithm to base 2.
 
     Examples
     --------
-    >>> where([True, False], Tensor([1.0, 2.0]), 0.0)
-    Tensor([1., 0.], dtype=float32)
+    >>> log2(Tensor([1.0, 8.0]))
+    Tensor([0., 3.], dtype=float32)
     """
-    condition = np.asarray(condition, dtype=bool)
-    return apply(WHERE, *operands(a, b), condition=condition)
+    return div(log(a), math.log(2))
+
+
+def log10(a: Any) -> Tensor:
+    """
+    Logarithm to base 10.
+
+    Examples
+    --------
+    >>> log10(Tensor([1.0, 100.0]))
+    Tensor([0., 2.], dtype=float32)
+    """
+    return div(log(a), math.log(10))
+
+
+def sinh(a: Any) -> Tensor:
+    """
+    Hyperbolic sine, (e^a - e^(-a)) / 2, exact for small a too.
+
+    Examples
+    --------
+    >>> sinh(Tensor([0.0, 1.0]))
+    Tensor([0.       , 1.1752012], dtype=float32)
+    """
+    a = floating(a)
+    return (expm1(a) - expm1(-a)) / 2
+
+
+def cosh(a: Any) -> Tensor:
+    """
+    Hyperbolic cosine, (e^a + e^(-a)) / 2.
+
+    Examples
+    --------
+    >>> cosh(Tensor([0.0, 1.0]))
+    Tensor([1.       , 1.5430807], dtype=float32)
+    """
+    a = floating(a)
+    return (exp(a) + exp(-a)) / 2
+
+
+def sign(a: Any) -> Tensor:
+    """
+    -1, 0 or 1, as a is below, at or above 0; without gradient.
+
+    Examples
+    --------
+    >>> sign(Tensor([-3.0, 0.0, 2.0]))
+    Tensor([-1.,  0.,  1.], dtype=float32)
+    """
+    return Tensor(np.sign((a if isinstance(a, Tensor) else Tensor(a)).data))

@@ -19,6 +19,7 @@ Source: NumPy Enhancement Proposals 13 and 18.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,13 +30,26 @@ from tinygpt.autograd.tensor import recording
 from tinygpt.ops import basic
 from tinygpt.ops.numpy_functions import DIFFERENTIABLE, UFUNCS
 
+
+def _with_tensor(combine: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    return lambda a, b: combine(a if isinstance(a, Tensor) else Tensor(a), b)
+
+
 _OPERATORS: dict[Any, Callable[..., Any]] = {
     np.add: basic.add,
     np.subtract: basic.sub,
     np.multiply: basic.mul,
     np.divide: basic.div,
+    np.power: basic.pow,
+    np.remainder: basic.remainder,
+    np.floor_divide: basic.floor_divide,
+    np.divmod: lambda a, b: (basic.floor_divide(a, b), basic.remainder(a, b)),
     np.matmul: basic.matmul,
     np.negative: basic.neg,
+    np.bitwise_and: _with_tensor(operator.and_),
+    np.bitwise_or: _with_tensor(operator.or_),
+    np.bitwise_xor: _with_tensor(operator.xor),
+    np.invert: operator.invert,
 }
 _COMPARISONS = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
 
@@ -54,22 +68,15 @@ CONSTANT_UFUNCS = _existing("""
     ceil floor floor_divide isfinite isinf isnan logical_and logical_not logical_or logical_xor rint sign signbit trunc
 """)
 WRITE_INSTEAD = {
-    "absolute": "maximum(x, -x)",
-    "fabs": "maximum(x, -x)",
-    "clip": "minimum(maximum(x, low), high)",
     "fmax": "maximum(a, b)",
     "fmin": "minimum(a, b)",
-    "log2": "log(x) / math.log(2)",
-    "log10": "log(x) / math.log(10)",
-    "log1p": "log(1 + x)",
-    "exp2": "exp(math.log(2) * x)",
-    "expm1": "exp(x) - 1",
     "cbrt": "x ** (1 / 3)",
     "float_power": "x ** p",
     "hypot": "sqrt(a * a + b * b)",
-    "logaddexp": "log(exp(a) + exp(b))",
-    "sinh": "(exp(x) - exp(-x)) / 2",
-    "cosh": "(exp(x) + exp(-x)) / 2",
+    "logaddexp2": "log2(exp2(a) + exp2(b))",
+    "tan": "sin(x) / cos(x)",
+    "arctanh": "(log1p(x) - log1p(-x)) / 2",
+    "fmod": "a % b, which has the sign of b",
     "einsum": "the products as matmul, transpose and sum",
     "tensordot": "the products as matmul, transpose and reshape",
     "vdot": "(a * b).sum()",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.ops import basic, elementwise, reductions, shapes
+from tinygpt.ops import basic, choices, elementwise, reductions, shapes
 from tinygpt.runtime.plural import counted
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
@@ -116,7 +116,12 @@ def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
 
 @_mapped("where")
 def _where(condition: Any, x: Any, y: Any) -> Tensor:
-    return elementwise.where(condition, x, y)
+    return choices.where(condition, x, y)
+
+
+@_mapped("clip")
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: Any = None) -> Tensor:
+    return choices.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
 
 
 # other shapes
@@ -273,33 +278,25 @@ def _refuse(name: str, options: dict[str, Any]) -> None:
             )
 
 
-def square(x: Tensor) -> Tensor:
-    """x * x."""
-    return basic.mul(x, x)
-
-
-def reciprocal(x: Tensor) -> Tensor:
-    """1 / x."""
-    return basic.div(1.0, x)
-
-
 def positive(x: Tensor) -> Tensor:
     """+x."""
-    return basic.mul(x, 1.0)
+    return x
 
 
+_UNARY = (
+    basic.reciprocal, basic.square, elementwise.abs, elementwise.cos, elementwise.cosh, elementwise.exp,
+    elementwise.exp2, elementwise.expm1, elementwise.log, elementwise.log1p, elementwise.log2, elementwise.log10,
+    elementwise.sin, elementwise.sinh, elementwise.sqrt, elementwise.tanh, positive,
+)  # fmt: skip
 UFUNCS: dict[Any, Callable[..., Any]] = {
-    (np.exp, "__call__"): _unary(elementwise.exp),
-    (np.log, "__call__"): _unary(elementwise.log),
-    (np.sqrt, "__call__"): _unary(elementwise.sqrt),
-    (np.tanh, "__call__"): _unary(elementwise.tanh),
-    (np.square, "__call__"): _unary(square),
-    (np.reciprocal, "__call__"): _unary(reciprocal),
-    (np.positive, "__call__"): _unary(positive),
+    **{(getattr(np, function.__name__), "__call__"): _unary(function) for function in _UNARY},
+    (np.fabs, "__call__"): _unary(elementwise.abs),
     (np.negative, "__call__"): _unary(basic.neg),
     (np.power, "__call__"): _binary(basic.pow),
-    (np.maximum, "__call__"): _binary(elementwise.maximum),
-    (np.minimum, "__call__"): _binary(elementwise.minimum),
+    (np.remainder, "__call__"): _binary(basic.remainder),
+    (np.maximum, "__call__"): _binary(choices.maximum),
+    (np.minimum, "__call__"): _binary(choices.minimum),
+    (np.logaddexp, "__call__"): _binary(choices.logaddexp),
     (np.add, "__call__"): _binary(basic.add),
     (np.subtract, "__call__"): _binary(basic.sub),
     (np.multiply, "__call__"): _binary(basic.mul),

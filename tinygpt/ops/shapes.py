@@ -77,6 +77,42 @@ def operands(*values: Any) -> list[Tensor]:
     return tensors
 
 
+def apply_broadcast(op: Op, *values: Any, **attrs: Any) -> Tensor:
+    """
+    Run an operation on operands of shapes that broadcast; attributes that are arrays broadcast, too.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast. They are looked at once the forward has failed, so that the others pay nothing.
+
+    Examples
+    --------
+    >>> plus = Op("plus", lambda a, b: (a + b, None), lambda dout, saved: (dout, dout))
+    >>> apply_broadcast(plus, [1.0, 2.0], [3.0, 4.0, 5.0])
+    Traceback (most recent call last):
+    ...
+    ValueError: plus: needs shapes that broadcast, equal or 1 from the right, got (2,) and (3,); reshape one of them
+    """
+    tensors = operands(*values)
+    try:
+        return apply(op, *tensors, **attrs)
+    except ValueError:
+        check_broadcast(op.name, *(np.shape(value) for value in (*tensors, *attrs.values())))
+        raise
+
+
+def check_broadcast(who: str, *shapes: tuple[int, ...]) -> None:
+    """Raise ValueError unless arrays of these shapes broadcast."""
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        got = " and ".join(map(str, shapes))
+        raise ValueError(
+            f"{who}: needs shapes that broadcast, equal or 1 from the right, got {got}; reshape one of them"
+        ) from None
+
+
 def astype_forward(a, dtype):
     return a.astype(dtype), a.dtype
 

@@ -32,8 +32,8 @@ def _from_environment(variable: str, known: Sequence[str], default: str) -> str:
     return _checked(given, variable, known) if given else default
 
 
-# Read once: with TINYGPT_DEBUG=1 the engine checksums what it saves for backward, and so finds in-place edits, and
-# memory that is given back is filled with NaN.
+# Read once: with TINYGPT_DEBUG=1 the engine finds every in-place edit of what it saves for backward, not only edits of
+# whole arrays, and backwards that write into their arguments; memory that is given back is filled with NaN.
 DEBUG = _from_environment("TINYGPT_DEBUG", ("0", "1"), "0") == "1"
 
 # Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.

@@ -20,10 +20,11 @@ from tinygpt.study.samples import SAMPLES, every_op, page_of
 from tinygpt.tokenizer.reference import merge
 
 OPERATIONS = (
-    "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "tanh", "relu", "maximum", "where",
-    "sum", "mean", "var", "max", "reshape", "transpose", "broadcast_to", "concatenate", "getitem", "astype", "matmul",
-    "linear", "gelu", "softmax", "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention",
-    "gelu_linear", "linear_cross_entropy",
+    "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sin", "cos", "power", "remainder", "sqrt", "expm1",
+    "log1p", "tanh", "sigmoid", "abs", "relu", "maximum", "where", "clip", "logaddexp", "sum", "mean", "var", "max",
+    "reshape", "transpose", "broadcast_to", "concatenate", "getitem", "astype", "matmul", "linear", "gelu", "softmax",
+    "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention", "gelu_linear",
+    "linear_cross_entropy",
 )  # fmt: skip
 ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none depends on another
 
@@ -171,6 +172,8 @@ def _gradients(forward: Callable[..., Any], name: str) -> str:
 
 
 _TIES = {
+    "abs": "\nWhere the input is 0, the gradient is 0.",
+    "clip": "\nAt a bound, the gradient passes.",
     "max": "\nWhere several elements are the largest, they share the gradient equally.",
     "maximum": "\nWhere both are equal, each gets half of the gradient.",
 }

@@ -103,6 +103,11 @@ def _pow(rng: Rng) -> Sample:
     return Sample(_positive(rng, _shape(rng)), {"exponent": [3, -1, 0.5, 2, 1, 1.5, -2][rng.integers(7)]})
 
 
+def _clip(rng: Rng) -> Sample:
+    low, high = sorted(rng.uniform(-1, 1, 2).tolist())
+    return Sample(_normal(rng, _shape(rng)), {"low": low, "high": high})
+
+
 def _where(rng: Rng) -> Sample:
     shapes = _pair(rng)
     return Sample(_normal(rng, *shapes), {"condition": rng.random(np.broadcast_shapes(*shapes)) < 0.5})
@@ -196,9 +201,14 @@ def _drop(rng: Rng) -> dict[str, Any]:
 
 
 HIDDEN: dict[str, Callable[[Rng], Sample]] = {
-    **dict.fromkeys(("add", "sub", "mul", "maximum"), _binary(_normal)),
-    **dict.fromkeys(("neg", "exp", "tanh", "relu", "gelu"), _elementwise(_normal)),
-    **dict.fromkeys(("log", "sqrt"), _elementwise(_positive)),
+    **dict.fromkeys(("add", "sub", "mul", "maximum", "logaddexp"), _binary(_normal)),
+    **dict.fromkeys(
+        ("neg", "exp", "expm1", "tanh", "sigmoid", "sin", "cos", "abs", "relu", "gelu"), _elementwise(_normal)
+    ),
+    **dict.fromkeys(("log", "log1p", "sqrt"), _elementwise(_positive)),
+    "power": _binary(_positive),
+    "remainder": _binary(_not_zero),
+    "clip": _clip,
     **dict.fromkeys(("sum", "mean", "max"), _reducing),
     **dict.fromkeys(("softmax", "log_softmax"), _along_an_axis),
     **dict.fromkeys(("linear", "gelu_linear"), _linear),
@@ -232,14 +242,16 @@ def _ids(rng: Rng, count: int, below: int) -> np.ndarray:
 _SQUARE, _TALL, _TALLER = (1024, 1024), (2048, 1024), (4096, 1024)
 LARGE: dict[str, Callable[[Rng], Sample]] = {
     **dict.fromkeys(("add", "sub"), _of(_normal, _TALLER, (1024,))),
-    **dict.fromkeys(("mul", "maximum"), _of(_normal, _SQUARE, (1024,))),
-    **dict.fromkeys(("exp", "tanh", "relu"), _of(_normal, _TALL)),
+    **dict.fromkeys(("mul", "maximum", "logaddexp"), _of(_normal, _SQUARE, (1024,))),
+    **dict.fromkeys(("exp", "expm1", "tanh", "sigmoid", "sin", "cos", "abs", "relu"), _of(_normal, _TALL)),
+    "clip": _of(_normal, _TALL, low=-0.5, high=1.0),
     "gelu": _of(_normal, _SQUARE),
-    **dict.fromkeys(("log", "sqrt"), _of(_positive, _TALL)),
+    **dict.fromkeys(("log", "log1p", "sqrt"), _of(_positive, _TALL)),
+    "power": _of(_positive, _SQUARE, (1024,)),
     **dict.fromkeys(("var", "max"), _of(_normal, _TALL, axis=-1, keepdims=False)),
     **dict.fromkeys(("softmax", "log_softmax"), _of(_normal, _TALL, axis=-1)),
     "neg": _of(_normal, _TALLER),
-    "div": _of(_not_zero, _SQUARE, (1024,)),
+    **dict.fromkeys(("div", "remainder"), _of(_not_zero, _SQUARE, (1024,))),
     "pow": _of(_positive, _SQUARE, exponent=3),
     "where": lambda rng: Sample(_normal(rng, _SQUARE, (1024,)), {"condition": rng.random(_SQUARE) < 0.5}),
     "broadcast_to": _of(_normal, (1024,), shape=_TALLER),

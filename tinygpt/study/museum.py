@@ -463,4 +463,44 @@ sqrt, sqrt_backward
     wrong   (2 * out * out)
     hint    What was saved: the input or the output?
     answer  d sqrt(a)/da = 1 / (2 sqrt(a)), and out is sqrt(a) already.
+
+power, power_backward
+    right   dout * out * np.log(a)
+    wrong   dout * out
+    hint    With a held fixed, which function of b is this? Is its slope its value for every a?
+    answer  Only e^b is its own slope. a^b = e^(b ln a), so its slope in b has the factor ln a.
+
+remainder, remainder_backward
+    right   -dout * np.floor_divide(a, b)
+    wrong   0 * dout
+    hint    7 % 3 is 1. What is 7 % 3.01?
+    answer  a % b = a - b floor(a / b) falls by floor(a / b) for each unit of b. That the quotient is a constant does
+            not make the remainder one.
+
+sigmoid, sigmoid_backward
+    right   dout * out * (1 - out)
+    wrong   dout * (1 - out * out)
+    hint    This is the right derivative of another function of the same form.
+    answer  1 - out^2 is the slope of tanh, which goes from -1 to 1; that of the sigmoid is out (1 - out), four times
+            flatter at 0.
+
+cos, cos_backward
+    right   -dout * np.sin(a)
+    wrong   dout * np.sin(a)
+    hint    Which way does cos go from 0 on?
+    answer  The sign is lost: cos falls where sin is above 0.
+
+abs, abs_backward
+    right   dout * np.sign(a)
+    wrong   dout * np.sign(np.abs(a))
+    hint    Which sign can an absolute value have?
+    answer  The slope is the sign of the input. Taken from the output, it is never negative, and every weight below 0
+            is pushed away from 0 by its own penalty.
+
+clip, clip_backward
+    right   dout * (a >= low) * (a <= high)
+    wrong   dout
+    hint    Move an element that is out of bounds a little. What happens to the output?
+    answer  Nothing happens to it, so its gradient is 0. Passing the gradient on is a trick by design, the
+            straight-through estimator, and no derivative.
 """)

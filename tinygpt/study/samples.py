@@ -118,6 +118,8 @@ SAMPLES: dict[str, list[Sample]] = {
     "mul": broadcasting(draw),
     "div": broadcasting(positive),
     "neg": elementwise(),
+    "power": broadcasting(positive),
+    "remainder": broadcasting(lambda a, b: [5 * draw(a)[0], -positive(b)[0]]),
     "pow": [Sample(positive((4, 4)), {"exponent": exponent}) for exponent in (3, -1, 0.5, 2, 1)],
     "matmul": [
         Sample(draw(a, b))
@@ -137,8 +139,21 @@ SAMPLES: dict[str, list[Sample]] = {
     "exp": elementwise(),
     "log": elementwise(positive),
     "sqrt": elementwise(positive),
+    "expm1": elementwise(),
+    "log1p": elementwise(positive),
     "tanh": elementwise(),
+    "sigmoid": elementwise(),
+    "sin": elementwise(),
+    "cos": elementwise(),
+    "abs": elementwise(),
     "relu": elementwise(),
+    "clip": [
+        Sample(draw((4, 4)), {"low": -0.5, "high": 0.7}),
+        Sample(draw((3, 1)), {"low": -0.3, "high": np.float32(positive((2, 3, 3))[0] - 0.5)}),
+        Sample(draw((1, 1)), {"low": np.array([[[-3, -2, -1, 2]]], np.float32), "high": 3.0}),
+        Sample(draw((2, 3, 3)), {"low": -np.inf, "high": 0.2}),
+    ],
+    "logaddexp": broadcasting(draw),
     "maximum": [*broadcasting(draw), Sample([TIED, TIED[:, ::-1].copy()])],
     "where": [
         Sample(sample.arrays, {"condition": rng.random(np.broadcast(*sample.arrays).shape) < 0.5})

@@ -68,8 +68,11 @@ def _table(torch: Any) -> dict[str, Callable]:
 
     return {
         "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg,
-        "pow": lambda a, exponent: a**exponent, "matmul": torch.matmul, "exp": torch.exp, "log": torch.log,
-        "sqrt": torch.sqrt, "tanh": torch.tanh, "relu": torch.relu, "maximum": torch.maximum,
+        "pow": lambda a, exponent: a**exponent, "power": torch.pow, "remainder": torch.remainder,
+        "matmul": torch.matmul, "exp": torch.exp, "log": torch.log, "expm1": torch.expm1, "log1p": torch.log1p,
+        "sqrt": torch.sqrt, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sin": torch.sin, "cos": torch.cos,
+        "abs": torch.abs, "relu": torch.relu, "maximum": torch.maximum, "logaddexp": torch.logaddexp,
+        "clip": lambda a, low, high: torch.clamp(*torch.broadcast_tensors(a, ids(low), ids(high))),
         "where": lambda a, b, condition: torch.where(ids(condition), a, b),
         "sum": reduced(torch.sum), "mean": reduced(torch.mean), "max": reduced(torch.amax),
         "var": lambda x, ddof=0, **how: reduced(lambda x, **dims: torch.var(x, correction=ddof, **dims))(x, **how),

@@ -1,0 +1,198 @@
+"""
+Choices between values, element by element: maximum, minimum, where, clip, and logaddexp, a smooth maximum.
+
+The gradient goes to the value that was taken. Where broadcasting stretched an operand, its gradient is summed over its
+uses; the table leaves this sum out.
+
+Operation     Forward                         Backward
+    maximum   out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
+                                              db = dout * (1[b > a] + 1[a = b]/2)
+    where     out = where(condition, a, b)    da = where(condition, dout, 0)
+                                              db = where(condition, 0, dout)
+    clip      out = min(max(a, low), high)    da = dout * 1[a >= low] * 1[a <= high]
+    logaddexp out = ln(e^a + e^b)             da = dout * e^(a - out),  db = dout * e^(b - out)
+
+`minimum` is -maximum(-a, -b). `softplus` is logaddexp(a, 0), a smooth relu.
+
+logaddexp. d out / d a = e^a / (e^a + e^b) = e^a / e^out. Both slopes sum to 1: where maximum takes one operand, this
+    takes shares, those of a softmax of two.
+
+What surprises people here
+    maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
+    where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
+              x = 0.
+    clip      Outside of the bounds the gradient is 0: a weight that has left them is never pulled back. At a bound it
+              passes.
+    logaddexp e^a overflows from a = 89 on in float32; the maximum is taken out first, and the slopes never exceed 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygpt.autograd import Op, Tensor
+from tinygpt.ops.basic import floating
+from tinygpt.ops.shapes import apply_broadcast, operands, unbroadcast
+from tinygpt.runtime.aliases import aliases
+
+
+def maximum_forward(a, b):
+    return np.maximum(a, b), (a, b)
+
+
+def maximum_backward(dout, saved):
+    a, b = saved
+    share = (a > b) + 0.5 * (a == b)
+    share = share.astype(dout.dtype)
+    return unbroadcast(dout * share, a.shape), unbroadcast(dout * (1 - share), b.shape)
+
+
+MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """
+    The larger of a and b, element by element; where they are equal each receives half of the gradient.
+
+    Examples
+    --------
+    >>> maximum(Tensor([1.0, 5.0]), 3.0)
+    Tensor([3., 5.], dtype=float32)
+    """
+    return apply_broadcast(MAXIMUM, a, b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """
+    The smaller of a and b, element by element: -maximum(-a, -b), ties included.
+
+    Examples
+    --------
+    >>> minimum(Tensor([1.0, 5.0]), 3.0)
+    Tensor([1., 3.], dtype=float32)
+    """
+    a, b = operands(a, b)
+    if not a.dtype.kind == b.dtype.kind == "f":
+        return Tensor(np.minimum(a.data, b.data))  # -a of an unsigned integer wraps around
+    return -maximum(-a, -b)
+
+
+def where_forward(a, b, condition):
+    return np.where(condition, a, b), (condition, a.shape, b.shape)
+
+
+def where_backward(dout, saved):
+    condition, a_shape, b_shape = saved
+    zero = dout.dtype.type(0)
+    da, db = np.where(condition, dout, zero), np.where(condition, zero, dout)
+    return unbroadcast(da, a_shape), unbroadcast(db, b_shape)
+
+
+WHERE = Op("where", where_forward, where_backward)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """
+    a where `condition` (a boolean array or tensor) holds, else b.
+
+    Examples
+    --------
+    >>> where([True, False], Tensor([1.0, 2.0]), 0.0)
+    Tensor([1., 0.], dtype=float32)
+    """
+    condition = np.asarray(condition, dtype=bool)
+    return apply_broadcast(WHERE, a, b, condition=condition)
+
+
+def clip_forward(a, low, high):
+    return np.minimum(np.maximum(a, low), high), (a, low, high)
+
+
+def clip_backward(dout, saved):
+    a, low, high = saved
+    return (unbroadcast(dout * (a >= low) * (a <= high), a.shape),)
+
+
+CLIP = Op("clip", clip_forward, clip_backward)
+
+
+@aliases(min="low", max="high")
+def clip(a: Any, low: Any = None, high: Any = None) -> Tensor:
+    """
+    a, but at least `low` and at most `high`: min(max(a, low), high).
+
+    Parameters
+    ----------
+    a : Tensor
+    low, high : numbers, arrays or None
+        The bounds, which broadcast; at least one of them. They are constants. `min` and `max` are other names of them.
+
+    Raises
+    ------
+    TypeError
+        If no bound is given, or one that requires a gradient.
+
+    Examples
+    --------
+    >>> clip(Tensor([-2.0, 0.5, 3.0]), -1, 1)
+    Tensor([-1. ,  0.5,  1. ], dtype=float32)
+    >>> clip(Tensor([-2.0, 0.5, 3.0]), min=0)
+    Tensor([0. , 0.5, 3. ], dtype=float32)
+    """
+    bounds = {name: bound for name, bound in (("low", low), ("high", high)) if bound is not None}
+    if not bounds:
+        raise TypeError("clip: needs a low bound, a high bound or both, got neither")
+    for name, bound in bounds.items():
+        if isinstance(bound, Tensor) and bound.requires_grad:
+            raise TypeError(
+                f"clip: {name} has no gradient here, and shape {bound.shape} requires one; "
+                "write minimum(maximum(x, low), high), or pass it detached"
+            )
+    a, *tensors = operands(a, *bounds.values())
+    arrays = dict(zip(bounds, (tensor.data for tensor in tensors), strict=True))
+    if a.dtype.kind != "f":
+        return Tensor(np.clip(a.data, arrays.get("low"), arrays.get("high")))
+    return apply_broadcast(CLIP, a, low=arrays.get("low", -np.inf), high=arrays.get("high", np.inf))
+
+
+clamp = clip
+
+
+def logaddexp_forward(a, b):
+    out = np.logaddexp(a, b)
+    return out, (a, b, out)
+
+
+def logaddexp_backward(dout, saved):
+    a, b, out = saved
+    return unbroadcast(dout * np.exp(a - out), a.shape), unbroadcast(dout * np.exp(b - out), b.shape)
+
+
+LOGADDEXP = Op("logaddexp", logaddexp_forward, logaddexp_backward)
+
+
+def logaddexp(a: Any, b: Any) -> Tensor:
+    """
+    ln(e^a + e^b), with broadcasting and without overflow: the sum of two numbers whose logarithms are a and b.
+
+    Examples
+    --------
+    >>> logaddexp(Tensor([0.0, 1000.0]), 1000.0)
+    Tensor([1000.    , 1000.6932], dtype=float32)
+    """
+    a, b = operands(a, b)
+    return apply_broadcast(LOGADDEXP, floating(a), b)
+
+
+def softplus(a: Any) -> Tensor:
+    """
+    ln(1 + e^a), without overflow: a smooth relu. -softplus(-a) is the logarithm of sigmoid(a).
+
+    Examples
+    --------
+    >>> softplus(Tensor([-100.0, 0.0, 1.0, 100.0])).data.round(4)
+    array([  0.    ,   0.6931,   1.3133, 100.    ], dtype=float32)
+    """
+    return logaddexp(a, 0.0)
