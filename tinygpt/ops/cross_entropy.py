@@ -87,7 +87,8 @@ def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, 
         raise ValueError(f"{who}: ignore_index must fit into int64, got {ignore_index}")
     targets = integers(f"{who}: targets", targets)
     if targets.shape != shape:
-        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}")
+        order = "; the classes are on the last axis of the logits, in PyTorch on the second" if len(shape) > 1 else ""
+        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}{order}")
     counts = targets != int(ignore_index)  # in their own dtype: as int64 a huge unsigned one is negative
     check_ids(f"{who}: targets", targets[counts], n_vocab)
     if not counts.any():
