@@ -49,13 +49,14 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
         "x.shape", "x.ndim", "x.size()", "x.size(-1)", "x.reshape(3, 2)", "x.view(3, 2)", "x.view(-1)", "x.flatten()",
         "x.permute(1, 0)", "x.T", "x.contiguous()", "x.mT", "x.unsqueeze(0)", "x.expand(2, 2, 3)",
         "x.repeat_interleave(2, dim=0)", "x.split(1, dim=1)", "x.chunk(3, dim=1)", "x.unbind(0)", "x.tril()",
-        "x.triu()", "x.numel()", "x.dim()",
+        "x.triu()", "x.numel()", "x.dim()", "x.flip(0)", "x.unsqueeze(dim=1)", "x.permute((1, 0))", "x.squeeze()",
+        "square.trace()",
     ),
     "Tensors: along axes": (
         "x.sum()", "x.sum(dim=1, keepdim=True)", "x.mean(dim=-1)", "x.softmax(dim=-1)", "x.log_softmax(dim=-1)",
         "x.norm()", "x.amax(dim=1)", "x.amin(dim=1)", "x.argmax(dim=1)", "x.argsort(dim=1)", "x.topk(2)[0]",
         "x.sort(dim=1)[0]", "x.cumsum(dim=1)", "x.prod(dim=1)", "x.logsumexp(dim=1)", "x.var(dim=1, correction=1)",
-        "x.std(dim=1, correction=1)", "x.all()", "x.any()",
+        "x.std(dim=1, correction=1)", "x.all()", "x.any()", "x.mean((0, 1))", "x.max()", "x.var(unbiased=False)",
     ),
     "Tensors: values, dtype and device": (
         "x.sum().item()", "x.tolist()", "x.numpy()", "x.detach().cpu().numpy()", "x.cpu()", "x.to('cpu')", "x.to(y)",
@@ -78,8 +79,13 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
     "Modules and optimizers": (
         "torch.manual_seed(0)", "nn.Linear(3, 4)(x).shape", "nn.Embedding(10, 3)(ids).shape", "nn.LayerNorm(3)(x)",
         "nn.Sequential(nn.LayerNorm(3), nn.ReLU())(x)", "nn.Softmax(dim=-1)(x)", "nn.Tanh()(x)", "nn.Flatten()(q)",
-        "optim.AdamW([w], lr=0.1)", "nn.functional.relu(x)", "nn.Sigmoid()(x)", "nn.CrossEntropyLoss()(x, targets)",
-        "nn.MSELoss()(x, y)",
+        "nn.functional.relu(x)", "nn.Sigmoid()(x)", "nn.CrossEntropyLoss()(x, targets)", "nn.MSELoss()(x, y)",
+        "nn.Linear(3, 4).zero_grad(set_to_none=True)", "nn.Linear(3, 4).in_features",
+        "nn.GELU(approximate='tanh')(x)", "nn.Dropout(0.1).eval()(x)",
+        "optim.SGD([w], lr=0.1, momentum=0.9, nesterov=True)", "optim.Adam([w], lr=0.1)", "optim.AdamW([w], lr=0.1)",
+        "optim.AdamW([w]).zero_grad(set_to_none=True)", "optim.AdamW([w]).param_groups[0]['lr']",
+        "optim.lr_scheduler.StepLR(optim.SGD([w], lr=0.1), 2).get_last_lr()",
+        "optim.lr_scheduler.CosineAnnealingLR(optim.SGD([w], lr=0.1), 9).get_last_lr()",
     ),
 }
 
