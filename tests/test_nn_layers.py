@@ -50,6 +50,18 @@ def test_with_std_linear_starts_normal_and_its_bias_zero():
     assert not layer.bias.data.any()
 
 
+def test_the_initial_values_of_gpt_are_the_generators_own_numbers():
+    """A seed means the same model in every version."""
+    model = GPT(GPTConfig(vocab_size=7, n_positions=4, n_embd=4, n_layer=1, n_head=2), seed=3)
+    weights, _ = np.random.default_rng(3).spawn(2)
+    block = model.h[0]
+    order = [model.wte, model.wpe, block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
+    for layer in order:
+        expected = weights.standard_normal(layer.weight.shape, np.float32)
+        expected *= 0.02 / math.sqrt(2) if layer in (block.attn.c_proj, block.mlp.c_proj) else 0.02
+        np.testing.assert_array_equal(layer.weight.data, expected)
+
+
 def test_embedding_starts_standard_normal_or_with_std():
     assert Embedding(300, 200).weight.data.std() == pytest.approx(1, rel=0.02)
     assert Embedding(300, 200, std=0.1).weight.data.std() == pytest.approx(0.1, rel=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 import re
 from pathlib import Path
@@ -24,7 +25,14 @@ torch = pytest.importorskip("torch")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "coming_from_pytorch.md"
 TEXTS = [text for texts in SAME.values() for text in texts]
 ROWS = [row for rows in WRITE.values() for row in rows]
-DRAWN = ("rand", "normal", "uniform", "multinomial", "empty")  # values that nobody promises: shape and dtype count
+DRAWN = (
+    "rand",
+    "normal",
+    "uniform",
+    "multinomial",
+    "bernoulli",
+    "empty",
+)  # values that nobody promises: shape and dtype count
 ONLY_HERE = ("cuda", "pin_memory", "transformers", "model", "GPT")  # what PyTorch cannot run here, or does not have
 NARROW = ("half", "float16", "bfloat16")  # types that tensors here do not have
 OBJECTS = {  # rows whose values are no numbers: what both sides must do
@@ -73,7 +81,8 @@ def names_here(folder: str) -> dict[str, Any]:
     w, bias = (Tensor(arrays()["x"][index], requires_grad=True) for index in (slice(None), 0))
     return names | {"torch": tinygpt, "transformers": tinygpt, "tinygpt": tinygpt, "F": F, "nn": nn, "optim": optim,
                     "np": np, "w": w, "bias": bias, "loss": (w * w).sum() + (bias * bias).sum(),
-                    "array": np.arange(3.0), "rng": np.random.default_rng(0), "Tensor": Tensor, "no_grad": no_grad,
+                    "array": np.arange(3.0), "rng": np.random.default_rng(0), "math": math, "Tensor": Tensor,
+                    "no_grad": no_grad,
                     "GPT": GPT, "GPTConfig": GPTConfig, "Tokenizer": Tokenizer, "generate_batch": generate_batch,
                     "folder": folder, "model": GPT.from_pretrained(folder).eval()}  # fmt: skip
 
@@ -179,9 +188,22 @@ def test_what_to_write_gives_pytorchs_values(row, ours):
 
 @pytest.mark.parametrize("row", ABSENT, ids=id_of)
 def test_a_name_that_has_no_counterpart_says_why(row, ours):
-    with pytest.raises(AttributeError) as error:
+    with pytest.raises((AttributeError, TypeError)) as error:
         run(row.torch, ours | {"dataset": None, "function": None})
     assert str(error.value).endswith(f": {row.note}")
+
+
+@pytest.mark.parametrize("name", sorted({*F.__all__} & {*dir(torch)} - {*dir(tinygpt), "transpose"}))
+def test_a_function_of_torch_is_found_in_functional(name):
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}': write tinygpt\.functional\.{name}$"):
+        getattr(tinygpt, name)
+
+
+def test_an_operation_in_place_says_which_one_to_write():
+    with pytest.raises(
+        AttributeError, match=r"'exp_': operations do not write into tensors; write x = x\.exp\(\.\.\.\)$"
+    ):
+        Tensor([1.0]).exp_()
 
 
 def test_the_page_is_that_of_the_table():

@@ -7,6 +7,7 @@ The names below are imported when they are first used, so that `import tinygpt` 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -80,7 +81,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         from tinygpt.runtime.missing import missing_name
 
-        raise missing_name(__name__, name)
+        computes = "tinygpt.autograd" in sys.modules  # else a submodule is looked for, which must stay quick
+        found = computes and name in importlib.import_module("tinygpt.functional").__all__
+        raise missing_name(__name__, name, f"tinygpt.functional.{name}" if found else "")
     value = getattr(importlib.import_module(f"tinygpt.{_HOME[name]}"), name)
     globals()[name] = value
     return value

@@ -87,11 +87,14 @@ No error can tell of these either:
 - `x += y` makes a new tensor and lets `x` name it. No operation writes into a tensor, so none makes a gradient wrong.
 - `model(tokens)` returns the logits, without a tuple or an object around them; `model.loss(tokens, targets)` returns
   the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
+- `model.parameters()` is a list: write `next(iter(model.parameters()))`.
 - `model.generate` yields new tokens only, not the prompt.
 - `tinygpt.load(name)` loads a model and its tokenizer. Nothing is ever unpickled: a file that `torch.save` wrote has to
   be saved as safetensors first.
 
 ## Write instead
+
+The functions of `torch` that are here are in `tinygpt.functional`: for `torch.exp(x)` write `F.exp(x)`.
 
 {write}
 
