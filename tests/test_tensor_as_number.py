@@ -89,6 +89,7 @@ def test_a_number_has_no_length():
             use(Tensor(1.0))
 
 
-def test_a_ragged_list_of_tensors_is_explained_in_our_words():
-    with pytest.raises(ValueError, match=r"^Tensor: the rows of a list must have one length, got rows of several"):
-        Tensor([Tensor(1.0), Tensor([1.0, 2.0])])
+def test_a_ragged_list_is_explained_in_our_words():
+    for ragged in ([[1.0, 2.0], [3.0]], [Tensor(1.0), Tensor([1.0, 2.0])]):
+        with pytest.raises(ValueError, match=r"^Tensor: the rows of a list must have one length, got rows of several"):
+            Tensor(ragged)

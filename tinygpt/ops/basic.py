@@ -221,7 +221,7 @@ def neg(a: Tensor) -> Tensor:
     >>> neg(Tensor([1.0, -2.0]))
     Tensor([-1.,  2.], dtype=float32)
     """
-    a = a if isinstance(a, Tensor) else Tensor(a)
+    (a,) = operands(a)
     if a.dtype == bool:
         raise TypeError("neg: a boolean tensor has no negative; write ~x for its opposite")
     return apply(NEG, a)
@@ -261,9 +261,8 @@ def pow(a: Any, exponent: Any) -> Tensor:
         exponent = exponent.item()
     if not isinstance(exponent, (int, float)):
         return power(a, exponent)
-    a = floating(a) if isinstance(exponent, float) else Tensor(a) if not isinstance(a, Tensor) else a
-    if a.dtype.kind != "f":
-        _check_integer_power(exponent)
+    a = floating(a) if isinstance(exponent, float) else operands(a)[0]
+    _check_integer_power(a, exponent)
     return apply(POW, a, exponent=exponent)
 
 
@@ -300,13 +299,12 @@ def power(a: Any, b: Any) -> Tensor:
     Tensor([1., 4., 1.], dtype=float32)
     """
     a, b = operands(a, b)
-    if a.dtype.kind != "f":
-        _check_integer_power(b.data)
+    _check_integer_power(a, b.data)
     return apply_broadcast(POWER, a, b)
 
 
-def _check_integer_power(exponent: Any) -> None:
-    if np.any(exponent < 0):
+def _check_integer_power(a: Tensor, exponent: Any) -> None:
+    if a.dtype.kind != "f" and np.any(exponent < 0):
         raise ValueError("pow: integers have no negative integer powers; write x.astype(np.float32) ** exponent")
 
 

@@ -66,10 +66,10 @@ def source(function: Callable) -> str:
 
     Examples
     --------
-    >>> from tinygpt.ops.basic import neg
-    >>> print(source(neg))
-    def neg(a: Tensor) -> Tensor:
-        return apply(NEG, a)
+    >>> from tinygpt.ops.basic import square
+    >>> print(source(square))
+    def square(a: Any) -> Tensor:
+        return mul(a, a)
     """
     text = textwrap.dedent(inspect.getsource(plain(function))).rstrip()
     try:
