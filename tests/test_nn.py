@@ -53,6 +53,13 @@ def gradients_of(net: Module) -> dict[str, np.ndarray | None]:
 # names
 
 
+def test_the_modules_of_a_tuple_are_found_as_those_of_a_list():
+    net = Net()
+    expected = [name for name, _ in net.named_parameters()]
+    net.layers = tuple(net.layers)
+    assert [name for name, _ in net.named_parameters()] == expected
+
+
 def test_parameters_are_named_by_their_paths_and_constants_are_not_parameters():
     net = Net()
     assert {name: parameter.shape for name, parameter in net.named_parameters()} == SHAPES

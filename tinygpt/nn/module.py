@@ -190,7 +190,7 @@ class Module(Placement):
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            elif isinstance(value, list):
+            elif isinstance(value, (list, tuple)):
                 yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
 
     def _module_paths(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -200,7 +200,7 @@ class Module(Placement):
             yield from part._module_paths(_joined(prefix, name))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules directly inside, with their names; those of a list are numbered."""
+        """The modules directly inside, with their names; those of a list or tuple are numbered."""
         return _once(self._parts())
 
     def children(self) -> Iterator[Module]:
