@@ -153,7 +153,7 @@ class Optimizer:
         seen = set(self._parameters())
         for p in members:
             if not (isinstance(p, Tensor) and p.is_leaf and p.dtype.kind == "f"):
-                raise TypeError(f"{who}: parameters must be leaf tensors of floats, got {p!r}")
+                raise TypeError(f"{who}: parameters must be leaf tensors of floats, got {self._described(p)}")
             if p in seen:
                 raise ValueError(f"{who}: a parameter of shape {p.shape} is given twice")
             seen.add(p)
@@ -394,6 +394,14 @@ class Optimizer:
 
     def _parameters(self) -> Iterable[Tensor]:
         return (parameter for group in self.param_groups for parameter in group["params"])
+
+    def _described(self, given: Any) -> str:
+        """What an error says of it; a tensor by its shape and type, never by its values."""
+        if not isinstance(given, Tensor):
+            return type(given).__name__
+        if not given.is_leaf:
+            return f"Tensor of shape {given.shape}, the result of an operation; give the tensors that it was made from"
+        return f"Tensor of shape {given.shape} and {given.dtype}"
 
     def _listed(self, params: Any) -> list[Any]:
         """The parameters as a list. A tensor or a dict, which are iterable too, is refused."""
