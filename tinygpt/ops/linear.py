@@ -61,7 +61,7 @@ def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:
     if weight.ndim != 2 or weight.size == 0:
         raise ValueError(f"{who}: weight must have shape (I, O) with I, O >= 1, got {weight.shape}")
     if x.ndim == 0 or x.shape[-1] != weight.shape[0]:
-        remedy = ""
+        remedy = f"; weight {weight.shape} takes {weight.shape[0]} features"
         if x.ndim and x.shape[-1] == weight.shape[1]:
             remedy = f" and weight {weight.shape}; a weight of PyTorch's is (O, I): write weight.T"
         raise ValueError(f"{who}: x must have shape (..., I) = (..., {weight.shape[0]}), got {x.shape}{remedy}")
