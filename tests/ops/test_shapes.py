@@ -260,6 +260,9 @@ def test_errors_say_what_does_not_fit():
     with pytest.raises(ValueError, match=r"^broadcast_to: sizes must .* got shape \(2, 3\) for \(-1, 2, 3\)"):
         x.expand(-1, -1, -1)
     assert Tensor([1.0]).broadcast_to(3).shape == (3,)
+    for index in (np.array([0.0]), Tensor([1.0, 0.0]), (slice(None), np.array([1.0]))):
+        with pytest.raises(IndexError, match=r"^getitem: an index must be of integers, got float..; write index\.ast"):
+            x[index]
     for index in (2, (0, 3), (0, 0, 0), np.array([0, 5]), 1.5, "a"):
         with pytest.raises(IndexError, match=r"^getitem: the index does not fit shape \(2, 3\): "):
             x[index]

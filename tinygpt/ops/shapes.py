@@ -449,6 +449,11 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     try:
         return apply(GETITEM, x, index=index)
     except IndexError as error:
+        floats = [part.dtype for part in index if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
+        if floats:
+            raise IndexError(
+                f"getitem: an index must be of integers, got {floats[0]}; write index.astype(int)"
+            ) from None
         raise IndexError(f"getitem: the index does not fit shape {x.shape}: {error}") from None
 
 
