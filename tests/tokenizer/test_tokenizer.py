@@ -132,6 +132,12 @@ def test_decode_refuses_what_are_no_integers(ids):
         TRAINED.decode(ids)
 
 
+@pytest.mark.parametrize("id", [5, np.int64(5)])
+def test_decode_says_how_to_write_a_single_id(id):
+    with pytest.raises(TypeError, match=r"ids must be a sequence of integers, got int(64)?; write \[5\]$"):
+        TRAINED.decode(id)
+
+
 def test_decode_refuses_a_batch():
     with pytest.raises(ValueError, match=r"shape \(N,\), got \(2, 3\)"):
         TRAINED.decode(np.zeros((2, 3), int))

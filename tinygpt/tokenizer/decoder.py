@@ -83,8 +83,9 @@ class Decoder:
     def _listed(self, ids: Iterable[int]) -> list[int]:
         try:
             return list(ids)
-        except TypeError as error:
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers: {error}") from None
+        except TypeError:
+            got = type(ids).__name__ + (f"; write [{ids}]" if isinstance(ids, (int, np.integer)) else "")
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}") from None
 
     def _decode_by_kernels(self, ids: Iterable[int]) -> bytes | None:
         """None if the ids are invalid."""
