@@ -284,6 +284,7 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
     ),
     "Generation, models and tokenizers of other programs": (
         Row("model.generate(ids, do_sample=False)", "model.generate(ids[0], temperature=0)", "it samples by default"),
+        Row("model.generate(ids, max_length=5)", "model.generate(ids[0], max_tokens=3)", "the prompt does not count"),
         Row("model.generate(ids, num_return_sequences=2)", "generate_batch(model, [ids[0], ids[0]])"),
         Row("model.generate(ids, eos_token_id=3)", "model.generate(ids[0], stop_ids=[3])"),
         Row("model.generate(ids, num_beams=4)", "model.generate(ids[0])", "there is no beam search"),
