@@ -776,7 +776,7 @@ class Tensor(Conversion, Copying):
 
     def __len__(self) -> int:
         if self.ndim == 0:
-            raise TypeError("Tensor: shape () has no length, and cannot be iterated over")
+            raise TypeError("Tensor: shape () has no length, and cannot be iterated over; use item()")
         return len(self.data)
 
     def __iter__(self) -> Iterator[Tensor]:
