@@ -71,6 +71,13 @@ def folder(tmp_path_factory) -> str:
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def _print_options_stay():
+    """One row sets NumPy's, and the examples of docstrings, run later, print arrays."""
+    with np.printoptions():
+        yield
+
+
 @pytest.fixture
 def ours(folder) -> dict[str, Any]:
     return names_here(folder)
