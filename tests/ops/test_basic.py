@@ -309,10 +309,10 @@ def test_numbers_on_either_side(two):
 
 def test_in_place_operators_make_a_new_tensor():
     x = Tensor([1.0, 2.0], requires_grad=True)
-    h = x
-    h += x
+    h = y = x + 0.0
+    h += y
     h *= 3
-    assert h is not x and x.data.tolist() == [1, 2]
+    assert h is not y and y.data.tolist() == [1, 2]
     h.sum().backward()
     assert x.grad.tolist() == [6, 6]
 
@@ -334,10 +334,14 @@ def test_under_no_grad_a_parameter_is_updated_in_place(update):
         update(weight, np.ones((3, 2)))
 
 
-def test_recorded_an_in_place_operator_leaves_the_leaf_alone_and_names_the_result():
-    leaf = weight = Tensor([1.0, 2.0], requires_grad=True)
-    weight -= 0.5
-    assert weight is not leaf and not weight.is_leaf and leaf.data.tolist() == [1, 2]
+def test_recorded_an_in_place_operator_names_the_result_but_refuses_a_leaf_that_learns():
+    leaf = Tensor([1.0, 2.0], requires_grad=True)
+    result = product = leaf * 1.0
+    result -= 0.5
+    assert result is not product and not result.is_leaf and product.data.tolist() == [1, 2]
+    with pytest.raises(RuntimeError, match=r"cannot update a leaf .*; write `with no_grad\(\): w -= \.\.\.`, or w = w"):
+        leaf -= 0.5  # otherwise the next step finds no gradient: weight names the result
+    assert leaf.is_leaf and leaf.data.tolist() == [1, 2]
     with no_grad():
         constant = other = Tensor([1.0])
         other += 1.0

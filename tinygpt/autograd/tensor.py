@@ -414,7 +414,13 @@ class Tensor(Conversion, Copying):
         What `x += y` and the like leave in x: a new tensor, as `x = x + y` would.
 
         But `weight -= lr * weight.grad` under `no_grad` is an optimizer's update: the weight stays, its values change.
+        Outside, a new tensor in its place would be no leaf, and get no gradient at the next step: that is refused.
         """
+        if recording.get() and self.requires_grad and self.is_leaf:
+            raise RuntimeError(
+                "Tensor: cannot update a leaf that requires a gradient in place; write `with no_grad(): w -= ...`, or "
+                "w = w - ... for a new tensor"
+            )
         if recording.get() or not (self.requires_grad and self.is_leaf):
             return result
         if result.shape != self.shape:

@@ -85,6 +85,7 @@ No error can tell of these either:
 - `x.data` and `w.grad` are arrays of NumPy, not tensors. `w.data -= lr * w.grad` is a step, as in PyTorch.
   `w.grad = None` forgets the gradient, and `w.grad[...] = 0` sets it to zero.
 - `x += y` makes a new tensor and lets `x` name it. No operation writes into a tensor, so none makes a gradient wrong.
+  A leaf that requires a gradient is refused, as in PyTorch: write `with no_grad(): w -= lr * w.grad`.
 - `model(tokens)` returns the logits, without a tuple or an object around them; `model.loss(tokens, targets)` returns
   the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
 - `model.parameters()` is a list: write `next(iter(model.parameters()))`.
