@@ -38,6 +38,7 @@ from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.runtime.seeds import check_seed
 
 
 class CausalSelfAttention(Module):
@@ -174,6 +175,7 @@ class GPT(Module):
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
         self.config = config
+        check_seed("GPT", seed)
         weights, self.generator = np.random.default_rng(seed).spawn(2)
         std = config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
