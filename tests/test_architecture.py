@@ -255,8 +255,8 @@ INSIDE = {
         {"__init__"},  # it imports the compiler, which decides how Numba starts
         {"jit"},
         {"matmul"},
-        {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm"},
-        {"attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
+        {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm", "sgd"},
+        {"adam", "attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
     ],
     "study": [
         {

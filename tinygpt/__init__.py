@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tinygpt.gpt2.config import GPTConfig as GPTConfig
     from tinygpt.gpt2.model import GPT as GPT
     from tinygpt.gpt2.model_and_tokenizer import load as load
+    from tinygpt.optim import SGD as SGD
+    from tinygpt.optim import Adam as Adam
     from tinygpt.optim import AdamW as AdamW
     from tinygpt.optim import cosine_schedule as cosine_schedule
     from tinygpt.optim.gradient_norm import clip_grad_norm as clip_grad_norm
@@ -41,11 +43,13 @@ if TYPE_CHECKING:
     from tinygpt.tokenizer import Tokenizer as Tokenizer
 
 _HOME = {
+    "Adam": "optim",
     "AdamW": "optim",
     "GPT": "gpt2.model",
     "GPTConfig": "gpt2.config",
     "GradientCheckError": "autograd.gradient_check",
     "Op": "autograd",
+    "SGD": "optim",
     "Tensor": "autograd",
     "Tokenizer": "tokenizer",
     "apply": "autograd",

@@ -57,7 +57,7 @@ class Watch:
         Parameters
         ----------
         function : callable
-            A part of a training step, such as `AdamW.step`, or inside of it the one that computes.
+            A part of a training step, such as `Optimizer.step`, or inside of it the one that computes.
         code : {"kernel", "numpy", "python"}
             What computes is a kernel, or else its reference; a part of a step is Python.
         """
