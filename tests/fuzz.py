@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import tinygpt.functional as F
-from tinygpt import GPT, AdamW, GPTConfig, Tensor, Tokenizer, clip_grad_norm, implementation
+from tinygpt import GPT, SGD, Adam, AdamW, GPTConfig, Tensor, Tokenizer, clip_grad_norm, implementation
 
 MISTAKES = (ValueError, TypeError, IndexError)
 SIZES = (0, 1, 1, 2, 3, 5, 8, 17, 33, 64)
@@ -226,7 +226,12 @@ def call_index(rng: Rng) -> list[np.ndarray]:
 def call_optimizer(rng: Rng) -> list[np.ndarray]:
     shapes = [(size(rng), size(rng)) if rng.integers(2) else (size(rng),) for _ in range(rng.integers(1, 4))]
     parameters = [Tensor(rng.standard_normal(shape).astype(np.float32), requires_grad=True) for shape in shapes]
-    optimizer = AdamW(parameters, lr=0.1)
+    decay = float(rng.choice([0.0, 0.1]))
+    optimizer: SGD | Adam = [
+        lambda: AdamW(parameters, lr=0.1),
+        lambda: Adam(parameters, lr=0.1, weight_decay=decay),
+        lambda: SGD(parameters, lr=0.1, momentum=float(rng.choice([0.0, 0.9])), weight_decay=decay),
+    ][rng.integers(3)]()
     results = []
     for step in range(2):
         for p in parameters:

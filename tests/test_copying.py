@@ -73,7 +73,7 @@ def test_a_twins_parameters_and_gradients_lie_side_by_side_again(duplicate, orde
         assert not np.shares_memory(theirs.data, model.flat_parameters) and mine.grad is None
     twin.flat_parameters[:] = 0.5
     assert all((parameter.data == 0.5).all() for parameter in twin.parameters())
-    m = [state["m"] for state in twin_optimizer._state.values()]
+    m = [state["exp_avg"] for state in twin_optimizer.state.values()]
     assert m[0].base is m[1].base is not None  # one pass of AdamW for all of a group
 
 
@@ -92,7 +92,7 @@ def test_an_optimizer_copied_alone_moves_copies_as_in_pytorch(duplicate):
     model, optimizer = trained()
     before = bits(model)
     twin = duplicate(optimizer)
-    for parameter in twin._parameters():
+    for parameter in twin.param_groups[0]["params"]:
         assert all(parameter is not other for other in model.parameters())
         parameter.grad = np.ones_like(parameter.data)
     twin.step()
@@ -207,7 +207,7 @@ def test_shallow_copies_are_handles_on_the_same():
     twin = copy.copy(model)
     assert twin.wte is model.wte and twin.flat_parameters is model.flat_parameters
     assert np.shares_memory(model.wte.weight.data, model.flat_parameters)
-    assert copy.copy(optimizer)._state is optimizer._state
+    assert copy.copy(optimizer).state is optimizer.state
 
 
 def lose(model):

@@ -14,7 +14,7 @@ import pytest
 from every_operation import assert_lists
 
 from tinygpt.cli.main import main
-from tinygpt.study.exercises import OPERATIONS, ORDER, exercise, solution
+from tinygpt.study.exercises import OPERATIONS, ORDER, UPDATES, exercise, solution
 from tinygpt.study.grade import Grader
 from tinygpt.study.graded_samples import HIDDEN, LARGE, hidden_samples
 from tinygpt.study.samples import every_op
@@ -69,7 +69,7 @@ def test_the_right_answer_passes(name, tmp_path, grader):
     result = grader.grade(solved(name, tmp_path), name)
     assert passed(result), result
     assert (result["exercise"], result["seed"]) == (name, 5)
-    assert (result["fast"] is not None) == (name in {*LARGE, "adamw", "bpe_merge"})
+    assert (result["fast"] is not None) == (name in {*LARGE, *UPDATES, "bpe_merge"})
 
 
 def test_hidden_samples_are_there_for_each_operation_and_follow_the_seed():

@@ -12,6 +12,7 @@ import pytest
 from tinygpt import GradientCheckError, gradcheck
 from tinygpt.study.museum import (
     EXHIBITS,
+    UPDATES,
     broken,
     broken_function,
     complaint,
@@ -25,7 +26,7 @@ from tinygpt.study.samples import SAMPLES, every_op
 every_exhibit = pytest.mark.parametrize(
     "exhibit", EXHIBITS, ids=[f"{i}-{exhibit.op}" for i, exhibit in enumerate(EXHIBITS, 1)]
 )
-GRADIENTS = [exhibit for exhibit in EXHIBITS if exhibit.op != "adamw"]
+GRADIENTS = [exhibit for exhibit in EXHIBITS if exhibit.op not in UPDATES]
 every_gradient = pytest.mark.parametrize(
     "exhibit", GRADIENTS, ids=[f"{i}-{exhibit.op}" for i, exhibit in enumerate(GRADIENTS, 1)]
 )
@@ -94,20 +95,32 @@ def test_the_pages_say_what_to_do_next():
             page(wrong)
 
 
+THEIRS = {  # PyTorch's name, and the options that end the arguments of an update
+    "sgd": ("SGD", ["lr", "momentum", "dampening", "weight_decay", "nesterov"]),
+    "adam": ("Adam", ["lr", "betas", "eps", "weight_decay"]),
+    "adamw": ("AdamW", ["lr", "betas", "eps", "weight_decay"]),
+}
+
+
 @pytest.mark.parametrize(
-    "exhibit", [exhibit for exhibit in EXHIBITS if exhibit.op == "adamw"], ids=lambda exhibit: exhibit.wrong
+    "exhibit", [exhibit for exhibit in EXHIBITS if exhibit.op in UPDATES], ids=lambda exhibit: exhibit.wrong
 )
 def test_a_wrong_update_is_caught_by_the_comparison_with_pytorch(exhibit):
     torch = pytest.importorskip("torch")
 
-    def theirs(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
-        if step == 1:
-            leaf = torch.from_numpy(parameter).requires_grad_()  # shares the memory
-            theirs.leaf, options = leaf, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-            theirs.optimizer = torch.optim.AdamW([leaf], **options)
-        theirs.leaf.grad = torch.from_numpy(gradient)
-        theirs.optimizer.step()
+    name, options_of = THEIRS[exhibit.op]
+    started = {}
 
-    assert update_gap(function_of(exhibit), theirs) < 1e-12
-    assert update_gap(broken_function(exhibit), theirs) > 1e-3
+    def theirs(parameter, gradient, *state_and_options):
+        options = dict(zip(options_of, state_and_options[-len(options_of) :], strict=True))
+        if id(parameter) not in started:
+            leaf = torch.from_numpy(parameter).requires_grad_()  # shares the memory, and keeps it
+            started[id(parameter)] = leaf, getattr(torch.optim, name)([leaf], **options)
+        leaf, optimizer = started[id(parameter)]
+        optimizer.param_groups[0].update(options)
+        leaf.grad = torch.from_numpy(gradient)
+        optimizer.step()
+
+    assert update_gap(exhibit.op, function_of(exhibit), theirs) < 1e-12
+    assert update_gap(exhibit.op, broken_function(exhibit), theirs) > 1e-3
     assert "off by" in complaint(exhibit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -127,13 +128,12 @@ def test_without_a_gradient_nothing_changes_not_even_by_decay(rng):
     optimizer = AdamW(ours.values(), lr=0.1, weight_decay=0.5)
     give_gradients(ours, 0)
     optimizer.step()
-    before = {name: array.copy() for name, array in optimizer.state_dict().items()}
+    before = copy.deepcopy(optimizer.state_dict())
     values = {name: p.data.copy() for name, p in ours.items()}
     optimizer.zero_grad()
     assert all(p.grad is None for p in ours.values())
     optimizer.step()
-    for name, array in optimizer.state_dict().items():
-        np.testing.assert_array_equal(array, before[name])
+    np.testing.assert_equal(optimizer.state_dict(), before)
     for name, p in ours.items():
         np.testing.assert_array_equal(p.data, values[name])
 
@@ -146,8 +146,8 @@ def test_a_step_is_taken_in_place_in_the_parameters_type_and_leaves_the_gradient
     optimizer.step()
     assert w.data is array and (array != values).all()
     np.testing.assert_array_equal(w.grad, gradient)
-    state = optimizer.state_dict()
-    assert state["0.m"].dtype == state["0.v"].dtype == np.float32 and int(state["0.step"]) == 1
+    state = optimizer.state_dict()["state"][0]
+    assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == np.float32 and state["step"] == 1
 
 
 def trained(dtype, steps=3):
@@ -173,28 +173,6 @@ def test_a_restored_state_goes_on_with_the_same_bits(dtype):
             np.testing.assert_array_equal(copies[name].data, p.data)
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda s: s.pop("1.v"), ValueError, r"AdamW\.load_state_dict: 1\.v is missing; the state is of other"),
-        (lambda s: s.update({"4.m": np.zeros(3)}), ValueError, r"load_state_dict: 4\.m is unknown"),
-        (lambda s: s.update({"0.m": np.zeros((4, 3))}), ValueError, r"0\.m must have shape \(3, 4\), got \(4, 3\)"),
-        (lambda s: s.update({"0.step": np.zeros(1)}), ValueError, r"0\.step must have shape \(\), got \(1,\)"),
-        (lambda s: s.update({"3.v": np.array(1j)}), TypeError, r"3\.v must hold real numbers, got complex128"),
-    ],
-)
-def test_a_state_of_other_parameters_is_refused_and_nothing_is_taken_from_it(change, error, message):
-    _, optimizer = trained(np.float64)
-    state = {name: array.copy() for name, array in optimizer.state_dict().items()}
-    before = dict(state)
-    state |= {name: array + 1 for name, array in state.items()}
-    change(state)
-    with pytest.raises(error, match=message):
-        optimizer.load_state_dict(state)
-    for name, array in optimizer.state_dict().items():
-        np.testing.assert_array_equal(array, before[name])
-
-
 W = parameter([[1.0, 2.0]])
 
 
@@ -206,13 +184,20 @@ W = parameter([[1.0, 2.0]])
         ([], {}, ValueError, "AdamW: needs at least one parameter, got none"),
         ([Tensor([1])], {}, TypeError, "AdamW: parameters must be leaf tensors of floats, got Tensor"),
         ([W, W * 2], {}, TypeError, "must be leaf tensors of floats, got Tensor"),
-        ([("weight", W)], {}, TypeError, r"AdamW: parameters must be leaf tensors .*, got \('weight', "),
+        ([(W, W)], {}, TypeError, r"AdamW: parameters must be leaf tensors .*, got \(Tensor"),
         ([W], {"lr": -0.1}, ValueError, "AdamW: lr must be at least 0, got -0.1"),
         ([W], {"lr": math.nan}, ValueError, "lr must be at least 0, got nan"),
         ([W], {"eps": -1}, ValueError, "eps must be at least 0, got -1"),
         ([W], {"weight_decay": math.inf}, ValueError, "weight_decay must be at least 0, got inf"),
-        ([W], {"betas": (1.0, 0.9)}, ValueError, r"betas must be at least 0 and below 1, got \(1.0, 0.9\)"),
-        ([W], {"betas": (0.9, -0.1)}, ValueError, "betas must be at least 0 and below 1"),
+        (
+            [W],
+            {"betas": (1.0, 0.9)},
+            ValueError,
+            r"betas must be two numbers of at least 0 and below 1, got \(1.0, 0.9\)",
+        ),
+        ([W], {"betas": (0.9, -0.1)}, ValueError, "betas must be two numbers of at least 0 and below 1"),
+        ([W], {"betas": 0.9}, ValueError, "betas must be two numbers of at least 0 and below 1, got 0.9"),
+        ([W], {"lr": "0.1"}, ValueError, "lr must be at least 0, got '0.1'"),
         ([{"params": [W], "lr": -2}], {}, ValueError, "lr must be at least 0, got -2"),
     ],
 )

@@ -29,10 +29,10 @@ def test_a_public_module_is_reachable_after_a_bare_import(module):
 
 
 def test_dir_lists_exactly_the_public_names():
-    classes = {"AdamW", "GPT", "GPTConfig", "GradientCheckError", "Op", "Tensor", "Tokenizer"}
+    classes = {"Adam", "AdamW", "GPT", "GPTConfig", "GradientCheckError", "Op", "SGD", "Tensor", "Tokenizer"}
     functions = {"apply", "clip_grad_norm", "cosine_schedule", "grad_norm", "gradcheck", "implementation", "load"}
     functions |= {"get_float32_matmul_precision", "num_threads", "set_float32_matmul_precision", "set_num_threads"}
-    functions |= {"load_state", "no_grad", "save_state"}
+    functions |= {"load_state", "manual_seed", "no_grad", "save_state"}
     assert set(dir(tinygpt)) == classes | functions | {*MODULES, "__version__"} == set(tinygpt.__all__)
     assert run("import tinygpt; print(*dir(tinygpt))").split() == dir(tinygpt)  # before any of them is imported
     assert all(hasattr(tinygpt, name) for name in dir(tinygpt))
@@ -41,7 +41,7 @@ def test_dir_lists_exactly_the_public_names():
 def test_every_operation_is_a_function_of_functional():
     composed = {"expand_dims", "min", "minimum", "squeeze", "stack", "swapaxes"}
     composed |= {"clamp", "cosh", "exp2", "floor_divide", "log10", "log2", "reciprocal", "sign", "silu", "sinh"}
-    composed |= {"softplus", "square"}
+    composed |= {"binary_cross_entropy_with_logits", "l1_loss", "mse_loss", "nll_loss", "softplus", "square"}
     assert_lists(set(F.__all__) - composed, "__all__ of tinygpt/functional.py, and import it there")
     assert all(callable(getattr(F, name)) for name in F.__all__)
 

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 
-from tinygpt.optim.adamw import adamw_update
+from tinygpt.optim import SGD, Adam, AdamW
 from tinygpt.study.samples import every_op
 
 STEPS = re.compile(r"# \((\d+(?:, \d+)*)\)")
@@ -73,8 +73,9 @@ def test_a_kernel_has_the_steps_of_its_reference_or_a_reason(name, direction):
         compare(getattr(op, direction), module, direction, direction)
 
 
-def test_the_optimizer_s_kernel_has_the_steps_of_its_reference():
-    compare(adamw_update, importlib.import_module("tinygpt.kernels.adamw"), "update", "forward")
+@pytest.mark.parametrize("optimizer", [SGD, Adam, AdamW])
+def test_an_optimizer_s_kernel_has_the_steps_of_its_reference_or_a_reason(optimizer):
+    compare(optimizer.update, importlib.import_module(optimizer.kernel), "update", "forward")
 
 
 def test_the_operations_whose_references_name_steps_are_those_of_gpt2():

@@ -10,7 +10,7 @@ import pytest
 from tinygpt.files.safetensors_file import load_training_state, save_training_state
 from tinygpt.training.log import MetricsLog, read_metrics
 from tinygpt.training.settings import TrainingSettings
-from tinygpt.training.state import require_training_state
+from tinygpt.training.state import flat_state, nested_state, require_training_state
 from tinygpt.training.train import load_settings
 
 GENERATOR = np.random.default_rng(3).bit_generator.state
@@ -98,3 +98,24 @@ def test_settings_of_another_kind_are_named_in_one_line(tmp_path, change):
     with pytest.raises(ValueError, match=r"^train: .*settings\.json is damaged \(.*\); restore it") as caught:
         load_settings(tmp_path)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"0.m": np.zeros(2), "0.v": np.zeros(2)}, r"got '0\.m': another version of tinygpt wrote it; .* --init-from"),
+        ({"exp_avg": np.zeros(2)}, "got 'exp_avg'"),
+        ({"-1.step": np.zeros(2)}, "got '-1.step'"),
+        ({"0.step": np.ones(()), "2.step": np.ones(())}, "is damaged: it must have the state of parameters 0 to 1"),
+        ({"1.step": np.ones(())}, "must have the state of parameters 0 to 1, got that of 1"),
+    ],
+)
+def test_the_state_of_an_optimizer_in_another_layout_is_refused_by_the_name_of_its_file(tensors, message):
+    with pytest.raises(ValueError, match=rf"last/x\.safetensors.*{message}"):
+        nested_state(tensors, 2, "last/x.safetensors")
+
+
+def test_the_state_of_an_optimizer_comes_back_from_its_flat_names():
+    state = {number: {"step": np.array(3.0), "exp_avg": np.ones(2)} for number in range(12)}
+    np.testing.assert_equal(nested_state(flat_state(state), 12, "last/x.safetensors"), state)
+    assert nested_state({}, 12, "last/x.safetensors") == {}

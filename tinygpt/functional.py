@@ -16,7 +16,7 @@ from tinygpt.ops.basic import (
     sub,
 )
 from tinygpt.ops.choices import clamp, clip, logaddexp, maximum, minimum, softplus, where
-from tinygpt.ops.cross_entropy import cross_entropy
+from tinygpt.ops.cross_entropy import cross_entropy, nll_loss
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.elementwise import (
     abs,
@@ -44,6 +44,7 @@ from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.ops.losses import binary_cross_entropy_with_logits, l1_loss, mse_loss
 from tinygpt.ops.reductions import log_softmax, max, mean, min, softmax, sum, var
 from tinygpt.ops.shapes import (
     astype,
@@ -59,10 +60,11 @@ from tinygpt.ops.shapes import (
 )
 
 __all__ = [
-    "abs", "add", "astype", "attention", "broadcast_to", "clamp", "clip", "concatenate", "cos", "cosh", "cross_entropy",
-    "div", "dropout", "embedding", "exp", "exp2", "expand_dims", "expm1", "floor_divide", "gelu", "gelu_linear",
-    "getitem", "layernorm", "linear", "linear_cross_entropy", "log", "log1p", "log2", "log10", "log_softmax",
-    "logaddexp", "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "neg", "pow", "power", "reciprocal",
-    "relu", "remainder", "reshape", "sigmoid", "sign", "silu", "sin", "sinh", "softmax", "softplus", "sqrt", "square",
-    "squeeze", "stack", "sub", "sum", "swapaxes", "tanh", "transpose", "var", "where",
+    "abs", "add", "astype", "attention", "binary_cross_entropy_with_logits", "broadcast_to", "clamp", "clip",
+    "concatenate", "cos", "cosh", "cross_entropy", "div", "dropout", "embedding", "exp", "exp2", "expand_dims", "expm1",
+    "floor_divide", "gelu", "gelu_linear", "getitem", "l1_loss", "layernorm", "linear", "linear_cross_entropy", "log",
+    "log1p", "log2", "log10", "log_softmax", "logaddexp", "matmul", "max", "maximum", "mean", "min", "minimum",
+    "mse_loss", "mul", "neg", "nll_loss", "pow", "power", "reciprocal", "relu", "remainder", "reshape", "sigmoid",
+    "sign", "silu", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "squeeze", "stack", "sub", "sum",
+    "swapaxes", "tanh", "transpose", "var", "where",
 ]  # fmt: skip

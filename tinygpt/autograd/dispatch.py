@@ -110,7 +110,7 @@ def kernel_of(op: Op) -> Any:
     return kernel
 
 
-def kernel_for(name: str, *arrays: np.ndarray) -> Any:
+def kernel_for(name: Any, *arrays: np.ndarray) -> Any:
     """The kernel module of this name, for work outside of the graph such as AdamW's; None where the reference runs."""
     if settings.current_implementation() == "numpy" or not kernels_may_run():
         return None
@@ -118,7 +118,7 @@ def kernel_for(name: str, *arrays: np.ndarray) -> Any:
     return _load(name) if fit else None
 
 
-def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray], options: Sequence[Any]) -> None:
+def in_place(who: str, name: Any, reference: Callable, arrays: list[np.ndarray], options: Sequence[Any]) -> None:
     """
     Let the kernel's `update`, or else the reference, change arrays; both, the latter on copies, in check mode.
 
@@ -126,12 +126,12 @@ def in_place(who: str, name: str, reference: Callable, arrays: list[np.ndarray],
     ----------
     who : str
         What an error calls it.
-    name : str
-        The kernel's module.
+    name : str, object or None
+        The kernel's module, or what has an `update`; None: there is only the reference.
     reference : callable
         ``reference(*arrays, *options)``, like the kernel's.
     """
-    kernel = kernel_for(name, *arrays)
+    kernel = None if name is None else kernel_for(name, *arrays)
     if kernel is None:
         observed(reference, "numpy")(*arrays, *options)
         return

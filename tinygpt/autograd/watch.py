@@ -47,7 +47,7 @@ class Watch:
         return kernel
 
     def module(self, module: Any) -> contextlib.AbstractContextManager[Any]:
-        """The block in which the forward of a module of `nn.py` runs."""
+        """The block in which the forward of a module of `tinygpt.nn` runs."""
         return contextlib.nullcontext()
 
     def function(self, function: Callable[..., Any], code: str) -> Callable[..., Any]:
@@ -57,7 +57,7 @@ class Watch:
         Parameters
         ----------
         function : callable
-            A part of a training step, such as `AdamW.step`, or inside of it the one that computes.
+            A part of a training step, such as `Optimizer.step`, or inside of it the one that computes.
         code : {"kernel", "numpy", "python"}
             What computes is a kernel, or else its reference; a part of a step is Python.
         """

@@ -56,6 +56,7 @@ def warm_up(progress: bool = True) -> float:
     with compiler.compiling(progress=progress):
         compile_ahead(*STAGES, again=True)
         _score_logits()
+        _descend()
         _tokenize()
     return time.perf_counter() - start
 
@@ -69,6 +70,19 @@ def _score_logits() -> None:
 
     logits = Tensor(np.zeros((2, 3), np.float32), requires_grad=True)
     F.cross_entropy(logits, [0, 1]).backward()
+
+
+def _descend() -> None:
+    """SGD, which `tinygpt train` does not use."""
+    import numpy as np
+
+    from tinygpt.autograd import Tensor
+    from tinygpt.optim import SGD
+
+    parameter = Tensor(np.zeros(3, np.float32), requires_grad=True)
+    parameter.grad = np.ones(3, np.float32)
+    for momentum in (0.0, 0.9):
+        SGD([parameter], momentum=momentum).step()
 
 
 def _tokenize() -> None:

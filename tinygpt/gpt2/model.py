@@ -65,17 +65,24 @@ class CausalSelfAttention(Module):
         return self.resid_dropout(self.c_proj(heads))  # (B, T, C)
 
 
+class GELULinear(Linear):
+    """A linear layer of GELU(x), as one operation, which keeps x alone for backward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu_linear(x, self.weight, self.bias)
+
+
 class MLP(Module):
     """Two linear layers with GELU between them, on each token by itself; I hidden features, in GPT-2 four times C."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         self.c_fc = Linear(config.n_embd, config.inner, weights, config.initializer_range, dtype)
-        self.c_proj = Linear(config.inner, config.n_embd, weights, residual_std(config), dtype)
+        self.c_proj = GELULinear(config.inner, config.n_embd, weights, residual_std(config), dtype)
         self.dropout = Dropout(config.resid_pdrop, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.c_fc(x)  # (B, T, I)
-        return self.dropout(gelu_linear(hidden, self.c_proj.weight, self.c_proj.bias))  # (B, T, C)
+        return self.dropout(self.c_proj(hidden))  # (B, T, C); c_proj begins with GELU
 
 
 class Block(Module):

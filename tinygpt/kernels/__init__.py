@@ -9,7 +9,7 @@ Reading order
     matmul/                                             the matrix product: most of a training step
     linear.py, gelu_linear.py                           calls of the product
     linear_cross_entropy.py, attention.py               products of which only a block exists at a time
-    adamw.py, norm.py, decode_step.py                   the twins of functions in optim/ and gpt2/
+    adamw.py, adam.py, sgd.py, norm.py, decode_step.py  the twins of functions in optim/ and gpt2/
     dependencies.py                                     which files and values a user's kernel was compiled from
     simd/                                               what the processor can do, and instructions that Numba lacks
     jit.py, compiler.py, kernel_cache.py                how kernels are compiled and kept

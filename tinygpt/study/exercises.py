@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from tinygpt.optim.adamw import adamw_update
+from tinygpt.optim import SGD, Adam, AdamW
 from tinygpt.study.samples import SAMPLES, every_op, page_of
 from tinygpt.tokenizer.reference import merge
 
@@ -26,7 +26,8 @@ OPERATIONS = (
     "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention", "gelu_linear",
     "linear_cross_entropy",
 )  # fmt: skip
-ORDER = (*OPERATIONS, "adamw", "bpe_merge")  # in the order of a course; none depends on another
+UPDATES: dict[str, Callable[..., Any]] = {"sgd": SGD.update, "adam": Adam.update, "adamw": AdamW.update}
+ORDER = (*OPERATIONS, *UPDATES, "bpe_merge")  # in the order of a course; none depends on another
 
 
 class Exercise(NamedTuple):
@@ -69,8 +70,9 @@ def exercise(name: str) -> Exercise:
         near = difflib.get_close_matches(name, ORDER, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"exercise: there is no exercise {name!r}; {hint}all: {', '.join(ORDER)}")
-    if name == "adamw":
-        return Exercise(name, "adamw_update", _ADAMW, {})
+    if name in UPDATES:
+        text = _UPDATE.format(name=name, asked=inspect.signature(UPDATES[name]), about=_ABOUT_UPDATES[name])
+        return Exercise(name, f"{name}_update", text.replace(", scale=1.0", ""), {})
     if name == "bpe_merge":
         return Exercise(name, "merge", _BPE, {})
     op = every_op()[name]
@@ -95,7 +97,7 @@ def solution(name: str) -> str:
     True
     """
     asked = exercise(name).asked
-    functions = {"adamw": adamw_update, "bpe_merge": merge}
+    functions = {**UPDATES, "bpe_merge": merge}
     return standalone({asked: functions[name] if name in functions else every_op()[name].backward})
 
 
@@ -196,15 +198,8 @@ Use NumPy, and change neither `dout` nor `saved`.{tie} Then run
 def {name}_backward(dout, saved):
     raise NotImplementedError("yours to write")
 '''
-_ADAMW = '''"""
-AdamW, one step for one parameter, in place: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
-
-    parameter, gradient, m, v    arrays of one shape; m and v are zero before the first step
-    step                         1 at the first call
-    lr, betas, eps, weight_decay numbers; betas is a pair
-
-Your task: update `parameter`, `m` and `v` in place, and do not change `gradient`. The weight decay is multiplied by lr
-and does not enter m and v. Then run
+_UPDATE = '''"""
+{about}. Then run
 
     tinygpt exercise check THIS_FILE
 """
@@ -212,9 +207,38 @@ and does not enter m and v. Then run
 import numpy as np
 
 
-def adamw_update(parameter, gradient, m, v, step, lr, betas, eps, weight_decay):
+def {name}_update{asked}:
     raise NotImplementedError("yours to write")
 '''
+_ABOUT_UPDATES = {
+    "sgd": """\
+SGD, one step for one parameter, in place: Sutskever et al. 2013, section 2.
+
+    parameter, gradient, buffer                arrays of one shape; the buffer is zero before the first step
+    lr, momentum, dampening, weight_decay      numbers; the dampening of the first step is 0
+    nesterov                                   True or False
+
+Your task: update `parameter` and `buffer` in place, and do not change `gradient`. The weight decay is part of the
+gradient; the buffer is a sum of gradients, not of steps. Without momentum, leave the buffer alone""",
+    "adam": """\
+Adam, one step for one parameter, in place: Kingma & Ba 2014, arXiv:1412.6980, algorithm 1.
+
+    parameter, gradient, m, v    arrays of one shape; m and v are zero before the first step
+    step                         1 at the first call
+    lr, betas, eps, weight_decay numbers; betas is a pair
+
+Your task: update `parameter`, `m` and `v` in place, and do not change `gradient`. The weight decay is an L2 term of the
+loss, weight_decay / 2 times the sum of the squares, and so part of the gradient""",
+    "adamw": """\
+AdamW, one step for one parameter, in place: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
+
+    parameter, gradient, m, v    arrays of one shape; m and v are zero before the first step
+    step                         1 at the first call
+    lr, betas, eps, weight_decay numbers; betas is a pair
+
+Your task: update `parameter`, `m` and `v` in place, and do not change `gradient`. The weight decay is multiplied by lr
+and does not enter m and v""",
+}
 _BPE = '''"""
 Byte-pair encoding of one word: Sennrich, Haddow & Birch 2016, arXiv:1508.07909.
 

@@ -2,7 +2,7 @@
 Grade a submission: call its function on many samples, and compare with the reference.
 
     right      each gradient is the reference's in float64, which agrees with finite differences of the forward, on the
-               samples of the gradient check and on hidden ones; for AdamW and merges, the reference's results
+               samples of the gradient check and on hidden ones; for optimizers and merges, the reference's results
     general    float32 gives float32; arrays in another memory order, and a second call, give the same; a tuple of
                gradients is returned
     inputs     no argument is changed
@@ -18,6 +18,7 @@ The function runs in a process of its own (`submission.py`) and gets arguments; 
 
 from __future__ import annotations
 
+import inspect
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +28,8 @@ import numpy as np
 
 from tinygpt.autograd.gradient_check import numeric_gradient
 from tinygpt.autograd.rounding import largest, relative_gap
-from tinygpt.optim.adamw import adamw_update
 from tinygpt.study.checks import farthest, input_names
-from tinygpt.study.exercises import OPERATIONS, exercise, solution
+from tinygpt.study.exercises import OPERATIONS, UPDATES, exercise, solution
 from tinygpt.study.graded_samples import HIDDEN_SAMPLES, hidden_samples, large_sample
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 from tinygpt.study.submission import Limits, Stopped, Submission, TooLong, source_of
@@ -161,7 +161,7 @@ class Grader:
     def key(self, name: str) -> Key:
         """The answer key of an exercise."""
         if name not in self._keys:
-            make = {"adamw": _adamw_key, "bpe_merge": _merge_key}.get(name, _operation_key)
+            make = _update_key if name in UPDATES else _merge_key if name == "bpe_merge" else _operation_key
             self._keys[name] = make(name, self.seed)
         return self._keys[name]
 
@@ -375,34 +375,48 @@ def _large_arguments(op: Any, sample: Sample, rng: np.random.Generator) -> tuple
     return rng.standard_normal(np.shape(out)).astype(np.asarray(out).dtype), saved
 
 
-def _adamw_key(name: str, seed: int) -> Key:
-    names = ("parameter", "gradient", "m", "v", "step", "lr", "betas", "eps", "weight_decay")
-    rng = np.random.default_rng([seed, 5])
+def _update_key(name: str, seed: int) -> Key:
+    """The steps of an optimizer: what its state is called, and options that a range of numbers is drawn for."""
+    update, rng = UPDATES[name], np.random.default_rng([seed, 5])
+    names = tuple(inspect.signature(update).parameters)[:-1]  # but scale
+    changed = ("parameter", "buffer") if name == "sgd" else ("parameter", "m", "v")
+    sampled: list[tuple[Any, ...]] = [(0.1, (0.9, 0.95), 1e-8, 0.1), (0.01, (0.8, 0.99), 1e-6, 0.3)]
+    if name == "sgd":
+        sampled = [(0.1, 0.9, 0.2, 0.1, False), (0.01, 0.8, 0.0, 0.3, True)]
     cases = []
     plans: list[tuple[str, tuple[int, ...], tuple[Any, ...], str, Any]] = [
-        ("a sample", (4, 3), (0.1, (0.9, 0.95), 1e-8, 0.1), "right", np.float64),
-        ("a sample", (5,), (0.01, (0.8, 0.99), 1e-6, 0.3), "float32", np.float32),
+        ("a sample", (4, 3), sampled[0], "right", np.float64),
+        ("a sample", (5,), sampled[1], "float32", np.float32),
     ]
     for number in range(HIDDEN_SAMPLES):
         lr, beta1, beta2, eps, decay = rng.uniform([0.01, 0.5, 0.8, 1e-8, 0.0], [0.3, 0.95, 0.999, 1e-3, 0.5]).tolist()
         shape = tuple(rng.integers(1, 5, rng.integers(1, 4)).tolist())
-        label = f"hidden sample {number}"
-        plans.append((label, shape, (lr, (beta1, beta2), eps, decay), "right", np.float64))
+        options: tuple[Any, ...] = (lr, (beta1, beta2), eps, decay)
+        if name == "sgd":  # with Nesterov's momentum, with dampening, without momentum
+            options = (lr, beta1 * (number % 3 < 2), beta2 * (number % 3 == 1), decay, number % 3 == 0)
+        plans.append((f"hidden sample {number}", shape, options, "right", np.float64))
     for label, shape, options, mark, dtype in plans:
-        state = [rng.standard_normal(shape).astype(dtype), np.zeros(shape, dtype), np.zeros(shape, dtype)]
+        state = [rng.standard_normal(shape).astype(dtype), *(np.zeros(shape, dtype) for _ in changed[1:])]
         for step in range(1, 6):
             gradient = rng.standard_normal(shape).astype(dtype)
             before = [array.copy() for array in state]
-            adamw_update(state[0], gradient, state[1], state[2], step, *options)
+            args = (before[0], gradient, *before[1:], *_options_of_step(name, step, options))
+            update(state[0], gradient, *state[1:], *_options_of_step(name, step, options))
             bound = EXACT if dtype == np.float64 else FLOAT32
-            results = zip(("parameter", "m", "v"), [array.copy() for array in state], [bound] * 3, strict=True)
-            args = (before[0], gradient, before[1], before[2], step, *options)
-            cases.append(Case(mark, f"{label}, step {step}", args, list(results), in_place=True))
+            results = [(each, array.copy(), bound) for each, array in zip(changed, state, strict=True)]
+            cases.append(Case(mark, f"{label}, step {step}", args, results, in_place=True))
     large = []
     for _ in range(TURNS + 1):
-        *arrays, v = (rng.standard_normal(2**20).astype(np.float32) for _ in range(4))
-        large.append((*arrays, np.abs(v), 3, 0.1, (0.9, 0.95), 1e-8, 0.1))
+        arrays = [rng.standard_normal(2**20).astype(np.float32) for _ in range(len(changed) + 1)]
+        large.append((*arrays[:-1], np.abs(arrays[-1]), *_options_of_step(name, 3, sampled[0])))
     return Key(names, cases, large)
+
+
+def _options_of_step(name: str, step: int, options: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Adam counts its steps; the dampening of SGD begins with the second."""
+    if name != "sgd":
+        return (step, *options)
+    return options if step > 1 else (*options[:2], 0.0, *options[3:])
 
 
 def _merge_key(name: str, seed: int) -> Key:

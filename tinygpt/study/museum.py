@@ -17,12 +17,22 @@ import numpy as np
 
 from tinygpt.autograd.gradient_check import GradientCheckError, gradcheck
 from tinygpt.autograd.graph import Op
-from tinygpt.optim import adamw
-from tinygpt.optim.adamw import adamw_update
+from tinygpt.optim import adam, adamw, sgd
 from tinygpt.study.samples import SAMPLES, every_op
 from tinygpt.study.statements import source
 
 _WIDTH = 80
+
+_MOMENTS = [(step, 1e-2, (0.9, 0.999), 1e-8, 0.1) for step in range(1, 6)]
+_NESTEROV = [(1e-1, 0.9, 0.0, 0.1, True)] * 5
+_DAMPENED = [(1e-1, 0.9, 0.5 * (step > 1), 0.1, False) for step in range(1, 6)]
+
+# The optimizers: the module, how many arrays the state has, and the options of five steps, once or more.
+UPDATES: dict[str, tuple[Any, int, list[list[tuple[Any, ...]]]]] = {
+    "sgd": (sgd, 1, [_NESTEROV, _DAMPENED]),
+    "adam": (adam, 2, [_MOMENTS]),
+    "adamw": (adamw, 2, [_MOMENTS]),
+}
 
 
 class Exhibit(NamedTuple):
@@ -32,7 +42,7 @@ class Exhibit(NamedTuple):
     Attributes
     ----------
     op : str
-        The operation; or "adamw", which has no gradient to check but an update to compare.
+        The operation; or an optimizer of `UPDATES`, which has no gradient to check but an update to compare.
     function : str
         The function that has the line: the backward, or a helper that it calls.
     right, wrong : str
@@ -107,10 +117,10 @@ def broken_function(exhibit: Exhibit) -> Any:
 
 
 def complaint(exhibit: Exhibit) -> str:
-    """The result of the gradient check, or for AdamW of the comparison with the right update."""
-    if exhibit.op == "adamw":
-        gap = update_gap(broken_function(exhibit), adamw_update)
-        return f"after five steps of adamw_update the parameters are off by {gap:.3g}"
+    """The result of the gradient check, or for an optimizer of the comparison with the right update."""
+    if exhibit.op in UPDATES:
+        gap = update_gap(exhibit.op, broken_function(exhibit), function_of(exhibit))
+        return f"after five steps of {exhibit.function} the parameters are off by {gap:.3g}"
     op = broken(exhibit)
     for sample in SAMPLES[exhibit.op]:
         try:
@@ -120,22 +130,26 @@ def complaint(exhibit: Exhibit) -> str:
     raise AssertionError(f"museum: nothing was found in {exhibit.op}")  # tested
 
 
-def update_gap(one: Any, other: Any) -> float:
-    """The largest difference between the parameters of two AdamW updates after five steps from the same start."""
+def update_gap(name: str, one: Any, other: Any) -> float:
+    """The largest difference between the parameters of two updates after five steps from the same start."""
+    _, count, runs = UPDATES[name]
     rng = np.random.default_rng(1)
-    start, gradients = rng.standard_normal((4, 3)), 1e-3 * rng.standard_normal((5, 4, 3))
-    ends = []
-    for update in (one, other):
-        parameter, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
-        for step, gradient in enumerate(gradients, 1):
-            update(parameter, gradient, m, v, step, 1e-2, (0.9, 0.999), 1e-8, 0.1)
-        ends.append(parameter)
-    return float(np.max(np.abs(ends[0] - ends[1])))
+    start, gradients = rng.standard_normal((4, 3)), rng.standard_normal((5, 4, 3))
+    gaps = []
+    for options in runs:
+        ends = []
+        for update in (one, other):
+            parameter, state = start.copy(), [np.zeros_like(start) for _ in range(count)]
+            for gradient, each in zip(1e-3 * gradients, options, strict=True):
+                update(parameter, gradient, *state, *each)
+            ends.append(parameter)
+        gaps.append(float(np.max(np.abs(ends[0] - ends[1]))))
+    return max(gaps)
 
 
 def module_of(exhibit: Exhibit) -> Any:
     """The module in whose names the exhibit's code runs."""
-    return adamw if exhibit.op == "adamw" else sys.modules[every_op()[exhibit.op].backward.__module__]
+    return UPDATES[exhibit.op][0] if exhibit.op in UPDATES else sys.modules[every_op()[exhibit.op].backward.__module__]
 
 
 def function_of(exhibit: Exhibit) -> Any:
@@ -429,6 +443,63 @@ getitem, getitem_backward
     wrong   dx[index] += dout
     hint    x[[2, 0, 2]]: how often is row 2 read?
     answer  As with the embedding: an index that appears twice gets one of its gradients instead of their sum.
+
+sgd, sgd_update
+    right   (1 - dampening) * gradient
+    wrong   (1 - momentum) * gradient
+    hint    What does the buffer grow to while the gradient stays the same?
+    answer  The buffer is a sum: with momentum 0.9 it grows to ten gradients. With 1 - momentum in front it is a
+            running mean, as Adam has, and every step is ten times smaller than the learning rate says.
+
+sgd, sgd_update
+    right   gradient + momentum * buffer if nesterov
+    wrong   gradient + buffer if nesterov
+    hint    By how much of the buffer will the next step move the parameter, whatever its gradient?
+    answer  Nesterov looks ahead by momentum * buffer, which is what the next step keeps of it. Here the present
+            gradient counts twice: once in the buffer, once beside it.
+
+sgd, sgd_update
+    right   gradient * parameter.dtype.type(scale) + weight_decay * parameter
+    wrong   gradient * parameter.dtype.type(scale) - weight_decay * parameter
+    hint    Which sign has the gradient of weight_decay / 2 times the square of a weight?
+    answer  Step (4) subtracts what is added here, so the decay must be added. With the minus weights grow a little
+            in every step, and the loss hides it for a long time.
+
+sgd, sgd_update
+    right   buffer += (1 - dampening) * gradient
+    wrong   buffer += lr * (1 - dampening) * gradient
+    hint    How often does the learning rate enter a step?
+    answer  Once, in step (4), so that a new rate holds for the whole buffer at once. Some write it into the buffer
+            instead; in both places its square is the rate.
+
+adam, adam_update
+    right   m_corrected = m / (1 - beta1**step)
+    wrong   m_corrected = m / (1 - beta1)
+    hint    What do the weights of a running mean sum to after two steps?
+    answer  To 1 - beta1^2, and after n steps to 1 - beta1^n. The exponent is missing: only the first step is right,
+            and later ones are up to ten times too large.
+
+adam, adam_update
+    right   v *= beta2
+    wrong   v *= beta1
+    hint    How long does Adam remember a large gradient?
+    answer  The square has its own rate, beta2, and remembers a thousand steps. With beta1 old squares fade while new
+            ones still have the weight 1 - beta2: v is too small, and the steps too large.
+
+adam, adam_update
+    right   np.sqrt(v_corrected)
+    wrong   v_corrected
+    hint    If the loss is multiplied by ten, how does the step change?
+    answer  It must not change: a gradient is to be divided by its size, the root of its mean square. Divided by the
+            square, a small gradient makes a huge step.
+
+adam, adam_update
+    right   gradient = gradient * parameter.dtype.type(scale) + weight_decay * parameter
+    wrong   gradient = gradient * parameter.dtype.type(scale); parameter *= 1 - lr * weight_decay
+    hint    This is the right update of another optimizer.
+    answer  That is AdamW: the decay is outside of the moments. Adam's L2 term is part of the gradient and is divided
+            by sqrt(v), so parameters with large gradients decay less. Neither is a mistake; to call one by the
+            other's name is, and a weight_decay that is tuned for one does not fit the other.
 
 adamw, adamw_update
     right   v_corrected = v / (1 - beta2**step)

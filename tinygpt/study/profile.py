@@ -36,7 +36,7 @@ class Row(NamedTuple):
     Attributes
     ----------
     name : str
-        "linear forward", the kernel; "linear_forward", the reference; "AdamW.step".
+        "linear forward", the kernel; "linear_forward", the reference; "Optimizer.step".
     operation, direction : str
         "linear" and "forward" or "backward"; both empty for what is no operation.
     code : {"kernel", "numpy", "python"}

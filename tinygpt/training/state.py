@@ -1,5 +1,5 @@
 """
-The check of `training_state.json` before a run is resumed: every field is there, and each can be true.
+What resuming reads: the state of the optimizer, and the fields of `training_state.json`, each present and possible.
 
 All fields are checked before anything of the run is changed. A step that is not a number would otherwise be
 found when it is used, in a traceback, or never.
@@ -8,6 +8,8 @@ found when it is used, in a traceback, or never.
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,47 @@ import numpy as np
 from tinygpt.files.one_line import brief
 
 _REMEDY = "use another copy of the run, or start a new one with --init-from"
+
+
+def flat_state(state: Mapping[int, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """
+    The state of an optimizer as a file has it.
+
+    Examples
+    --------
+    >>> flat_state({0: {"step": np.array(2.0)}})
+    {'0.step': array(2.)}
+    """
+    return {f"{number}.{name}": array for number, each in state.items() for name, array in each.items()}
+
+
+def nested_state(tensors: Mapping[str, np.ndarray], count: int, where: str) -> dict[int, dict[str, np.ndarray]]:
+    """
+    What `flat_state` was given: the state of `count` parameters, or of none before the first step.
+
+    Raises
+    ------
+    ValueError
+        If a name is another one, such as those of older files, or a parameter has no state; it names the file, `where`.
+
+    Examples
+    --------
+    >>> nested_state({"0.step": np.array(2.0)}, 1, "last/training_state.safetensors")
+    {0: {'step': array(2.)}}
+    """
+    state: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, array in tensors.items():
+        found = re.fullmatch(r"([0-9]{1,9})\.(step|exp_avg|exp_avg_sq)", name, re.ASCII)
+        if found is None:
+            raise ValueError(
+                f"{where}: the optimizer's state must have step, exp_avg and exp_avg_sq, got {brief(name)}: "
+                "another version of tinygpt wrote it; start a new run with --init-from"
+            )
+        state[int(found[1])][found[2]] = array
+    if state and state.keys() != set(range(count)):
+        raise ValueError(f"{where} is damaged: it must have the state of parameters 0 to {count - 1}, got that of "
+                         f"{len(state)}; {_REMEDY}")  # fmt: skip
+    return dict(state)
 
 
 def require_training_state(info: Mapping[str, Any], where: str) -> None:

@@ -56,7 +56,7 @@ from tinygpt.training.log import MetricsLog
 from tinygpt.training.plot import plot_losses
 from tinygpt.training.progress import TrainingProgress
 from tinygpt.training.settings import TrainingSettings
-from tinygpt.training.state import require_training_state
+from tinygpt.training.state import flat_state, nested_state, require_training_state
 from tinygpt.training.step import training_step
 
 if TYPE_CHECKING:
@@ -460,7 +460,7 @@ class Trainer:
         }
         with swap_in(directory) as folder:
             self.model.save_pretrained(folder, self.data.tokenizer)
-            state = self.optimizer.state_dict() | {"weights": self.model.flat_parameters}
+            state = flat_state(self.optimizer.state_dict()["state"]) | {"weights": self.model.flat_parameters}
             save_training_state(folder, state, seal(info | more))
 
     def _restore(self, last: Path) -> None:
@@ -476,7 +476,9 @@ class Trainer:
             )
         if (weights := tensors.pop("weights", None)) is not None:  # of one moment with the rest, even in a copy that
             self.model.flat_parameters[:] = weights  # was made during a save; older runs have none
-        self.optimizer.load_state_dict(tensors)
+        count = len(list(self.model.parameters()))
+        state = nested_state(tensors, count, f"train: {shown(last / 'training_state.safetensors')}")
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.model.generator.bit_generator.state = info["generator"]
         best_loss, validation_loss = info["best_loss"], info["validation_loss"]
         self.best_loss = math.inf if best_loss is None else best_loss

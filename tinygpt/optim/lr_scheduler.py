@@ -1,0 +1,440 @@
+"""
+Learning-rate schedulers: objects that set the rate of every group before each step, as PyTorch's do.
+
+    scheduler = CosineAnnealingLR(optimizer, T_max=1000)
+    for inputs, targets in batches:
+        ...
+        optimizer.step()
+        scheduler.step()
+
+Each is a formula: the rate as a function of the group's first rate, base_lr, and of t, the number of calls of `step`,
+which PyTorch calls `last_epoch`. t is 0 when the scheduler is made, and the optimizer then has the rate of its first
+step.
+
+    LambdaLR             base_lr f(t)
+    StepLR               base_lr gamma^(t // step_size)
+    MultiStepLR          base_lr gamma^(number of milestones up to t)
+    ExponentialLR        base_lr gamma^t
+    LinearLR             base_lr times a factor that goes from start_factor to end_factor in total_iters steps
+    CosineAnnealingLR    eta_min + (base_lr - eta_min) (1 + cos(pi t / T_max)) / 2
+    WarmupCosineLR       a linear warm-up, then half a cosine down to min_lr: `cosine_schedule`
+    SequentialLR         one after the other
+
+What surprises people here
+
+    The rate is always that of the formula. PyTorch multiplies the present rate, so that two schedulers of one optimizer
+    multiply. Here the one that steps last decides, and warns: combine them with `SequentialLR`, or multiply in the
+    function of `LambdaLR`.
+
+    A cosine rises again after T_max steps. `WarmupCosineLR` stays where it is.
+
+    `last_epoch` counts calls of `step`, whatever they stand for. For a rate per batch, call it after each batch.
+
+Source: Loshchilov & Hutter 2016, arXiv:1608.03983 (cosine annealing).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tinygpt.optim.optimizer import Optimizer
+from tinygpt.optim.schedule import cosine_schedule
+
+_NOT_STATE = ("optimizer", "lr_lambdas", "_schedulers")  # attributes that `state_dict` does not return as they are
+
+
+class LRScheduler:
+    """
+    The base class of schedulers. One of one's own defines `get_lr`, the rates of all groups at `last_epoch`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    last_epoch : int
+        -1 to begin; or how many calls of `step` came before, less one, for an optimizer whose state was loaded.
+
+    Attributes
+    ----------
+    last_epoch : int
+        How often `step` was called.
+    base_lrs : list of float
+        The first rate of each group. A group that is added later begins with the rate that it has then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `optimizer` is none, or an option is out of range.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> class InverseRoot(LRScheduler):
+    ...     def get_lr(self):
+    ...         return [base_lr / (self.last_epoch + 1) ** 0.5 for base_lr in self.base_lrs]
+    >>> scheduler = InverseRoot(SGD([Tensor([1.0], requires_grad=True)], lr=1.0))
+    >>> for _ in range(3):
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        who = type(self).__name__
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{who}: optimizer must be an optimizer of tinygpt, got {type(optimizer).__name__}")
+        if last_epoch != -1 and not all("initial_lr" in group for group in optimizer.param_groups):
+            raise ValueError(f"{who}: last_epoch={last_epoch} needs an 'initial_lr' in each group of the optimizer; "
+                             "load its state first, or leave last_epoch out and use load_state_dict")  # fmt: skip
+        self.optimizer = optimizer
+        self.last_epoch = last_epoch
+        self._last_lr: list[float] = []
+        self.step()
+
+    def __repr__(self) -> str:
+        options = {name: value for name, value in vars(self).items() if name not in (*_NOT_STATE, "_last_lr")}
+        shown = ", ".join(f"{name.lstrip('_')}={value!r}" for name, value in options.items())
+        return f"{type(self).__name__}({shown}, lr={self._last_lr})"
+
+    @property
+    def base_lrs(self) -> list[float]:
+        return [group.setdefault("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+
+    def get_lr(self) -> list[float]:
+        """The rates of all groups at `last_epoch`."""
+        raise NotImplementedError(f"{type(self).__name__}: define get_lr()")
+
+    def get_last_lr(self) -> list[float]:
+        """The rates that the last `step` has set, one per group."""
+        return list(self._last_lr)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the rates of the next step, after `optimizer.step()`; or with `epoch`, those of that number of calls."""
+        groups = self.optimizer.param_groups
+        now = [group["lr"] for group in groups[: len(self._last_lr)]]
+        if now != self._last_lr:
+            warnings.warn(f"{type(self).__name__}.step: replaces the learning rate {now}, which is not the one that "
+                          f"this scheduler has set, {self._last_lr}; combine schedulers with SequentialLR",
+                          stacklevel=2)  # fmt: skip
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._last_lr = [float(lr) for lr in self.get_lr()]
+        for group, lr in zip(groups, self._last_lr, strict=True):
+            group["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimizer and functions; numbers and lists, which JSON can hold."""
+        state = {name: value for name, value in vars(self).items() if name not in _NOT_STATE}
+        return state | {"base_lrs": self.base_lrs}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """
+        Go on where the scheduler of `state_dict` was. The present rate is the optimizer's: load its state too.
+
+        Raises
+        ------
+        ValueError
+            If it is the state of another kind of scheduler, or of another number of groups.
+        """
+        who, names = f"{type(self).__name__}.load_state_dict", self.state_dict().keys()
+        missing = [name for name in names if name not in state_dict]
+        if missing:
+            raise ValueError(f"{who}: {' and '.join(missing)} must be in the state; it is of another scheduler")
+        if len(state_dict["base_lrs"]) != len(self.base_lrs):
+            raise ValueError(f"{who}: the state must have {len(self.base_lrs)} groups, as the optimizer has, got "
+                             f"{len(state_dict['base_lrs'])}")  # fmt: skip
+        for group, lr in zip(self.optimizer.param_groups, state_dict["base_lrs"], strict=True):
+            group["initial_lr"] = lr
+        vars(self).update({name: state_dict[name] for name in names if name != "base_lrs"})
+
+    def _require(self, name: str, right: bool, required: str) -> None:
+        if not right:
+            raise ValueError(f"{type(self).__name__}: {name} must be {required}, got {vars(self)[name]!r}")
+
+
+class LambdaLR(LRScheduler):
+    """
+    The first rate times a function of the number of steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    lr_lambda : callable, or list of one per group
+        ``lr_lambda(t)``. Functions are not in the state dict.
+    last_epoch : int
+        See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = LambdaLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), lambda t: 1 / (1 + t))
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+                 last_epoch: int = -1) -> None:  # fmt: skip
+        groups = len(getattr(optimizer, "param_groups", ()))
+        self.lr_lambdas = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
+        if len(self.lr_lambdas) != groups:
+            raise ValueError(f"LambdaLR: lr_lambda must be {groups} functions, one per group, or one for all, got "
+                             f"{len(self.lr_lambdas)}")  # fmt: skip
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * f(self.last_epoch) for lr, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+
+
+class StepLR(LRScheduler):
+    """
+    The rate is multiplied by `gamma` after every `step_size` steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    step_size : int
+    gamma : float
+    last_epoch : int
+        See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> StepLR(SGD([Tensor([1.0], requires_grad=True)], lr=0.5), step_size=30)
+    StepLR(step_size=30, gamma=0.1, last_epoch=0, lr=[0.5])
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+        self.step_size, self.gamma = step_size, gamma
+        self._require("step_size", step_size > 0, "positive")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * self.gamma ** (self.last_epoch // self.step_size) for lr in self.base_lrs]
+
+
+class MultiStepLR(LRScheduler):
+    """
+    The rate is multiplied by `gamma` at each of some steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    milestones : list of int
+        The numbers of these steps.
+    gamma : float
+    last_epoch : int
+        See `LRScheduler`.
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
+                 last_epoch: int = -1) -> None:  # fmt: skip
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * self.gamma ** bisect_right(self.milestones, self.last_epoch) for lr in self.base_lrs]
+
+
+class ExponentialLR(LRScheduler):
+    """
+    The rate is multiplied by `gamma` after every step.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    gamma : float
+    last_epoch : int
+        See `LRScheduler`.
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        return [lr * self.gamma**self.last_epoch for lr in self.base_lrs]
+
+
+class LinearLR(LRScheduler):
+    """
+    The first rate times a factor that changes in a line, such as a warm-up's.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    start_factor, end_factor : float
+        The factor of the first step, above 0, and of step `total_iters` and all after it; at most 1.
+    total_iters : int
+    last_epoch : int
+        See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = LinearLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), start_factor=0.5, total_iters=2)
+    >>> for _ in range(3):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [0.5]
+    [0.75]
+    [1.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0,
+                 total_iters: int = 5, last_epoch: int = -1) -> None:  # fmt: skip
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        self._require("start_factor", 0 < start_factor <= 1, "above 0 and at most 1")
+        self._require("end_factor", 0 <= end_factor <= 1, "between 0 and 1")
+        self._require("total_iters", total_iters > 0, "positive")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        progress = min(self.last_epoch, self.total_iters) / self.total_iters
+        factor = self.start_factor + (self.end_factor - self.start_factor) * progress
+        return [lr * factor for lr in self.base_lrs]
+
+
+class CosineAnnealingLR(LRScheduler):
+    """
+    Half a cosine, from the first rate down to `eta_min` in `T_max` steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    T_max : int
+        After as many steps more, the rate is the first one again.
+    eta_min : float
+    last_epoch : int
+        See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = CosineAnnealingLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), T_max=3)
+    >>> for _ in range(4):
+    ...     print([round(lr, 3) for lr in scheduler.get_last_lr()])
+    ...     scheduler.step()
+    [1.0]
+    [0.75]
+    [0.25]
+    [0.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+        self.T_max, self.eta_min = T_max, eta_min
+        self._require("T_max", T_max > 0, "positive")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        share = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
+        return [self.eta_min + (lr - self.eta_min) * share for lr in self.base_lrs]
+
+
+class WarmupCosineLR(LRScheduler):
+    """
+    The schedule of `tinygpt train`: a linear warm-up, then half a cosine, then `min_lr`. PyTorch has none like it.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    warmup, steps : int
+        How many steps the warm-up takes, and the whole schedule.
+    min_lr : float
+        The last rate. The highest is the optimizer's.
+    last_epoch : int
+        See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> optimizer = SGD([Tensor([1.0], requires_grad=True)], lr=1.0)
+    >>> scheduler, rates = WarmupCosineLR(optimizer, warmup=2, steps=6, min_lr=0.1), []
+    >>> for _ in range(7):
+    ...     rates += scheduler.get_last_lr()
+    ...     scheduler.step()
+    >>> [round(rate, 3) for rate in rates]
+    [0.333, 0.667, 1.0, 0.868, 0.55, 0.232, 0.1]
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: int, steps: int, min_lr: float = 0.0,
+                 last_epoch: int = -1) -> None:  # fmt: skip
+        self.warmup, self.steps, self.min_lr = warmup, steps, min_lr
+        self._require("steps", steps > 0, "positive")
+        self._require("warmup", 0 <= warmup <= steps, f"between 0 and steps = {steps}")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        def rate(lr: float) -> float:
+            return cosine_schedule(self.last_epoch, lr=lr, min_lr=self.min_lr, warmup=self.warmup, steps=self.steps)
+
+        return list(map(rate, self.base_lrs))
+
+
+class SequentialLR(LRScheduler):
+    """
+    Schedulers one after the other, such as a warm-up and a cosine.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    schedulers : list of LRScheduler
+        Of this optimizer. Each begins at its own step 0; step this object alone.
+    milestones : list of int
+        The step at which each of them but the first begins.
+    last_epoch : int
+        See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> optimizer = SGD([Tensor([1.0], requires_grad=True)], lr=1.0)
+    >>> parts = [LinearLR(optimizer, start_factor=0.5, total_iters=2), ExponentialLR(optimizer, gamma=0.9)]
+    >>> scheduler = SequentialLR(optimizer, parts, milestones=[2])
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [0.5]
+    [0.75]
+    [1.0]
+    [0.9]
+    """
+
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
+                 last_epoch: int = -1) -> None:  # fmt: skip
+        self._schedulers, self._milestones = list(schedulers), list(milestones)
+        if not all(isinstance(each, LRScheduler) and each.optimizer is optimizer for each in schedulers):
+            raise ValueError("SequentialLR: schedulers must be schedulers of its own optimizer")
+        if len(milestones) != len(schedulers) - 1:
+            raise ValueError(f"SequentialLR: milestones must be one less than the {len(schedulers)} schedulers, got "
+                             f"{len(milestones)}")  # fmt: skip
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        index = bisect_right(self._milestones, self.last_epoch)
+        scheduler = self._schedulers[index]
+        scheduler.last_epoch = self.last_epoch - (self._milestones[index - 1] if index else 0)
+        return scheduler.get_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"_schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        schedulers, states = self._schedulers, state_dict.get("_schedulers", ())
+        if len(states) != len(schedulers):
+            raise ValueError(f"SequentialLR.load_state_dict: the state must have {len(schedulers)} schedulers, got "
+                             f"{len(states)}")  # fmt: skip
+        super().load_state_dict(state_dict)
+        self._schedulers = schedulers
+        for scheduler, state in zip(schedulers, states, strict=True):
+            scheduler.load_state_dict(state)
