@@ -179,7 +179,8 @@ def test_a_prompt_may_be_any_integers(prompt):
         ([1], {"top_p": 0}, ValueError, "generate: top_p must be above 0 and at most 1, got 0"),
         ([1], {"top_p": 1.01}, ValueError, r"generate: top_p must be above 0 and at most 1, got 1\.01"),
         ([1], {"top_p": math.nan}, ValueError, "top_p must be above 0 and at most 1, got nan"),
-        ([1], {"seed": -1}, ValueError, "non-negative"),
+        ([1], {"seed": -1}, ValueError, "generate: seed must be at least 0, got -1; any whole number"),
+        ([1], {"seed": 1.5}, TypeError, "generate: seed must be an integer, got float; any whole number"),
         ([1], {"stop_ids": 5}, TypeError, "not iterable"),
     ],
 )

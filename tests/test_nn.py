@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tinygpt import AdamW, Tensor, no_grad
-from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout, normal
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module, no_dropout
+from tinygpt.nn.initial import normal
 
 
 class Net(Module):
@@ -57,8 +58,8 @@ def test_parameters_are_named_by_their_paths_and_constants_are_not_parameters():
     assert {name: parameter.shape for name, parameter in net.named_parameters()} == SHAPES
     assert [id(p) for p in net.parameters()] == [id(p) for _, p in net.named_parameters()]
     assert dict(net.named_parameters())["layers.2.bias"] is net.layers[2].bias
-    assert [name for name, _ in net.named_parameters("inner.")] == ["inner." + name for name in SHAPES]
-    assert [name for name, _ in net.children()] == ["table", "layers.0", "layers.2", "drop"]
+    assert [name for name, _ in net.named_parameters("inner")] == ["inner." + name for name in SHAPES]
+    assert [name for name, _ in net.named_children()] == ["table", "layers.0", "layers.2", "drop"]
 
 
 def test_num_parameters_counts_numbers():
@@ -73,12 +74,7 @@ def test_a_module_without_forward_says_so():
 # the layers, from their definitions
 
 
-def test_linear_multiplies_adds_and_starts_small(rng):
-    layer = Linear(300, 200, rng)
-    assert layer.weight.dtype == layer.bias.dtype == np.float32
-    assert not layer.bias.data.any()
-    assert layer.weight.data.std() == pytest.approx(0.02, rel=0.02)  # 60,000 numbers: 0.3 % is one standard error
-    assert abs(layer.weight.data.mean()) < 4 * 0.02 / math.sqrt(60_000)
+def test_linear_multiplies_and_adds(rng):
     layer = Linear(2, 3, rng, dtype=np.float64)
     layer.bias.data[:] = [10, 20, 30]
     (a, b, c), (d, e, f) = layer.weight.data

@@ -33,18 +33,19 @@ def test_dir_lists_exactly_the_public_names():
     classes = {"AdamW", "GPT", "GPTConfig", "GradientCheckError", "Op", "Tensor", "Tokenizer"}
     functions = {"apply", "clip_grad_norm", "cosine_schedule", "grad_norm", "gradcheck", "implementation", "load"}
     functions |= {"get_float32_matmul_precision", "num_threads", "set_float32_matmul_precision", "set_num_threads"}
-    functions |= {"no_grad"}
+    functions |= {"load_state", "manual_seed", "no_grad", "save_state"}
     assert set(dir(tinygpt)) == classes | functions | {*MODULES, "__version__"} == set(tinygpt.__all__)
     assert run("import tinygpt; print(*dir(tinygpt))").split() == dir(tinygpt)  # before any of them is imported
     assert all(hasattr(tinygpt, name) for name in dir(tinygpt))
 
 
 def test_every_operation_is_a_function_of_functional():
-    composed = {"all", "amax", "amin", "any", "argmax", "argmin", "argsort", "chunk", "clamp", "cosh", "diagonal",
-                "dot", "exp2", "expand", "expand_dims", "flatten", "flip", "floor_divide", "gather", "index_select",
-                "log2", "log10", "masked_fill", "min", "minimum", "outer", "permute", "reciprocal",
-                "repeat_interleave", "sign", "silu", "sinh", "softplus", "sort", "split", "square", "squeeze",
-                "stack", "swapaxes", "tile", "topk", "trace", "tril", "triu", "unbind"}  # fmt: skip
+    composed = {"all", "amax", "amin", "any", "argmax", "argmin", "argsort", "binary_cross_entropy_with_logits",
+                "chunk", "clamp", "cosh", "diagonal", "dot", "exp2", "expand", "expand_dims", "flatten", "flip",
+                "floor_divide", "gather", "index_select", "l1_loss", "log10", "log2", "masked_fill", "min",
+                "minimum", "mse_loss", "nll_loss", "outer", "permute", "reciprocal", "repeat_interleave", "sign",
+                "silu", "sinh", "softplus", "sort", "split", "square", "squeeze", "stack", "swapaxes", "tile",
+                "topk", "trace", "tril", "triu", "unbind"}  # fmt: skip
     assert_lists(set(F.__all__) - composed, "__all__ of tinygpt/functional.py, and import it there")
     assert all(callable(getattr(F, name)) for name in F.__all__)
 

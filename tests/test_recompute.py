@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinygpt import GPT, GPTConfig, Tensor, gradcheck, no_grad
+from tinygpt import GPT, GPTConfig, Tensor, gradcheck, manual_seed, nn, no_grad
 from tinygpt.autograd.recompute import recompute
 
 CONFIG = GPTConfig(vocab_size=50, n_positions=16, n_embd=16, n_layer=3, n_head=2)  # with dropout
@@ -69,3 +69,15 @@ def test_backward_may_run_twice_only_if_asked(retain):
     else:
         with pytest.raises(ValueError, match="freed"):
             out.backward()
+
+
+def test_layers_without_a_generator_draw_the_same_masks_again():
+    layer = nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5))
+    gradients = []
+    for compute in (layer, lambda x: recompute(layer, x), lambda x: recompute(layer, x, np.random.default_rng(0))):
+        manual_seed(3)
+        x = Tensor(np.ones((2, 4), np.float32), requires_grad=True)
+        (compute(x) + layer(x)).sum().backward()
+        gradients.append(x.grad)
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-5)
+    np.testing.assert_allclose(gradients[2], gradients[0], rtol=1e-5)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tinygpt.autograd.gradient_check import GradientCheckError as GradientCheckError
     from tinygpt.autograd.gradient_check import gradcheck as gradcheck
     from tinygpt.autograd.graph import Op as Op
+    from tinygpt.files.state_file import load_state as load_state
+    from tinygpt.files.state_file import save_state as save_state
     from tinygpt.gpt2.config import GPTConfig as GPTConfig
     from tinygpt.gpt2.model import GPT as GPT
     from tinygpt.gpt2.model_and_tokenizer import load as load
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from tinygpt.optim import cosine_schedule as cosine_schedule
     from tinygpt.optim.gradient_norm import clip_grad_norm as clip_grad_norm
     from tinygpt.optim.gradient_norm import grad_norm as grad_norm
+    from tinygpt.runtime.default_generator import manual_seed as manual_seed
     from tinygpt.runtime.settings import get_float32_matmul_precision as get_float32_matmul_precision
     from tinygpt.runtime.settings import implementation as implementation
     from tinygpt.runtime.settings import num_threads as num_threads
@@ -53,18 +56,27 @@ _HOME = {
     "gradcheck": "autograd.gradient_check",
     "implementation": "runtime.settings",
     "load": "gpt2.model_and_tokenizer",
+    "load_state": "files.state_file",
+    "manual_seed": "runtime.default_generator",
     "no_grad": "autograd",
     "num_threads": "runtime.settings",
+    "save_state": "files.state_file",
     "set_float32_matmul_precision": "runtime.settings",
     "set_num_threads": "runtime.settings",
 }
 
+_TIKTOKENS = ("Encoding", "encoding_for_model", "encoding_name_for_model", "get_encoding", "list_encoding_names")
 _MODULES = ("autograd", "functional", "nn", "ops", "optim")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _TIKTOKENS:
+        raise AttributeError(
+            f"module 'tinygpt' has no attribute {name!r}: for an encoding of tiktoken write "
+            "Tokenizer.from_pretrained('gpt2'), or Tokenizer.from_tiktoken(path, pattern, special_tokens)"
+        )
     if name in _MODULES:
         return importlib.import_module(f"tinygpt.{name}")
     if name not in _HOME:

@@ -38,7 +38,7 @@ from tinygpt.ops.composed import (
     triu,
     unbind,
 )
-from tinygpt.ops.cross_entropy import cross_entropy
+from tinygpt.ops.cross_entropy import cross_entropy, nll_loss
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.elementwise import (
     abs,
@@ -66,6 +66,7 @@ from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.ops.losses import binary_cross_entropy_with_logits, l1_loss, mse_loss
 from tinygpt.ops.products import dot, einsum, outer
 from tinygpt.ops.reductions import (
     amax,
@@ -101,13 +102,14 @@ from tinygpt.ops.shapes import (
 )
 
 __all__ = [
-    "abs", "add", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "astype", "attention", "broadcast_to",
-    "chunk", "clamp", "clip", "concatenate", "cos", "cosh", "cross_entropy", "cumsum", "diagonal", "div", "dot",
-    "dropout", "einsum", "embedding", "exp", "exp2", "expand", "expand_dims", "expm1", "flatten", "flip",
-    "floor_divide", "gather", "gelu", "gelu_linear", "getitem", "index_select", "layernorm", "linear",
-    "linear_cross_entropy", "log", "log1p", "log2", "log10", "log_softmax", "logaddexp", "logsumexp", "masked_fill",
-    "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "neg", "norm", "outer", "pad", "permute", "pow",
-    "power", "prod", "reciprocal", "relu", "remainder", "repeat_interleave", "reshape", "sigmoid", "sign", "silu",
-    "sin", "sinh", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum",
-    "swapaxes", "tanh", "tile", "topk", "trace", "transpose", "tril", "triu", "unbind", "var", "where",
+    "abs", "add", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "astype", "attention",
+    "binary_cross_entropy_with_logits", "broadcast_to", "chunk", "clamp", "clip", "concatenate", "cos", "cosh",
+    "cross_entropy", "cumsum", "diagonal", "div", "dot", "dropout", "einsum", "embedding", "exp", "exp2", "expand",
+    "expand_dims", "expm1", "flatten", "flip", "floor_divide", "gather", "gelu", "gelu_linear", "getitem",
+    "index_select", "l1_loss", "layernorm", "linear", "linear_cross_entropy", "log", "log1p", "log2", "log10",
+    "log_softmax", "logaddexp", "logsumexp", "masked_fill", "matmul", "max", "maximum", "mean", "min", "minimum",
+    "mse_loss", "mul", "neg", "nll_loss", "norm", "outer", "pad", "permute", "pow", "power", "prod", "reciprocal",
+    "relu", "remainder", "repeat_interleave", "reshape", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
+    "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "tile",
+    "topk", "trace", "transpose", "tril", "triu", "unbind", "var", "where",
 ]  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import multiprocessing
 import pickle
+import re
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinygpt
 from tinygpt import implementation
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer import Tokenizer, other_names
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS, GPT2_PATTERN
 
 END = "<|endoftext|>"
@@ -162,6 +165,93 @@ def test_single_tokens_of_wrong_kinds():
         with pytest.raises(KeyError, match=f"no token has the id {id}"):
             TRAINED.decode_single_token_bytes(id)
     assert TRAINED.decode_single_token_bytes(np.uint16(257)) == TRAINED.vocab[257]
+    for function in (TRAINED.decode_single_token_bytes, TRAINED.is_special_token):
+        with pytest.raises(TypeError, match=f"{function.__name__}: needs an id, got text; encode gives its ids"):
+            function("the")
+        with pytest.raises(TypeError, match=f"{function.__name__}: needs an id, got list"):
+            function([5])
+
+
+def test_special_tokens_are_told_from_others_as_tiktoken_does(tiktoken_trained):
+    ids = range(TRAINED.n_vocab + 5)
+    assert [TRAINED.is_special_token(id) for id in ids] == [tiktoken_trained.is_special_token(id) for id in ids]
+    assert TRAINED.special_tokens_set == tiktoken_trained.special_tokens_set == {END}
+    assert TRAINED.max_token_value == tiktoken_trained.max_token_value
+    two = Tokenizer(BYTES, [], {"<b>": 300, "<a>": 256})
+    assert (two.max_token_value, two.is_special_token(256), two.is_special_token(299)) == (300, True, False)
+    without = Tokenizer(BYTES, [], {})
+    assert (without.special_tokens_set, without.max_token_value) == (set(), 255)
+
+
+# Tokens and where they are
+
+
+@given(text=st.text(st.sampled_from("then é汉😀\u200d\n") | st.characters(exclude_categories=["Cs"])))
+def test_tokens_and_their_offsets_are_tiktokens(text, tiktoken_trained):
+    ids = TRAINED.encode(text + END, allowed_special="all")
+    found, offsets = TRAINED.decode_with_offsets(ids)
+    assert (found, offsets) == tiktoken_trained.decode_with_offsets(ids)
+    assert TRAINED.decode_with_offsets(np.array(ids)) == (found, offsets)
+    assert found == text + END and type(offsets) is list
+    assert offsets == [len(b"".join(TRAINED.decode_tokens_bytes(ids[:n])).decode("utf-8", "ignore"))
+                       for n in range(len(ids))]  # fmt: skip
+    assert TRAINED.decode_tokens_bytes(ids) == tiktoken_trained.decode_tokens_bytes(ids)
+
+
+def test_offsets_of_tokens_that_cross_the_borders_of_characters():
+    """Characters of one to four bytes, and tokens that hold the end of one and the beginning of the next."""
+    tokens = [*BYTES, "é".encode()[1:] + "汉".encode()[:1], "汉".encode()[1:] + "😀".encode()[:2]]
+    tokenizer = Tokenizer(tokens, [], {})
+    ids = ["é".encode()[0], 256, 257, *"😀".encode()[2:], ord("a")]
+    assert tokenizer.decode_with_offsets(ids) == ("é汉😀a", [0, 0, 1, 2, 2, 3])
+    assert tokenizer.decode_with_offsets([]) == ("", [])
+
+
+def test_offsets_need_whole_characters(tiktoken_trained):
+    for tokenizer in (TRAINED, tiktoken_trained):
+        with pytest.raises(UnicodeDecodeError):
+            tokenizer.decode_with_offsets(TRAINED.encode("é")[:1])
+        for method in (tokenizer.decode_with_offsets, tokenizer.decode_tokens_bytes):
+            with pytest.raises(KeyError):
+                method([TRAINED.n_vocab])
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_arrays_are_tiktokens(text, tiktoken_trained):
+    ours, theirs = TRAINED.encode_to_numpy(text), tiktoken_trained.encode_to_numpy(text)
+    assert np.array_equal(ours, theirs) and ours.dtype == theirs.dtype
+
+
+def test_every_public_name_of_tiktokens_class_is_there_or_says_what_to_write(tiktoken_trained):
+    names = [name for name in {*dir(tiktoken_trained), *vars(tiktoken_trained)} if not name.startswith("_")]
+    assert len(names) > 20
+    missing = {name for name in names if not hasattr(TRAINED, name)}
+    assert missing == {"name"}
+    with pytest.raises(AttributeError, match=r"Tokenizer has no name; write tokenizer\.fingerprint"):
+        TRAINED.name  # noqa: B018
+
+
+def test_every_public_function_of_tiktoken_says_what_to_write():
+    tiktoken = pytest.importorskip("tiktoken")
+    names = [name for name, value in vars(tiktoken).items() if not name.startswith("_") and not inspect.ismodule(value)]
+    assert len(names) == 5
+    for name in names:
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': for an encoding of tiktoken write Tokenizer"):
+            getattr(tinygpt, name)
+
+
+@pytest.mark.parametrize("name", other_names.WRITE)
+def test_a_name_of_another_tokenizer_says_what_to_write(name):
+    with pytest.raises(AttributeError, match=f"Tokenizer has no {name}; write ") as raised:
+        getattr(TRAINED, name)
+    assert raised.value.name == name and raised.value.obj is TRAINED
+    for attribute in re.findall(r"(?:t|T)okenizer\.(\w+)", other_names.WRITE[name]):
+        assert hasattr(TRAINED, attribute), attribute
+
+
+def test_a_name_that_nobody_has_is_an_ordinary_error():
+    with pytest.raises(AttributeError, match="'Tokenizer' object has no attribute 'nosuch'"):
+        TRAINED.nosuch  # noqa: B018
 
 
 # Copies and threads

@@ -101,9 +101,9 @@ def test_remembered_pieces_are_bounded_and_change_nothing(monkeypatch):
 
 def test_encode_to_numpy():
     ids = TRAINED.encode_to_numpy(f"the hen{END}", allowed_special="all")
-    assert ids.dtype == np.uint16
+    assert ids.dtype == np.uint32
     assert ids.tolist() == [*TRAINED.encode("the hen"), TRAINED.eot_token]
-    assert Tokenizer(BYTES, [], {END: 65535}).encode_to_numpy("a").dtype == np.uint16
+    assert TRAINED.encode_to_numpy("the hen " * 100).dtype == TRAINED.encode_to_numpy("").dtype == np.uint32
     large = Tokenizer(BYTES, [], {END: 65536}).encode_to_numpy(END, allowed_special="all")
     assert large.dtype == np.uint32
     assert large.tolist() == [65536]

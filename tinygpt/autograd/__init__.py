@@ -7,6 +7,7 @@ Read the files in this order:
     tensor            `Tensor` and `apply`: what a user holds
     graph             `Op`, the nodes, and the walk back, with memory, hooks and errors
     gradients         the memory of gradients, and its owners
+    hooks             functions of the user's that see gradients, and the handle that removes them
     dispatch          which implementation of an op runs: reference, kernel, or both
 
 and these when their question comes up:

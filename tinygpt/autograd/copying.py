@@ -5,9 +5,9 @@ Copies of tensors: `copy.copy`, `copy.deepcopy` and pickle, with PyTorch's rules
     copy.deepcopy    a leaf of its own, and a copy of the gradient
     pickle           a leaf of its own, without the gradient
 
-Hooks are not copied. The result of an operation has a history, and backward through its copy would reach the parameters
-of the original: `deepcopy` and pickle refuse it, and say what to write. Modules and optimizers lay out their arrays
-contiguously again, so that copies are as fast as originals.
+Hooks of tensors are not copied, those of modules are. The result of an operation has a history, and backward through
+its copy would reach the parameters of the original: `deepcopy` and pickle refuse it, and say what to write. Modules and
+optimizers lay out their arrays contiguously again, so that copies are as fast as originals.
 """
 
 from __future__ import annotations

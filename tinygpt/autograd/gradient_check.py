@@ -42,6 +42,7 @@ from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.rounding import Perturbation
 from tinygpt.autograd.watch import watching
+from tinygpt.runtime.seeds import check_seed
 
 
 class GradientCheckError(AssertionError):
@@ -107,6 +108,7 @@ def gradcheck(
     arrays = [_float64(value, index) for index, value in enumerate(inputs)]
     if not arrays:
         raise ValueError("gradcheck: needs at least one input, got none")
+    check_seed("gradcheck", seed)
     rng = np.random.default_rng(seed)
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
     before = [array.copy() for array in arrays]

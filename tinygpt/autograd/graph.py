@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd.gradients import Accumulator, RefCount, SharedGradient
+from tinygpt.autograd.hooks import Hooks
 from tinygpt.runtime import memory, settings
 from tinygpt.runtime.memory import Slot
 
@@ -101,7 +102,7 @@ class Node(Accumulator):
         self.saved: Any = None  # this, backward and checksums: set by `apply` in tensor.py
         self.backward: Any = None  # (dout, saved, destinations) -> shares; see dispatch.py
         self.checksums: list[int] = []
-        self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] = []
+        self.hooks: Hooks = {}
         self.keeps_grad = op is None
         self.grad = self.storage = self.reserved = None
 
@@ -250,7 +251,7 @@ def _block_of(array: np.ndarray) -> int:
 
 
 def _run_hooks(node: Node, gradient: SharedGradient) -> SharedGradient:
-    for hook in list(node.hooks):
+    for hook in list(node.hooks.values()):
         replacement = hook(gradient.array)
         gradient.incref()  # the hook may have kept the array: it must not be written into from now on
         if replacement is not None:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply, no_grad
+from tinygpt.runtime.default_generator import default_generator
 
 
-def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.random.Generator) -> Tensor:
+def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.random.Generator | None = None) -> Tensor:
     """
     ``function(x)``, keeping nothing but `x` for backward.
 
@@ -27,8 +28,9 @@ def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.ran
     function : callable
         From one tensor to one tensor, by recorded operations; its parameters receive their gradients as usual.
     x : Tensor
-    generator : np.random.Generator
-        Where `function` draws its seeds of dropout from. It is set back for the second run, and restored after it.
+    generator : np.random.Generator, optional
+        Where `function` draws its seeds of dropout from. It is set back for the second run, and restored after it; so
+        is the default generator, which layers without a generator draw from.
 
     Returns
     -------
@@ -37,24 +39,31 @@ def recompute(function: Callable[[Tensor], Tensor], x: Tensor, generator: np.ran
     Examples
     --------
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
-    >>> recompute(lambda x: x * x * x, x, np.random.default_rng(0)).sum().backward()
+    >>> recompute(lambda x: x * x * x, x).sum().backward()
     >>> x.grad
     array([ 3., 12.], dtype=float32)
     """
 
+    sources = [each.bit_generator for each in (default_generator(), generator) if each is not None]
+
     def forward(array: np.ndarray) -> tuple[np.ndarray, Any]:
-        state = generator.bit_generator.state
+        states = [source.state for source in sources]
         with no_grad():
-            return function(Tensor(array)).data, (array, state)
+            return function(Tensor(array)).data, (array, states)
 
     def backward(dout: np.ndarray, saved: Any) -> tuple[np.ndarray | None]:
-        array, state = saved
-        later = generator.bit_generator.state
-        generator.bit_generator.state = state
+        array, states = saved
+        later = [source.state for source in sources]
+        _set(sources, states)
         again = Tensor(array, requires_grad=True)
         out = function(again)
-        generator.bit_generator.state = later
+        _set(sources, later)
         out.backward(dout)
         return (again.grad,)
 
     return apply(Op("recompute", forward, backward), x)
+
+
+def _set(sources: list[Any], states: list[Any]) -> None:
+    for source, state in zip(sources, states, strict=True):
+        source.state = state

@@ -7,7 +7,6 @@ Only the norm of an existing gradient is computed.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
@@ -53,9 +52,11 @@ def tensor_html(tensor: Any) -> str:
     return f"<b>Tensor</b> {tensor.shape}, {tensor.dtype}{state}<pre>{html.escape(values)}</pre>"
 
 
-def parameter_table(named_parameters: Iterable[tuple[str, Any]]) -> list[Row]:
+def parameter_table(named: Iterable[tuple[str, Any]]) -> list[Row]:
     """
     Name, shape, count and gradient of each parameter; layers with the shapes of the one before share a line.
+
+    In place of a parameter there may be a text, for what has none.
 
     Examples
     --------
@@ -63,16 +64,23 @@ def parameter_table(named_parameters: Iterable[tuple[str, Any]]) -> list[Row]:
     >>> parameter_table(Linear(2, 3, np.random.default_rng(0)).named_parameters())
     [('weight', '(2, 3)', '6', 'none'), ('bias', '(3,)', '3', 'none')]
     """
-    layers = [(layer, [*members]) for layer, members in groupby(named_parameters, lambda pair: _layer_of(pair[0]))]
+    layers = [(layer, [*members]) for layer, members in groupby(named, lambda pair: _layer_of(pair[0]))]
     rows: list[Row] = []
-    for _, equal in groupby(layers, lambda layer: (layer[0] != "", [p.shape for _, p in layer[1]])):
+    for _, equal in groupby(layers, lambda layer: (layer[0] != "", [_shape(p) for _, p in layer[1]])):
         (_, first), *others = equal
-        rows += [(name, str(p.shape), f"{p.size:,}", gradient_state(p)) for name, p in first]
+        rows += [
+            (name, p, "", "") if isinstance(p, str) else (name, _shape(p), f"{p.size:,}", gradient_state(p))
+            for name, p in first
+        ]
         if others:
-            count = sum(p.size for _, members in others for _, p in members)
+            count = sum(p.size for _, members in others for _, p in members if not isinstance(p, str))
             names = others[0][0] if len(others) == 1 else f"{others[0][0]} to {others[-1][0]}"
             rows.append((names, "as the one before", f"{count:,}", ""))
     return rows
+
+
+def _shape(parameter: Any) -> str:
+    return parameter if isinstance(parameter, str) else str(parameter.shape)
 
 
 def table_as_text(title: str, rows: list[Row]) -> str:
@@ -93,5 +101,6 @@ def table_as_html(title: str, rows: list[Row]) -> str:
 
 def _layer_of(name: str) -> str:
     """The layer, among equal ones, that a parameter is in: "h.0" for "h.0.ln_1.weight"; "" outside of them."""
-    match = re.match(r"(.*?\.)?\d+(?=\.)", name)
-    return match.group() if match else ""
+    parts = name.split(".")
+    number = next((place for place, part in enumerate(parts[:-1], 1) if part.isdigit()), 0)
+    return ".".join(parts[:number])

@@ -12,18 +12,20 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
+from tinygpt.autograd.hooks import HookHandle
 from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.scope import Block, Setting
 
+Self = TypeVar("Self", bound="Tensor")
 recording = Setting("recording", True)
 _package: Any = None
 
@@ -233,6 +235,11 @@ class Tensor(Copying):
                 )
             self.node = Node(self.data)
 
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad`. Returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
     @property
     def grad(self) -> np.ndarray | None:
         if self.node is None:
@@ -274,7 +281,7 @@ class Tensor(Copying):
         node.release()
         node.storage = memory
 
-    def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[], None]:
+    def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> HookHandle:
         """
         Call `hook` with this tensor's complete gradient each time backward reaches it.
 
@@ -282,20 +289,18 @@ class Tensor(Copying):
 
         Returns
         -------
-        callable
-            Removes the hook again.
+        HookHandle
+            `handle.remove()` removes the hook again.
 
         Examples
         --------
         >>> x = Tensor([1.0, 2.0], requires_grad=True)
-        >>> remove = x.register_hook(lambda gradient: 10 * gradient)
+        >>> handle = x.register_hook(lambda gradient: 10 * gradient)
         >>> x.backward(np.ones(2, np.float32))
         >>> x.grad
         array([10., 10.], dtype=float32)
         """
-        hooks = self._require_node("register_hook").hooks
-        hooks.append(hook)
-        return lambda: hooks.remove(hook) if hook in hooks else None
+        return HookHandle(self._require_node("register_hook").hooks, hook)
 
     def detach(self) -> Tensor:
         """The same values (shared, not copied) without their history."""

@@ -47,7 +47,7 @@ class Watch:
         return kernel
 
     def module(self, module: Any) -> contextlib.AbstractContextManager[Any]:
-        """The block in which the forward of a module of `nn.py` runs."""
+        """The block in which the forward of a module of `tinygpt.nn` runs."""
         return contextlib.nullcontext()
 
     def function(self, function: Callable[..., Any], code: str) -> Callable[..., Any]:

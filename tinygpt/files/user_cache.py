@@ -17,6 +17,8 @@ import os
 import stat
 from pathlib import Path
 
+MARK = ".compiled"  # ends the name of an empty file: all kernels of the stage that it is named after are in its folder
+
 
 def cache_root() -> Path:
     """
@@ -89,6 +91,21 @@ def kernel_root(given: str | None = None) -> Path:
     """
     given = os.environ.get("NUMBA_CACHE_DIR", "") if given is None else given
     return Path(given) / "tinygpt" if os.path.isabs(given) else cache_root()
+
+
+def was_compiled(group: str, stage: str) -> bool:
+    """
+    Whether kernels of a group, of this version or another, were compiled for a stage; needs no import of Numba.
+
+    Examples
+    --------
+    >>> was_compiled("tokenizer", "nosuch")
+    False
+    """
+    try:
+        return any(kernel_root().glob(f"{group}-*/{stage}{MARK}"))
+    except OSError:  # no home, or no permission
+        return False
 
 
 def make_folder(folder: Path) -> Path:

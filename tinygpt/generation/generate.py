@@ -16,6 +16,7 @@ import numpy as np
 from tinygpt.autograd import no_grad
 from tinygpt.generation.sampling import check_sampling, logprob, sample
 from tinygpt.ops.embedding import check_ids
+from tinygpt.runtime.seeds import check_seed
 
 
 class Token(NamedTuple):
@@ -140,6 +141,7 @@ def generate_batch(
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)
+    check_seed("generate", seed)
     rng = np.random.default_rng(seed)
     rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
     stop_ids = _stop_ids(stop_ids)

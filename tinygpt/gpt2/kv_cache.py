@@ -44,9 +44,10 @@ from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
 
 _KERNEL = "tinygpt.kernels.decode_step"
-_ATTENTION = "gpt2.model.CausalSelfAttention nn.Linear nn.Linear nn.Dropout nn.Dropout"
-_MLP = "gpt2.model.MLP nn.Linear nn.Linear nn.Dropout"
-_BLOCK = f"gpt2.model.Block nn.LayerNorm {_ATTENTION} nn.LayerNorm {_MLP}"  # what the kernel computes
+_LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
+_ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
+_MLP = f"gpt2.model.MLP {_LINEAR} gpt2.model.GELULinear {_DROPOUT}"
+_BLOCK = f"gpt2.model.Block {_NORM} {_ATTENTION} {_NORM} {_MLP}"  # what the kernel computes
 Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
 Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
 
@@ -227,7 +228,7 @@ class Decoder:
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
         self._quantized = model.wte.quantized
         self._layers = [_layer_of(model, i) if _is(block, _BLOCK) else None for i, block in enumerate(model.h)]
-        head_is_ours = _is(model.ln_f, "nn.LayerNorm") and type(model).head.__module__ == "tinygpt.gpt2.model"
+        head_is_ours = _is(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
         self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
         self._table = _matrix_of(model, "wte", model.wte, shape, axis=0)
         self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
@@ -351,7 +352,9 @@ class Decoder:
 
 
 def _is(module: Any, parts: str) -> bool:
-    """Whether a module and those inside it run the forward of these classes, not one of the user's own."""
+    """Whether a module and those inside it run the forward of these classes, not one of the user's own, and no hook."""
+    if any(any(part._hooks or ()) for part in module.modules()):
+        return False
     functions = [part.forward for part in module.modules()]
     names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
     return names == [f"tinygpt.{part}.forward" for part in parts.split()]
@@ -363,7 +366,8 @@ def _layer_of(model: Any, i: int) -> Layer:
     def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
         name = f"h.{i}.{name}"
         matrix = _matrix_of(model, name, linear, (inputs, outputs), axis=1)
-        return *matrix, _as_read(model, f"{name}.bias", linear.bias.data, (outputs,))
+        bias = np.zeros(outputs, model.wte.weight.dtype) if linear.bias is None else linear.bias.data
+        return *matrix, _as_read(model, f"{name}.bias", bias, (outputs,))
 
     return Layer(
         ln_1=_norm_of(model, f"h.{i}.ln_1", block.ln_1),

@@ -38,6 +38,7 @@ from tinygpt.ops.basic import matmul
 from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.runtime.seeds import check_seed
 
 
 class CausalSelfAttention(Module):
@@ -61,17 +62,24 @@ class CausalSelfAttention(Module):
         return self.resid_dropout(self.c_proj(heads))  # (B, T, C)
 
 
+class GELULinear(Linear):
+    """A linear layer of GELU(x), as one operation, which keeps x alone for backward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu_linear(x, self.weight, self.bias)
+
+
 class MLP(Module):
     """Two linear layers with GELU between them, on each token by itself; I hidden features, in GPT-2 four times C."""
 
     def __init__(self, config: GPTConfig, weights: np.random.Generator, dropout: np.random.Generator, dtype: Any):
         self.c_fc = Linear(config.n_embd, config.inner, weights, config.initializer_range, dtype)
-        self.c_proj = Linear(config.inner, config.n_embd, weights, residual_std(config), dtype)
+        self.c_proj = GELULinear(config.inner, config.n_embd, weights, residual_std(config), dtype)
         self.dropout = Dropout(config.resid_pdrop, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.c_fc(x)  # (B, T, I)
-        return self.dropout(gelu_linear(hidden, self.c_proj.weight, self.c_proj.bias))  # (B, T, C)
+        return self.dropout(self.c_proj(hidden))  # (B, T, C); c_proj begins with GELU
 
 
 class Block(Module):
@@ -167,6 +175,7 @@ class GPT(Module):
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"GPT: dtype must be float32 or float64, got {np.dtype(dtype)}")
         self.config = config
+        check_seed("GPT", seed)
         weights, self.generator = np.random.default_rng(seed).spawn(2)
         std = config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)

@@ -29,7 +29,7 @@ import numpy as np
 from numba.core import event
 from numba.core.registry import CPUDispatcher
 
-from tinygpt.files.user_cache import distrust, kernel_root, make_folder
+from tinygpt.files.user_cache import MARK, distrust, kernel_root, make_folder
 from tinygpt.kernels.notice import Notice
 from tinygpt.runtime.guard import call_guarded
 
@@ -42,7 +42,6 @@ Function = TypeVar("Function", bound=Callable)
 
 NOTICE = Notice()
 event.register("numba:compile", NOTICE)
-MARK = ".compiled"  # an empty file for a stage of which all kernels are in the folder
 
 # The fast-math flags: a product and a sum may become one instruction. No other flag: NaN must propagate; a division
 # must not become a product with the reciprocal in some places of a loop; and a sum must keep its order, because a

@@ -40,7 +40,10 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.choices import where
 from tinygpt.ops.embedding import check_ids, integers
+from tinygpt.ops.losses import check_reduction
+from tinygpt.ops.reductions import log_softmax
 
 
 # fmt: off
@@ -84,7 +87,8 @@ def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, 
         raise ValueError(f"{who}: ignore_index must fit into int64, got {ignore_index}")
     targets = integers(f"{who}: targets", targets)
     if targets.shape != shape:
-        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}")
+        order = "; the classes are on the last axis of the logits, in PyTorch on the second" if len(shape) > 1 else ""
+        raise ValueError(f"{who}: targets must have shape {shape}, one per row of logits, got {targets.shape}{order}")
     counts = targets != int(ignore_index)  # in their own dtype: as int64 a huge unsigned one is negative
     check_ids(f"{who}: targets", targets[counts], n_vocab)
     if not counts.any():
@@ -101,9 +105,11 @@ CROSS_ENTROPY = Op(
 )
 
 
-def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """
     Mean of -ln softmax(logits)[target] over the targets that are not `ignore_index`, in nats.
+
+    The mean is one operation, with a kernel; the other reductions are composed, and keep more memory.
 
     Parameters
     ----------
@@ -112,26 +118,76 @@ def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100) -> Ten
         From 0 to V - 1, or `ignore_index`.
     ignore_index : int
         Targets with this value do not count, neither in the sum nor in the mean.
+    reduction : {"mean", "sum", "none"}
+        "none" returns one number per target, 0 where it does not count.
 
     Returns
     -------
-    Tensor, shape ()
+    Tensor, shape (), or (...) without reduction
 
     Raises
     ------
     TypeError
         If `targets` are not integers.
     ValueError
-        If the shapes do not fit, a target is out of range, or no target counts.
+        If the shapes do not fit, a target is out of range, no target counts, or `reduction` is none of these.
 
     Examples
     --------
     >>> cross_entropy(Tensor(np.zeros((2, 3, 50257), np.float32)), np.zeros((2, 3), int))
     Tensor(10.824905, dtype=float32)
     """
+    check_reduction("cross_entropy", reduction)
     if logits.ndim == 0:
         raise ValueError("cross_entropy: logits must have shape (..., V), got a scalar")
     n_vocab = logits.shape[-1]
     targets = check_targets("cross_entropy", targets, logits.shape[:-1], n_vocab, ignore_index)
+    if reduction != "mean":
+        return nll_loss(log_softmax(logits), targets, ignore_index, reduction)
     flat = logits if logits.ndim == 2 else logits.reshape(-1, n_vocab)
     return apply(CROSS_ENTROPY, flat, targets=targets.reshape(-1), ignore_index=ignore_index)
+
+
+def nll_loss(log_probs: Tensor, targets: Any, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """
+    Mean of -log_probs[target] over the targets that are not `ignore_index`: cross-entropy after `log_softmax`.
+
+    Parameters
+    ----------
+    log_probs : Tensor, shape (..., V), float32 or float64
+        Logarithms of probabilities.
+    targets : integer array, shape (...)
+        From 0 to V - 1, or `ignore_index`.
+    ignore_index : int
+        Targets with this value do not count, neither in the sum nor in the mean.
+    reduction : {"mean", "sum", "none"}
+        "none" returns one number per target, 0 where it does not count.
+
+    Returns
+    -------
+    Tensor, shape (), or (...) without reduction
+
+    Raises
+    ------
+    TypeError
+        If `targets` are not integers.
+    ValueError
+        If the shapes do not fit, a target is out of range, no target counts, or `reduction` is none of these.
+
+    Examples
+    --------
+    >>> nll_loss(Tensor([[-0.5, -2.0], [-3.0, -0.1]]), [1, 0])
+    Tensor(2.5, dtype=float32)
+    """
+    check_reduction("nll_loss", reduction)
+    if log_probs.ndim == 0:
+        raise ValueError("nll_loss: log_probs must have shape (..., V), got a scalar")
+    n_vocab = log_probs.shape[-1]
+    targets = check_targets("nll_loss", targets, log_probs.shape[:-1], n_vocab, ignore_index)
+    counted = targets != ignore_index
+    target = np.where(counted, targets, 0)
+    rows = log_probs.reshape(-1, n_vocab)[np.arange(target.size), target.reshape(-1)].reshape(*target.shape)
+    nll = where(counted, -rows, 0.0)
+    if reduction == "none":
+        return nll
+    return nll.sum() if reduction == "sum" else nll.sum() / counted.sum()

@@ -30,8 +30,7 @@ from functools import partial
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.gelu import gelu_backward, gelu_forward
-from tinygpt.ops.linear import check_linear, linear_backward, linear_forward
-from tinygpt.ops.shapes import operands
+from tinygpt.ops.linear import check_linear, linear_backward, linear_forward, linear_operands
 
 
 # fmt: off
@@ -59,7 +58,7 @@ GELU_LINEAR = Op(
 )
 
 
-def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     ``linear(gelu(x), weight, bias)``, without keeping gelu(x) for backward.
 
@@ -67,7 +66,7 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     ----------
     x : Tensor, shape (..., I), float32 or float64
     weight : Tensor, shape (I, O)
-    bias : Tensor, shape (O,)
+    bias : Tensor, shape (O,), optional
 
     Returns
     -------
@@ -83,4 +82,4 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     >>> gelu_linear(Tensor([[0.0, 1.0]]), Tensor([[1.0], [10.0]]), Tensor([0.5])).data.round(3)
     array([[8.912]], dtype=float32)
     """
-    return apply(GELU_LINEAR, *operands(x, weight, bias))
+    return apply(GELU_LINEAR, *linear_operands(x, weight, bias))

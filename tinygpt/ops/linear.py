@@ -31,6 +31,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.shapes import operands
 
@@ -65,6 +67,13 @@ def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:
     return {}
 
 
+def linear_operands(x: Any, weight: Any, bias: Any) -> list[Tensor]:
+    """The inputs as tensors of one float type; a bias that is None as zeros."""
+    if bias is None:
+        bias = np.zeros(weight.shape[-1:], int)  # integers follow the type of the others
+    return operands(x, weight, bias)
+
+
 LINEAR = Op(
     "linear",
     linear_forward,
@@ -74,15 +83,15 @@ LINEAR = Op(
 )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
-    x @ weight + bias.
+    x @ weight + bias, or x @ weight.
 
     Parameters
     ----------
     x : Tensor, shape (..., I), float32 or float64
     weight : Tensor, shape (I, O)
-    bias : Tensor, shape (O,)
+    bias : Tensor, shape (O,), optional
 
     Returns
     -------
@@ -98,4 +107,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     >>> linear(Tensor([[1.0, 2.0]]), Tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]), Tensor([0.0, 0.0, 10.0]))
     Tensor([[ 1.,  2., 13.]], dtype=float32)
     """
-    return apply(LINEAR, *operands(x, weight, bias))
+    return apply(LINEAR, *linear_operands(x, weight, bias))

@@ -1,10 +1,36 @@
 """
-Seeds: unrelated 64-bit keys from seeds that may be 1, 2, 3 and so on.
+Seeds: which numbers they may be, and unrelated 64-bit keys from seeds that are 1, 2, 3 and so on.
 
 Source: splitmix64, Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators", OOPSLA.
 """
 
 from __future__ import annotations
+
+from operator import index
+
+REMEDY = "any whole number from 0 on is a seed, such as 1"
+
+
+def check_seed(who: str, seed: int | None) -> None:
+    """
+    Raise TypeError or ValueError unless a seed is an integer of at least 0, as NumPy's generators take it, or None.
+
+    Examples
+    --------
+    >>> check_seed("GPT", 1)
+    >>> check_seed("GPT", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: GPT: seed must be at least 0, got -1; any whole number from 0 on is a seed, such as 1
+    """
+    if seed is None:
+        return
+    try:
+        value = index(seed)
+    except TypeError:
+        raise TypeError(f"{who}: seed must be an integer, got {type(seed).__name__}; {REMEDY}") from None
+    if value < 0:
+        raise ValueError(f"{who}: seed must be at least 0, got {value}; {REMEDY}")
 
 
 def splitmix64(seed: int) -> int:

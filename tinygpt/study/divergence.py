@@ -112,7 +112,7 @@ class _Recorder(Watch):
 
     def __init__(self, model: GPT) -> None:
         self.results: list[Result] = []
-        self._names = {id(module): name for name, module in _modules(model)}
+        self._names = {id(module): name for name, module in model.named_modules()}
         self._inside: list[str] = []
 
     @contextlib.contextmanager
@@ -164,9 +164,3 @@ class _Recorder(Watch):
 
     def _keep(self, where: str, direction: str, arrays: Any) -> None:
         self.results.append(Result(where, direction, [np.array(array) for array in arrays]))
-
-
-def _modules(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, child in module.children():
-        yield prefix + name, child
-        yield from _modules(child, f"{prefix}{name}.")

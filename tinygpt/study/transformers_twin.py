@@ -19,6 +19,7 @@ _OPERATIONS = {
     r"wte|wpe": "embedding",
     r"ln_f|h\.\d+\.ln_[12]": "layernorm",
     r"h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc)": "linear",
+    r"h\.\d+\.mlp\.c_proj": "gelu_linear",
 }
 
 
@@ -43,8 +44,6 @@ def trace(model: Any, tokens: np.ndarray, targets: np.ndarray) -> list[Result]:
         op = next((op for pattern, op in _OPERATIONS.items() if re.fullmatch(pattern, name)), None)
         if op:
             module.register_forward_hook(_keeping(results, f"{name}: {op}"))
-        if re.fullmatch(r"h\.\d+\.mlp\.c_proj", name):
-            module.register_forward_hook(_keeping(results, f"{name.removesuffix('.c_proj')}: gelu_linear"))
     logits = theirs(torch.tensor(tokens)).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(targets).flatten())
     results.append(Result("linear_cross_entropy", "forward", [loss.detach().numpy()]))

@@ -21,6 +21,7 @@ import numpy as np
 from tinygpt.files.input_file import read_bytes, require_ordinary
 from tinygpt.files.one_line import shown
 from tinygpt.runtime.plural import counted
+from tinygpt.runtime.seeds import check_seed
 from tinygpt.text.decoding import decode_text
 from tinygpt.tokenizer.validation import list_of_texts
 
@@ -181,12 +182,13 @@ def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> np.ndarr
         The smaller type that holds every id of the tokenizer.
     """
     documents = list_of_texts("encode_documents: documents", documents)
+    dtype = np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32
     if tokenizer.eot_token is None:
-        return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=())
-    eot = np.array([tokenizer.eot_token], np.uint16 if tokenizer.n_vocab <= 65536 else np.uint32)
+        return tokenizer.encode_to_numpy("\n\n".join(documents), disallowed_special=()).astype(dtype)
+    eot = np.array([tokenizer.eot_token], dtype)
     parts = [eot[:0]]  # gives the result its type even if there is no document
     for document in documents:
-        parts += [tokenizer.encode_to_numpy(document, disallowed_special=()), eot]
+        parts += [tokenizer.encode_to_numpy(document, disallowed_special=()).astype(dtype), eot]
     return np.concatenate(parts)
 
 
@@ -223,8 +225,9 @@ def sample_batch(
     ((2, 4), True)
     """
     _require_positive("sample_batch", batch_size=batch_size, context=context)
-    if seed < 0 or step < 0:
-        raise ValueError(f"sample_batch: seed and step must be >= 0, got seed = {seed}, step = {step}; choose others")
+    check_seed("sample_batch", seed)
+    if step < 0:
+        raise ValueError(f"sample_batch: step must be at least 0, got {step}; the first step is 0")
     if np.ndim(tokens) != 1 or np.asarray(tokens).dtype.kind not in "iu":
         got = f"{np.asarray(tokens).dtype} {np.shape(tokens)}"
         if np.asarray(tokens).dtype.kind in "US":

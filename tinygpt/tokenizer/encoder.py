@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinygpt.tokenizer.pattern import Pattern
-from tinygpt.tokenizer.reference import Merges, chunks, merge, merge_long, split
+from tinygpt.tokenizer.reference import Merges, chunks, last_cut, merge, merge_long, split
 from tinygpt.tokenizer.switch import Switch, check_agreement, must_check
 
 if TYPE_CHECKING:
@@ -92,21 +92,32 @@ class Encoder:
         for text, separator in zip_longest(texts, separators):
             for chunk in chunks(text) if self._pattern is None else [text]:
                 for piece in split(chunk) if self._pattern is None else self._pattern.split(chunk):
-                    ids.extend(self._remembered.get(piece) or self._encode_piece(piece))
+                    ids.extend(self._remembered.get(piece) or self.encode_piece(piece))
             if separator is not None:
                 ids.append(separator)
         return ids
 
-    def _encode_piece(self, piece: str) -> Sequence[int]:
+    def last_piece(self, text: str) -> str:
+        """Return the last of the pieces that a text is split into; "" if the text is empty."""
+        pieces = split(text[last_cut(text) :]) if self._pattern is None else self._pattern.split(text)
+        return pieces[-1] if pieces else ""
+
+    def merge_bytes(self, data: bytes) -> Sequence[int]:
+        """Return the ids of bytes, which need not be whole characters, as if they were one piece."""
+        ids = [self._byte_ids[byte] for byte in data]
+        return merge(ids, self._merges) if len(ids) <= _SHORT else merge_long(ids, self._merges)
+
+    def encode_piece(self, piece: str) -> Sequence[int]:
+        """Return the ids of one piece."""
         data = piece.encode("utf-8")
         if data in self._whole:
             return (self._whole[data],)
-        ids = [self._byte_ids[byte] for byte in data]
-        if len(ids) > _SHORT:
-            return merge_long(ids, self._merges)
+        ids = self.merge_bytes(data)
+        if len(data) > _SHORT:
+            return ids
         if len(self._remembered) >= _REMEMBERED:
             self._remembered.clear()
-        self._remembered[piece] = merged = tuple(merge(ids, self._merges))
+        self._remembered[piece] = merged = tuple(ids)
         return merged
 
     def _encode_by_kernels(self, texts: Sequence[str], separators: Sequence[int]) -> np.ndarray:

@@ -1,23 +1,26 @@
 """
 The choice between reference and kernels, the same for encoding, decoding and training.
 
-Kernels are ten times as fast, but importing Numba takes half a second, tables a tenth, and the very first compilation
-several seconds. So the reference runs until it has done enough work to pay for that: little, where Numba is imported
-and the kernels of this stage are compiled.
+Kernels are ten times as fast, but have to be made ready: tables take a tenth of a second, importing Numba half a
+second, the very first compilation several seconds. So the reference runs until it has done as much work as that
+would take. Only a process that has imported Numba, or a mark in the user's cache, tells that nothing must be compiled.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import cache
 from itertools import zip_longest
 from typing import Any
 
+from tinygpt.files.user_cache import was_compiled
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.settings import current_implementation
 
 # Characters or tokens that one tokenizer has processed. The reference does about five per microsecond.
-_WORTH_IMPORTING = 1 << 20
 _WORTH_TABLES = 1 << 16
+_WORTH_IMPORTING = 1 << 20
+_WORTH_COMPILING = 1 << 25
 
 
 class Switch:
@@ -32,7 +35,7 @@ class Switch:
     Examples
     --------
     >>> switch = Switch("encoding")
-    >>> switch.to_kernels(100), switch.to_kernels(1 << 20)
+    >>> switch.to_kernels(100), switch.to_kernels(1 << 25)
     (False, True)
     """
 
@@ -46,13 +49,22 @@ class Switch:
         if implementation != "kernels":
             return implementation == "check" and kernels_may_run(parallel=False)
         self._seen += size  # two threads at once may lose a count, which only delays the switch
-        worth = ready or self._seen >= _WORTH_IMPORTING or (self._seen >= _WORTH_TABLES and self._at_hand())
+        worth = ready or self._seen >= _WORTH_COMPILING or (self._seen >= _WORTH_TABLES and self._is_compiled())
         return worth and kernels_may_run(parallel=False)
 
-    def _at_hand(self) -> bool:
-        """Whether nothing has to be imported or compiled."""
-        compiler = getattr(sys.modules.get("tinygpt.tokenizer.kernels"), "compiler", None)
-        return compiler is not None and compiler.has_compiled(self._stage)
+    def _is_compiled(self) -> bool:
+        """Whether nothing has to be compiled; importing Numba to find out must be worth it, too."""
+        imported = "tinygpt.tokenizer.kernels" in sys.modules
+        if not imported and (self._seen < _WORTH_IMPORTING or not _may_be_compiled(self._stage)):
+            return False
+        from tinygpt.tokenizer.kernels import compiler
+
+        return compiler.has_compiled(self._stage)
+
+
+@cache  # not looked up again for each text: a mark that another process leaves meanwhile only comes too late
+def _may_be_compiled(stage: str) -> bool:
+    return was_compiled("tokenizer", stage)
 
 
 def must_check() -> bool:

@@ -3,7 +3,8 @@ The tokenizer to use: text to ids and back, special tokens, training, files.
 
 The class checks its arguments and holds the parts together; each part is a file of its own:
 
-    encode            `special_tokens.py` splits the special tokens off, `encoder.py` turns the rest into ids
+    encode            `special_tokens.py` splits the special tokens off, `encoder.py` turns the rest into ids;
+                      `unstable.py` says which of them may change when the text goes on
     decode            `decoder.py`
     train             `training.py`
     load and save     `files/`, one format per file
@@ -24,12 +25,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cached_property, partial
 from operator import index
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import numpy as np
 
 from tinygpt.files import locate
 from tinygpt.runtime.settings import max_threads
+from tinygpt.tokenizer import other_names
 from tinygpt.tokenizer.decoder import Decoder
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.files import folder, tiktoken, tokenizer_json
@@ -37,6 +39,7 @@ from tinygpt.tokenizer.files.gpt2 import Contents
 from tinygpt.tokenizer.reference import without_surrogates
 from tinygpt.tokenizer.special_tokens import END_OF_TEXT, Flags, Names, allowed_names, flags_that_matter, split_off
 from tinygpt.tokenizer.training import train
+from tinygpt.tokenizer.unstable import encode_with_unstable
 from tinygpt.tokenizer.validation import check_special_tokens, check_vocabulary, merges_in_pairs
 
 if TYPE_CHECKING:
@@ -110,6 +113,11 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer(n_vocab={self.n_vocab}, merges={len(self.merges)}, special_tokens={self.special_tokens})"
 
+    if not TYPE_CHECKING:  # to a checker, a name that is not there is an error
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(other_names.message(name), name=name, obj=self)
+
     def __reduce__(self) -> tuple:
         """Copy and pickle the arguments of the constructor: tables are built again, caches start empty."""
         return type(self), tuple(self._contents())
@@ -176,6 +184,11 @@ class Tokenizer:
         return self._decoder.n_vocab
 
     @property
+    def max_token_value(self) -> int:
+        """The highest id, those of special tokens included."""
+        return self.n_vocab - 1
+
+    @property
     def ids(self) -> Collection[int]:
         """All ids of tokens, special tokens included; there may be gaps between them."""
         return self._tokens.keys()
@@ -184,6 +197,11 @@ class Tokenizer:
     def eot_token(self) -> int | None:
         """The id of `<|endoftext|>`, which ends a document; None if the tokenizer has no such token."""
         return self.special_tokens.get(END_OF_TEXT)
+
+    @property
+    def special_tokens_set(self) -> set[str]:
+        """The texts of all special tokens."""
+        return set(self.special_tokens)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -239,15 +257,49 @@ class Tokenizer:
         self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
     ) -> np.ndarray:
         """
-        Do what `encode` does, into an array of shape (N,): uint16 if every id of the tokenizer fits, else uint32.
+        Do what `encode` does, into an array of shape (N,), dtype uint32.
 
         Examples
         --------
         >>> Tokenizer.train("", vocab_size=256, special_tokens=(), progress=False).encode_to_numpy("hen")
-        array([71, 68, 77], dtype=uint16)
+        array([71, 68, 77], dtype=uint32)
         """
-        ids = self._encoder.encode(*self._parts(text, allowed_special, disallowed_special))
-        return np.array(ids, np.uint16 if self.n_vocab <= 1 << 16 else np.uint32)
+        return np.array(self._encoder.encode(*self._parts(text, allowed_special, disallowed_special)), np.uint32)
+
+    def encode_with_unstable(
+        self, text: str, *, allowed_special: Names = frozenset(), disallowed_special: Names = "all"
+    ) -> tuple[list[int], list[list[int]]]:
+        """
+        Encode a text that is not at its end: the tokens that are certain, and those that the rest may become.
+
+        Parameters
+        ----------
+        text, allowed_special, disallowed_special
+            As `encode` takes them.
+
+        Returns
+        -------
+        stable : list of int
+            Their text is a beginning of `text`, which need not be all of it.
+        completions : list of list of int
+            In ascending order. Each, after `stable`, spells all of `text` or more, and needs its last token for that.
+            None if the text is empty or ends in a special token. `unstable.py` says which there are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `encode` does.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("hen, then hens", vocab_size=260, byte_order="raw", progress=False)
+        >>> tokenizer.encode_with_unstable("the he")
+        ([116, 104, 101], [[32, 104, 101], [32, 257]])
+        >>> tokenizer.decode_tokens_bytes([32, 257])
+        [b' ', b'hen']
+        """
+        parts, names = self._parts(text, allowed_special, disallowed_special)
+        return encode_with_unstable(parts, names, self._encoder, self.vocab, self._sorted_tokens)
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Turn a text into ids; the text of special tokens is encoded like any other."""
@@ -362,6 +414,59 @@ class Tokenizer:
         """
         return self.decode_bytes(ids).decode("utf-8", errors)
 
+    def decode_tokens_bytes(self, tokens: Iterable[int]) -> list[bytes]:
+        """
+        Return the bytes of each token, ordinary or special, by its id.
+
+        Raises
+        ------
+        KeyError, TypeError
+            As `decode_single_token_bytes` does.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> tokenizer.decode_tokens_bytes([104, 0xC3, 256])
+        [b'h', b'\\xc3', b'<|endoftext|>']
+        """
+        return [self.decode_single_token_bytes(token) for token in tokens]
+
+    def decode_with_offsets(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
+        """
+        Turn ids into text, and say where in it each token begins.
+
+        Parameters
+        ----------
+        tokens : iterable of int, or integer array of shape (N,)
+
+        Returns
+        -------
+        text : str
+        offsets : list of int
+            The index of each token's first character in the text. A token that begins inside a character has the
+            index of that character.
+
+        Raises
+        ------
+        UnicodeDecodeError
+            If the bytes are not UTF-8, such as those of a part of a character.
+        KeyError, TypeError
+            As `decode_single_token_bytes` does.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False)
+        >>> tokenizer.decode_with_offsets([0xC3, 0xA9, 104, 256])
+        ('éh<|endoftext|>', [0, 0, 1, 2])
+        """
+        offsets, characters = [], 0  # characters that began in the tokens before
+        parts = self.decode_tokens_bytes(tokens)
+        for part in parts:
+            inside = _is_continuation(part[0])
+            offsets.append(max(0, characters - inside))
+            characters += sum(not _is_continuation(byte) for byte in part)
+        return b"".join(parts).decode("utf-8"), offsets
+
     def stream_decoder(self) -> StreamDecoder:
         """Return a decoder for ids that arrive one by one."""
         return StreamDecoder(self)
@@ -425,16 +530,30 @@ class Tokenizer:
         >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_single_token_bytes(0xC3)
         b'\\xc3'
         """
-        if isinstance(token, (str, bytes)):
-            raise TypeError("Tokenizer.decode_single_token_bytes: needs an id, got text; encode gives its ids")
         try:
-            return self._tokens[index(token)]
+            return self._tokens[_id("decode_single_token_bytes", token)]
         except KeyError:
             raise KeyError(f"Tokenizer.decode_single_token_bytes: no token has the id {token}") from None
 
+    def is_special_token(self, token: int) -> bool:
+        """
+        Say whether an id is that of a special token; False if no token has it.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train("", vocab_size=257, progress=False)
+        >>> tokenizer.is_special_token(256), tokenizer.is_special_token(65)
+        (True, False)
+        """
+        return _id("is_special_token", token) in self.special_tokens.values()
+
     def token_byte_values(self) -> list[bytes]:
         """Return the bytes of all ordinary tokens, sorted by them."""
-        return sorted(self._ids)
+        return [token for token, _ in self._sorted_tokens]
+
+    @cached_property
+    def _sorted_tokens(self) -> list[tuple[bytes, int]]:
+        return sorted(self._ids.items())
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """
@@ -598,6 +717,19 @@ class StreamDecoder:
     def flush(self) -> str:
         """Return what is left, U+FFFD for an incomplete character, and start again."""
         return self._utf8.decode(b"", final=True)
+
+
+def _id(who: str, token: int) -> int:
+    try:
+        return index(token)
+    except TypeError:
+        got = "text; encode gives its ids" if isinstance(token, (str, bytes)) else type(token).__name__
+        raise TypeError(f"Tokenizer.{who}: needs an id, got {got}") from None
+
+
+def _is_continuation(byte: int) -> bool:
+    """Whether a byte of UTF-8 goes on with a character that began before it."""
+    return 0x80 <= byte < 0xC0
 
 
 def _texts(who: str, texts: Sequence[str]) -> Sequence[str]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Merge = tuple[bytes, bytes]
 Learned = tuple[list[bytes], list[Merge], dict[str, int]]
 _BLOCK = 1 << 20  # characters that the kernels count in one call
+_LEARNING = 100  # learning from a character of the different words takes about as long as counting so many
+_WORTH_LOADING = 20_000  # characters of the different words; from fewer the reference has learned at once
 
 
 def train(
@@ -131,12 +133,7 @@ class CorpusWords:
 
     def add(self, text: str) -> None:
         """Count the words of a text without lone surrogates."""
-        if self._compiled is None and self._switch.to_kernels(len(text)):
-            from tinygpt.tokenizer.kernels.counting import WordCounts  # late: it imports Numba
-            from tinygpt.tokenizer.kernels.trainer import compile_ahead
-
-            compile_ahead()
-            self._compiled = WordCounts()
+        self._choose(self._switch, len(text))
         if self._pattern is not None:
             self._counts.update(self._pattern.split(text))
             return
@@ -151,6 +148,9 @@ class CorpusWords:
 
     def learn(self, byte_order: str, how_many: int) -> Iterator[list[Merge]]:
         """Learn merges, the most frequent pair first, a few at a time, until there are enough or no pair is left."""
+        size = sum(map(len, self._counts))
+        if how_many > 0 and size >= _WORTH_LOADING:
+            self._choose(Switch("training"), _LEARNING * size)  # what is left to do counts, not what is done
         counts = {word.encode("utf-8"): count for word, count in self._counts.items()}
         reference = islice(learn_merges(counts, byte_order), how_many)
         if self._compiled is None:
@@ -165,6 +165,15 @@ class CorpusWords:
             yield merges
         if self._check:
             check_agreement("Tokenizer.train", [], list(reference))
+
+    def _choose(self, switch: Switch, size: int) -> None:
+        """Go over to the kernels if that is worth it for so many more characters."""
+        if self._compiled is None and switch.to_kernels(size):
+            from tinygpt.tokenizer.kernels.counting import WordCounts  # late: it imports Numba
+            from tinygpt.tokenizer.kernels.trainer import compile_ahead
+
+            compile_ahead()
+            self._compiled = WordCounts()
 
     def _count_waiting(self, compiled: WordCounts) -> None:
         compiled.add(self._waiting, are_pieces=False)

@@ -1,0 +1,24 @@
+"""
+Modules: parameters with names, layers, and what holds them. To be read in this order:
+
+    module        `Parameter` and `Module`: names, modes, state, hooks, and one array for all parameters
+    initial       the initial values of parameters
+    layers        `Linear`, `Embedding`, `LayerNorm`, `Dropout`, which GPT-2 is built from; `Flatten`, `Identity`
+    activations   `ReLU`, `GELU` and others: functions as modules
+    losses        `CrossEntropyLoss`, `MSELoss` and others
+    containers    `Sequential`, `ModuleList`, `ModuleDict`
+    functional    `tinygpt.functional`, by PyTorch's path
+"""
+
+from tinygpt.nn import functional
+from tinygpt.nn.activations import GELU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from tinygpt.nn.containers import ModuleDict, ModuleList, Sequential
+from tinygpt.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, no_dropout
+from tinygpt.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
+from tinygpt.nn.module import Module, Parameter
+
+__all__ = [
+    "GELU", "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Identity", "L1Loss",
+    "LayerNorm", "Linear", "LogSoftmax", "MSELoss", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter",
+    "ReLU", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "functional", "no_dropout",
+]  # fmt: skip

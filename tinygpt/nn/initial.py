@@ -1,0 +1,57 @@
+"""The initial values of parameters, and the checks of what layers are made with."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from tinygpt.runtime.default_generator import default_generator
+
+
+def normal(generator: np.random.Generator, shape: tuple[int, ...], std: float, dtype: Any) -> np.ndarray:
+    """Numbers from a normal distribution of mean 0."""
+    array = generator.standard_normal(shape, dtype=dtype)
+    array *= std
+    return array
+
+
+def uniform(generator: np.random.Generator, shape: tuple[int, ...], bound: float, dtype: Any) -> np.ndarray:
+    """Numbers from the uniform distribution between -bound and bound."""
+    array = generator.random(shape, dtype=dtype)
+    array *= 2 * bound
+    array -= bound
+    return array
+
+
+def check_size(who: str, size: Any) -> int:
+    """`size` as Python's integer, or an error unless it is an integer of at least 1."""
+    try:
+        size = index(size)
+    except TypeError:
+        raise TypeError(f"{who} must be an integer, got {size!r}") from None
+    if size < 1:
+        raise ValueError(f"{who} must be at least 1, got {size}")
+    return size
+
+
+def check_dtype(who: str, dtype: Any) -> None:
+    """Raise TypeError unless `dtype` is float32 or float64."""
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise TypeError(f"{who}: dtype must be float32 or float64, got {np.dtype(dtype)}")
+
+
+def check_generator(who: str, generator: Any) -> None:
+    """Raise TypeError unless `generator` is a generator of NumPy, or None."""
+    if generator is not None and not isinstance(generator, np.random.Generator):
+        raise TypeError(
+            f"{who}: generator must be a np.random.Generator, got {generator!r}; write np.random.default_rng(seed), "
+            "and other options by name, such as bias=False"
+        )
+
+
+def generator_or_default(who: str, generator: Any) -> np.random.Generator:
+    """The generator, or that of the process where it is None."""
+    check_generator(who, generator)
+    return default_generator() if generator is None else generator
