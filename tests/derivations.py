@@ -595,6 +595,35 @@ def _scatter_add(values: np.ndarray, index: Any, shape: tuple[int, ...]) -> np.n
     return np.bincount(np.ravel(places), np.ravel(values), minlength=math.prod(shape)).reshape(shape)
 
 
+def _product_of_others(x: np.ndarray, axis: Any) -> np.ndarray:
+    """Value by value: the product of its group with a 1 in its place."""
+    product = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        others = x.copy()
+        others[place] = 1.0
+        product[place] = np.broadcast_to(np.prod(others, axis, keepdims=True), x.shape)[place]
+    return product
+
+
+def _exchanged(subscripts: str, arrays: list[np.ndarray], dout: np.ndarray) -> list[np.ndarray]:
+    """Letter by letter: each product of one element of every array, and what each of its factors receives."""
+    inputs, output = subscripts.split("->")
+    terms, sizes = inputs.split(","), {}
+    for term, array in zip(terms, arrays, strict=True):
+        sizes |= {letter: max(n, sizes.get(letter, 0)) for letter, n in zip(term, array.shape, strict=True)}
+    shares = [np.zeros_like(array) for array in arrays]
+    for values in np.ndindex(*sizes.values()):
+        at = dict(zip(sizes, values, strict=True))
+        places = [tuple(min(at[letter], n - 1) for letter, n in zip(term, array.shape, strict=True))
+                  for term, array in zip(terms, arrays, strict=True)]  # fmt: skip
+        gradient = dout[tuple(at[letter] for letter in output)]
+        for k, share in enumerate(shares):
+            others = [array[place] for array, place in zip(arrays, places, strict=True)]
+            others[k] = 1.0
+            share[places[k]] += gradient * math.prod(others)
+    return shares
+
+
 def _row_functions(names: Names, attrs: dict[str, Any]) -> None:
     axis = attrs.get("axis")
 
@@ -605,6 +634,10 @@ def _row_functions(names: Names, attrs: dict[str, Any]) -> None:
         "sum": reduction(np.sum),
         "mean": reduction(np.mean),
         "max": reduction(np.max, np.maximum),
+        "prod": reduction(np.prod),
+        "product_of_others": lambda x: _product_of_others(x, axis),
+        "cumsum": lambda x: np.cumsum(x, axis),
+        "reverse": lambda x: np.flip(x, axis),
         "min": np.minimum,
         "where": np.where,
         "astype": lambda a, dtype: a.astype(dtype),
@@ -615,6 +648,12 @@ def _row_functions(names: Names, attrs: dict[str, Any]) -> None:
         "unbroadcast": lambda gradient, shape: _summed_to(shape, gradient),
         "scatter_add": _scatter_add,
         "concatenate": np.concatenate,
+        "pad": lambda x, widths, value: np.pad(x, widths, constant_values=value),
+        "cut": lambda whole, widths: whole[
+            tuple(slice(before, n - after) for n, (before, after) in zip(whole.shape, widths, strict=True))
+        ],
+        "einsum": lambda subscripts, arrays: np.einsum(subscripts, *arrays),
+        "exchanged": _exchanged,
         "split": lambda whole, parts, axis: np.split(whole, np.cumsum([p.shape[axis] for p in parts])[:-1], axis),
     }
 
@@ -627,7 +666,7 @@ def row_names(op: Any, arrays: list[np.ndarray], attrs: dict[str, Any]) -> Names
         arrays = [a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b]
     _row_functions(names, attrs)
     names |= attrs
-    if op.name == "concatenate":
+    if op.name in ("concatenate", "einsum"):
         names["arrays"] = arrays
     else:
         names |= dict(zip(inputs_of(op, arrays), arrays, strict=True))
@@ -653,7 +692,7 @@ def row_backward(op: Any, docstring: str, names: Names, dout: np.ndarray) -> lis
     for statement in row_of(docstring, op.name).backward:
         (name,) = statement.names
         value = evaluate(statement.tree, names)
-        if not op.forward.__module__.endswith("shapes"):  # there, nothing is left out
+        if not op.forward.__module__.endswith(("shapes", "products")):  # there, nothing is left out
             value = _summed_to(np.shape(names[name.removeprefix("d")]), np.asarray(value))
         names[name] = value
         made.append(name)

@@ -167,7 +167,7 @@ def test_a_docstring_or_a_comment_is_not_a_line_of_code(tmp_path):
 
 
 def test_every_op_with_a_file_of_its_own_has_the_four_parts_and_its_test():
-    several = {"basic", "choices", "elementwise", "losses", "reductions", "shapes"}
+    several = {"basic", "choices", "composed", "elementwise", "losses", "products", "reductions", "shapes"}
     ops = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - several
     ops -= {"__init__", "numpy_dispatch", "numpy_functions"}
     assert ops >= {"attention", "cross_entropy", "dropout", "embedding", "gelu", "gelu_linear", "layernorm", "linear",

@@ -19,7 +19,7 @@ from every_operation import assert_lists
 
 import tinygpt.functional as F
 from tinygpt import Tensor
-from tinygpt.ops import basic, choices, elementwise, reductions, shapes
+from tinygpt.ops import basic, choices, elementwise, products, reductions, shapes
 from tinygpt.ops.dropout import dropout_mask
 from tinygpt.study.samples import SAMPLES, Sample, every_op, page_of
 
@@ -152,8 +152,9 @@ def test_each_row_is_its_operation(name):
 
 def test_every_operation_has_a_page_of_its_own_or_a_row():
     assert len(PAGES) >= 9 and len(ROWS) >= 26
-    told = [name for file in (basic, choices, elementwise, reductions, shapes) for name in rows_of(file.__doc__)]
-    assert_lists(told, "the tables of ops/basic, choices, elementwise, reductions and shapes, or give it a file", ROWS)
+    files = (basic, choices, elementwise, products, reductions, shapes)
+    told = [name for file in files for name in rows_of(file.__doc__)]
+    assert_lists(told, f"the tables of {', '.join(file.__name__ for file in files)}, or give it a file", ROWS)
     assert len(set(told)) == len(told)
     for name in ROWS:
         surprises = page_of(OPS[name]).partition("\nWhat surprises people here\n")[2]
@@ -238,6 +239,14 @@ def test_each_row_gives_the_derivative_of_its_forward(name):
 # A typo in every place
 
 EQUAL = {  # typos that say the same in other words
+    "norm": {
+        "dx = dout * x / (out + 1[x = 0])": "x is the factor, too",
+        "dx = dout * x / (out - 1[out = 0])": "0 / -1 is 0, too",
+    },
+    "std": {
+        "dx = dout * centred / (n - ddof) / (out + 1[centred = 0])": "centred is the factor, too",
+        "dx = dout * centred / (n - ddof) / (out - 1[out = 0])": "0 / -1 is 0, too",
+    },
     "relu": {"da = dout * 1[out > 0]": "max(a, 0) > 0 where a > 0"},
     "abs": {"da = dout / (1[a > 0] - 1[a < 0])": "1 / 1 is 1, and 1 / -1 is -1"},
     "clip": {

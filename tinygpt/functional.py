@@ -16,6 +16,28 @@ from tinygpt.ops.basic import (
     sub,
 )
 from tinygpt.ops.choices import clamp, clip, logaddexp, maximum, minimum, softplus, where
+from tinygpt.ops.composed import (
+    all,
+    any,
+    argmax,
+    argmin,
+    argsort,
+    chunk,
+    diagonal,
+    flip,
+    gather,
+    index_select,
+    masked_fill,
+    repeat_interleave,
+    sort,
+    split,
+    tile,
+    topk,
+    trace,
+    tril,
+    triu,
+    unbind,
+)
 from tinygpt.ops.cross_entropy import cross_entropy, nll_loss
 from tinygpt.ops.dropout import dropout
 from tinygpt.ops.elementwise import (
@@ -45,13 +67,33 @@ from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
 from tinygpt.ops.losses import binary_cross_entropy_with_logits, l1_loss, mse_loss
-from tinygpt.ops.reductions import log_softmax, max, mean, min, softmax, sum, var
+from tinygpt.ops.products import dot, einsum, outer
+from tinygpt.ops.reductions import (
+    amax,
+    amin,
+    cumsum,
+    log_softmax,
+    logsumexp,
+    max,
+    mean,
+    min,
+    norm,
+    prod,
+    softmax,
+    std,
+    sum,
+    var,
+)
 from tinygpt.ops.shapes import (
     astype,
     broadcast_to,
     concatenate,
+    expand,
     expand_dims,
+    flatten,
     getitem,
+    pad,
+    permute,
     reshape,
     squeeze,
     stack,
@@ -60,11 +102,14 @@ from tinygpt.ops.shapes import (
 )
 
 __all__ = [
-    "abs", "add", "astype", "attention", "binary_cross_entropy_with_logits", "broadcast_to", "clamp", "clip",
-    "concatenate", "cos", "cosh", "cross_entropy", "div", "dropout", "embedding", "exp", "exp2", "expand_dims", "expm1",
-    "floor_divide", "gelu", "gelu_linear", "getitem", "l1_loss", "layernorm", "linear", "linear_cross_entropy", "log",
-    "log1p", "log2", "log10", "log_softmax", "logaddexp", "matmul", "max", "maximum", "mean", "min", "minimum",
-    "mse_loss", "mul", "neg", "nll_loss", "pow", "power", "reciprocal", "relu", "remainder", "reshape", "sigmoid",
-    "sign", "silu", "sin", "sinh", "softmax", "softplus", "sqrt", "square", "squeeze", "stack", "sub", "sum",
-    "swapaxes", "tanh", "transpose", "var", "where",
+    "abs", "add", "all", "amax", "amin", "any", "argmax", "argmin", "argsort", "astype", "attention",
+    "binary_cross_entropy_with_logits", "broadcast_to", "chunk", "clamp", "clip", "concatenate", "cos", "cosh",
+    "cross_entropy", "cumsum", "diagonal", "div", "dot", "dropout", "einsum", "embedding", "exp", "exp2", "expand",
+    "expand_dims", "expm1", "flatten", "flip", "floor_divide", "gather", "gelu", "gelu_linear", "getitem",
+    "index_select", "l1_loss", "layernorm", "linear", "linear_cross_entropy", "log", "log1p", "log2", "log10",
+    "log_softmax", "logaddexp", "logsumexp", "masked_fill", "matmul", "max", "maximum", "mean", "min", "minimum",
+    "mse_loss", "mul", "neg", "nll_loss", "norm", "outer", "pad", "permute", "pow", "power", "prod", "reciprocal",
+    "relu", "remainder", "repeat_interleave", "reshape", "sigmoid", "sign", "silu", "sin", "sinh", "softmax",
+    "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "sub", "sum", "swapaxes", "tanh", "tile",
+    "topk", "trace", "transpose", "tril", "triu", "unbind", "var", "where",
 ]  # fmt: skip

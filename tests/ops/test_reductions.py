@@ -12,8 +12,27 @@ from differentiation import BOTH_WAYS, assert_close, assert_same, value_and_grad
 import tinygpt.functional as F
 from tinygpt import Tensor, gradcheck
 
+
+def std_slopes(group):
+    root = statistics.pstdev(group)
+    return [(x - statistics.fmean(group)) / len(group) / root if root else 0.0 for x in group]
+
+
 # name: the operation, what it makes of a list of Python numbers, and the slope in each of them
 REDUCTIONS = {
+    "prod": (F.prod, math.prod, lambda group: [math.prod(group[:i] + group[i + 1 :]) for i in range(len(group))]),
+    "std": (F.std, statistics.pstdev, lambda group: std_slopes(group)),
+    "norm": (F.norm, lambda group: math.hypot(*group), lambda group: [x / (math.hypot(*group) or 1) for x in group]),
+    "norm of absolute values": (
+        lambda x, **how: F.norm(x, 1, **how),
+        lambda group: math.fsum(map(abs, group)),
+        lambda group: [math.copysign(x != 0, x) for x in group],
+    ),
+    "logsumexp": (
+        F.logsumexp,
+        lambda group: math.log(math.fsum(map(math.exp, group))),
+        lambda group: [math.exp(x) / math.fsum(map(math.exp, group)) for x in group],
+    ),
     "sum": (F.sum, math.fsum, lambda group: [1.0] * len(group)),
     "mean": (F.mean, statistics.fmean, lambda group: [1 / len(group)] * len(group)),
     "max": (F.max, max, lambda group: [(x == max(group)) / group.count(max(group)) for x in group]),
@@ -24,6 +43,7 @@ REDUCTIONS = {
         lambda group: [2 * (x - statistics.fmean(group)) / len(group) for x in group],
     ),
 }
+METHODS = ["amax", "amin", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var"]
 every_reduction = pytest.mark.parametrize("name", REDUCTIONS)
 
 AXES = [
@@ -241,13 +261,150 @@ def test_the_variance_of_equal_values_is_zero_without_cancellation():
 
 def test_reductions_are_methods_too():
     x = Tensor(np.array([[1.0, 2.0], [3.0, 5.0]]))
-    for name, (f, _, _) in REDUCTIONS.items():
-        np.testing.assert_array_equal(getattr(x, name)(axis=0, keepdims=True).data, f(x, axis=0, keepdims=True).data)
+    for name in METHODS:
+        ours = getattr(x, name)(axis=0, keepdims=True)
+        np.testing.assert_array_equal(ours.data, getattr(F, name)(x, axis=0, keepdims=True).data)
     np.testing.assert_array_equal(x.softmax(axis=0).data, F.softmax(x, axis=0).data)
     np.testing.assert_array_equal(x.log_softmax().data, F.log_softmax(x, axis=1).data)
 
 
+def test_a_zero_in_a_product_keeps_its_gradient_and_two_leave_none():
+    x = np.array([[2.0, 0.0, 3.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0], [2.0, 3.0, 4.0]])
+    out, (dx,) = value_and_gradients(lambda x: F.prod(x, axis=1), [x], np.ones(4))
+    assert out.tolist() == [0, 0, 0, 24]
+    assert dx.tolist() == [[0, 6, 0], [0, 0, 0], [0, 0, 0], [12, 8, 6]]
+    out, (dx,) = value_and_gradients(F.prod, [np.ones((0, 3))])
+    assert out == 1 and dx.shape == (0, 3)  # of nothing
+
+
+def test_at_a_corner_a_norm_and_a_standard_deviation_have_gradient_zero():
+    """Where a group is all zeros, or all equal; the root of a sum of squares would give NaN."""
+    with np.errstate(all="raise"):
+        for f in (F.norm, lambda x: F.norm(x, 1), lambda x: F.norm(x, math.inf), F.std):
+            assert value_and_gradients(f, [np.zeros(3)])[1][0].tolist() == [0, 0, 0]
+        assert value_and_gradients(F.std, [np.full((2, 2), 7.0)])[1][0].tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_largest_of_equal_absolute_values_share_the_gradient():
+    out, (dx,) = value_and_gradients(lambda x: F.norm(x, math.inf), [np.array([3.0, -3.0, 1.0])])
+    assert out == 3 and dx.tolist() == [0.5, -0.5, 0]
+
+
+def test_logsumexp_neither_overflows_nor_fails_where_everything_is_masked():
+    out, (dx,) = value_and_gradients(F.logsumexp, [np.array([1e4, 1e4, -np.inf])])
+    assert_close(out, 1e4 + math.log(2))
+    assert_close(dx, [0.5, 0.5, 0])
+    assert F.logsumexp(Tensor([-np.inf, -np.inf])).item() == -np.inf
+    assert F.logsumexp(Tensor([np.inf, 0.0])).item() == np.inf
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((4,), 0), ((2, 3), -1), ((2, 3, 4), 1), ((2, 3), None), ((2, 1), 0)])
+def test_cumulative_sums_are_sums_and_each_value_counts_in_those_after_it(shape, axis, rng):
+    x = rng.standard_normal(shape)
+    rows = x.reshape(-1) if axis is None else np.moveaxis(x, axis, -1)
+    expected = np.array(
+        [[math.fsum(row[: i + 1]) for i in range(len(row))] for row in rows.reshape(-1, rows.shape[-1])]
+    )
+    expected = expected.reshape(rows.shape) if axis is None else np.moveaxis(expected.reshape(rows.shape), -1, axis)
+    dout = rng.standard_normal(expected.shape)
+    back = dout if axis is None else np.moveaxis(dout, axis, -1)
+    dx = np.array([[math.fsum(row[i:]) for i in range(len(row))] for row in back.reshape(-1, rows.shape[-1])])
+    dx = dx.reshape(shape) if axis is None else np.moveaxis(dx.reshape(back.shape), -1, axis)
+    assert_same(value_and_gradients(lambda x: F.cumsum(x, axis), [x], dout), (expected, [dx]))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("name", [*METHODS, "softmax", "log_softmax", "cumsum"])
+def test_a_tensor_without_axes_may_be_given_0_or_1_from_the_end(name, axis):
+    """As in PyTorch: it is its own group."""
+    value, slope = {"var": (0, 0), "std": (0, 0), "softmax": (1, 0), "log_softmax": (0, 0)}.get(name, (3, 1))
+    out, (dx,) = value_and_gradients(lambda x: getattr(x, name)(axis=axis), [np.array(3.0)])
+    assert (out.item(), dx.item(), out.shape, dx.shape) == (value, slope, (), ())
+    for wrong in (1, -2):
+        with pytest.raises(
+            ValueError, match=rf"^{name}: axis must be from -1 to 0 for a tensor of 0 axes, got {wrong}"
+        ):
+            getattr(Tensor(3.0), name)(axis=wrong)
+
+
+def test_the_cumulative_sum_of_all_values_of_no_axes_has_one_axis():
+    assert F.cumsum(Tensor(3.0)).shape == (1,) and F.cumsum(Tensor(np.ones((0, 3))), 0).shape == (0, 3)
+
+
+# names of PyTorch's
+
+
+def test_dim_and_keepdim_are_axis_and_keepdims_where_they_mean_the_same(rng):
+    x = Tensor(rng.standard_normal((2, 3)))
+    for name in ("amax", "amin", "logsumexp", "mean", "norm", "prod", "sum"):
+        ours = getattr(x, name)(axis=1, keepdims=True)
+        for f in (getattr(x, name), lambda name=name, **how: getattr(F, name)(x, **how)):
+            np.testing.assert_array_equal(f(dim=1, keepdim=True).data, ours.data)
+    for name in ("softmax", "log_softmax", "cumsum"):
+        np.testing.assert_array_equal(getattr(x, name)(dim=0).data, getattr(x, name)(axis=0).data)
+    with pytest.raises(TypeError, match="sum: dim is another name of axis; give one of them"):
+        x.sum(dim=0, axis=0)
+
+
+def test_a_divisor_that_dim_leaves_open_must_be_said(rng):
+    """PyTorch divides by n - 1, NumPy by n."""
+    array = rng.standard_normal((2, 3))
+    x = Tensor(array)
+    for name in ("var", "std"):
+        with pytest.raises(TypeError, match=rf"^{name}: with dim PyTorch divides by n - 1, .* say which by correction"):
+            getattr(x, name)(dim=1)
+        for ddof, how in ((1, {"correction": 1}), (1, {"unbiased": True}), (0, {"unbiased": False}), (1, {"ddof": 1})):
+            ours = getattr(x, name)(dim=1, keepdim=True, **how).data
+            np.testing.assert_allclose(ours, getattr(np, name)(array, axis=1, keepdims=True, ddof=ddof))
+        np.testing.assert_allclose(getattr(x, name)(unbiased=True).data, getattr(np, name)(array, ddof=1))
+        with pytest.raises(TypeError, match=f"^{name}: dim is another name of axis"):
+            getattr(x, name)(0, dim=0, correction=1)
+
+
+def test_max_over_dim_says_how_to_get_values_and_indices():
+    x = Tensor([[1.0, 2.0]])
+    for name in ("max", "min"):
+        for f in (getattr(x, name), lambda name=name, **how: getattr(F, name)(x, **how)):
+            with pytest.raises(TypeError, match=rf"^{name}: with dim, .*write a{name}\(dim=1\) and arg{name}\(dim=1\)"):
+                f(dim=1)
+        with pytest.raises(TypeError, match=rf"^{name}: .* got a Tensor; of two tensors take {name}imum\(a, b\)"):
+            getattr(x, name)(x)
+
+
+def test_torch_agrees(rng):
+    """Values and gradients, at random and at the corners."""
+    torch = pytest.importorskip("torch")
+    zeros = np.array([[0.0, 0.0, 0.0], [0.0, 2.0, 3.0]])
+    cases = [
+        ("prod", {"dim": 1}), ("norm", {"dim": 1}), ("norm", {"p": 1, "dim": 1}), ("norm", {"p": math.inf, "dim": 1}),
+        ("std", {"dim": 1, "correction": 1}), ("var", {"dim": 0, "unbiased": True}), ("logsumexp", {"dim": 1}),
+        ("cumsum", {"dim": 0}), ("norm", {}), ("prod", {}), ("amax", {"dim": 1, "keepdim": True}),
+    ]  # fmt: skip
+    for name, how in cases:
+        for array in (rng.standard_normal((2, 3)), zeros):
+            theirs = torch.tensor(array, requires_grad=True)
+            out = getattr(theirs, name)(**how)
+            dout = rng.standard_normal(out.shape)
+            out.backward(torch.tensor(dout))
+            ours = value_and_gradients(lambda x, name=name, how=how: getattr(x, name)(**how), [array], dout)
+            assert_same(ours, (out.detach().numpy(), [theirs.grad.numpy()]))
+
+
 # errors
+
+
+def test_an_axis_that_is_none_is_named():
+    x = Tensor(np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"^sum: axis must be an integer or a tuple of integers, got 1\.0"):
+        x.sum(1.0)
+    with pytest.raises(TypeError, match=r"^softmax: axis must be an integer .*, got one of shape \(2, 3\)$"):
+        x.softmax(x)
+    with pytest.raises(TypeError, match=r"^var: axis must be an integer or a tuple of integers, got True"):
+        x.var(True)  # PyTorch's unbiased
+    with pytest.raises(ValueError, match=r"^mean: each axis may be named once, got \(0, -2\) for a tensor of 2 axes"):
+        x.mean((0, -2))
+    with pytest.raises(ValueError, match=r"^norm: ord must be 2, 1 or inf, got 3"):
+        x.norm(3)
 
 
 def test_nothing_to_choose_from_is_an_error_that_names_the_operation():
@@ -255,8 +412,6 @@ def test_nothing_to_choose_from_is_an_error_that_names_the_operation():
     for f, name in ((F.max, "max"), (F.min, "min"), (F.softmax, "^softmax"), (F.log_softmax, "^log_softmax")):
         with pytest.raises(ValueError, match=rf"{name}.*: needs? at least one value along axis 0, got shape \(0, 3\)"):
             f(empty, axis=0)
-    with pytest.raises(ValueError, match="softmax: needs at least one value"):
-        F.softmax(Tensor(1.0))
     for ddof in (3, 4):
         with pytest.raises(ValueError, match=rf"var: needs more than ddof = {ddof} values along axis 1, got shape"):
             F.var(Tensor(np.ones((2, 3))), axis=1, ddof=ddof)
@@ -265,5 +420,5 @@ def test_nothing_to_choose_from_is_an_error_that_names_the_operation():
 @pytest.mark.parametrize("f", [*(f for f, _, _ in REDUCTIONS.values()), F.softmax, F.log_softmax])
 @pytest.mark.parametrize("axis", [2, -3])
 def test_an_axis_that_is_not_there_is_named(f, axis):
-    with pytest.raises(ValueError, match=f"axis {axis} is out of bounds for array of dimension 2"):
+    with pytest.raises(ValueError, match=f"axis must be from -2 to 1 for a tensor of 2 axes, got {axis}"):
         f(Tensor(np.ones((2, 3))), axis=axis)

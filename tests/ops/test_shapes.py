@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+
 import numpy as np
 import pytest
 from differentiation import BOTH_WAYS, assert_same, value_and_gradients
@@ -239,23 +242,166 @@ def test_the_rows_of_a_tensor_can_be_iterated():
 
 def test_errors_say_what_does_not_fit():
     x = Tensor(np.ones((2, 3)))
-    for axes in ((0,), (0, 0), (0, 2), (-3, 0), (0, 3), (0, 1, 2)):
+    for axes in ((0,), (0, 0), (0, 2), (-3, 0), (0, 3), (0, 1, 2), (0.5, 1), ("a",)):
         with pytest.raises(ValueError, match=r"transpose: axes must be a permutation of the 2 axes of \(2, 3\), got"):
             x.transpose(axes)
-    with pytest.raises(ValueError, match=r"cannot reshape array of size 6 into shape \(4,\)"):
-        x.reshape(4)
-    with pytest.raises(ValueError, match="cannot select an axis to squeeze out which has size not equal to one"):
+    for sizes in ((4,), (-1, 4), (-1, -1), (-2, -3), (6, 0), (-1, 0)):
+        with pytest.raises(
+            ValueError, match=r"^reshape: sizes must multiply to 6 for shape \(2, 3\), and one may be -1"
+        ):
+            x.reshape(sizes)
+    with pytest.raises(TypeError, match=r"^reshape: sizes must be integers, got"):
+        x.view(np.float32)
+    with pytest.raises(ValueError, match=r"^squeeze: axis 0 must have size 1, got shape \(2, 3\)"):
         x.squeeze(0)
-    with pytest.raises(ValueError, match=r"\(2,3\).*\(2,2\)"):
-        x.broadcast_to((2, 2))
-    for index in (2, (0, 3), (0, 0, 0), np.array([0, 5])):
-        with pytest.raises(IndexError, match=r"out of bounds|too many indices"):
+    for shape in ((2, 2), (3,), (6,), (3, 2)):
+        with pytest.raises(ValueError, match=r"^broadcast_to: sizes must be equal or 1 .* got shape \(2, 3\) for"):
+            x.broadcast_to(shape)
+    with pytest.raises(ValueError, match=r"^broadcast_to: sizes must .* got shape \(2, 3\) for \(-1, 2, 3\)"):
+        x.expand(-1, -1, -1)
+    assert Tensor([1.0]).broadcast_to(3).shape == (3,)
+    for index in (2, (0, 3), (0, 0, 0), np.array([0, 5]), 1.5, "a"):
+        with pytest.raises(IndexError, match=r"^getitem: the index does not fit shape \(2, 3\): "):
             x[index]
-    for join in (F.concatenate, F.stack):
-        with pytest.raises(ValueError, match="concatenate: needs at least one tensor, got none"):
-            join([])
-        with pytest.raises(ValueError, match="must match exactly"):
-            join([x, np.ones((4, 4))])
+    for f, name in ((F.squeeze, "squeeze"), (F.expand_dims, "expand_dims"), (F.flatten, "flatten")):
+        with pytest.raises(ValueError, match=rf"^{name}: axis must be from -\d to \d for a tensor of \d axes, got 5"):
+            f(x, 5)
+    with pytest.raises(ValueError, match=r"^swapaxes: axis must be from -2 to 1"):
+        x.swapaxes(0, 2)
+    with pytest.raises(ValueError, match=r"^flatten: start_dim must not come after end_dim, got 1 and 0"):
+        x.flatten(1, 0)
+
+
+@pytest.mark.parametrize("join", [F.concatenate, F.stack])
+def test_what_cannot_be_joined_is_named_with_its_shapes(join):
+    x, name = np.ones((2, 3)), join.__name__
+    with pytest.raises(ValueError, match=f"^{name}: needs at least one tensor, got none"):
+        join([])
+    with pytest.raises(ValueError, match=rf"^{name}: the shapes must be equal.*, got \(2, 3\) and \(4, 4\)"):
+        join([x, x, np.ones((4, 4))])
+    with pytest.raises(ValueError, match=rf"^{name}: the shapes must be equal.*, got \(2, 3\) and \(2, 3, 1\)"):
+        join([x, np.ones((2, 3, 1))])
+    with pytest.raises(ValueError, match=f"^{name}: axis must be from"):
+        join([x, x], 3)
+    with pytest.raises(TypeError, match=f"^{name}: axis must be an integer, got None"):
+        join([x, x], None)
+    if join is F.concatenate:
+        with pytest.raises(
+            ValueError, match=r"^concatenate: needs tensors of at least one axis, got \(\); write stack"
+        ):
+            join([Tensor(1.0), Tensor(2.0)])
+
+
+def test_two_axes_in_their_places_are_refused_as_pytorchs_exchange():
+    """NumPy's x.transpose(0, 1) of a matrix changes nothing, and PyTorch's exchanges: neither is done silently."""
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    for axes in ((0, 1), (-2, -1), (0, -1)):
+        with pytest.raises(TypeError, match=r"^transpose: .* leaves the axes in place in NumPy .* write swapaxes"):
+            x.transpose(*axes)
+        np.testing.assert_array_equal(x.transpose(axes).data, x.data)  # a tuple is NumPy's order
+        np.testing.assert_array_equal(x.permute(*axes).data, x.data)
+        np.testing.assert_array_equal(x.swapaxes(*axes).data, x.data.T)
+    np.testing.assert_array_equal(x.transpose(1, 0).data, x.data.T)  # the same in both
+    with pytest.raises(ValueError, match=r"permutation of the 3 axes.*to exchange two axes write swapaxes\(1, 2\)"):
+        Tensor(np.ones((2, 3, 4))).transpose(1, 2)
+
+
+def test_items_are_neither_assigned_nor_deleted():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(TypeError, match=r"^Tensor: items cannot be assigned.*where\(mask, new, x\) or concatenate"):
+        x[0] = 1.0
+    with pytest.raises(TypeError, match=r"^Tensor: items cannot be assigned"):
+        x[:1] += 1.0
+    with pytest.raises(TypeError, match=r"^Tensor: items cannot be deleted"):
+        del x[0]
+    assert x.data.tolist() == [1, 2]
+
+
+# padding
+
+
+@pytest.mark.parametrize(
+    ("shape", "width", "numpys"),
+    [
+        ((3,), (1, 2), ((1, 2),)),
+        ((3,), ((0, 0),), ((0, 0),)),
+        ((2, 3), 1, ((1, 1), (1, 1))),
+        ((2, 3), ((1, 0), (0, 2)), ((1, 0), (0, 2))),
+        ((2, 3), [(1, 2)], ((1, 2), (1, 2))),
+        ((0, 2), ((1, 1), (1, 0)), ((1, 1), (1, 0))),
+        ((), 2, ()),
+    ],
+)
+def test_padding_is_numpys_and_its_gradient_is_cut_off(shape, width, numpys, rng):
+    x = rng.standard_normal(shape)
+    expected = np.pad(x, numpys, constant_values=0.5) if shape else x
+    dout = rng.standard_normal(expected.shape)
+    inside = tuple(slice(before, before + size) for size, (before, _) in zip(shape, numpys, strict=True))
+    ours = value_and_gradients(lambda x: F.pad(x, width, value=0.5), [x], dout)
+    assert_same(ours, (expected, [dout[inside]]), tolerance=0)
+
+
+def test_pytorchs_widths_are_refused_with_those_to_write():
+    torch = pytest.importorskip("torch")
+    x = np.arange(24.0).reshape(2, 3, 4)
+    for theirs in ((1, 2), (1, 2, 0, 3), (1, 1, 2, 0, 0, 1)):
+        with pytest.raises(TypeError, match=r"^pad: needs a pair .* for each of 3 axes, got") as raised:
+            F.pad(Tensor(x), theirs)
+        ours = F.pad(Tensor(x), eval(str(raised.value).partition("write ")[2]))
+        np.testing.assert_array_equal(ours.data, torch.nn.functional.pad(torch.tensor(x), theirs).numpy())
+    for wrong in ((1, 2, 3), (1,), ()):
+        with pytest.raises(TypeError, match=r"^pad: needs a pair"):
+            F.pad(Tensor(x), wrong)
+    for wrong in (-1, 1.5, ((1, -1),)):
+        with pytest.raises(ValueError, match=r"^pad: widths must be integers from 0 on"):
+            F.pad(Tensor(x), wrong)
+    with pytest.raises(ValueError, match=r"^pad: needs a pair .* for each of 3 axes"):
+        F.pad(Tensor(x), ((1, 1), (2, 2)))
+    with pytest.raises(ValueError, match=r"^pad: mode must be 'constant', got 'reflect'"):
+        F.pad(Tensor(x), 1, "reflect")
+
+
+# methods by PyTorch's names
+
+
+def test_the_size_is_a_number_and_can_be_called():
+    x = Tensor(np.ones((2, 3), np.float32))
+    assert x.size == 6 == x.numel() and isinstance(x.size, int) and f"{x.size}" == "6"
+    assert (x.size(), x.size(0), x.size(-1), x.size(dim=1), x.dim()) == ((2, 3), 2, 3, 3, 2)
+    assert json.dumps([x.size]) == "[6]" and np.zeros(x.size).shape == (6,) and type(x.size * 2) is int
+    assert type(pickle.loads(pickle.dumps(x.size))) is int and Tensor(1.0).size() == ()
+    with pytest.raises(IndexError, match=r"^size: there is no axis 2 in shape \(2, 3\)"):
+        x.size(2)
+
+
+def test_methods_by_pytorchs_names_are_numpys(rng):
+    array = rng.standard_normal((2, 3, 4))
+    x = Tensor(array)
+    for ours, theirs in (
+        (x.view(6, -1), array.reshape(6, 4)),
+        (x.flatten(), array.reshape(-1)),
+        (x.flatten(1), array.reshape(2, 12)),
+        (x.flatten(0, 1), array.reshape(6, 4)),
+        (x.flatten(start_dim=-2, end_dim=-1), array.reshape(2, 12)),
+        (Tensor(2.0).flatten(), np.array([2.0])),
+        (x.ravel(), array.ravel()),
+        (x.permute(2, 0, 1), array.transpose(2, 0, 1)),
+        (x.permute((1, 0, 2)), array.transpose(1, 0, 2)),
+        (x.unsqueeze(-1), array[..., None]),
+        (x.unsqueeze(dim=1), array[:, None]),
+        (x.unsqueeze(1).squeeze(dim=1), array),
+        (x.mT, array.swapaxes(-1, -2)),
+        (x[:1].expand(5, -1, -1), np.broadcast_to(array[:1], (5, 3, 4))),
+        (x.expand(7, 2, 3, 4), np.broadcast_to(array, (7, 2, 3, 4))),
+        (x.contiguous(), array),
+    ):
+        np.testing.assert_array_equal(ours.data, theirs)
+
+
+def test_a_view_of_what_lies_in_order_shares_its_memory_and_else_is_a_copy():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    assert np.shares_memory(x.view(3, 2).data, x.data) and np.shares_memory(x.flatten().data, x.data)
+    assert x.T.view(6).data.tolist() == [0, 3, 1, 4, 2, 5]
 
 
 def test_integers_times_a_python_float_are_float32():

@@ -8,6 +8,7 @@ functions of `ops/`; those files import this one, so it names them by a string, 
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,7 +34,16 @@ def _ops() -> Any:
     """The package `tinygpt.ops`, imported when the first tensor computes: its files import this one."""
     global _package
     if _package is None:
-        for name in ("basic", "choices", "elementwise", "numpy_dispatch", "reductions", "shapes"):
+        for name in (
+            "basic",
+            "choices",
+            "composed",
+            "elementwise",
+            "numpy_dispatch",
+            "products",
+            "reductions",
+            "shapes",
+        ):
             importlib.import_module(f"tinygpt.ops.{name}")
         _package = sys.modules["tinygpt.ops"]
     return _package
@@ -188,8 +198,17 @@ class Tensor(Copying):
         return self.data.ndim
 
     @property
-    def size(self) -> int:
+    def size(self) -> Size:
+        """The number of values, as in NumPy; `x.size()` is the shape and `x.size(0)` its first size, as in PyTorch."""
+        return Size(self.shape)
+
+    def numel(self) -> int:
+        """The number of values."""
         return self.data.size
+
+    def dim(self) -> int:
+        """The number of axes: `ndim`."""
+        return self.data.ndim
 
     @property
     def is_leaf(self) -> bool:
@@ -442,33 +461,134 @@ class Tensor(Copying):
     def reciprocal(self) -> Tensor: return _ops().basic.reciprocal(self)
     # fmt: on
 
+    @aliases(dim="axis", keepdim="keepdims")
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The sum over all elements, or along the axes."""
         return _ops().reductions.sum(self, axis, keepdims)
 
+    @aliases(dim="axis", keepdim="keepdims")
     def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The mean of all elements, or along the axes."""
         return _ops().reductions.mean(self, axis, keepdims)
 
-    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-        """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof."""
-        return _ops().reductions.var(self, axis, ddof, keepdims)
+    @aliases(dim="axis", keepdim="keepdims")
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The product of all elements, or along the axes."""
+        return _ops().reductions.prod(self, axis, keepdims)
 
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+    @aliases(keepdim="keepdims", correction="ddof")
+    def var(
+        self,
+        axis: Any = None,
+        ddof: int | None = None,
+        keepdims: bool = False,
+        *,
+        dim: Any = None,
+        unbiased: Any = None,
+    ) -> Tensor:
+        """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof, 0 by default."""
+        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+
+    @aliases(keepdim="keepdims", correction="ddof")
+    def std(
+        self,
+        axis: Any = None,
+        ddof: int | None = None,
+        keepdims: bool = False,
+        *,
+        dim: Any = None,
+        unbiased: Any = None,
+    ) -> Tensor:
+        """The standard deviation of all elements, or along the axes: the root of `var`."""
+        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+
+    @aliases(p="ord", dim="axis", keepdim="keepdims")
+    def norm(self, ord: Any = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The length of the vector of all elements, or along the axes; `ord` is 2, 1 or inf."""
+        return _ops().reductions.norm(self, ord, axis, keepdims)
+
+    @aliases(keepdim="keepdims")
+    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
         """The largest element, or the largest ones along the axes."""
-        return _ops().reductions.max(self, axis, keepdims)
+        return _ops().reductions.max(self, axis, keepdims, dim=dim)
 
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+    @aliases(keepdim="keepdims")
+    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
         """The smallest element, or the smallest ones along the axes."""
-        return _ops().reductions.min(self, axis, keepdims)
+        return _ops().reductions.min(self, axis, keepdims, dim=dim)
 
+    @aliases(dim="axis", keepdim="keepdims")
+    def amax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """`max`, by the name that has `dim` in PyTorch."""
+        return _ops().reductions.amax(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def amin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """`min`, by the name that has `dim` in PyTorch."""
+        return _ops().reductions.amin(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def logsumexp(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The logarithm of the sum of the exponentials."""
+        return _ops().reductions.logsumexp(self, axis, keepdims)
+
+    @aliases(dim="axis")
     def softmax(self, axis: int = -1) -> Tensor:
         """The softmax along the axis."""
         return _ops().reductions.softmax(self, axis)
 
+    @aliases(dim="axis")
     def log_softmax(self, axis: int = -1) -> Tensor:
         """The logarithm of the softmax along the axis."""
         return _ops().reductions.log_softmax(self, axis)
+
+    @aliases(dim="axis")
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        """The sums up to each place along the axis, or of all elements in a row."""
+        return _ops().reductions.cumsum(self, axis)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def any(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Whether any element is true, or any along the axes."""
+        return _ops().composed.any(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def all(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Whether all elements are true, or all along the axes."""
+        return _ops().composed.all(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The index of the largest element along the axis, or among all in a row."""
+        return _ops().composed.argmax(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The index of the smallest element along the axis, or among all in a row."""
+        return _ops().composed.argmin(self, axis, keepdims)
+
+    @aliases(dim="axis")
+    def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
+        """The indices that sort along the axis."""
+        return _ops().composed.argsort(self, axis, descending)
+
+    @aliases(dim="axis")
+    def sort(self, axis: int = -1, descending: bool = False) -> Any:
+        """(values, indices), sorted along the axis; the tensor itself stays as it is."""
+        return _ops().composed.sort(self, axis, descending)
+
+    @aliases(dim="axis")
+    def topk(self, k: int, axis: int = -1, largest: bool = True) -> Any:
+        """(values, indices) of the k largest along the axis."""
+        return _ops().composed.topk(self, k, axis, largest)
+
+    def dot(self, other: Any) -> Tensor:
+        """The sum of the products with another vector."""
+        return _ops().products.dot(self, other)
+
+    def outer(self, other: Any) -> Tensor:
+        """Each element times each of another tensor."""
+        return _ops().products.outer(self, other)
 
     def astype(self, dtype: Any) -> Tensor:
         """The same values in another dtype."""
@@ -478,23 +598,55 @@ class Tensor(Copying):
         """The same values in another shape; one size may be -1."""
         return _ops().shapes.reshape(self, *shape)
 
+    def view(self, *shape: Any) -> Tensor:
+        """`reshape`, which copies where no view has the shape; PyTorch's `view` is an error there."""
+        return _ops().shapes.reshape(self, *shape)
+
+    def contiguous(self) -> Tensor:
+        """The tensor itself: every operation takes any order of the values in memory."""
+        return self
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes from start_dim to end_dim as one; by default all."""
+        return _ops().shapes.flatten(self, start_dim, end_dim)
+
+    def ravel(self) -> Tensor:
+        """All values along one axis."""
+        return _ops().shapes.reshape(self, -1)
+
+    @aliases(dim="axis")
     def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
         """Without the axes of size 1: all of them, or those named."""
         return _ops().shapes.squeeze(self, axis)
 
+    @aliases(dim="axis")
     def expand_dims(self, axis: int | tuple[int, ...]) -> Tensor:
         """With new axes of size 1 at these places of the result."""
         return _ops().shapes.expand_dims(self, axis)
 
+    def unsqueeze(self, dim: int) -> Tensor:
+        """With a new axis of size 1 at this place of the result."""
+        return _ops().shapes.expand_dims(self, dim)
+
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order; without arguments, reversed."""
+        """The axes in another order; without arguments, reversed. To exchange two write `swapaxes`."""
         return _ops().shapes.transpose(self, *axes)
+
+    def permute(self, *axes: Any) -> Tensor:
+        """The axes in another order."""
+        return _ops().shapes.permute(self, *axes)
 
     @property
     def T(self) -> Tensor:
         """All axes reversed."""
         return _ops().shapes.transpose(self)
 
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged."""
+        return _ops().shapes.swapaxes(self, -2, -1)
+
+    @aliases(dim0="axis1", dim1="axis2")
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
         """Two axes exchanged."""
         return _ops().shapes.swapaxes(self, axis1, axis2)
@@ -503,8 +655,86 @@ class Tensor(Copying):
         """The same values, repeated to fill the shape by NumPy's rules."""
         return _ops().shapes.broadcast_to(self, shape)
 
+    def expand(self, *sizes: Any) -> Tensor:
+        """`broadcast_to`, where -1 keeps a size."""
+        return _ops().shapes.expand(self, *sizes)
+
+    def tile(self, *reps: Any) -> Tensor:
+        """The whole tensor, repeated so many times along each axis."""
+        return _ops().composed.tile(self, *reps)
+
+    @aliases(dim="axis")
+    def repeat_interleave(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Each value, or slice along the axis, repeated on the spot."""
+        return _ops().composed.repeat_interleave(self, repeats, axis)
+
+    def repeat(self, *repeats: Any, **names: Any) -> Tensor:
+        """An error: NumPy's `repeat` is `repeat_interleave`, and PyTorch's is `tile`."""
+        raise TypeError("Tensor.repeat: repeats each value in NumPy, and the whole tensor in PyTorch; "
+                        "write repeat_interleave or tile")  # fmt: skip
+
+    @aliases(dim="axis", dims="axis")
+    def flip(self, axis: Any = None) -> Tensor:
+        """The opposite order along the axes."""
+        return _ops().composed.flip(self, axis)
+
+    @aliases(dim="axis", split_size="size")
+    def split(self, size: Any, axis: int = 0) -> tuple[Tensor, ...]:
+        """Parts of this size, or of these sizes, along the axis; `np.split` and `chunk` take their number."""
+        return _ops().composed.split(self, size, axis)
+
+    @aliases(dim="axis")
+    def chunk(self, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
+        """At most so many parts of equal size along the axis."""
+        return _ops().composed.chunk(self, chunks, axis)
+
+    @aliases(dim="axis")
+    def unbind(self, axis: int = 0) -> tuple[Tensor, ...]:
+        """The slices along the axis."""
+        return _ops().composed.unbind(self, axis)
+
+    @aliases(dim1="axis1", dim2="axis2")
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """A diagonal of two axes, as the last axis."""
+        return _ops().composed.diagonal(self, offset, axis1, axis2)
+
+    def trace(self) -> Tensor:
+        """The sum of the diagonal of the first two axes."""
+        return _ops().composed.trace(self)
+
+    @aliases(diagonal="k")
+    def tril(self, k: int = 0) -> Tensor:
+        """With 0 above a diagonal of the last two axes."""
+        return _ops().composed.tril(self, k)
+
+    @aliases(diagonal="k")
+    def triu(self, k: int = 0) -> Tensor:
+        """With 0 below a diagonal of the last two axes."""
+        return _ops().composed.triu(self, k)
+
+    def masked_fill(self, mask: Any, value: Any) -> Tensor:
+        """`value` where the mask holds."""
+        return _ops().composed.masked_fill(self, mask, value)
+
+    @aliases(dim="axis")
+    def gather(self, axis: int, index: Any) -> Tensor:
+        """The values at `index` along the axis, each at its own place along the others."""
+        return _ops().composed.gather(self, axis, index)
+
+    @aliases(dim="axis")
+    def index_select(self, axis: int, index: Any) -> Tensor:
+        """The slices at these indices along the axis."""
+        return _ops().composed.index_select(self, axis, index)
+
     def __getitem__(self, index: Any) -> Tensor:
         return _ops().shapes.getitem(self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError("Tensor: items cannot be assigned, backward needs the values as they were; write "
+                        "where(mask, new, x) or concatenate, or x.data[index] = value for values alone")  # fmt: skip
+
+    def __delitem__(self, index: Any) -> None:
+        raise TypeError("Tensor: items cannot be deleted; take those to keep, x[mask]")
 
     # comparisons, boolean tensors, and what combines these: without gradient
 
@@ -538,7 +768,9 @@ class Tensor(Copying):
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ValueError(f"Tensor: true or false needs exactly one value, got shape {self.shape}; write np.any(x)")
+            raise ValueError(
+                f"Tensor: true or false needs exactly one value, got shape {self.shape}; write x.any() or x.all()"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -577,6 +809,35 @@ class Tensor(Copying):
 
     def _repr_html_(self) -> str:
         return tensor_html(self)
+
+
+class Size(int):
+    """
+    The number of values of a tensor, an int; called, its shape, or the size of one axis.
+
+    Examples
+    --------
+    >>> size = Tensor([[1.0, 2.0, 3.0]]).size
+    >>> size + 1, size(), size(-1)
+    (4, (1, 3), 3)
+    """
+
+    shape: tuple[int, ...]
+
+    def __new__(cls, shape: tuple[int, ...]) -> Size:
+        size = super().__new__(cls, math.prod(shape))
+        size.shape = shape
+        return size
+
+    def __call__(self, dim: int | None = None) -> Any:
+        if dim is None:
+            return self.shape
+        if dim not in range(-len(self.shape), len(self.shape)):
+            raise IndexError(f"size: there is no axis {dim!r} in shape {self.shape}")
+        return self.shape[dim]
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
 
 
 def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.ops import basic, choices, elementwise, reductions, shapes
+from tinygpt.ops import basic, choices, composed, elementwise, products, reductions, shapes
 from tinygpt.runtime.plural import counted
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
@@ -26,18 +26,20 @@ def _mapped(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
-            if hasattr(np, name):  # NumPy adds names: permute_dims is one
-                DIFFERENTIABLE[getattr(np, name)] = functools.partial(_call, name, function)
+            module, _, last = name.rpartition(".")
+            numpys = getattr(getattr(np, module) if module else np, last, None)
+            if numpys is not None:  # NumPy adds names: permute_dims is one
+                DIFFERENTIABLE[numpys] = functools.partial(_call, name, numpys, function)
         return function
 
     return register
 
 
-def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _call(name: str, numpys: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call our function with the arguments of NumPy's: required ones by position, options by name."""
     known, required = inspect.signature(function).parameters, list(args)
     try:
-        signature = inspect.signature(getattr(np, name))
+        signature = inspect.signature(numpys)
     except ValueError:  # written in C
         if len(args) > len(known):
             raise TypeError(
@@ -45,9 +47,17 @@ def _call(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) ->
                 "pass x.detach()"
             ) from None
     else:
-        given = signature.bind(*args, **kwargs).arguments
-        required = [value for key, value in given.items() if signature.parameters[key].default is inspect._empty]
-        kwargs = {key: value for key, value in given.items() if signature.parameters[key].default is not inspect._empty}
+        given, required, kwargs = signature.bind(*args, **kwargs).arguments, [], {}
+        for key, value in given.items():
+            parameter = signature.parameters[key]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                required += value
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                kwargs |= value
+            elif parameter.default is parameter.empty:
+                required.append(value)
+            else:
+                kwargs[key] = value
     _refuse(name, {key: value for key, value in kwargs.items() if key not in known})
     return function(*required, **{k: value for k, value in kwargs.items() if k in known and value is not _NO_VALUE})
 
@@ -124,6 +134,63 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
     return choices.clip(a, min if a_min is None else a_min, max if a_max is None else a_max)
 
 
+@_mapped("take_along_axis")
+def _take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Tensor:
+    arr, indices = _tensor(arr), np.asarray(indices)
+    if axis is None:
+        return composed.gather(_ravel(arr), 0, indices)
+    shape = list(np.broadcast_shapes(np.take(arr.data, [0], axis).shape, np.take(indices, [0], axis).shape))
+    shape[axis] = indices.shape[axis]
+    return composed.gather(arr, axis, np.broadcast_to(indices, shape))
+
+
+@_mapped("sort")
+def _sort(a: Any, axis: int | None = -1) -> Tensor:
+    return composed.sort(_ravel(_tensor(a)) if axis is None else _tensor(a), -1 if axis is None else axis).values
+
+
+@_mapped("flip")
+def _flip(m: Any, axis: Any = None) -> Tensor:
+    return composed.flip(_tensor(m), axis)
+
+
+@_mapped("tile")
+def _tile(A: Any, reps: Any) -> Tensor:
+    return composed.tile(_tensor(A), *np.atleast_1d(reps).tolist())
+
+
+@_mapped("repeat")
+def _repeat(a: Any, repeats: Any, axis: int | None = None) -> Tensor:
+    return composed.repeat_interleave(_tensor(a), repeats, axis)
+
+
+@_mapped("pad")
+def _pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+    array = _tensor(array)
+    widths = np.broadcast_to(pad_width, (array.ndim, 2))  # one pair is for all axes
+    return shapes.pad(array, widths, mode, constant_values)
+
+
+@_mapped("diagonal")
+def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    return composed.diagonal(_tensor(a), offset, axis1, axis2)
+
+
+@_mapped("trace")
+def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    return composed.trace(_tensor(a), offset, axis1, axis2)
+
+
+@_mapped("tril")
+def _tril(m: Any, k: int = 0) -> Tensor:
+    return composed.tril(_tensor(m), k)
+
+
+@_mapped("triu")
+def _triu(m: Any, k: int = 0) -> Tensor:
+    return composed.triu(_tensor(m), k)
+
+
 # other shapes
 
 
@@ -142,7 +209,7 @@ def _ravel(a: Any, order: str = "C") -> Tensor:
 
 @_mapped("transpose", "permute_dims")
 def _transpose(a: Any, axes: Any = None) -> Tensor:
-    return shapes.transpose(_tensor(a), *(() if axes is None else axes))
+    return shapes.transpose(_tensor(a)) if axes is None else shapes.transpose(_tensor(a), tuple(axes))
 
 
 @_mapped("matrix_transpose")
@@ -159,7 +226,7 @@ def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
     order = [axis for axis in range(a.ndim) if axis not in moved]
     for place, axis in sorted((place % a.ndim, axis % a.ndim) for place, axis in zip(places, sources, strict=True)):
         order.insert(place, axis)
-    return shapes.transpose(a, *order)
+    return shapes.transpose(a, order)
 
 
 @_mapped("swapaxes")
@@ -202,7 +269,25 @@ def _var(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Ten
 
 @_mapped("std")
 def _std(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    return elementwise.sqrt(reductions.var(_tensor(a), axis, ddof, keepdims))
+    return reductions.std(_tensor(a), axis, ddof, keepdims)
+
+
+@_mapped("prod")
+def _prod(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    return reductions.prod(_tensor(a), axis, keepdims)
+
+
+@_mapped("cumsum")
+def _cumsum(a: Any, axis: int | None = None) -> Tensor:
+    return reductions.cumsum(_tensor(a), axis)
+
+
+@_mapped("linalg.norm")
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
+    x = _tensor(x)
+    if ord not in (None, "fro") and (x.ndim if axis is None else np.size(axis)) != 1:
+        raise TypeError(f"np.linalg.norm: a matrix norm, ord={ord!r}, has no gradient here; give one axis")
+    return reductions.norm(x, 2 if ord is None else ord, axis, keepdims)
 
 
 @_mapped("max", "amax")
@@ -217,27 +302,27 @@ def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 @_mapped("dot")
 def _dot(a: Any, b: Any) -> Tensor:
-    a, b = _tensor(a), _tensor(b)
-    if a.ndim == 0 or b.ndim == 0:
-        return basic.mul(a, b)
-    if b.ndim > 2:
-        raise TypeError(f"np.dot: has no gradient here for shapes {a.shape} and {b.shape}; write matmul")
-    return basic.matmul(a, b)
+    return products.dot(a, b)
 
 
 @_mapped("inner")
 def _inner(a: Any, b: Any) -> Tensor:
-    a, b = _tensor(a), _tensor(b)
-    if a.ndim == 0 or b.ndim == 0:
-        return basic.mul(a, b)
-    if b.ndim > 2:
-        raise TypeError(f"np.inner: has no gradient here for shapes {a.shape} and {b.shape}; write matmul")
-    return basic.matmul(a, b.T)
+    return products.dot(a, _tensor(b).T)
 
 
 @_mapped("outer")
 def _outer(a: Any, b: Any) -> Tensor:
-    return basic.mul(_ravel(a).reshape(-1, 1), _ravel(b))
+    return products.outer(a, b)
+
+
+@_mapped("einsum")
+def _einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Tensor:
+    return products.einsum(subscripts, *operands)
+
+
+@_mapped("linalg.matmul")
+def _matmul(x1: Any, x2: Any) -> Tensor:
+    return basic.matmul(x1, x2)
 
 
 # ufuncs, besides the operators
@@ -303,6 +388,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     (np.divide, "__call__"): _binary(basic.div),
     (np.matmul, "__call__"): _binary(basic.matmul),
     (np.add, "reduce"): _reduction(reductions.sum),
+    (np.multiply, "reduce"): _reduction(reductions.prod),
     (np.maximum, "reduce"): _reduction(reductions.max),
     (np.minimum, "reduce"): _reduction(reductions.min),
 }

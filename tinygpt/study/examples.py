@@ -69,7 +69,12 @@ EXAMPLES: dict[str, Sample] = {
     "where": Sample(draw((2, 3), (3,)), {"condition": _array([True, False, True], [False, False, True])}),
     "sum": Sample(draw((2, 3)), {"axis": 1}),
     "mean": Sample(draw((2, 3)), {"axis": 1}),
+    "prod": Sample([_array([1.5, -0.5, 2.0], [0.5, 0.0, -1.0])], {"axis": 1}),  # a zero in the second row
     "var": Sample(draw((2, 3)), {"axis": 1}),
+    "std": Sample([_array([1.5, -0.5, 2.0], [0.5, 0.5, 0.5])], {"axis": 1}),  # all equal in the second row
+    "norm": Sample([_array([3.0, -4.0], [0.0, 0.0])], {"axis": 1}),
+    "logsumexp": Sample(draw((2, 3)), {"axis": 1}),
+    "cumsum": Sample(draw((2, 3)), {"axis": 1}),
     "max": Sample([_array([1.5, -0.5, 1.5], [0.5, 3.0, -1.0])], {"axis": 1}),  # a tie in the first row
     "softmax": Sample(draw((2, 3)), {"axis": 1}),
     "log_softmax": Sample(draw((2, 3)), {"axis": 1}),
@@ -79,6 +84,8 @@ EXAMPLES: dict[str, Sample] = {
     "broadcast_to": Sample(draw((2, 1)), {"shape": (2, 3)}),
     "getitem": Sample(draw((3, 2)), {"index": (_array(2, 0, 2),)}),  # row 2 twice, row 1 never
     "concatenate": Sample(draw((2, 2), (2, 1)), {"axis": 1}),
+    "pad": Sample(draw((2, 2)), {"widths": ((0, 1), (1, 0)), "value": 0}),
+    "einsum": Sample(draw((2, 3), (3, 2), (2,)), {"subscripts": "ij,jk,k->i"}),
     "embedding": Sample(draw((3, 2)), {"ids": _array(2, 0, 2)}),
     "linear": Sample(draw((2, 3), (3, 2), (2,))),
     "gelu": Sample([_array(-2.0, -0.7, -0.2, 0.3, 1.0, 2.5)]),

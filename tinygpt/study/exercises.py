@@ -21,10 +21,10 @@ from tinygpt.tokenizer.reference import merge
 
 OPERATIONS = (
     "neg", "add", "sub", "mul", "div", "pow", "exp", "log", "sin", "cos", "power", "remainder", "sqrt", "expm1",
-    "log1p", "tanh", "sigmoid", "abs", "relu", "maximum", "where", "clip", "logaddexp", "sum", "mean", "var", "max",
-    "reshape", "transpose", "broadcast_to", "concatenate", "getitem", "astype", "matmul", "linear", "gelu", "softmax",
-    "log_softmax", "cross_entropy", "embedding", "dropout", "layernorm", "attention", "gelu_linear",
-    "linear_cross_entropy",
+    "log1p", "tanh", "sigmoid", "abs", "relu", "maximum", "where", "clip", "logaddexp", "sum", "mean", "prod", "var",
+    "std", "norm", "max", "cumsum", "reshape", "transpose", "broadcast_to", "concatenate", "pad", "getitem", "astype",
+    "matmul", "einsum", "linear", "gelu", "softmax", "log_softmax", "logsumexp", "cross_entropy", "embedding",
+    "dropout", "layernorm", "attention", "gelu_linear", "linear_cross_entropy",
 )  # fmt: skip
 UPDATES: dict[str, Callable[..., Any]] = {"sgd": SGD.update, "adam": Adam.update, "adamw": AdamW.update}
 ORDER = (*OPERATIONS, *UPDATES, "bpe_merge")  # in the order of a course; none depends on another
@@ -178,6 +178,8 @@ _TIES = {
     "clip": "\nAt a bound, the gradient passes.",
     "max": "\nWhere several elements are the largest, they share the gradient equally.",
     "maximum": "\nWhere both are equal, each gets half of the gradient.",
+    "norm": "\nWhere all values of a group are 0, the gradient is 0.",
+    "std": "\nWhere all values of a group are equal, the gradient is 0.",
 }
 _OPERATION = '''"""
 {introduction}

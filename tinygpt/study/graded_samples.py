@@ -94,6 +94,11 @@ def _var(rng: Rng) -> Sample:
     return _reducing(rng, ddof=int(rng.integers(2)))
 
 
+def _prod(rng: Rng) -> Sample:
+    sample = _reducing(rng)
+    return Sample([array * (rng.random(array.shape) < 0.7) for array in sample.arrays], sample.attrs)
+
+
 def _along_an_axis(rng: Rng) -> Sample:
     shape = _shape(rng)
     return Sample(_normal(rng, shape), {"axis": int(rng.integers(-len(shape), len(shape)))})
@@ -134,6 +139,23 @@ def _concatenate(rng: Rng) -> Sample:
     shape = _sizes(rng, 3)
     shapes = [tuple(length if i == axis else n for i, n in enumerate(shape)) for length in lengths]
     return Sample(_normal(rng, *shapes), {"axis": axis - 3 * int(rng.integers(2))})
+
+
+def _pad(rng: Rng) -> Sample:
+    shape = _shape(rng)
+    widths = tuple(map(tuple, rng.integers(0, 3, (len(shape), 2)).tolist()))
+    return Sample(_normal(rng, shape), {"widths": widths, "value": float(rng.integers(3))})
+
+
+def _einsum(rng: Rng) -> Sample:
+    a, b, c, d = _sizes(rng, 4)
+    cases: dict[str, list[tuple[int, ...]]] = {
+        "ij,jk->ki": [(a, b), (b, c)], "bij,bkj->bk": [(d, a, b), (d, c, b)], "jij->i": [(b, a, b)],
+        "i,ij,j->": [(a,), (a, b), (b,)], "ij,k->ijk": [(a, 1), (c,)], "ij,jk,kl->li": [(a, b), (b, c), (c, d)],
+        "aab,bc,c->ab": [(a, a, b), (b, c), (c,)],
+    }  # fmt: skip
+    subscripts = [*cases][rng.integers(len(cases))]
+    return Sample(_normal(rng, *cases[subscripts]), {"subscripts": subscripts})
 
 
 def _getitem(rng: Rng) -> Sample:
@@ -209,19 +231,22 @@ HIDDEN: dict[str, Callable[[Rng], Sample]] = {
     "power": _binary(_positive),
     "remainder": _binary(_not_zero),
     "clip": _clip,
-    **dict.fromkeys(("sum", "mean", "max"), _reducing),
-    **dict.fromkeys(("softmax", "log_softmax"), _along_an_axis),
+    **dict.fromkeys(("sum", "mean", "max", "norm", "logsumexp"), _reducing),
+    "prod": _prod,
+    **dict.fromkeys(("softmax", "log_softmax", "cumsum"), _along_an_axis),
     **dict.fromkeys(("linear", "gelu_linear"), _linear),
     "div": _binary(_not_zero),
-    "var": _var,
+    **dict.fromkeys(("var", "std"), _var),
     "pow": _pow,
     "where": _where,
     "reshape": _reshape,
     "transpose": _transpose,
     "broadcast_to": _broadcast_to,
     "concatenate": _concatenate,
+    "pad": _pad,
     "getitem": _getitem,
     "matmul": _matmul,
+    "einsum": _einsum,
     "layernorm": _layernorm,
     "cross_entropy": _cross_entropy,
     "linear_cross_entropy": _linear_cross_entropy,
@@ -248,8 +273,8 @@ LARGE: dict[str, Callable[[Rng], Sample]] = {
     "gelu": _of(_normal, _SQUARE),
     **dict.fromkeys(("log", "log1p", "sqrt"), _of(_positive, _TALL)),
     "power": _of(_positive, _SQUARE, (1024,)),
-    **dict.fromkeys(("var", "max"), _of(_normal, _TALL, axis=-1, keepdims=False)),
-    **dict.fromkeys(("softmax", "log_softmax"), _of(_normal, _TALL, axis=-1)),
+    **dict.fromkeys(("prod", "var", "std", "max", "norm", "logsumexp"), _of(_normal, _TALL, axis=-1, keepdims=False)),
+    **dict.fromkeys(("softmax", "log_softmax", "cumsum"), _of(_normal, _TALL, axis=-1)),
     "neg": _of(_normal, _TALLER),
     **dict.fromkeys(("div", "remainder"), _of(_not_zero, _SQUARE, (1024,))),
     "pow": _of(_positive, _SQUARE, exponent=3),
@@ -257,6 +282,7 @@ LARGE: dict[str, Callable[[Rng], Sample]] = {
     "broadcast_to": _of(_normal, (1024,), shape=_TALLER),
     "getitem": lambda rng: Sample(_normal(rng, (5000, 64)), {"index": (_ids(rng, 10_000, 5000),)}),
     "astype": _of(_normal, _TALL, dtype=np.float64),
+    "einsum": _of(_normal, (8, 256, 128), (8, 256, 128), subscripts="bij,bkj->bik"),
     "matmul": _of(_normal, (512, 512), (512, 512)),
     "linear": _of(_normal, (512, 512), (512, 512), (512,)),
     "gelu_linear": _of(_normal, (512, 512), (512, 512), (512,)),

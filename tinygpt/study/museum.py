@@ -574,4 +574,39 @@ clip, clip_backward
     hint    Move an element that is out of bounds a little. What happens to the output?
     answer  Nothing happens to it, so its gradient is 0. Passing the gradient on is a trick by design, the
             straight-through estimator, and no derivative.
+
+prod, prod_backward
+    right   _product_of_others(x, axis)
+    wrong   x.prod(axis=axis, keepdims=True) / x
+    hint    What is the product of the others, if one value is 0?
+    answer  out / x is the product of the others only where x is not 0. At a zero it is 0 / 0, which is NaN, and should
+            be the product of all others.
+
+norm, norm_backward
+    right   dout / np.where(out == 0, 1, out)
+    wrong   dout
+    hint    How long is the gradient of a length?
+    answer  d sqrt(sum(x^2)) / dx = x / sqrt(sum(x^2)): the division by the norm is missing. This is half the gradient
+            of the sum of squares, and the two agree on unit vectors.
+
+cumsum, cumsum_backward
+    right   np.flip(np.cumsum(np.flip(dout, axis), axis), axis)
+    wrong   np.cumsum(dout, axis)
+    hint    In which of the sums does the first value count, and in which the last?
+    answer  The first value is in every sum, so its gradient is the sum of all; the last is in its own alone. The sum
+            must run from the end: here it runs from the start.
+
+logsumexp, logsumexp_backward
+    right   np.exp(x - out)
+    wrong   np.exp(x - x.max())
+    hint    What must the slopes of a group add up to?
+    answer  The slope is the softmax, e^(x - out), which adds up to 1. The maximum is subtracted so that nothing
+            overflows; it is not what the sum is divided by.
+
+einsum, einsum_backward
+    right   [dout, *arrays[:k], *arrays[k + 1 :]], [output, *terms[:k], *terms[k + 1 :]]
+    wrong   [dout, *arrays[:k], *arrays[k + 1 :]], [output[::-1], *terms[:k], *terms[k + 1 :]]
+    hint    Which letter belongs to which axis of dout?
+    answer  dout has the letters of the output in their order. Read in another order it is transposed; where it is
+            square, shapes cannot tell.
 """)

@@ -51,6 +51,17 @@ def _table(torch: Any) -> dict[str, Callable]:
             x, dim=tuple(range(x.ndim)) if axis is None else axis, keepdim=keepdims
         )
 
+    def spread(function: Callable) -> Callable:
+        return lambda x, ddof=0, **how: reduced(lambda x, **dims: function(x, correction=ddof, **dims))(x, **how)
+
+    def prod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:  # PyTorch's takes one axis
+        for i in range(x.ndim) if axis is None else [axis] if isinstance(axis, int) else axis:
+            x = torch.prod(x, i, keepdim=True)
+        return x
+
+    def pad(x: Any, widths: Any, value: float) -> Any:
+        return F.pad(x, [width for pair in reversed(widths) for width in pair], value=value)
+
     def linear(x: Any, weight: Any, bias: Any) -> Any:
         return x @ weight + bias
 
@@ -75,7 +86,9 @@ def _table(torch: Any) -> dict[str, Callable]:
         "clip": lambda a, low, high: torch.clamp(*torch.broadcast_tensors(a, ids(low), ids(high))),
         "where": lambda a, b, condition: torch.where(ids(condition), a, b),
         "sum": reduced(torch.sum), "mean": reduced(torch.mean), "max": reduced(torch.amax),
-        "var": lambda x, ddof=0, **how: reduced(lambda x, **dims: torch.var(x, correction=ddof, **dims))(x, **how),
+        "var": spread(torch.var), "std": spread(torch.std), "norm": reduced(torch.linalg.vector_norm), "prod": prod,
+        "logsumexp": reduced(torch.logsumexp), "cumsum": lambda x, axis: torch.cumsum(x, axis), "pad": pad,
+        "einsum": lambda *arrays, subscripts: torch.einsum(subscripts, *arrays),
         "softmax": lambda x, axis: torch.softmax(x, axis), "log_softmax": lambda x, axis: torch.log_softmax(x, axis),
         "reshape": lambda x, shape: x.reshape(shape), "transpose": lambda x, axes: x.permute(axes),
         "broadcast_to": lambda x, shape: torch.broadcast_to(x, shape), "getitem": lambda x, index: x[index],
