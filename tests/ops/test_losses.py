@@ -108,7 +108,7 @@ def test_an_impossible_token_that_is_ignored_does_no_harm():
         (lambda: F.nll_loss(Tensor([[1.0, 2.0]]), [0.0]), TypeError, r"nll_loss: targets must be integers, got float"),
         (lambda: F.nll_loss(Tensor(1.0), 0), ValueError, r"nll_loss: log_probs must have shape .*, got a scalar"),
         (lambda: nn.CrossEntropyLoss()(Tensor(np.zeros((2, 5, 3))), np.zeros((2, 3), int)), ValueError,
-         r"cross_entropy: targets must have shape \(2, 5\), .* got \(2, 3\); the vocabulary must be the last axis"),
+         r"cross_entropy: targets must have shape \(2, 5\), .* got \(2, 3\); the classes are on the last axis"),
         (lambda: F.nll_loss(Tensor([[1.0]]), [-100]), ValueError, r"nll_loss: no target counts"),
     ],
 )  # fmt: skip

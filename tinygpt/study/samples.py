@@ -251,7 +251,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "einsum": [
         Sample(draw(*shapes), {"subscripts": subscripts})
         for subscripts, *shapes in [
-            ("bij,bjk,k->bi", (2, 3, 3), (2, 3, 3), (3,)),
+            ("bij,bjk,k->bi", (3, 3, 3), (3, 3, 3), (3,)),
             ("ij,jk->ik", (3, 3), (3, 3)),
             ("ij,kj->ki", (3, 3), (3, 3)),
             ("i,j->ji", (3,), (3,)),
