@@ -109,6 +109,28 @@ def test_a_stream_gives_whole_characters_and_stops_asking(monkeypatch):
     assert "".join(stream(model, with_end(), "cat:", max_tokens=2, temperature=0)) == " \N{REPLACEMENT CHARACTER}"
 
 
+def test_special_tokens_in_prompts_take_effect_where_they_are_allowed(monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "tinygpt.generation.completion.generate_batch", lambda model, ids, **options: read.extend(ids) or []
+    )
+    model, tokenizer, prompt = Reciter(), with_end(), "a<|endoftext|>"
+    for options, expected in (
+        ({"allowed_special": "all"}, [97, 256]),
+        ({"allowed_special": {"<|endoftext|>"}}, [97, 256]),
+        ({"disallowed_special": ()}, [*prompt.encode()]),
+    ):
+        complete(model, tokenizer, [prompt, "b"], **options)
+        stream(model, tokenizer, prompt, **options)
+        assert read == [expected, [98], expected]
+        read.clear()
+    for refusing in (lambda: complete(model, tokenizer, [prompt]), lambda: stream(model, tokenizer, prompt)):
+        with pytest.raises(
+            ValueError, match=r"must not hold the special token '<\|endoftext\|>', got it at character 1"
+        ):
+            refusing()
+
+
 def test_mistakes_are_named_at_the_call():
     with pytest.raises(ValueError, match="the prompt must not be empty; leave it out to start a new text"):
         stream(Reciter("a"), BYTES, "")

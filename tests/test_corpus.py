@@ -243,8 +243,8 @@ def test_the_shortest_text_that_fits_gives_its_only_window():
         ({"tokens": np.arange(4)}, "needs more tokens than the context, got 4 tokens, context = 4; use a longer text"),
         ({"batch_size": 0}, "batch_size must be at least 1, got batch_size = 0"),
         ({"context": 0}, "context must be at least 1, got context = 0"),
-        ({"seed": -1}, "seed and step must be >= 0, got seed = -1, step = 0"),
-        ({"step": -1}, "seed and step must be >= 0, got seed = 0, step = -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1; any whole number from 0 on is a seed, such as 1"),
+        ({"step": -1}, "step must be at least 0, got -1"),
     ],
 )
 def test_impossible_batches_are_refused(change, message):

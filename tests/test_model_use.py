@@ -78,12 +78,6 @@ def test_a_model_is_made_of_a_configuration(config):
         GPT(config)
 
 
-@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1.5, TypeError), ("1", TypeError)])
-def test_a_seed_is_an_integer_of_at_least_0(seed, error):
-    with pytest.raises(error, match="GPT: seed must be an integer of at least 0, got"):
-        GPT(CONFIG, seed=seed)
-
-
 # saving and opening
 
 

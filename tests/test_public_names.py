@@ -33,7 +33,7 @@ def test_dir_lists_exactly_the_public_names():
     classes = {"Adam", "AdamW", "GPT", "GPTConfig", "GradientCheckError", "Op", "SGD", "Tensor", "Tokenizer"}
     functions = {"apply", "clip_grad_norm", "cosine_schedule", "grad_norm", "gradcheck", "implementation", "load"}
     functions |= {"get_float32_matmul_precision", "num_threads", "set_float32_matmul_precision", "set_num_threads"}
-    functions |= {"manual_seed", "no_grad"}
+    functions |= {"load_state", "manual_seed", "no_grad", "save_state"}
     assert set(dir(tinygpt)) == classes | functions | {*MODULES, "__version__"} == set(tinygpt.__all__)
     assert run("import tinygpt; print(*dir(tinygpt))").split() == dir(tinygpt)  # before any of them is imported
     assert all(hasattr(tinygpt, name) for name in dir(tinygpt))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tinygpt.autograd.gradient_check import GradientCheckError as GradientCheckError
     from tinygpt.autograd.gradient_check import gradcheck as gradcheck
     from tinygpt.autograd.graph import Op as Op
+    from tinygpt.files.state_file import load_state as load_state
+    from tinygpt.files.state_file import save_state as save_state
     from tinygpt.gpt2.config import GPTConfig as GPTConfig
     from tinygpt.gpt2.model import GPT as GPT
     from tinygpt.gpt2.model_and_tokenizer import load as load
@@ -59,9 +61,11 @@ _HOME = {
     "gradcheck": "autograd.gradient_check",
     "implementation": "runtime.settings",
     "load": "gpt2.model_and_tokenizer",
+    "load_state": "files.state_file",
     "manual_seed": "runtime.default_generator",
     "no_grad": "autograd",
     "num_threads": "runtime.settings",
+    "save_state": "files.state_file",
     "set_float32_matmul_precision": "runtime.settings",
     "set_num_threads": "runtime.settings",
 }

@@ -22,6 +22,7 @@ PACKAGE = Path(tinygpt.__file__).parent
 # Every command with wrong inputs: the line, and what must be said after the name of the command.
 WRONG = r"""
 train --steps 0                                     | --steps must be at least 1, got 0
+train --seed -1                                     | --seed must be at least 0, got -1; any whole number from 0
 train --lr -1                                       | --lr must be positive, got -1.0
 train --stop-after 0                                | --stop-after must be at least 1, got 0
 train --profile 0                                   | --profile must be at least 1, got 0
@@ -58,6 +59,9 @@ generate model --top-k -1                           | --top-k must be at least 1
 generate model --top-p 2                            | --top-p must be above 0
 generate model --max-tokens -1                      | --max-tokens must be at least 0
 generate model --prompt ""                          | the prompt must not be empty
+generate model --seed -1                            | --seed must be at least 0, got -1; any whole number from 0
+generate model --stop a\\q --escape                 | --stop must hold no other escapes than .*, got \\q at
+generate model --prompt a\\q --escape               | --prompt must hold no other escapes than .*, got \\q at
 generate model --stop ""                            | a stop text must not be empty
 generate model --file none.txt                      | none.txt: No such file or directory
 generate model --file folder                        | folder: Is a directory

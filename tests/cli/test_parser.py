@@ -12,6 +12,11 @@ from tinygpt.cli.parser import Parser
 # Each command line in parts that belong together, then the words in their order.
 LINES = [
     ("generate", [["--prompt", "once upon"], ["--seed", "1"], ["--json"], ["--threads", "2"]], ["runs/tiny"]),
+    (
+        "generate",
+        [["--stop", "---"], ["--temperature", "-1e-3"], ["--escape"], ["--allow-special"]],
+        ["runs/tiny"],
+    ),
     ("evaluate", [["--data", "a.txt"], ["--weights", "int8"]], ["model"]),
     ("inspect", [["--prompt=x"], ["--top", "3"]], ["model"]),
     ("gradcheck", [["--json"], ["--sweep", "a.png"], ["--model"]], ["gelu", "relu", "mymodule:OP"]),
@@ -81,8 +86,22 @@ def test_a_value_may_begin_with_a_dash_and_words_follow_two_dashes():
     assert parse(["tokenizer", "train", "x", "-o", "-out"])["out"].name == "-out"
     assert parse(["tokenizer", "explain", "--tokenizer", "t", "--", "--step"])["text"] == "--step"
     assert parse(["tokenizer", "explain", "- a list"])["text"] == "- a list"
+    for text in ("-1e5", "-.5", "-3.", "---", "-"):
+        assert parse(["tokenizer", "explain", text])["text"] == text
+    assert parse(["--", "tokenizer", "explain", "hens"])["text"] == "hens"
+    assert parse(["generate", "--seed", "3", "--", "-m"])["model"] == "-m"
 
 
+@pytest.mark.parametrize("text", ["---", "--", "-", "-1", "--json", "- the end -", r"\n", "-\n", "=", ""])
+def test_a_stop_text_is_whatever_is_typed(text):
+    assert parse(["generate", "m", f"--stop={text}"])["stop"] == [text]
+    assert parse([f"--stop={text}", "generate", "m"])["stop"] == [text]
+    if text not in ("--", "--json"):  # which end the options, and are one
+        assert parse(["generate", "m", "--stop", text, "--stop", "b"])["stop"] == [text, "b"]
+        assert parse(["--stop", text, "generate", "--seed", "1", "m"])["stop"] == [text]
+
+
+SEEDS = "any whole number from 0 on is a seed, such as 1"
 WRONG = {
     "trian": "there is no command 'trian'; did you mean train?",
     "--threads 2 wramup": "there is no command 'wramup'; did you mean warmup?",
@@ -96,7 +115,14 @@ WRONG = {
     "generate": "generate: needs MODEL;",
     "generate m --weights int4": "generate: --weights must be one of float32, bfloat16, int8, got 'int4';",
     "generate m --prompt a --file b": "generate: --file: not allowed with --prompt;",
-    "generate m --seed -1": "generate: --seed must be at least 0, got -1;",
+    **{
+        f"{line} -1": f"{line.split()[0]}: --seed must be at least 0, got -1; {SEEDS};"
+        for line in ("generate m --seed", "generate --seed", "train --steps 3 --seed", "exercise check a.py --seed")
+    },
+    "train --seed=-1 --steps 3": f"train: --seed must be at least 0, got -1; {SEEDS};",
+    "generate m --seed --json": "generate: --seed needs a value;",
+    "generate m --stop --": "generate: --stop needs a value;",
+    "generate m --stop --json": "generate: --stop needs a value;",
     "data gutenberg 0 -o o": "data gutenberg: BOOK must be at least 1, got 0;",
     "data gutenberg 1 -o a/b": "data gutenberg: -o/--out must be in a folder that exists, got a/b; create it first;",
     "tokenizer train a -o file": "tokenizer train: -o/--out must be a folder, got the file file;",

@@ -109,7 +109,8 @@ def gradcheck(
     arrays = [_float64(value, index) for index, value in enumerate(inputs)]
     if not arrays:
         raise ValueError("gradcheck: needs at least one input, got none")
-    rng = np.random.default_rng(check_seed("gradcheck", seed))
+    check_seed("gradcheck", seed)
+    rng = np.random.default_rng(seed)
     tensors = [Tensor(array, requires_grad=True) for array in arrays]
     _check_arguments(f, len(tensors))
     before = [array.copy() for array in arrays]

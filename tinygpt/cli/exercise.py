@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.shared_options import add_json, file_to_write, name, not_negative, number, path
+from tinygpt.cli.shared_options import add_json, file_to_write, name, number, path, seed
 
 _EXAMPLES = """\
 A grade has five marks, and points for each (see --points):
@@ -62,7 +62,7 @@ def add_arguments(parser: Parser) -> None:
         help='grade this exercise only, and give students without it a row "missing"; may be repeated '
         "(default: all exercises that there are)",
     )
-    add("--seed", type=not_negative, default=1, metavar="N", help="of the hidden samples (default: 1)")
+    add("--seed", type=seed, default=1, metavar="N", help="of the hidden samples, from 0 on (default: 1)")
     add("--time-limit", type=number, default=60, metavar="S", help="seconds that grading a file may take (default: 60)")
     add(
         "--memory-limit",

@@ -8,18 +8,20 @@ import warnings
 from typing import TYPE_CHECKING
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.prompt import prompt_argument
+from tinygpt.cli.prompt import require_ordinary, typed, typed_prompt
 from tinygpt.cli.shared_options import (
+    add_allow_special,
+    add_escape,
     add_json,
     add_model,
     add_models_tokenizer,
     add_threads,
     add_weights,
     integer,
-    not_negative,
     number,
     path,
     positive,
+    seed,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _EXAMPLES = """\
 examples:
   tinygpt generate runs/tiny --prompt "Once upon a time" --temperature 0.8
   tinygpt generate runs/tiny --file chapter.txt --weights int8
+  tinygpt generate runs/tiny --prompt "The end.\\n" --stop "\\n\\n" --escape
   echo Once upon a time | tinygpt generate runs/tiny --json --samples 4
 """
 
@@ -58,8 +61,10 @@ def add_arguments(parser: Parser) -> None:
         "--stop",
         action="append",
         metavar="TEXT",
-        help="end before this text; may be repeated (default: none)",
+        help="end before this text; may be repeated; --stop=--- for one that begins with dashes (default: none)",
     )
+    add_escape(text, "--prompt and --stop")
+    add_allow_special(text, "a prompt that holds one is refused")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(
         "--temperature",
@@ -83,7 +88,10 @@ def add_arguments(parser: Parser) -> None:
         help="sample from the fewest tokens whose probabilities add up to P (default: 1, all)",
     )
     sampling.add_argument(
-        "--seed", type=not_negative, metavar="N", help="same seed, same text (default: another text each time)"
+        "--seed",
+        type=seed,
+        metavar="N",
+        help="a whole number from 0 on: same seed, same text (default: another text each time)",
     )
     speed = parser.add_argument_group("speed")
     add_weights(speed, "round the matrices: bfloat16 is faster, int8 fastest")
@@ -107,15 +115,19 @@ def run(options: argparse.Namespace) -> int:
     top_k = options.top_k or None
     check_sampling(options.temperature, top_k, options.top_p)
     model, tokenizer = load(options.model, options.tokenizer, weights=options.weights)
+    stop = [typed("--stop", text, options.escape) for text in options.stop or ()]
     prompt = _prompt(options)  # last, after all other checks: a user may have to type it
+    if prompt and not options.allow_special:
+        require_ordinary(prompt, tokenizer)
     settings = {
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
         "top_k": top_k,
         "top_p": options.top_p,
         "seed": options.seed,
-        "stop": options.stop or (),
+        "stop": stop,
         "cache": not options.no_cache,
+        "allowed_special": "all",  # none is there that is not allowed
     }
     _warn_of_length(model, tokenizer, prompt)
     compile_ahead(f"generating-{options.weights}")
@@ -146,7 +158,7 @@ def _prompt(options: argparse.Namespace) -> str | None:
     from tinygpt.text.decoding import plain_text
 
     if options.prompt is not None:
-        return prompt_argument(options.prompt, "; leave --prompt out to start a new text")
+        return typed_prompt(options.prompt, options.escape, "; leave --prompt out to start a new text")
     if options.file is not None:
         text = plain_text(options.file.read_bytes(), str(options.file)).removesuffix("\n")
         if not text:
@@ -158,7 +170,7 @@ def _prompt(options: argparse.Namespace) -> str | None:
 
 
 def _warn_of_length(model: GPT, tokenizer: Tokenizer, prompt: str | None) -> None:
-    count, context = len(tokenizer.encode(prompt or "")), model.config.n_positions
+    count, context = len(tokenizer.encode(prompt or "", allowed_special="all")), model.config.n_positions
     if count > context:
         warnings.warn(f"the prompt has {count} tokens; the model sees its last {context}", stacklevel=2)
 

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 
 from tinygpt.cli.parser import Parser
-from tinygpt.cli.prompt import prompt_argument
+from tinygpt.cli.prompt import require_ordinary, typed_prompt
 from tinygpt.cli.shared_options import (
+    add_allow_special,
+    add_escape,
     add_model,
     add_models_tokenizer,
     add_threads,
@@ -28,6 +30,8 @@ def add_arguments(parser: Parser) -> None:
     parser.describe(run, _EXAMPLES)
     add_model(parser)
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="required: the text that the model reads")
+    add_escape(parser, "--prompt")
+    add_allow_special(parser, "a prompt that holds one is refused")
     add_models_tokenizer(parser)
     parser.add_argument(
         "--out",
@@ -52,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.study.inspection_pictures import draw
 
     model, tokenizer = load(options.model, options.tokenizer)
-    ids = tokenizer.encode(prompt_argument(options.prompt))
+    prompt = typed_prompt(options.prompt, options.escape)
+    if not options.allow_special:
+        require_ordinary(prompt, tokenizer)
+    ids = tokenizer.encode(prompt, allowed_special="all")
     compile_ahead("scoring")
     found = inspect_prompt(model, ids, options.top, known_ids(tokenizer, model.config.vocab_size))
     tell(describe(found, [tokenizer.decode(ids)], tokenizer.decode))

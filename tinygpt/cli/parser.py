@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from tinygpt.files.one_line import one_line
 
 Run = Callable[[argparse.Namespace], int]
-_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,11 +117,21 @@ class Parser(argparse.ArgumentParser):
                 words.append(argument)
         return [*options, "--", *words] if words else options
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Override argparse's, which takes the value of `--stop=--` for the end of the options."""
+        if arg_strings != ["--"] or not action.option_strings:
+            return super()._get_values(action, arg_strings)
+        value = self._get_value(action, "--")
+        self._check_value(action, value)
+        return value
+
     def _command_first(self, arguments: list[str]) -> list[str]:
         """Where a command must be named: this parser's own options, the command, then all that is the command's."""
         own, passed_on, rest = list[str](), list[str](), deque(arguments)
         while rest and _is_option(rest[0]):
             argument = rest.popleft()
+            if argument == "--":
+                break
             if self.option(argument) is not None:
                 own.append(argument)
                 continue
@@ -178,8 +188,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def _is_option(argument: str) -> bool:
-    """Whether an argument looks like an option: neither a number below zero, nor a sentence that begins with a dash."""
-    return len(argument) > 1 and argument.startswith("-") and " " not in argument and not _NUMBER.fullmatch(argument)
+    """Whether an argument looks like an option: no number below zero, no sentence after a dash, not three dashes."""
+    if not argument.startswith("-") or " " in argument.partition("=")[0] or _NUMBER.fullmatch(argument):
+        return False
+    return argument == "--" or argument.strip("-") != ""
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

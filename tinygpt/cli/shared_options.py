@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from tinygpt.files.locate import MODEL, TOKENIZER
 from tinygpt.files.one_line import shown
+from tinygpt.runtime.seeds import REMEDY as SEEDS
 
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
 DATA = "a .txt file, a folder of them, or a token file"
@@ -52,6 +53,14 @@ def not_negative(text: str) -> int:
     value = integer(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed: a whole number, 0 or above."""
+    value = integer(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}; {SEEDS}")
     return value
 
 
@@ -114,6 +123,18 @@ def add_weights(parser: Options, what: str) -> None:
 def add_threads(parser: Options) -> None:
     """--threads"""
     parser.add_argument("--threads", type=positive, metavar="N", help="threads to compute with (default: one per core)")
+
+
+def add_escape(parser: Options, where: str) -> None:
+    """--escape"""
+    known = r"\n, \t, \u00e9, \U0001f600 and \\"
+    parser.add_argument("--escape", action="store_true", help=f"in {where}, read {known} as in a Python string")
+
+
+def add_allow_special(parser: Options, otherwise: str) -> None:
+    """--allow-special"""
+    what = "the names of special tokens in the text, such as <|endoftext|>, become their ids"
+    parser.add_argument("--allow-special", action="store_true", help=f"{what}; otherwise {otherwise}")
 
 
 def add_quiet(parser: Options, what: str = "show no progress bar") -> None:

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinygpt.cli.escapes import unescape
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import (
     TOKENIZER,
+    add_allow_special,
+    add_escape,
     add_quiet,
     add_tokenizer,
     file_to_write,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from tinygpt.text.streaming import Part
     from tinygpt.tokenizer import Tokenizer
+    from tinygpt.tokenizer.special_tokens import Names
 
 _TEXT = "a .txt file or a folder of them, of any size"
 _DEFAULT = "gpt2 if it is fetched, else the newest run's, else that of the bundled stories"
@@ -107,6 +111,7 @@ def _add_encode(tokenizer: Parser) -> None:
     parser.add_argument(
         "-o", "--out", required=True, type=file_to_write, metavar="FILE", help="required: the token file to write"
     )
+    add_allow_special(parser, "they are text, except on a line of their own, where <|endoftext|> ends a document")
     add_quiet(parser)
 
 
@@ -122,24 +127,31 @@ def run_encode(options: argparse.Namespace) -> int:
     next(stream_documents(options.text))  # what is wrong with the beginning of a text is said before there is a bar
     shown_bar = bar(desc="encoding", total=size_of(options.text), unit="B", unit_scale=True, disable=options.quiet)
     with shown_bar:
-        parts = stream_documents(options.text, whole=tokenizer.pattern is not None, advance=shown_bar.update)
-        count = write_token_parts(options.out, _encoded(parts, tokenizer), size, tokenizer.fingerprint)
+        whole = tokenizer.pattern is not None or (options.allow_special and _can_be_cut(tokenizer))
+        parts = stream_documents(options.text, whole=whole, advance=shown_bar.update)
+        ids = _encoded(parts, tokenizer, whole, "all" if options.allow_special else ())
+        count = write_token_parts(options.out, ids, size, tokenizer.fingerprint)
     tell(f"{options.out}: {counted(count, 'token')} (uint{8 * size})")
     return 0
 
 
-def _encoded(parts: Iterable[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+def _can_be_cut(tokenizer: Tokenizer) -> bool:
+    """Whether a special token can have white space in it or take it from next to it, where parts of a text are cut."""
+    return bool(tokenizer.special_flags) or any(len(name.split()) > 1 for name in tokenizer.special_tokens)
+
+
+def _encoded(parts: Iterable[Part], tokenizer: Tokenizer, whole: bool, allowed: Names) -> Iterator[np.ndarray]:
     """The ids of `corpus.encode_documents`, in parts."""
     import numpy as np
 
     from tinygpt.text.streaming import joined
 
     if tokenizer.eot_token is None:
-        for text in joined(parts, whole=tokenizer.pattern is not None):
-            yield tokenizer.encode_to_numpy(text, disallowed_special=())
+        for text in joined(parts, whole):
+            yield tokenizer.encode_to_numpy(text, allowed_special=allowed, disallowed_special=())
         return
     for text, ends in parts:
-        yield tokenizer.encode_to_numpy(text, disallowed_special=())
+        yield tokenizer.encode_to_numpy(text, allowed_special=allowed, disallowed_special=())
         if ends:
             yield np.array([tokenizer.eot_token])
 
@@ -216,7 +228,8 @@ def _add_explain(tokenizer: Parser) -> None:
     )
     summary = "Draw the pieces of a text and the merges that make its tokens."
     parser = tokenizer.add_command("explain", summary, run_explain, example)
-    parser.add_argument("text", metavar="TEXT", help="a few words")
+    parser.add_argument("text", metavar="TEXT", help="a few words; special tokens in it take effect")
+    add_escape(parser, "TEXT")
     add_tokenizer(parser, default=_DEFAULT)
 
 
@@ -226,7 +239,7 @@ def run_explain(options: argparse.Namespace) -> int:
 
     tokenizer, what = _named_or_default(options.tokenizer)
     print(f"tokenizer: {what} ({tokenizer.n_vocab:,} tokens)")
-    print(explain(options.text, tokenizer))
+    print(explain(unescape("TEXT", options.text) if options.escape else options.text, tokenizer))
     return 0
 
 

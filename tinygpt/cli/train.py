@@ -25,6 +25,7 @@ from tinygpt.cli.shared_options import (
     name,
     number,
     positive,
+    seed,
 )
 from tinygpt.files.one_line import shown
 from tinygpt.gpt2.config import PRESETS, GPTConfig
@@ -131,7 +132,8 @@ def add_arguments(parser: Parser) -> None:
         "measured, for comparison), and exit; no run is left behind",
     )
     add_json(the_run, "with --profile: print as JSON")
-    add("--seed", type=integer, metavar="N", help=_or("of weights, batches, dropout and stories", _SETTINGS["seed"]))
+    what = "of weights, batches, dropout and stories, from 0 on"
+    add("--seed", type=seed, metavar="N", help=_or(what, _SETTINGS["seed"]))
     add = parser.add_argument_group("batches").add_argument
     add("--steps", type=integer, metavar="N", help=_or("optimizer steps"))
     add("--batch-size", type=integer, metavar="B", help=_or("windows per micro-batch"))

@@ -42,11 +42,14 @@ _NAMES = {  # safetensors' name of a dtype, by NumPy's
     **{"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"},
     **{f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
+DTYPES = tuple(_NAMES.values())
+"""Those that NumPy has, under safetensors' names."""
+
 _DTYPES = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in _NAMES.items()}
 _DTYPES["BF16"] = np.dtype("<u2")  # NumPy lacks it: its bits
 _SIZES = {name: dtype.itemsize for name, dtype in _DTYPES.items()}  # bytes of an element
 _SIZES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}  # which are known, so that they are refused by name
-_LONGEST_HEADER = 16 * MEGABYTE  # GPT-2 XL's has 60 kB
+LONGEST_HEADER = 16 * MEGABYTE  # GPT-2 XL's has 60 kB
 _MOST_AXES = 32  # NumPy allows 32 or, since 2.0, 64
 
 
@@ -157,7 +160,7 @@ def _read_training_state(
         if "info" in header.metadata:  # older files have none
             info = parse_object(header.metadata["info"], f"{who}: {shown(path)}", finite=False)
             check(info, shown(path))
-        require_dtypes(who, path, header.entries, tuple(_NAMES.values()))
+        require_dtypes(who, path, header.entries, DTYPES)
         tensors = dict(read_arrays(who, path, file, header.entries))
     return dict(sorted(tensors.items())), info
 
@@ -179,6 +182,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     ------
     TypeError
         If an array is of a dtype that safetensors lacks.
+    ValueError
+        If names and metadata are longer than what is read.
     OSError
         As `atomic_open` does.
 
@@ -203,6 +208,11 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
     head = json.dumps(header, separators=(",", ":")).encode("utf-8")
     head += b" " * (-len(head) % 8)
+    if len(head) > LONGEST_HEADER:
+        raise ValueError(
+            f"{path.name}: all that is not in arrays must have at most {LONGEST_HEADER:,} bytes, got {len(head):,}; "
+            "put long lists of numbers into arrays"
+        )
     with atomic_open(path) as file:
         file.write(struct.pack("<Q", len(head)) + head)
         for name in names:
@@ -211,7 +221,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 
 def read_tensors(
-    who: str, path: Path, remedy: str, dtypes: tuple[str, ...] = tuple(_NAMES.values()), ignore: tuple[str, ...] = ()
+    who: str, path: Path, remedy: str, dtypes: tuple[str, ...] = DTYPES, ignore: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
     """
     Read a safetensors file into arrays of their own memory.
@@ -342,8 +352,8 @@ def read_header(who: str, path: Path, file: BufferedReader) -> Header:
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-        limit = f" and at most {_LONGEST_HEADER:,} bytes" if length <= size - 8 else ""
+    if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+        limit = f" and at most {LONGEST_HEADER:,} bytes" if length <= size - 8 else ""
         raise _damaged(who, path, file, f"the header must be within the file{limit}, got {length:,} bytes")
     text = file.read(length)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from tinygpt.generation.generate import Token, generate_batch
 from tinygpt.runtime.aliases import aliases
 from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer.special_tokens import Names
 from tinygpt.tokenizer.validation import list_of_texts
 
 
@@ -48,6 +50,8 @@ def complete(
     *,
     stop: str | Sequence[str] = (),
     max_tokens: int = 100,
+    allowed_special: Names = frozenset(),
+    disallowed_special: Names = "all",
     **options: Any,
 ) -> list[Completion]:
     """
@@ -64,6 +68,8 @@ def complete(
         End a continuation before this text, or before the first of these.
     max_tokens : int
         Maximum number of new tokens per prompt.
+    allowed_special, disallowed_special
+        How the prompts are encoded: see `Tokenizer.encode`.
     **options
         Those of `generate_batch`, such as temperature, top_k, top_p, seed and logprobs. Ids that the model has and the
         tokenizer has not, because the vocabulary was padded, are never sampled.
@@ -90,8 +96,10 @@ def complete(
         got = type(prompts).__name__
         raise TypeError(f"complete: prompts must be a list of str or None, got {got}; write [prompt]")
     prompts = list(prompts)
+    encode = partial(prompt_ids, tokenizer, allowed_special=allowed_special, disallowed_special=disallowed_special)
+    ids = [encode(prompt) for prompt in prompts]
     results = [Completion(prompt or "") for prompt in prompts]
-    for number, piece in _pieces(model, tokenizer, prompts, results, stop, max_tokens, options):
+    for number, piece in _pieces(model, tokenizer, ids, results, stop, max_tokens, options):
         results[number].text += piece
     return results
 
@@ -104,6 +112,8 @@ def stream(
     *,
     stop: str | Sequence[str] = (),
     max_tokens: int = 100,
+    allowed_special: Names = frozenset(),
+    disallowed_special: Names = "all",
     **options: Any,
 ) -> Iterator[str]:
     """
@@ -111,7 +121,7 @@ def stream(
 
     Parameters
     ----------
-    model, tokenizer, stop, max_tokens, **options
+    model, tokenizer, stop, max_tokens, allowed_special, disallowed_special, **options
         As for `complete`.
     prompt : str or None
         None starts a new text.
@@ -134,11 +144,17 @@ def stream(
     >>> len("".join(stream(model, tokenizer, "Good", max_tokens=3, top_k=1)))
     3
     """
-    pieces = _pieces(model, tokenizer, [prompt], [Completion(prompt or "")], stop, max_tokens, options)
+    ids = prompt_ids(tokenizer, prompt, allowed_special, disallowed_special)
+    pieces = _pieces(model, tokenizer, [ids], [Completion(prompt or "")], stop, max_tokens, options)
     return (piece for _, piece in pieces)
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
+def prompt_ids(
+    tokenizer: Tokenizer,
+    prompt: str | None,
+    allowed_special: Names = frozenset(),
+    disallowed_special: Names = "all",
+) -> list[int]:
     """The tokens of a prompt; for None, the end-of-text token, or a newline where the tokenizer has no such token."""
     if prompt is not None:
         if not isinstance(prompt, str):
@@ -146,7 +162,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
             raise TypeError(f"generate: a prompt must be a str, or None for a new text, got {got}; decode ids first")
         if not prompt:
             raise ValueError("generate: the prompt must not be empty; leave it out to start a new text")
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(prompt, allowed_special=allowed_special, disallowed_special=disallowed_special)
     return [tokenizer.eot_token] if tokenizer.eot_token is not None else tokenizer.encode("\n")
 
 
@@ -182,7 +198,7 @@ def _pieces(model, tokenizer, prompts, results, stop, max_tokens, options) -> It
     finished: set[int] = set()
     tokens = generate_batch(
         model,
-        [prompt_ids(tokenizer, prompt) for prompt in prompts],
+        prompts,
         max_tokens=max_tokens,
         stop_ids=() if tokenizer.eot_token is None else (tokenizer.eot_token,),
         finished=finished,

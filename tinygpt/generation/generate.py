@@ -143,7 +143,8 @@ def generate_batch(
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)
-    rng = np.random.default_rng(None if seed is None else check_seed("generate", seed))
+    check_seed("generate", seed)
+    rng = np.random.default_rng(seed)
     rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
     stop_ids = _stop_ids(stop_ids)
 

@@ -186,7 +186,8 @@ class GPT(Module):
         if dtype not in (np.float32, np.float64):
             raise TypeError(f"GPT: dtype must be float32 or float64, got {dtype}")
         self.config = config
-        weights, self.generator = np.random.default_rng(check_seed("GPT", seed)).spawn(2)
+        check_seed("GPT", seed)
+        weights, self.generator = np.random.default_rng(seed).spawn(2)
         std = config.initializer_range
         self.wte = Embedding(config.vocab_size, config.n_embd, weights, std, dtype)
         self.wpe = Embedding(config.n_positions, config.n_embd, weights, std, dtype)

@@ -1,5 +1,5 @@
 """
-Seeds: unrelated 64-bit keys from seeds that may be 1, 2, 3 and so on.
+Seeds: which numbers they may be, and unrelated 64-bit keys from seeds that are 1, 2, 3 and so on.
 
 Source: splitmix64, Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators", OOPSLA.
 """
@@ -7,7 +7,30 @@ Source: splitmix64, Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Numb
 from __future__ import annotations
 
 from operator import index
-from typing import Any
+
+REMEDY = "any whole number from 0 on is a seed, such as 1"
+
+
+def check_seed(who: str, seed: int | None) -> None:
+    """
+    Raise TypeError or ValueError unless a seed is an integer of at least 0, as NumPy's generators take it, or None.
+
+    Examples
+    --------
+    >>> check_seed("GPT", 1)
+    >>> check_seed("GPT", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: GPT: seed must be at least 0, got -1; any whole number from 0 on is a seed, such as 1
+    """
+    if seed is None:
+        return
+    try:
+        value = index(seed)
+    except TypeError:
+        raise TypeError(f"{who}: seed must be an integer, got {type(seed).__name__}; {REMEDY}") from None
+    if value < 0:
+        raise ValueError(f"{who}: seed must be at least 0, got {value}; {REMEDY}")
 
 
 def splitmix64(seed: int) -> int:
@@ -24,25 +47,3 @@ def splitmix64(seed: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % modulus
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % modulus
     return z ^ (z >> 31)
-
-
-def check_seed(who: str, seed: Any) -> int:
-    """
-    `seed` as Python's integer, of at least 0, for NumPy's generators; their own error does not say whose seed it is.
-
-    Examples
-    --------
-    >>> check_seed("GPT", -1)
-    Traceback (most recent call last):
-    ...
-    ValueError: GPT: seed must be an integer of at least 0, got -1; any other will do, such as 0
-    """
-    try:
-        number = index(seed)
-    except TypeError:
-        raise TypeError(
-            f"{who}: seed must be an integer of at least 0, got {seed!r}; write an int, such as 0"
-        ) from None
-    if number < 0:
-        raise ValueError(f"{who}: seed must be an integer of at least 0, got {seed}; any other will do, such as 0")
-    return number

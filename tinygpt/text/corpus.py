@@ -21,6 +21,7 @@ import numpy as np
 from tinygpt.files.input_file import read_bytes, require_ordinary
 from tinygpt.files.one_line import shown
 from tinygpt.runtime.plural import counted
+from tinygpt.runtime.seeds import check_seed
 from tinygpt.text.decoding import decode_text
 from tinygpt.tokenizer.validation import list_of_texts
 
@@ -224,8 +225,9 @@ def sample_batch(
     ((2, 4), True)
     """
     _require_positive("sample_batch", batch_size=batch_size, context=context)
-    if seed < 0 or step < 0:
-        raise ValueError(f"sample_batch: seed and step must be >= 0, got seed = {seed}, step = {step}; choose others")
+    check_seed("sample_batch", seed)
+    if step < 0:
+        raise ValueError(f"sample_batch: step must be at least 0, got {step}; the first step is 0")
     if np.ndim(tokens) != 1 or np.asarray(tokens).dtype.kind not in "iu":
         got = f"{np.asarray(tokens).dtype} {np.shape(tokens)}"
         if np.asarray(tokens).dtype.kind in "US":

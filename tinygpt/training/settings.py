@@ -11,6 +11,7 @@ from typing import Any
 
 from tinygpt.files.one_line import brief, shown
 from tinygpt.gpt2.config import PRESETS, GPTConfig
+from tinygpt.runtime.seeds import check_seed
 
 # Decay, clip and second beta of the large models are GPT-3's (Brown et al. 2020, arXiv:2005.14165, appendix B), and its
 # learning rates are halved (6e-4 for 125M to 2e-4 for 1.3B, table 2.1), since a laptop's batches are far smaller.
@@ -169,9 +170,10 @@ class TrainingSettings:
         for name in ("lr", "min_lr", "weight_decay"):
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"train: {name} must be finite, got {getattr(self, name)}")
-        for name in ("warmup", "min_lr", "weight_decay", "seed", "keep_every"):
+        for name in ("warmup", "min_lr", "weight_decay", "keep_every"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"train: {name} must be at least 0, got {getattr(self, name)}")
+        check_seed("train", self.seed)
         if self.warmup >= _MOST:
             raise ValueError(f"train: warmup must be below {_MOST:,}, got {brief(self.warmup)}")
         if self.precision not in PRECISIONS:
