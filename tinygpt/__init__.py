@@ -70,12 +70,18 @@ _HOME = {
     "set_num_threads": "runtime.settings",
 }
 
+_TIKTOKENS = ("Encoding", "encoding_for_model", "encoding_name_for_model", "get_encoding", "list_encoding_names")
 _MODULES = ("autograd", "functional", "nn", "ops", "optim")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _TIKTOKENS:
+        raise AttributeError(
+            f"module 'tinygpt' has no attribute {name!r}: for an encoding of tiktoken write "
+            "Tokenizer.from_pretrained('gpt2'), or Tokenizer.from_tiktoken(path, pattern, special_tokens)"
+        )
     if name in _MODULES:
         return importlib.import_module(f"tinygpt.{name}")
     if name not in _HOME:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import multiprocessing
 import pickle
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinygpt
 from tinygpt import implementation
 from tinygpt.tokenizer import Tokenizer, other_names
 from tinygpt.tokenizer.reference import BYTE_CHARACTERS, GPT2_PATTERN
@@ -227,6 +229,15 @@ def test_every_public_name_of_tiktokens_class_is_there_or_says_what_to_write(tik
     assert missing == {"name"}
     with pytest.raises(AttributeError, match=r"Tokenizer has no name; write tokenizer\.fingerprint"):
         TRAINED.name  # noqa: B018
+
+
+def test_every_public_function_of_tiktoken_says_what_to_write():
+    tiktoken = pytest.importorskip("tiktoken")
+    names = [name for name, value in vars(tiktoken).items() if not name.startswith("_") and not inspect.ismodule(value)]
+    assert len(names) == 5
+    for name in names:
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': for an encoding of tiktoken write Tokenizer"):
+            getattr(tinygpt, name)
 
 
 @pytest.mark.parametrize("name", other_names.WRITE)

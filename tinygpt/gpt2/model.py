@@ -83,7 +83,7 @@ class MLP(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.c_fc(x)  # (B, T, I)
-        return self.dropout(self.c_proj(hidden))  # (B, T, C)
+        return self.dropout(self.c_proj(hidden))  # (B, T, C); c_proj begins with GELU
 
 
 class Block(Module):
