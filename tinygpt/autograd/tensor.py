@@ -784,7 +784,9 @@ class Tensor(Conversion, Copying):
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ValueError(f"Tensor: true or false needs exactly one value, got shape {self.shape}; write np.any(x)")
+            raise ValueError(
+                f"Tensor: true or false needs exactly one value, got shape {self.shape}; write x.any() or x.all()"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:

@@ -37,7 +37,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import matmul, mul
-from tinygpt.ops.shapes import operands, reshape, unbroadcast
+from tinygpt.ops.shapes import operands, reshape
 
 
 def einsum_forward(*arrays, subscripts):
@@ -59,7 +59,8 @@ def einsum_backward(dout, saved):
         share = np.einsum(f"{','.join(their_terms)}->{''.join(shared)}", *others, optimize=True)
         alone = [i for i, letter in enumerate(letters) if letter not in shared]
         stretched = np.broadcast_to(np.expand_dims(share, alone), [sizes[letter] for letter in letters])
-        dx = unbroadcast(stretched, tuple([array.shape[term.index(letter)] for letter in letters]))
+        own = [array.shape[term.index(letter)] for letter in letters]
+        dx = stretched.sum(tuple([i for i, n in enumerate(own) if n != stretched.shape[i]]), keepdims=True)
         if len(letters) < len(term):
             diagonal, dx = dx, np.zeros(array.shape, dout.dtype)
             np.einsum(f"{term}->{''.join(letters)}", dx)[...] = diagonal  # a view

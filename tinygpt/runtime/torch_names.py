@@ -9,7 +9,7 @@ Throughout the table
     q, k, v     tensors (2, 3, 3)              loss     a scalar that is computed from w
     p           probabilities                  mask     a tensor of bool, of the shape of x
     array       an array of NumPy              ids, targets      tensors of int64
-    weight, square, bias     parameters        model, folder     a GPT, and where it is saved
+    weight, square, bias     parameters        model, folder, path     a GPT, and where to save
     rng         np.random.default_rng(seed)    torch, F, nn, optim      torch, torch.nn.functional, torch.nn and
                                                torch.optim; here tinygpt and its modules
 """
@@ -34,6 +34,7 @@ ON_CPU = "everything computes on the CPU"
 FLOATS = "tensors are float32 or float64"
 GENERATOR = "rng is a generator, np.random.default_rng(seed)"
 IN_PLACE = "operations do not write into tensors; what changes a parameter writes into its array, x.data"
+OPTIMIZERS = "the optimizers are SGD, Adam and AdamW"
 OF_GPT = "the layers are those that GPT-2 needs; docs/own_operations.md shows how to write another one"
 
 # fmt: off
@@ -230,7 +231,6 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("torch.inf", "math.inf"),
         Row("torch.pi", "math.pi"),
         Row("torch.Size([2, 3])", "(2, 3)"),
-        Row("torch.set_printoptions(precision=3)", "np.set_printoptions(precision=3)"),
         Row("torch.isnan(x)", "Tensor(np.isnan(x))"),
     ),
     "In place, and gradients": (
@@ -274,6 +274,8 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("model.cuda()", "model", ON_CPU),
         Row("model.to('cuda')", "model", ON_CPU),
         Row("model.half()", "GPT.from_pretrained(folder, weights='bfloat16')", "for generation"),
+        Row("torch.save(model.state_dict(), path)", "tinygpt.save_state(model.state_dict(), path)",
+            "safetensors; nothing is pickled"),
         Row("model.get_num_params()", "model.num_parameters()"),
         Row("model.configure_optimizers(0.1, 1e-3)", "optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)"),
         Row("model(ids).logits", "model(ids)"),
@@ -307,11 +309,6 @@ ABSENT = (  # what nothing here does, and why
     Row("torch.jit.script(model)", "", "kernels are compiled when they first run; leave it out"),
     Row("torch.distributed.init_process_group()", "", "one process trains; its kernels use all cores"),
     Row("torch.utils.data.DataLoader(dataset)", "", "a batch is rows of an array: x[rng.integers(0, len(x), 8)]"),
-    Row(
-        "torch.save(model.state_dict(), folder)",
-        "",
-        "write model.save_pretrained(folder): it saves safetensors",
-    ),
     Row("x.roll(1, 0)", "", "write F.concatenate([x[-1:], x[:-1]])"),
     Row("x.median()", "", "write np.median(x), which has no gradient"),
     Row("torch.enable_grad()", "", "gradients are recorded wherever no_grad() does not hold; leave it out"),
@@ -338,9 +335,9 @@ ABSENT = (  # what nothing here does, and why
     ),
     Row("F.conv2d(q, k)", "", OF_GPT),
     Row("F.max_pool2d(q, 2)", "", OF_GPT),
-    Row("optim.RMSprop([w])", "", "write optim.Adam(parameters, betas=(0.0, 0.99))"),
-    Row("optim.Adagrad([w])", "", "write optim.Adam(parameters)"),
-    Row("optim.LBFGS([w])", "", "write optim.Adam(parameters)"),
+    Row("optim.RMSprop([w])", "", OPTIMIZERS),
+    Row("optim.Adagrad([w])", "", OPTIMIZERS),
+    Row("optim.LBFGS([w])", "", OPTIMIZERS),
 )
 
 _OWNERS = {  # the object, or the module of ours, that has the attributes of a name in the table

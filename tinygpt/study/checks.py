@@ -98,7 +98,7 @@ def check_op(op: Op, samples: Sequence[Sample], torch: bool = False) -> Iterator
     >>> [(finding.implementation, finding.passed) for finding in check_op(GELU, SAMPLES["gelu"])]
     [('reference', True), ('float32', True)]
     """
-    names = input_names(op, len(samples[0].arrays))
+    names = input_names(op, max(len(sample.arrays) for sample in samples))
     yield from _worst(op, "reference", names, samples, _against_differences)
     if op.kernel is not None:
         yield from _worst(op, "float32", names, samples, _against_reference)

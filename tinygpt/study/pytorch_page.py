@@ -89,8 +89,8 @@ No error can tell of these either:
   the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
 - `model.parameters()` is a list: write `next(iter(model.parameters()))`.
 - `model.generate` yields new tokens only, not the prompt.
-- `tinygpt.load(name)` loads a model and its tokenizer. Nothing is ever unpickled: a file that `torch.save` wrote has to
-  be saved as safetensors first.
+- `tinygpt.load(name)` loads a model and its tokenizer; what `save_state` wrote is read by `load_state`. Nothing is ever
+  unpickled: a file that `torch.save` wrote has to be saved as safetensors first.
 
 ## Write instead
 

@@ -111,7 +111,7 @@ def along_an_axis():
 TIED = np.array([[1.0, 4.0, 4.0], [7.0, 7.0, 2.0], [3.0, 5.0, 3.0]])
 TARGETS = np.array([3, 0, -100, 1])  # one of four is ignored
 REPEATS = np.array([2, 0, 2, 2])
-ZEROS = np.array([[0.0, 2.0, -3.0], [0.5, 4.0, 2.0], [0.0, -1.5, 0.0]])  # in a row of its own, twice in one, and none
+ZEROS = np.array([[0.0, 2.0, -3.0], [0.5, 4.0, 2.0], [0.0, -1.5, 0.0]])  # one, none and two in a row
 EQUAL = np.array([[2.0, 2.0, 2.0], [0.5, 4.0, -1.0]])  # a group whose standard deviation is 0
 
 SAMPLES: dict[str, list[Sample]] = {
@@ -163,15 +163,10 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "sum": reducing(),
     "mean": reducing(),
-    "prod": [*reducing(), *(Sample([ZEROS], {"axis": axis}) for axis in (1, 0, None))],
     "var": reducing() + reducing(ddof=1),
-    "std": [*reducing(), *reducing(ddof=1), Sample([EQUAL], {"axis": 1})],
-    "norm": [*reducing(), Sample([EQUAL * [[0], [1]]], {"axis": 1})],
-    "logsumexp": reducing(),
     "max": [*reducing(), Sample([TIED], {"axis": 1})],
     "softmax": along_an_axis(),
     "log_softmax": along_an_axis(),
-    "cumsum": [Sample(draw(shape), {"axis": axis}) for shape, axis in (((4, 4), -1), ((3, 3, 3), 1), ((5,), 0))],
     "astype": [Sample(draw((4, 4)), {"dtype": np.float64})],
     "reshape": [Sample(draw((4, 4)), {"shape": (2, 8)}), Sample(draw((2, 3, 3)), {"shape": (-1, 3)})],
     "transpose": [
@@ -197,24 +192,6 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(draw((2, 3), (3, 3), (1, 3)), {"axis": 0}),
         Sample(draw((3, 1), (3, 3), (3, 2)), {"axis": -1}),
         Sample(draw((3, 3)), {"axis": 1}),
-    ],
-    "pad": [
-        Sample(draw((3, 3)), {"widths": ((1, 2), (0, 1)), "value": 0.5}),
-        Sample(draw((2, 3, 2)), {"widths": ((0, 0), (2, 0), (1, 1)), "value": 0}),
-    ],
-    "einsum": [
-        Sample(draw(*shapes), {"subscripts": subscripts})
-        for subscripts, *shapes in [
-            ("ij,jk->ik", (3, 3), (3, 3)),
-            ("ij,kj->ki", (3, 3), (3, 3)),
-            ("i,j->ji", (3,), (3,)),
-            ("bij,bjk,k->bi", (2, 3, 3), (2, 3, 3), (3,)),
-            ("ij,j->", (3, 3), (3,)),  # i is summed in one array alone
-            ("ii->i", (3, 3)),
-            ("iij,jk->ki", (3, 3, 3), (3, 3)),
-            ("ij,ij->ij", (1, 3), (3, 3)),  # an axis of size 1 meets a longer one
-            ("ijk->kij", (2, 3, 3)),
-        ]
     ],
     "embedding": [
         Sample(draw((4, 4)), {"ids": REPEATS}),
@@ -261,5 +238,28 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(draw((4, 4), (4, 4)), {"targets": TARGETS}),
         Sample(draw((4, 3), (5, 3)), {"targets": REPEATS, "ignore_index": 0}),
         Sample(draw((20, 4), (30, 4)), {"targets": rng.integers(0, 30, 20)}),
+    ],
+    "prod": [*reducing(), *(Sample([ZEROS], {"axis": axis}) for axis in (0, 1))],
+    "std": [*reducing(), *reducing(ddof=1), Sample([EQUAL], {"axis": 1})],
+    "norm": [*reducing(), Sample([EQUAL * [[0], [1]]], {"axis": 1})],
+    "logsumexp": reducing(),
+    "cumsum": [Sample(draw(shape), {"axis": axis}) for shape, axis in (((4, 4), -1), ((3, 3, 3), 1), ((5,), 0))],
+    "pad": [
+        Sample(draw((3, 3)), {"widths": ((1, 2), (0, 1)), "value": 0.5}),
+        Sample(draw((2, 3, 2)), {"widths": ((0, 0), (2, 0), (1, 1)), "value": 0}),
+    ],
+    "einsum": [
+        Sample(draw(*shapes), {"subscripts": subscripts})
+        for subscripts, *shapes in [
+            ("bij,bjk,k->bi", (3, 3, 3), (3, 3, 3), (3,)),
+            ("ij,jk->ik", (3, 3), (3, 3)),
+            ("ij,kj->ki", (3, 3), (3, 3)),
+            ("i,j->ji", (3,), (3,)),
+            ("ij,j->", (3, 3), (3,)),  # i is summed in one array alone
+            ("ii->i", (3, 3)),
+            ("iij,jk->ki", (3, 3, 3), (3, 3)),
+            ("ij,ij->ij", (1, 3), (3, 3)),  # an axis of size 1 meets a longer one
+            ("ijk->kij", (2, 3, 3)),
+        ]
     ],
 }  # fmt: skip
