@@ -91,9 +91,9 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
 }
 
 REFUSED = (  # what is typed as in PyTorch where NumPy means something else: errors of the functions themselves
-    Row("x.max(dim=1)[0]", "x.amax(dim=1)", "`max` returns no places"),
-    Row("x.max(dim=1)[1]", "x.argmax(dim=1)", "`max` returns no places"),
-    Row("x.min(dim=1)[0]", "x.amin(dim=1)", "`min` returns no places"),
+    Row("x.max(dim=1)[0]", "x.amax(dim=1)", "`max` returns the values alone"),
+    Row("x.max(dim=1)[1]", "x.argmax(dim=1)", "`max` returns the values alone"),
+    Row("x.min(dim=1)[0]", "x.amin(dim=1)", "`min` returns the values alone"),
     Row("x.var(dim=1)", "x.var(dim=1, correction=1)", "NumPy divides by n, PyTorch by n - 1"),
     Row("x.std(dim=1)", "x.std(dim=1, correction=1)", "NumPy divides by n, PyTorch by n - 1"),
     Row("x.transpose(0, 1)", "x.swapaxes(0, 1)", "`transpose` takes all axes, as in NumPy"),
@@ -110,8 +110,8 @@ DIFFERS = (  # what runs as it is typed, and gives something else
     Row("nn.Linear(3, 4).weight.shape", "nn.Linear(3, 4).weight.T.shape", "(inputs, outputs), too"),
     Row("F.gelu(x)", "", "the form with tanh, GPT-2's; PyTorch's default has erf, and differs by up to 5e-4"),
     Row("optim.AdamW([bias], lr=0.1, weight_decay=0.5)",
-        "optim.AdamW([{'params': [bias], 'weight_decay': 0.5}], lr=0.1)",
-        "biases and norms are not decayed, unless a group says so"),
+        "optim.AdamW([bias], lr=0.1, weight_decay=0.5, decay_vectors=True)",
+        "biases and norms are not decayed by default"),
 )
 
 WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to write

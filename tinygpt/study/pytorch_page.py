@@ -48,7 +48,7 @@ that says what to write:
 AttributeError: {error}
 ```
 
-Each line of the tables below is tested against PyTorch, both sides. In them `x`, `y` and `w` are tensors, `w` requires
+Each line below is tested; where PyTorch can run it on a CPU, both sides are compared. In them `x`, `y` and `w` are tensors, `w` requires
 gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional` here; `rng` is a
 generator of NumPy.
 
@@ -114,7 +114,7 @@ def page() -> str:
     '# Coming from PyTorch'
     """
     error = f"'Tensor' object has no attribute 'cuda'{instead_of('Tensor', 'cuda')}"
-    same = "\n".join(f"- {title}: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
+    same = "\n".join(f"- **{title}**: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
     write = "\n\n".join(f"### {title}\n\n{_table(rows)}" for title, rows in WRITE.items())
     return _PAGE.format(
         error=error, same=same, refused=_table(REFUSED), differs=_table(DIFFERS), write=write, absent=_table(ABSENT)
