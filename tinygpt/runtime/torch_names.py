@@ -60,7 +60,7 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
         "x.std(dim=1, correction=1)", "x.all()", "x.any()", "x.mean((0, 1))", "x.max()", "x.var(unbiased=False)",
     ),
     "Tensors: values, dtype and device": (
-        "x.sum().item()", "x.tolist()", "x.numpy()", "x.detach().cpu().numpy()", "x.cpu()", "x.to('cpu')", "x.to(y)",
+        "x.sum().item()", "x.tolist()", "x.numpy()", "x.clone()", "x.detach().cpu().numpy()", "x.cpu()", "x.to('cpu')", "x.to(y)",
         "x.float()", "x.double()", "x.long()", "x.int()", "x.bool()", "torch.Tensor([1.0, 2.0])",
         "isinstance(x, torch.Tensor)",
     ),
@@ -173,7 +173,6 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("torch.bernoulli(p)", "Tensor((rng.random(p.shape) < p.data).astype(p.dtype))", GENERATOR),
     ),
     "Tensors: shapes and elements": (
-        Row("x.clone()", "x + 0", "or x itself: no operation changes it"),
         Row("x.is_contiguous()", "x.data.flags.c_contiguous"),
         Row("x.t()", "x.T"),
         Row("x.movedim(0, 1)", "x.swapaxes(0, 1)", "or x.permute with all axes in their new order"),

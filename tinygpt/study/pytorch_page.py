@@ -48,9 +48,9 @@ that says what to write:
 AttributeError: {error}
 ```
 
-Each line below is tested; where PyTorch can run it on a CPU, both sides are compared. In them `x`, `y` and `w` are tensors, `w` requires
-gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional` here; `rng` is a
-generator of NumPy.
+Each line below is tested; where PyTorch can run it on a CPU, both sides are compared. In them `x`, `y` and `w` are
+tensors, `w` requires gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional`
+here; `rng` is a generator of NumPy.
 
 - [As it is](#as-it-is)
 - [The same words with another meaning](#the-same-words-with-another-meaning)
