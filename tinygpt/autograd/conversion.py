@@ -60,7 +60,7 @@ class Conversion:
 
     def clone(self: Self) -> Self:
         """A copy, through which gradients flow back."""
-        return _astype(self, _dtype_of(self))
+        return _copied(self)
 
     def contiguous(self: Self) -> Self:
         """The tensor itself: every operation takes any layout in memory, `reshape` too."""
@@ -128,5 +128,5 @@ def _converted(tensor: Any, dtype: Any) -> Any:
     return tensor if tensor.dtype == np.dtype(dtype) else tensor.astype(dtype)
 
 
-def _astype(tensor: Any, dtype: Any) -> Any:
-    return tensor.astype(dtype)  # a copy, where the dtype is the same too
+def _copied(tensor: Any) -> Any:
+    return tensor.astype(tensor.dtype)

@@ -60,7 +60,8 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
         "x.std(dim=1, correction=1)", "x.all()", "x.any()", "x.mean((0, 1))", "x.max()", "x.var(unbiased=False)",
     ),
     "Tensors: values, dtype and device": (
-        "x.sum().item()", "x.tolist()", "x.numpy()", "x.clone()", "x.detach().cpu().numpy()", "x.cpu()", "x.to('cpu')", "x.to(y)",
+        "x.sum().item()", "x.tolist()", "x.numpy()", "x.clone()", "x.detach().cpu().numpy()", "x.cpu()", "x.to('cpu')",
+        "x.to(y)",
         "x.float()", "x.double()", "x.long()", "x.int()", "x.bool()", "torch.Tensor([1.0, 2.0])",
         "isinstance(x, torch.Tensor)",
     ),
