@@ -190,9 +190,9 @@ def test_the_mean_of_nothing_is_an_error(shape):
         ((4, 5), (4, 1), r"write targets\.reshape\(\(4,\)\)"),
         ((8, 5), (2, 4), r"write targets\.reshape\(\(8,\)\)"),
         ((2, 4, 5), (8,), r"write targets\.reshape\(\(2, 4\)\)"),
-        ((2, 5, 4), (2, 4), r"the vocabulary must be the last axis of logits: write logits\.transpose\(\[0, 2, 1\]\)"),
-        ((5, 8), (8,), r"the vocabulary must be the last axis of logits: write logits\.transpose\(\[1, 0\]\)"),
-        ((2, 5, 4, 3), (2, 4, 3), r"the vocabulary .* last axis of logits: write logits\.transpose\(\[0, 2, 3, 1\]\)"),
+        ((2, 5, 4), (2, 4), r"the classes .* axis .: write logits\.transpose\(\[0, 2, 1\]\)"),
+        ((5, 8), (8,), r"the classes .* axis .: write logits\.transpose\(\[1, 0\]\)"),
+        ((2, 5, 4, 3), (2, 4, 3), r"the classes .* axis .: write logits\.transpose\(\[0, 2, 3, 1\]\)"),
     ],
     ids=str,
 )

@@ -79,7 +79,7 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
     ...     checkpoint = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 20}
     ...     save_state(checkpoint, f"{folder}/checkpoint.safetensors")
     ...     checkpoint = load_state(f"{folder}/checkpoint.safetensors")
-    >>> model.load_state_dict(checkpoint["model"])
+    >>> _ = model.load_state_dict(checkpoint["model"])
     >>> optimizer.load_state_dict(checkpoint["optimizer"])
     >>> checkpoint["step"]
     20

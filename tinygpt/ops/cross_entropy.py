@@ -110,7 +110,9 @@ def _remedy_of_shape(targets: tuple[int, ...], logits: tuple[int, ...]) -> str:
     for axis in range(len(rows)):
         if targets == logits[:axis] + logits[axis + 1 :]:
             order = [*range(axis), *range(axis + 1, len(logits)), axis]
-            return f"; the vocabulary must be the last axis of logits: write logits.transpose({order})"
+            return (
+                f"; the classes are on the last axis of the logits, not on axis {axis}: write logits.transpose({order})"
+            )
     return ""
 
 
