@@ -150,6 +150,15 @@ def test_a_conversion_to_the_same_dtype_is_the_tensor_itself():
     assert all(same is x for same in (x.to("cpu"), x.to("cpu:0"), x.to(np.float32), x.to(None), x.to(x), x.to()))
 
 
+def test_a_clone_has_memory_of_its_own_and_passes_gradients_on():
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    clone = x.clone()
+    assert not np.shares_memory(clone.data, x.data) and not clone.is_leaf
+    (clone * 3).sum().backward()
+    np.testing.assert_array_equal(x.grad, np.array([3, 3], np.float32))
+    assert Tensor([True]).clone().dtype == bool and Tensor([1]).clone().dtype == np.int64
+
+
 def test_gradients_go_through_a_conversion_between_floats():
     x = Tensor([1.0, 2.0], requires_grad=True)
     (x.double() * 3).sum().backward()

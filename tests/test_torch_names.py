@@ -91,7 +91,8 @@ def names_here(folder: str) -> dict[str, Any]:
                     "array": np.arange(3.0), "rng": np.random.default_rng(0), "math": math, "Tensor": Tensor,
                     "no_grad": no_grad,
                     "GPT": GPT, "GPTConfig": GPTConfig, "Tokenizer": Tokenizer, "generate_batch": generate_batch,
-                    "folder": folder, "model": GPT.from_pretrained(folder).eval()}  # fmt: skip
+                    "folder": folder, "path": f"{folder}/state.safetensors",
+                    "model": GPT.from_pretrained(folder).eval()}  # fmt: skip
 
 
 def run(text: str, names: dict[str, Any]) -> Any:

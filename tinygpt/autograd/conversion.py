@@ -1,5 +1,5 @@
 """
-A tensor in another dtype, by PyTorch's names; and its device, which is the CPU.
+A tensor in another dtype or memory, by PyTorch's names; and its device, which is the CPU.
 
 They do what `x.astype(np.float64)` does. As in PyTorch, a tensor that already has the dtype is returned as it is, not
 copied.
@@ -57,6 +57,10 @@ class Conversion:
     def cpu(self: Self) -> Self:
         """The tensor itself."""
         return self
+
+    def clone(self: Self) -> Self:
+        """A copy, through which gradients flow back."""
+        return _copied(self)
 
     def contiguous(self: Self) -> Self:
         """The tensor itself: every operation takes any layout in memory, `reshape` too."""
@@ -122,3 +126,7 @@ def _is_dtype(value: Any) -> bool:
 
 def _converted(tensor: Any, dtype: Any) -> Any:
     return tensor if tensor.dtype == np.dtype(dtype) else tensor.astype(dtype)
+
+
+def _copied(tensor: Any) -> Any:
+    return tensor.astype(tensor.dtype)

@@ -48,9 +48,9 @@ that says what to write:
 AttributeError: {error}
 ```
 
-Each line of the tables below is tested against PyTorch, both sides. In them `x`, `y` and `w` are tensors, `w` requires
-gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional` here; `rng` is a
-generator of NumPy.
+Each line below is tested; where PyTorch can run it on a CPU, both sides are compared. In them `x`, `y` and `w` are
+tensors, `w` requires gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional`
+here; `rng` is a generator of NumPy.
 
 - [As it is](#as-it-is)
 - [The same words with another meaning](#the-same-words-with-another-meaning)
@@ -90,8 +90,8 @@ No error can tell of these either:
   the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
 - `model.parameters()` is a list: write `next(iter(model.parameters()))`.
 - `model.generate` yields new tokens only, not the prompt.
-- `tinygpt.load(name)` loads a model and its tokenizer. Nothing is ever unpickled: a file that `torch.save` wrote has to
-  be saved as safetensors first.
+- `tinygpt.load(name)` loads a model and its tokenizer; what `save_state` wrote is read by `load_state`. Nothing is ever
+  unpickled: a file that `torch.save` wrote has to be saved as safetensors first.
 
 ## Write instead
 
@@ -115,7 +115,7 @@ def page() -> str:
     '# Coming from PyTorch'
     """
     error = f"'Tensor' object has no attribute 'cuda'{instead_of('Tensor', 'cuda')}"
-    same = "\n".join(f"- {title}: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
+    same = "\n".join(f"- **{title}**: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
     write = "\n\n".join(f"### {title}\n\n{_table(rows)}" for title, rows in WRITE.items())
     return _PAGE.format(
         error=error, same=same, refused=_table(REFUSED), differs=_table(DIFFERS), write=write, absent=_table(ABSENT)
