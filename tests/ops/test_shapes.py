@@ -305,8 +305,21 @@ def test_two_axes_in_their_places_are_refused_as_pytorchs_exchange():
         np.testing.assert_array_equal(x.permute(*axes).data, x.data)
         np.testing.assert_array_equal(x.swapaxes(*axes).data, x.data.T)
     np.testing.assert_array_equal(x.transpose(1, 0).data, x.data.T)  # the same in both
-    with pytest.raises(ValueError, match=r"permutation of the 3 axes.*to exchange two axes write swapaxes\(1, 2\)"):
-        Tensor(np.ones((2, 3, 4))).transpose(1, 2)
+
+
+def test_two_axes_of_three_or_more_are_exchanged_as_in_pytorch():
+    data = np.arange(24.0).reshape(2, 3, 4)
+    for axes in ((1, 2), (-2, -1), (0, 2), (1, 1)):
+        x = Tensor(data, requires_grad=True)
+        out = x.transpose(*axes)
+        expected = data.swapaxes(*axes)
+        np.testing.assert_array_equal(out.data, expected)
+        out.backward(expected)
+        np.testing.assert_array_equal(x.grad, data)
+    with pytest.raises(ValueError, match=r"^swapaxes: "):
+        Tensor(data).transpose(0, 3)
+    with pytest.raises(ValueError, match=r"^transpose: axes must be a permutation of the 3 axes"):
+        Tensor(data).transpose((1, 2))  # NumPy's order, of which one is missing
 
 
 def test_items_are_neither_assigned_nor_deleted():

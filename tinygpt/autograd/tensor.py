@@ -651,7 +651,7 @@ class Tensor(Conversion, Copying):
         return _ops().shapes.expand_dims(self, dim)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order; without arguments, reversed. To exchange two write `swapaxes`."""
+        """The axes in another order; without arguments, reversed. Two axes of three or more are exchanged."""
         return _ops().shapes.transpose(self, *axes)
 
     def permute(self, *axes: Any) -> Tensor:

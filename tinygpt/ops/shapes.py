@@ -304,12 +304,12 @@ TRANSPOSE = Op("transpose", transpose_forward, transpose_backward)
 
 def transpose(x: Tensor, *axes: Any) -> Tensor:
     """
-    The axes in another order; without arguments, reversed.
+    The axes in another order; without arguments, reversed. Two axes of three or more are exchanged, as in PyTorch.
 
     Raises
     ------
     ValueError
-        If the axes are not all of the tensor's, each once.
+        If the axes are neither two of more, nor all of the tensor's, each once.
     TypeError
         For `transpose(x, 0, 1)` of two axes: they are NumPy's order, which changes nothing, and PyTorch's exchange.
 
@@ -319,14 +319,13 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     Tensor([[1., 3.],
             [2., 4.]], dtype=float32)
     """
+    if len(axes) == 2 and x.ndim > 2:
+        return swapaxes(x, *axes)  # NumPy, which takes all axes, has no meaning for it
     order = _unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
     whole = all(isinstance(axis, (int, np.integer)) for axis in order)
     positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order) if whole else ()
     if not whole or sorted(positive) != list(range(x.ndim)):
-        exchange = f"; to exchange two axes write swapaxes{order}" if len(axes) == 2 else ""
-        raise ValueError(
-            f"transpose: axes must be a permutation of the {x.ndim} axes of {x.shape}, got {order}{exchange}"
-        )
+        raise ValueError(f"transpose: axes must be a permutation of the {x.ndim} axes of {x.shape}, got {order}")
     if len(axes) == 2 and positive == (0, 1):
         raise TypeError(
             f"transpose: {order} leaves the axes in place in NumPy and exchanges them in PyTorch; "
