@@ -329,3 +329,38 @@ def test_a_process_that_begins_with_nothing_can_be_given_a_tokenizer():
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         assert pool.apply(ids_in_another_process, [TRAINED]) == TRAINED.encode("the hens, " * 3)
+
+
+@pytest.mark.parametrize("method", ["decode", "decode_bytes", "decode_tokens_bytes", "decode_with_offsets"])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (None, "NoneType; tokenizer.encode gives the ids"),
+        (72, "int; write .72."),
+        (np.array(72), "a single one; write .72."),
+        ("72", "text, which is decoded already"),
+        ({72}, "set, which has no order; write a list"),
+        (np.array([[72]]), r"shape \(N,\), got \(1, 1\); tokenizer.decode_batch takes several"),
+        (np.array([72.0]), "float64; convert them to integers"),
+    ],
+)
+def test_what_is_no_sequence_of_ids_is_refused_alike_by_all_methods_that_decode_one(method, ids, message):
+    tokenizer = Tokenizer.train("", 257, progress=False)
+    with pytest.raises((TypeError, ValueError), match=rf"^Tokenizer.decode(_\w+)?: ids must .*{message}"):
+        getattr(tokenizer, method)(ids)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"), [([1, [2]], "list among them; tokenizer.decode_batch"), ([1, None], "NoneType among them")]
+)
+def test_decode_names_what_is_no_id_and_not_in_the_words_of_python(ids, message):
+    with pytest.raises(TypeError, match=f"must be a sequence of integers, got {message}"):
+        Tokenizer.train("", 257, progress=False).decode(ids)
+
+
+def test_encode_says_what_to_do_with_several_texts_and_with_bytes():
+    tokenizer = Tokenizer.train("", 257, progress=False)
+    with pytest.raises(TypeError, match="got list; encode_batch takes several"):
+        tokenizer.encode(["the hen"])
+    with pytest.raises(TypeError, match="got bytes; decode bytes first"):
+        tokenizer.encode(b"the hen")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Set, Sized
+from collections.abc import Iterable, Mapping, Set, Sized
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _WORTH_A_CALL = 64  # tokens; below, calling a kernel costs more than it saves
 _TEXT = "text, which is decoded already; tokenizer.encode gives its ids"
+_BATCH = "tokenizer.decode_batch takes several sequences"
+_INTEGERS = "convert them to integers, as by np.asarray(ids, int)"
 _TABLE = 1 << 24  # ids; the kernel looks tokens up in a table as long as the highest id
 
 
@@ -40,19 +42,9 @@ class Decoder:
         self._switch = Switch("decoding")
         self._compiled: CompiledDecoder | None = None
 
-    def decode(self, ids: Iterable[int]) -> bytes:
+    def decode(self, ids: Any) -> bytes:
         """Return the bytes of ids; raises what `Tokenizer.decode_bytes` says."""
-        if isinstance(ids, np.ndarray):
-            if ids.ndim != 1:
-                raise ValueError(f"Tokenizer.decode: ids must have shape (N,), got {ids.shape}; decode row by row")
-            if ids.dtype.kind not in "iu" and ids.size:
-                got = _TEXT if ids.dtype.kind in "US" else ids.dtype
-                raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}")
-        elif isinstance(ids, (str, bytes, bytearray, Mapping, Set)):
-            got = _TEXT if isinstance(ids, (str, bytes, bytearray)) else f"{type(ids).__name__}, which has no order"
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}")
-        if not isinstance(ids, Sized):
-            ids = self._listed(ids)
+        ids = checked_ids("decode", ids)
         if self.n_vocab > _TABLE or (len(ids) < _WORTH_A_CALL and not must_check()):
             return self.decode_by_reference(ids)
         if not self._switch.to_kernels(len(ids), ready=self._compiled is not None):
@@ -75,17 +67,8 @@ class Decoder:
                 f"Tokenizer.decode: ids must be in the vocabulary (n_vocab = {self.n_vocab}), got {error.args[0]}; use "
                 "the tokenizer that made them, or, if it is text, encode"
             ) from None
-        except TypeError as error:
-            text = not isinstance(ids, Iterator) and any(isinstance(id, (str, bytes)) for id in ids)
-            reason = f", got {_TEXT}" if text else f": {error}"
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers{reason}") from None
-
-    def _listed(self, ids: Iterable[int]) -> list[int]:
-        try:
-            return list(ids)
         except TypeError:
-            got = type(ids).__name__ + (f"; write [{ids}]" if isinstance(ids, (int, np.integer)) else "")
-            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {got}") from None
+            raise TypeError(f"Tokenizer.decode: ids must be a sequence of integers, got {_first_wrong(ids)}") from None
 
     def _decode_by_kernels(self, ids: Iterable[int]) -> bytes | None:
         """None if the ids are invalid."""
@@ -101,3 +84,50 @@ class Decoder:
         elif ids.dtype.kind not in "iu":
             return None
         return self._compiled.decode(ids)
+
+
+def checked_ids(who: str, ids: Any) -> Any:
+    """
+    Ids, which are listed if they come one by one; raises TypeError or ValueError unless they are one sequence.
+
+    Parameters
+    ----------
+    who : str
+        The method of `Tokenizer` that is given them.
+    ids : any
+        The single ids of a list are left to the caller: most are looked up in a table anyway.
+    """
+    required = f"Tokenizer.{who}: ids must be a sequence of integers, got"
+    if isinstance(ids, np.ndarray):
+        if ids.ndim == 0:
+            raise TypeError(f"{required} a single one; write [{ids}]")
+        if ids.ndim > 1:
+            raise ValueError(f"Tokenizer.{who}: ids must have shape (N,), got {ids.shape}; {_BATCH}")
+        if ids.dtype.kind not in "iu" and ids.size:
+            raise TypeError(f"{required} {_TEXT if ids.dtype.kind in 'US' else f'{ids.dtype}; {_INTEGERS}'}")
+        return ids
+    if isinstance(ids, (str, bytes, bytearray)):
+        raise TypeError(f"{required} {_TEXT}")
+    if isinstance(ids, (Mapping, Set)):
+        raise TypeError(f"{required} {type(ids).__name__}, which has no order; write a list")
+    if isinstance(ids, Sized):
+        return ids
+    try:
+        return list(ids)
+    except TypeError:
+        remedy = f"write [{ids}]" if isinstance(ids, (int, np.integer)) else "tokenizer.encode gives the ids of a text"
+        raise TypeError(f"{required} {type(ids).__name__}; {remedy}") from None
+
+
+def _first_wrong(ids: Any) -> str:
+    """What the first of some ids is that is no integer, and the remedy."""
+    for id in ids:
+        if isinstance(id, (str, bytes)):
+            return _TEXT
+        if isinstance(id, (list, tuple, np.ndarray)):
+            return f"{type(id).__name__} among them; {_BATCH}"
+        try:
+            index(id)
+        except TypeError:
+            return f"{type(id).__name__} among them; {'leave it out' if id is None else _INTEGERS}"
+    return type(ids).__name__

@@ -32,7 +32,7 @@ import numpy as np
 from tinygpt.files import locate
 from tinygpt.runtime.settings import max_threads
 from tinygpt.tokenizer import other_names
-from tinygpt.tokenizer.decoder import Decoder
+from tinygpt.tokenizer.decoder import Decoder, checked_ids
 from tinygpt.tokenizer.encoder import Encoder
 from tinygpt.tokenizer.files import folder, tiktoken, tokenizer_json
 from tinygpt.tokenizer.files.gpt2 import Contents
@@ -372,7 +372,7 @@ class Tokenizer:
     def _parts(self, text: str, allowed: Names, disallowed: Names) -> tuple[list[str], list[int]]:
         """The ordinary texts, and the ids of the special tokens between them."""
         if not isinstance(text, str):
-            raise TypeError(f"Tokenizer.encode: text must be a str, got {type(text).__name__}; decode bytes first")
+            raise TypeError(f"Tokenizer.encode: text must be a str, got {type(text).__name__}; {_remedy(text)}")
         text = without_surrogates(text)
         parts = split_off(text, allowed_names(text, self.special_tokens, allowed, disallowed), self.special_flags)
         return parts[::2], [self.special_tokens[name] for name in parts[1::2]]
@@ -420,8 +420,8 @@ class Tokenizer:
 
         Raises
         ------
-        KeyError, TypeError
-            As `decode_single_token_bytes` does.
+        KeyError, TypeError, ValueError
+            If no token has an id, or `tokens` is not one sequence of integers.
 
         Examples
         --------
@@ -429,7 +429,7 @@ class Tokenizer:
         >>> tokenizer.decode_tokens_bytes([104, 0xC3, 256])
         [b'h', b'\\xc3', b'<|endoftext|>']
         """
-        return [self.decode_single_token_bytes(token) for token in tokens]
+        return self._bytes_of("decode_tokens_bytes", tokens)
 
     def decode_with_offsets(self, tokens: Iterable[int]) -> tuple[str, list[int]]:
         """
@@ -450,8 +450,8 @@ class Tokenizer:
         ------
         UnicodeDecodeError
             If the bytes are not UTF-8, such as those of a part of a character.
-        KeyError, TypeError
-            As `decode_single_token_bytes` does.
+        KeyError, TypeError, ValueError
+            If no token has an id, or `tokens` is not one sequence of integers.
 
         Examples
         --------
@@ -460,7 +460,7 @@ class Tokenizer:
         ('éh<|endoftext|>', [0, 0, 1, 2])
         """
         offsets, characters = [], 0  # characters that began in the tokens before
-        parts = self.decode_tokens_bytes(tokens)
+        parts = self._bytes_of("decode_with_offsets", tokens)
         for part in parts:
             inside = _is_continuation(part[0])
             offsets.append(max(0, characters - inside))
@@ -505,7 +505,9 @@ class Tokenizer:
         """
         if not isinstance(text_or_bytes, (str, bytes)):
             got = type(text_or_bytes).__name__
-            raise TypeError(f"Tokenizer.encode_single_token: needs a str or bytes, got {got}")
+            raise TypeError(
+                f"Tokenizer.encode_single_token: needs a str or bytes, got {got}; decode_single_token_bytes takes an id"
+            )
         data = text_or_bytes
         if isinstance(data, str):
             data = data.encode("utf-8", "surrogatepass")  # which makes bytes of a lone surrogate that no token has
@@ -530,10 +532,20 @@ class Tokenizer:
         >>> Tokenizer.train("", vocab_size=257, byte_order="raw", progress=False).decode_single_token_bytes(0xC3)
         b'\\xc3'
         """
+        return self._token("decode_single_token_bytes", token)
+
+    def _bytes_of(self, who: str, tokens: Iterable[int]) -> list[bytes]:
+        """The bytes of each token, for a method that its errors name."""
+        return [self._token(who, token) for token in checked_ids(who, tokens)]
+
+    def _token(self, who: str, token: int) -> bytes:
         try:
-            return self._tokens[_id("decode_single_token_bytes", token)]
+            return self._tokens[_id(who, token)]
         except KeyError:
-            raise KeyError(f"Tokenizer.decode_single_token_bytes: no token has the id {token}") from None
+            raise KeyError(
+                f"Tokenizer.{who}: no token has the id {token} (n_vocab = {self.n_vocab}); use the tokenizer that made "
+                "it"
+            ) from None
 
     def is_special_token(self, token: int) -> bool:
         """
@@ -723,8 +735,15 @@ def _id(who: str, token: int) -> int:
     try:
         return index(token)
     except TypeError:
-        got = "text; encode gives its ids" if isinstance(token, (str, bytes)) else type(token).__name__
+        got = "text; encode gives its ids" if isinstance(token, (str, bytes)) else f"{type(token).__name__}; give one"
         raise TypeError(f"Tokenizer.{who}: needs an id, got {got}") from None
+
+
+def _remedy(text: object) -> str:
+    """What to do with what is no text."""
+    if isinstance(text, (bytes, bytearray)):
+        return "decode bytes first"
+    return "encode_batch takes several" if isinstance(text, (list, tuple)) else "str(...) makes a text of most things"
 
 
 def _is_continuation(byte: int) -> bool:
