@@ -277,3 +277,14 @@ def test_the_model_takes_ids_by_the_name_that_transformers_has(ours):
 def test_a_field_that_the_configuration_lacks_is_found_before_the_weights_are_read():
     with pytest.raises(TypeError, match=r"^GPT.from_pretrained: GPTConfig has no field 'n_layers'$"):
         GPT.from_pretrained(Path("nowhere"), n_layers=1)
+
+
+def test_an_argument_that_no_function_has_is_answered_with_those_that_there_are():
+    with pytest.raises(TypeError, match=r"^softmax: has no argument 'axs'; its arguments are x, axis$"):
+        F.softmax(Tensor([1.0]), axs=0)
+    with pytest.raises(TypeError, match=r"^Tensor: has no argument 'volatile'; its arguments are data, requires_grad"):
+        Tensor([1.0], volatile=True)
+    with pytest.raises(
+        TypeError, match=r"^Tensor: has no argument 'device': for .* write Tensor.*; everything computes on"
+    ):
+        Tensor([1.0], device="cuda")

@@ -12,7 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
 from tinygpt.autograd.hooks import HookHandle
 from tinygpt.autograd.summary import tensor_html
-from tinygpt.runtime.aliases import aliases
+from tinygpt.runtime.aliases import aliases, refuse
 from tinygpt.runtime.memory import copied
 from tinygpt.runtime.missing import missing_attribute
 from tinygpt.runtime.scope import Block, Setting
@@ -178,7 +178,17 @@ class Tensor(Conversion, Copying):
 
     __slots__ = ("__weakref__", "_data", "node")
 
-    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, *, _node: Node | None = None) -> None:
+    def __init__(
+        self,
+        data: Any,
+        requires_grad: bool = False,
+        dtype: Any = None,
+        *,
+        _node: Node | None = None,
+        **unknown: NoReturn,
+    ) -> None:
+        if unknown:
+            refuse("Tensor", unknown, ("data", "requires_grad", "dtype"))
         self._data = data if _node is not None else _as_array(data, dtype)
         self.node = _node
         if requires_grad:

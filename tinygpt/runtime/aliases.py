@@ -1,13 +1,15 @@
 """
 Other names of keyword arguments: `x.sum(dim=1, keepdim=True)` is `x.sum(axis=1, keepdims=True)`.
 
-An argument of PyTorch's that a function does not take is refused with what to write instead; see `torch_names.py`.
+An argument that a function does not take is refused with what to write instead: of PyTorch's, `torch_names.py` says it,
+of others, the arguments that there are.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -38,7 +40,8 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
     def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
         described: Any = function
         code = described.__code__
-        taken = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
+        takes = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        taken, all_known = {*takes}, not code.co_flags & inspect.CO_VARKEYWORDS
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> _Result:
@@ -48,7 +51,7 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
                     raise TypeError(f"{function.__name__}: {other} is another name of {own}; give one of them")
                 kwargs[own] = kwargs.pop(other)
             if not kwargs.keys() <= taken:
-                _explain(function.__name__, kwargs.keys() - taken)
+                refuse(function.__name__, kwargs.keys() - taken, takes if all_known else ())
             return function(*args, **kwargs)
 
         return call
@@ -56,10 +59,30 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
     return decorate
 
 
-def _explain(function: str, arguments: set[str]) -> None:
-    """Raise TypeError for the first of these that PyTorch has; else Python's own error will name one."""
+def refuse(who: str, unknown: Iterable[str], takes: Iterable[str] = ()) -> None:
+    """
+    Raise TypeError for the first argument that a function does not have.
+
+    Parameters
+    ----------
+    who : str
+        The function.
+    unknown : iterable of str
+        What it was given.
+    takes : iterable of str
+        Its arguments. Where there are none, it passes arguments on: only those of PyTorch's table are refused.
+
+    Examples
+    --------
+    >>> refuse("total", ["axs"], ["rows", "axis"])
+    Traceback (most recent call last):
+    ...
+    TypeError: total: has no argument 'axs'; its arguments are rows, axis
+    """
     from tinygpt.runtime.torch_names import instead_of_argument
 
-    for name in sorted(arguments):
-        if remedy := instead_of_argument(function, name):
-            raise TypeError(f"{function}: has no argument {name!r}{remedy}")
+    known = ", ".join(name for name in takes if name != "self" and not name.startswith("_"))
+    for name in sorted(unknown):
+        remedy = instead_of_argument(who, name) or (f"; its arguments are {known}" if known else "")
+        if remedy:
+            raise TypeError(f"{who}: has no argument {name!r}{remedy}")

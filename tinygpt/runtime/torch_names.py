@@ -145,6 +145,7 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
     ),
     "Tensors: made": (
         Row("torch.tensor([1.0, 2.0])", "Tensor([1.0, 2.0])", "an array of NumPy is not copied"),
+        Row("torch.Tensor([1.0, 2.0], device='cpu')", "Tensor([1.0, 2.0])", ON_CPU),
         Row("torch.as_tensor([1, 2])", "Tensor([1, 2])"),
         Row("torch.from_numpy(array)", "Tensor(array)"),
         Row("torch.FloatTensor([1.0, 2.0])", "Tensor([1.0, 2.0])"),
