@@ -146,7 +146,10 @@ def checked_axis(who: str, axis: Any, ndim: int) -> Any:
         if isinstance(each, bool) or not isinstance(each, (int, np.integer)):
             raise TypeError(f"{who}: axis must be an integer or a tuple of integers, got {_told(each)}")
         if not -size <= each < size:
-            raise AxisError(f"{who}: axis must be from {-size} to {size - 1} for a tensor of {ndim} axes, got {each}")
+            raise AxisError(
+                f"{who}: axis must be from {-size} to {size - 1} for a tensor of {ndim} axes, got {each}; "
+                "axes count from 0, and -1 is the last"
+            )
     places = tuple([int(each) % size for each in axes])
     if len(set(places)) < len(places):
         raise ValueError(f"{who}: each axis may be named once, got {axis} for a tensor of {ndim} axes")
@@ -207,7 +210,8 @@ def check_reshape(x, shape):
     fits = x.size % known == 0 if sizes.count(-1) == 1 and known else x.size == known and -1 not in sizes
     if not fits or min(sizes, default=0) < -1:
         raise ValueError(
-            f"reshape: sizes must multiply to {x.size} for shape {x.shape}, and one may be -1, got {tuple(sizes)}"
+            f"reshape: sizes must multiply to {x.size} for shape {x.shape}, and one may be -1, got {tuple(sizes)}; "
+            f"choose sizes whose product divides {x.size}"
         )
     return {"shape": tuple(sizes)}
 
