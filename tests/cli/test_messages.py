@@ -27,7 +27,7 @@ train --lr -1                                       | --lr must be positive, got
 train --stop-after 0                                | --stop-after must be at least 1, got 0
 train --profile 0                                   | --profile must be at least 1, got 0
 train --profile -2                                  | --profile must be at least 1, got -2
-train --profile 2 --dry-run                         | --dry-run: not allowed with --profile
+train --profile 2 --dry-run                         | --dry-run is not allowed with --profile
 train --profile 2 --data none.txt                   | no file or folder none.txt
 train --json                                        | --json needs --profile
 train --data none.txt                               | no file or folder none.txt
@@ -55,7 +55,9 @@ runs hens.txt                                       | hens.txt must be a run, or
 generate none                                       | none must be a run, a checkpoint, a Hugging
 generate hens.txt                                   | hens.txt must be a run, a checkpoint
 generate model --temperature -1                     | --temperature must be at least 0
-generate model --top-k -1                           | --top-k must be at least 1
+generate model --top-k -1                           | --top-k must be at least 0
+generate model --top-p 0                            | --top-p must be above 0 .*; 1 is without a limit
+generate model --samples 4294967296                 | --samples must be below
 generate model --top-p 2                            | --top-p must be above 0
 generate model --max-tokens -1                      | --max-tokens must be at least 0
 generate model --prompt ""                          | the prompt must not be empty

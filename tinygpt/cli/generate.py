@@ -18,6 +18,7 @@ from tinygpt.cli.shared_options import (
     add_threads,
     add_weights,
     integer,
+    not_negative,
     number,
     path,
     positive,
@@ -75,7 +76,7 @@ def add_arguments(parser: Parser) -> None:
     )
     sampling.add_argument(
         "--top-k",
-        type=integer,
+        type=not_negative,
         default=50,
         metavar="K",
         help="sample from the K most probable tokens; 0: from all (default: 50)",

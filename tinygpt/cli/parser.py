@@ -218,5 +218,6 @@ def _as_we_say_it(message: str) -> str:
     if found := re.fullmatch(r"(\S+): invalid choice: (.*) \(choose from (.*)\)", message, re.DOTALL):
         return f"{found[1]} must be one of {found[3].replace(chr(39), '')}, got {found[2]}"
     message = re.sub(r"^(\S+): ignored explicit argument ", r"\1 takes no value, got ", message)
-    message = re.sub(r"^(\S+): must ", r"\1 must ", message).replace("not allowed with argument", "not allowed with")
+    message = re.sub(r"^(\S+): must ", r"\1 must ", message)
+    message = message.replace(": not allowed with argument", " is not allowed with")
     return message.replace(": expected one argument", " needs a value")

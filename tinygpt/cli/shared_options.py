@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tinygpt.files.locate import MODEL, TOKENIZER
-from tinygpt.files.one_line import shown
+from tinygpt.files.one_line import brief, shown
 from tinygpt.runtime.seeds import REMEDY as SEEDS
 
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
 DATA = "a .txt file, a folder of them, or a token file"
 WEIGHTS = ("float32", "bfloat16", "int8")
+_DIGITS = 1000  # of a whole number; Python reads some more
 PICTURES = (".png", ".svg", ".pdf")
 
 
 def integer(text: str) -> int:
     """A whole number."""
+    if len(text) > _DIGITS and text.strip("+- ").isdecimal():
+        raise argparse.ArgumentTypeError(f"must have at most {_DIGITS} digits, got {len(text):,}")
     try:
         return int(text)
     except ValueError:
@@ -30,6 +33,8 @@ def positive(text: str) -> int:
     value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be below 2**32, got {brief(value)}")
     return value
 
 

@@ -139,7 +139,7 @@ def generate_batch(
     context = model.config.n_positions
     texts = [_checked(ids, model.config.vocab_size)[-context:] for ids in _listed(prompts)]
     if not isinstance(max_tokens, (int, np.integer)) or isinstance(max_tokens, bool):
-        raise TypeError(f"generate: max_tokens must be an integer, got {max_tokens!r}")
+        raise TypeError(f"generate: max_tokens must be an integer, got {max_tokens!r}; the default is 100")
     if max_tokens < 0:
         raise ValueError(f"generate: max_tokens must be at least 0, got {max_tokens}")
     check_sampling(temperature, top_k, top_p)

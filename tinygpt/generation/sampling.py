@@ -115,14 +115,14 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
     """Raise TypeError or ValueError unless the options are possible."""
     for name, value in (("temperature", temperature), ("top_p", 1.0 if top_p is None else top_p)):
         if not isinstance(value, (int, float, np.integer, np.floating)):
-            raise TypeError(f"generate: {name} must be a number, got {brief(value)}")
+            raise TypeError(f"generate: {name} must be a number, got {brief(value)}; 1 changes nothing")
     if not 0 <= temperature < np.inf:
         raise ValueError(
             f"generate: temperature must be at least 0 and finite, got {temperature}; 0 takes the most probable token"
         )
     if top_k is not None and not isinstance(top_k, (int, np.integer)):
-        raise TypeError(f"generate: top_k must be an integer, got {top_k!r}")
+        raise TypeError(f"generate: top_k must be an integer, got {top_k!r}; None is without a limit")
     if top_k is not None and top_k < 1:
         raise ValueError(f"generate: top_k must be at least 1, got {top_k}; None is without a limit")
     if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"generate: top_p must be above 0 and at most 1, got {top_p}; None is without a limit")
+        raise ValueError(f"generate: top_p must be above 0 and at most 1, got {top_p}; 1 is without a limit")
