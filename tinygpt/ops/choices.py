@@ -21,9 +21,8 @@ What surprises people here
     maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
     where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
               x = 0.
-    clip      Outside of the bounds the gradient is 0: a weight that has left them is never pulled back. At a bound it
-              passes.
-    logaddexp e^a overflows from a = 89 on in float32; the maximum is taken out first, and the slopes never exceed 1.
+    clip      Outside the bounds the gradient is 0, so it never pulls a value back inside. At a bound it passes.
+    logaddexp e^a overflows from a = 89 on in float32, so the code takes the larger of a and b out of the logarithm.
 """
 
 from __future__ import annotations
