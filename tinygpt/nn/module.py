@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tinygpt.autograd import Tensor
+from tinygpt.autograd.conversion import device_and_dtype
 from tinygpt.autograd.hooks import HookHandle, Hooks
 from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_text
 from tinygpt.autograd.watch import current_watch
-from tinygpt.nn.placement import Placement
 from tinygpt.runtime.memory import empty
+from tinygpt.runtime.missing import missing_attribute
 
 Self = TypeVar("Self", bound="Module")
 _Item = TypeVar("_Item")
@@ -63,7 +64,7 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module(Placement):
+class Module:
     """
     Something with parameters. Subclasses define `forward`; calling `super().__init__()` is optional.
 
@@ -390,6 +391,49 @@ class Module(Placement):
                 parameter.grad = None
             elif parameter.grad is not None:
                 parameter.grad[...] = 0
+
+    # PyTorch's methods that move a module, which stays where it is
+
+    def to(self: Self, *args: Any, device: Any = "cpu", dtype: Any = None) -> Self:
+        """
+        The module itself: it computes on the CPU, in the dtype that it was made with.
+
+        Parameters
+        ----------
+        *args
+            "cpu", a dtype, or both.
+        device, dtype
+            The same by name.
+
+        Raises
+        ------
+        ValueError
+            If another device than the CPU is asked for, or another dtype than that of the parameters.
+
+        Examples
+        --------
+        >>> from tinygpt.nn import LayerNorm
+        >>> layer = LayerNorm(3)
+        >>> layer.to("cpu") is layer
+        True
+        """
+        wanted = device_and_dtype("model", args, device, dtype)
+        found = {parameter.dtype for parameter in self.parameters()}
+        if wanted is not None and found - {wanted}:
+            raise ValueError(
+                f"{type(self).__name__}.to: the parameters are {', '.join(sorted(map(str, found)))} and stay so, got "
+                f"{wanted}; make the module with dtype= and load_state_dict into it"
+            )
+        return self
+
+    def cpu(self: Self) -> Self:
+        """The module itself."""
+        return self
+
+    if not TYPE_CHECKING:  # a type checker reports unknown names itself
+
+        def __getattr__(self, name):
+            raise missing_attribute(self, "Module", name)
 
     # state
 
