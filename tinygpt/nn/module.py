@@ -1,14 +1,14 @@
 """
-Modules: tensors with names.
+Modules: parameters with names, and what computes with them.
 
 A module's parameters are its attributes that are a `Parameter` or another tensor that requires gradients, and those of
-the modules among its attributes, in the order in which they were set. A `Parameter` whose `requires_grad` is switched
-off is frozen: saved and loaded, but not learned. Their names are the paths to them: `h.0.attn.c_attn.weight`. A buffer
-is a tensor that is saved and loaded, and never learned, such as a mask or a running mean.
+the modules among its attributes, in the order in which they were set. Their names are the paths to them:
+`h.0.attn.c_attn.weight`. A `Parameter` whose `requires_grad` is switched off is frozen: saved and loaded, but not
+learned. A buffer is a tensor that is saved and loaded, and never learned, such as a mask or a running mean.
 
-`flatten_parameters` moves all of them into one array, and their gradients into another: each parameter becomes a view.
-Backward then writes every gradient where it stays, nothing is allocated from the second step on, and an optimizer that
-treats all parameters alike has one array to go through.
+`flatten_parameters` moves all parameters into one array, and their gradients into another: each parameter becomes a
+view. Backward then writes every gradient where it stays, nothing is allocated from the second step on, and an optimizer
+that treats all parameters alike updates one array.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class LoadResult(NamedTuple):
 
 class Module:
     """
-    Something with parameters. Subclasses define `forward`; calling `super().__init__()` is optional.
+    A part of a model, with its parameters. Subclasses define `forward`; calling `super().__init__()` is optional.
 
     Attributes
     ----------
     training : bool
         Whether dropout drops. Set by `train` and `eval`.
     flat_parameters, flat_gradients : np.ndarray, shape (num_parameters,)
-        Present after `flatten_parameters`; matrices first, so that what is decayed lies together.
+        Present after `flatten_parameters`; matrices first, so that those with weight decay are contiguous.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class Module:
             self.flatten_parameters()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What `forward` returns."""
+        """What `forward` returns, or a hook in its place."""
         watch, hooks = current_watch(), self._hooks
         if watch is None and hooks is None:
             return self.forward(*args, **kwargs)
@@ -145,7 +145,7 @@ class Module:
         Call ``hook(module, inputs, output)`` each time after the module has computed.
 
         A hook runs where the module is called, not where another module reads its parameters: generation with `GPT`
-        calls the blocks and what is inside of them, the last layer norm, and no other module.
+        calls the blocks, the modules inside them, and the last layer norm, and no other module.
 
         Parameters
         ----------
