@@ -590,9 +590,10 @@ class Tensor(Copying):
         """Whether all elements are true, or all along the axes."""
         return _ops().composed.all(self, axis, keepdims)
 
-    def trace(self) -> Tensor:
-        """The sum of the diagonal of the first two axes."""
-        return _ops().composed.trace(self)
+    @aliases(dim1="axis1", dim2="axis2")
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """The sum of a diagonal of two axes."""
+        return _ops().composed.trace(self, offset, axis1, axis2)
 
     # products
 

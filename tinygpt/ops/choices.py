@@ -146,7 +146,7 @@ def clip(a: Any, low: Any = None, high: Any = None) -> Tensor:
     for name, bound in bounds.items():
         if isinstance(bound, Tensor) and bound.requires_grad:
             raise TypeError(
-                f"clip: {name} has no gradient here, and shape {bound.shape} requires one; "
+                f"clip: {name} has no gradient here, got a tensor of shape {bound.shape} that requires one; "
                 "write minimum(maximum(x, low), high), or pass it detached"
             )
     a, *tensors = operands(a, *bounds.values())
