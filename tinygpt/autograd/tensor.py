@@ -19,7 +19,7 @@ import numpy as np
 from tinygpt.autograd.conversion import Conversion
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
-from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
+from tinygpt.autograd.graph import Node, Op, check_gradient, walk_back
 from tinygpt.autograd.hooks import HookHandle
 from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime.aliases import aliases
@@ -124,7 +124,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = implementation.backward, saved
-    node.checksums = checksums(arrays_in(saved))
+    node.remember(arrays)
     return Tensor(out, _node=node)
 
 
