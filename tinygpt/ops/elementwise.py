@@ -290,7 +290,7 @@ def relu_forward(a):
 
 
 def relu_backward(dout, positive):
-    return (dout * positive,)
+    return (np.where(positive, dout, 0),)  # dout * positive would be NaN where dout is infinite
 
 
 RELU = Op("relu", relu_forward, relu_backward)
