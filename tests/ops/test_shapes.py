@@ -434,3 +434,21 @@ def test_a_precision_that_tensors_do_not_have_is_refused_with_and_without_gradie
     for requires_grad in (False, True):
         with pytest.raises(TypeError, match="float16"):
             Tensor([1.0], requires_grad=requires_grad).astype(np.float16)
+
+
+@pytest.mark.parametrize("operate", [
+    lambda a, n: a * n, lambda a, n: n * a, lambda a, n: a / n, lambda a, n: a**n, np.add, np.maximum,
+])  # fmt: skip
+def test_the_size_keeps_the_precision_of_an_array_as_a_number_of_pythons_does(operate):
+    """NumPy takes an int of another kind for int64, which makes float64 of float32."""
+    x = Tensor(np.full((2, 3), 1.5, np.float32))
+    for a in (x.data, x, np.float32(1.5)):
+        ours, right = operate(a, x.size), operate(a, 6)
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("axis", [2, -3, 1.0, "a", [1], np.ones(2), Tensor([1.0, 2.0])])
+def test_the_size_of_no_axis_is_named(axis):
+    with pytest.raises(IndexError, match=r"^size: there is no axis .* in shape \(2, 3\)"):
+        Tensor(np.ones((2, 3))).size(axis)

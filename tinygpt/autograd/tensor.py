@@ -854,18 +854,26 @@ class Size(int):
     def __call__(self, dim: int | None = None) -> Any:
         if dim is None:
             return self.shape
-        if dim not in range(-len(self.shape), len(self.shape)):
+        if not isinstance(dim, (int, np.integer)) or not -len(self.shape) <= dim < len(self.shape):
             raise IndexError(f"size: there is no axis {dim!r} in shape {self.shape}")
         return self.shape[dim]
 
     def __reduce__(self) -> Any:
         return int, (int(self),)
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Beside an array it is Python's int: NumPy takes other kinds of int for int64, and float32 for float64."""
+        return getattr(ufunc, method)(*[int(each) if each is self else each for each in inputs], **kwargs)
+
 
 def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
     b = b.data if isinstance(b, Tensor) else b
     try:
         return Tensor(compare(a.data, b))
+    except TypeError:
+        if compare in (np.equal, np.not_equal):
+            return Tensor(np.full(a.shape, compare is np.not_equal))  # a text, say, is equal to no number
+        raise TypeError(f"{compare.__name__}: needs a tensor, an array or a number, got {type(b).__name__}") from None
     except ValueError:
         _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
         raise
