@@ -113,6 +113,21 @@ def device_and_dtype(name: str, args: tuple[Any, ...], device: Any, dtype: Any) 
     return dtype
 
 
+def numpy_dtype(who: str, dtype: Any) -> np.dtype:
+    """
+    A dtype of NumPy, or TypeError.
+
+    Examples
+    --------
+    >>> numpy_dtype("astype", "float32")
+    dtype('float32')
+    """
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{who}: needs a dtype of NumPy, such as np.float32, got {dtype!r}") from None
+
+
 def _dtype_of(tensor: Any) -> Any:
     return tensor.dtype
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tinygpt.autograd.conversion import Conversion
+from tinygpt.autograd.conversion import Conversion, numpy_dtype
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
 from tinygpt.autograd.graph import Node, Op, check_gradient, walk_back
@@ -910,7 +910,7 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
             raise
         raise ValueError("Tensor: the rows of a list must have one length, got rows of several; pad them") from None
     if dtype is not None and array.dtype.kind in "fiub":
-        array = array.astype(dtype, copy=False)
+        array = array.astype(numpy_dtype("Tensor", dtype), copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python numbers have no precision of their own
     if not array.dtype.isnative:

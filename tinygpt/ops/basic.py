@@ -49,7 +49,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import apply_broadcast, astype, check_broadcast, operands, unbroadcast
+from tinygpt.ops.shapes import apply_broadcast, as_tensor, astype, check_broadcast, operands, unbroadcast
 
 
 def floating(a: Any) -> Tensor:
@@ -61,7 +61,7 @@ def floating(a: Any) -> Tensor:
     >>> floating(np.array([1, 2]))
     Tensor([1., 2.], dtype=float32)
     """
-    a = a if isinstance(a, Tensor) else Tensor(a)
+    a = as_tensor(a)
     return a if a.dtype.kind == "f" else astype(a, np.float32)
 
 

@@ -47,6 +47,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import div, floating, mul, power
+from tinygpt.ops.shapes import as_tensor
 
 
 def exp_forward(a):
@@ -394,4 +395,4 @@ def sign(a: Any) -> Tensor:
     >>> sign(Tensor([-3.0, 0.0, 2.0]))
     Tensor([-1.,  0.,  1.], dtype=float32)
     """
-    return Tensor(np.sign((a if isinstance(a, Tensor) else Tensor(a)).data))
+    return Tensor(np.sign(as_tensor(a).data))

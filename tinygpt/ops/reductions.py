@@ -64,7 +64,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.elementwise import abs
-from tinygpt.ops.shapes import checked_axis, one_axis, reshape
+from tinygpt.ops.shapes import as_tensor, checked_axis, one_axis, reshape
 from tinygpt.runtime.aliases import aliases
 
 Axis = int | tuple[int, ...] | None
@@ -97,6 +97,8 @@ def _needs(who, at_least=0, default=None):
 
 def _needs_more_than_ddof(who):
     def check(x, axis=None, ddof=0, **attrs):
+        if np.ndim(ddof) or not isinstance(ddof, (int, float, np.number, np.ndarray)):
+            raise TypeError(f"{who}: ddof must be a number, got {ddof!r}")
         places, ddof = checked_axis(who, axis, x.ndim), np.asarray(ddof).item()  # NumPy's numbers would make float64
         if _group_size(x.shape, places) <= ddof:
             raise ValueError(f"{who}: needs more than ddof = {ddof} values along axis {axis}, got shape {x.shape}")
@@ -378,6 +380,7 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = Non
     >>> min(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     Tensor([1., 3.], dtype=float32)
     """
+    x = as_tensor(x)
     _values_alone("min", axis, dim)
     axis = _needs("min", 1)(x, axis)["axis"]
     if x.dtype.kind != "f":
@@ -397,12 +400,14 @@ def _values_alone(who: str, axis: Any, dim: Axis) -> None:
 @aliases(dim="axis", keepdim="keepdims")
 def amax(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """`max` over `axis`, by the name that means the values alone in PyTorch, too."""
+    x = as_tensor(x)
     return max(x, checked_axis("amax", axis, x.ndim), keepdims)
 
 
 @aliases(dim="axis", keepdim="keepdims")
 def amin(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """`min` over `axis`, by the name that means the values alone in PyTorch, too."""
+    x = as_tensor(x)
     return min(x, checked_axis("amin", axis, x.ndim), keepdims)
 
 
@@ -515,6 +520,7 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     >>> cumsum(Tensor([1.0, 2.0, 3.0]))
     Tensor([1., 3., 6.], dtype=float32)
     """
+    x = as_tensor(x)
     place = 0 if axis is None else one_axis("cumsum", axis, x.ndim)
     out = apply(CUMSUM, reshape(x, -1) if axis is None or x.ndim == 0 else x, axis=place)
     return out if axis is None else reshape(out, x.shape)
