@@ -395,4 +395,5 @@ def sign(a: Any) -> Tensor:
     >>> sign(Tensor([-3.0, 0.0, 2.0]))
     Tensor([-1.,  0.,  1.], dtype=float32)
     """
-    return Tensor(np.sign(as_tensor(a).data))
+    a = as_tensor(a)
+    return a if a.dtype == bool else Tensor(np.sign(a.data))
