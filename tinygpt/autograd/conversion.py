@@ -26,7 +26,22 @@ def device_and_dtype(name: str, args: tuple[Any, ...], device: Any, dtype: Any) 
             f"{name}.to: needs 'cpu' or a dtype of NumPy, got {device!r}: for {name}.to({str(device)!r}) write {name}; "
             "everything computes on the CPU"
         )
-    return None if dtype is None else np.dtype(dtype)
+    return None if dtype is None else numpy_dtype(f"{name}.to", dtype)
+
+
+def numpy_dtype(who: str, dtype: Any) -> np.dtype:
+    """
+    A dtype of NumPy, or TypeError.
+
+    Examples
+    --------
+    >>> numpy_dtype("astype", "float32")
+    dtype('float32')
+    """
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{who}: needs a dtype of NumPy, such as np.float32, got {dtype!r}") from None
 
 
 def _is_dtype(value: Any) -> bool:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tinygpt.autograd.conversion import device_and_dtype
+from tinygpt.autograd.conversion import device_and_dtype, numpy_dtype
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
-from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
+from tinygpt.autograd.graph import Node, Op, check_gradient, walk_back
 from tinygpt.autograd.hooks import HookHandle
 from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime.aliases import aliases
@@ -106,7 +106,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = implementation.backward, saved
-    node.checksums = checksums(arrays_in(saved))
+    node.remember(arrays)
     return Tensor(out, _node=node)
 
 
@@ -884,18 +884,26 @@ class Size(int):
     def __call__(self, dim: int | None = None) -> Any:
         if dim is None:
             return self.shape
-        if dim not in range(-len(self.shape), len(self.shape)):
+        if not isinstance(dim, (int, np.integer)) or not -len(self.shape) <= dim < len(self.shape):
             raise IndexError(f"size: there is no axis {dim!r} in shape {self.shape}")
         return self.shape[dim]
 
     def __reduce__(self) -> Any:
         return int, (int(self),)
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Beside an array it is Python's int: NumPy takes other kinds of int for int64, and float32 for float64."""
+        return getattr(ufunc, method)(*[int(each) if each is self else each for each in inputs], **kwargs)
+
 
 def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
     b = b.data if isinstance(b, Tensor) else b
     try:
         return Tensor(compare(a.data, b))
+    except TypeError:
+        if compare in (np.equal, np.not_equal):
+            return Tensor(np.full(a.shape, compare is np.not_equal))  # a text, say, is equal to no number
+        raise TypeError(f"{compare.__name__}: needs a tensor, an array or a number, got {type(b).__name__}") from None
     except ValueError:
         _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
         raise
@@ -932,7 +940,7 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
             raise
         raise ValueError("Tensor: the rows of a list must have one length, got rows of several; pad them") from None
     if dtype is not None and array.dtype.kind in "fiub":
-        array = array.astype(dtype, copy=False)
+        array = array.astype(numpy_dtype("Tensor", dtype), copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python numbers have no precision of their own
     if not array.dtype.isnative:

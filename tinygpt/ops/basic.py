@@ -49,7 +49,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import apply_broadcast, astype, check_broadcast, operands, unbroadcast
+from tinygpt.ops.shapes import apply_broadcast, as_tensor, astype, check_broadcast, operands, unbroadcast
 
 
 def floating(a: Any) -> Tensor:
@@ -61,7 +61,7 @@ def floating(a: Any) -> Tensor:
     >>> floating(np.array([1, 2]))
     Tensor([1., 2.], dtype=float32)
     """
-    a = a if isinstance(a, Tensor) else Tensor(a)
+    a = as_tensor(a)
     return a if a.dtype.kind == "f" else astype(a, np.float32)
 
 
@@ -130,7 +130,7 @@ def mul_backward(dout, saved):
     return unbroadcast(dout * b, a.shape), unbroadcast(dout * a, b.shape)
 
 
-MUL = Op("mul", mul_forward, mul_backward)
+MUL = Op("mul", mul_forward, mul_backward, uses=((1,), (0,)))
 
 
 def mul(a: Any, b: Any) -> Tensor:
@@ -317,7 +317,7 @@ def remainder_backward(dout, saved):
     return unbroadcast(dout, a.shape), unbroadcast(-dout * np.floor_divide(a, b), b.shape)
 
 
-REMAINDER = Op("remainder", remainder_forward, remainder_backward)
+REMAINDER = Op("remainder", remainder_forward, remainder_backward, uses=((), (0, 1)))
 
 
 def remainder(a: Any, b: Any) -> Tensor:
@@ -378,7 +378,7 @@ def matmul_backward(dout, saved):
     return da, db
 
 
-MATMUL = Op("matmul", matmul_forward, matmul_backward)
+MATMUL = Op("matmul", matmul_forward, matmul_backward, uses=((1,), (0,)))
 
 
 def matmul(a: Any, b: Any) -> Tensor:

@@ -1,8 +1,9 @@
 """
 Choices between values, element by element: maximum, minimum, where, clip, and logaddexp, a smooth maximum.
 
-The gradient goes to the value that was taken. Where broadcasting stretched an operand, its gradient is summed over its
-uses; the table leaves this sum out.
+The gradient goes to the value that was taken. The code selects it and does not multiply by 0 or 1, since 0 times an
+infinite gradient is NaN: sqrt(maximum(x, 0)) at x < 0. Where broadcasting stretched an operand, its gradient is summed
+over its uses; the table leaves this sum out.
 
 Operation     Forward                         Backward
     maximum   out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
@@ -43,9 +44,8 @@ def maximum_forward(a, b):
 
 def maximum_backward(dout, saved):
     a, b = saved
-    share = (a > b) + 0.5 * (a == b)
-    share = share.astype(dout.dtype)
-    return unbroadcast(dout * share, a.shape), unbroadcast(dout * (1 - share), b.shape)
+    share = np.where(a == b, dout / 2, dout)
+    return unbroadcast(np.where(a < b, 0, share), a.shape), unbroadcast(np.where(b < a, 0, share), b.shape)
 
 
 MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
@@ -111,7 +111,7 @@ def clip_forward(a, low, high):
 
 def clip_backward(dout, saved):
     a, low, high = saved
-    return (unbroadcast(dout * (a >= low) * (a <= high), a.shape),)
+    return (unbroadcast(np.where((a >= low) & (a <= high), dout, 0), a.shape),)
 
 
 CLIP = Op("clip", clip_forward, clip_backward)

@@ -47,6 +47,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import div, floating, mul, power
+from tinygpt.ops.shapes import as_tensor
 
 
 def exp_forward(a):
@@ -290,7 +291,7 @@ def relu_forward(a):
 
 
 def relu_backward(dout, positive):
-    return (dout * positive,)
+    return (np.where(positive, dout, 0),)  # dout * positive would be NaN where dout is infinite
 
 
 RELU = Op("relu", relu_forward, relu_backward)
@@ -394,4 +395,5 @@ def sign(a: Any) -> Tensor:
     >>> sign(Tensor([-3.0, 0.0, 2.0]))
     Tensor([-1.,  0.,  1.], dtype=float32)
     """
-    return Tensor(np.sign((a if isinstance(a, Tensor) else Tensor(a)).data))
+    a = as_tensor(a)
+    return a if a.dtype == bool else Tensor(np.sign(a.data))
