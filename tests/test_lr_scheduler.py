@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 
 import numpy as np
@@ -161,10 +162,39 @@ def test_they_are_where_pytorch_has_them():
          r"StepLR.load_state_dict: step_size and gamma and _last_lr and base_lrs must be in the state"),
         (lambda o: lr_scheduler.StepLR(o, 3).load_state_dict(lr_scheduler.StepLR(optimizer_of([1.0]), 3).state_dict()),
          ValueError, "the state must have 3 groups, as the optimizer has, got 1"),
-        (lambda o: SequentialLR(o, [lr_scheduler.StepLR(o, 3)], []).load_state_dict({"_schedulers": []}), ValueError,
-         "the state must have 1 schedulers, got 0"),
+        (lambda o: lr_scheduler.StepLR(o, "3"), ValueError, "StepLR: step_size must be positive, got '3'"),
+        (lambda o: lr_scheduler.ExponentialLR(o, math.nan), ValueError, "gamma must be a finite number, got nan"),
+        (lambda o: lr_scheduler.CosineAnnealingLR(o, 3, None), ValueError, "eta_min must be a finite number, got None"),
+        (lambda o: lr_scheduler.MultiStepLR(o, 3), TypeError, "MultiStepLR: milestones must be a list of .*, got 3"),
+        (lambda o: lr_scheduler.LambdaLR(o, 0.9), TypeError, "lr_lambda must be a function of the step, got 0.9"),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda t: None), TypeError, "must return a number, got None at step 0"),
+        (lambda o: SequentialLR(o, [], []), ValueError, r"must be a list of at least one scheduler, got \[\]"),
+        (lambda o: SequentialLR(o, [lr_scheduler.StepLR(o, 3)] * 3, [5, 2]), ValueError, r"in order, got \[5, 2\]"),
+        (lambda o: lr_scheduler.StepLR(o, 3).step(Tensor(0.5)), TypeError, r"epoch must be an .*; write step\(\)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make(optimizer_of())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"last_epoch": "x"}, "last_epoch must be an integer, got 'x'"),
+        ({"base_lrs": ["x"]}, r"base_lrs must be a list of numbers, got \['x'\]"),
+        ({"_milestones": None}, "_milestones must be a list of numbers, got None"),
+        ({"_schedulers": []}, "the state must have 2 schedulers, got 0"),
+        ({"_schedulers": [{}, {}]}, "must be in the state; it is of another scheduler"),
+    ],
+)
+def test_a_wrong_state_is_named_and_nothing_is_taken_from_it(wrong, message):
+    optimizer = optimizer_of()
+    parts = [lr_scheduler.LinearLR(optimizer), lr_scheduler.StepLR(optimizer, 3)]
+    scheduler = SequentialLR(optimizer, parts, [5])
+    first = scheduler.state_dict()
+    scheduler.step()
+    later = scheduler.state_dict()
+    with pytest.raises(ValueError, match=message):
+        scheduler.load_state_dict(first | wrong)
+    assert scheduler.state_dict() == later

@@ -110,7 +110,7 @@ class Adam(Optimizer):
         super()._check_options(options, who)
         betas = options["betas"]
         pair = isinstance(betas, (tuple, list)) and len(betas) == 2
-        if not (pair and all(isinstance(beta, Real) and 0 <= beta < 1 for beta in betas)):
+        if not (pair and all(isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in betas)):
             raise ValueError(f"{who}: betas must be two numbers of at least 0 and below 1, got {betas}")
         decoupled = self.defaults["decoupled_weight_decay"]  # a name of PyTorch's, by which the two are told apart
         if options["decoupled_weight_decay"] != decoupled:
