@@ -168,9 +168,10 @@ class Module(Placement):
         return self._register(1, hook)
 
     def _register(self, place: int, hook: Callable[..., Any]) -> HookHandle:
-        if self._hooks is None:
-            self._hooks = {}, {}
-        return HookHandle(self._hooks[place], hook)
+        hooks = ({}, {}) if self._hooks is None else self._hooks
+        handle = HookHandle(hooks[place], hook)
+        self._hooks = hooks
+        return handle
 
     def _between_hooks(self, before: Hooks, after: Hooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook in list(before.values()):
@@ -357,7 +358,7 @@ class Module(Placement):
             raise ValueError(
                 f"{who}: a name must not be empty or contain a dot, got {name!r}; dots join the names of paths"
             )
-        if hasattr(self, name) and not free and getattr(self, name) is not None:
+        if hasattr(Module, name) or (hasattr(self, name) and not free and getattr(self, name) is not None):
             raise ValueError(f"{who}: {type(self).__name__} has an attribute {name!r} already; choose another name")
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
@@ -420,7 +421,7 @@ class Module(Placement):
         Raises
         ------
         ValueError
-            If names are missing or unknown and `strict` is set, or a shape differs.
+            If names are missing or unknown and `strict` is set, a shape differs, or an array here is read-only.
         TypeError
             If an array does not hold real numbers.
 
@@ -442,6 +443,9 @@ class Module(Placement):
             raise ValueError(f"load_state_dict: the names must be those of this {type(self).__name__}: "
                              + "; ".join(problems) + "; strict=False loads those that it has")  # fmt: skip
         arrays = {name: _fitting(name, state[name], tensor) for name, tensor in tensors.items() if name in state}
+        for name in arrays:
+            if not tensors[name].data.flags.writeable:
+                raise ValueError(f"load_state_dict: {name} must be writable, and its array is read-only; copy it")
         for name, array in arrays.items():
             np.copyto(tensors[name].data, array)
         for module in self.modules():
