@@ -25,6 +25,7 @@ from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_te
 from tinygpt.autograd.watch import current_watch
 from tinygpt.nn.placement import Placement
 from tinygpt.runtime.memory import empty
+from tinygpt.runtime.plain_array import plain_array
 
 Self = TypeVar("Self", bound="Module")
 _Item = TypeVar("_Item")
@@ -526,8 +527,8 @@ def _kind(value: Any) -> str:
 def _fitting(name: str, value: Any, tensor: Tensor) -> np.ndarray:
     """What a state has for a tensor, as an array of its shape; an error says why it does not fit."""
     try:
-        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's words for a bfloat16 or one that is on a GPU
+        array = plain_array(value)
+    except TypeError as error:
         raise TypeError(f"load_state_dict: {name} must be an array, got {type(value).__name__}: {error}") from None
     if array.shape != tensor.shape:
         transposed = array.ndim == 2 and array.shape[::-1] == tensor.shape

@@ -30,6 +30,7 @@ from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
 from tinygpt.autograd.watch import observable
 from tinygpt.optim.merge_contiguous import merge_contiguous
+from tinygpt.runtime.plain_array import plain_array
 
 _AT_LEAST_ZERO = ("lr", "eps", "weight_decay", "momentum", "dampening")
 _SWITCHES = ("nesterov", "decay_vectors", "decoupled_weight_decay")
@@ -309,8 +310,8 @@ class Optimizer:
         state: dict[str, Any] = {}
         for name, value in saved.items():
             try:
-                array = np.asarray(value)
-            except Exception as error:  # a tensor on a GPU, or of bfloat16
+                array = plain_array(value)
+            except TypeError as error:
                 raise TypeError(f"{who}: {name} must become an array, got {type(value).__name__}: {error}") from None
             shape = () if name == "step" else parameter.shape
             if array.shape != shape:
