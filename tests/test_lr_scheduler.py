@@ -70,15 +70,23 @@ def test_the_rates_are_those_of_pytorch_at_every_step(make):
 
 @every_maker
 @pytest.mark.parametrize("done", [0, 1, 13, 44])
-def test_a_schedule_that_is_resumed_goes_on_as_it_would_have(make, done):
+@pytest.mark.parametrize("order", ["scheduler, optimizer", "optimizer, scheduler", "optimizer before it is made", ""])
+def test_a_schedule_that_is_resumed_goes_on_as_it_would_have(make, done, order):
     """By way of JSON: a state has numbers and lists only."""
     whole = followed(make(lr_scheduler, optimizer_of()), 60)
     scheduler = make(lr_scheduler, optimizer_of())
     followed(scheduler, done)
     saved = json.loads(json.dumps([scheduler.state_dict(), scheduler.optimizer.state_dict()]))
-    resumed = make(lr_scheduler, optimizer_of([7.0, 8.0, 9.0]))
+    optimizer = optimizer_of([7.0, 8.0, 9.0])
+    if order == "optimizer before it is made":
+        optimizer.load_state_dict(saved[1])
+    resumed = make(lr_scheduler, optimizer)
+    if order == "optimizer, scheduler":
+        optimizer.load_state_dict(saved[1])
     resumed.load_state_dict(saved[0])
-    resumed.optimizer.load_state_dict(saved[1])
+    if order == "scheduler, optimizer":
+        optimizer.load_state_dict(saved[1])
+    assert [group["lr"] for group in optimizer.param_groups] == whole[done]
     assert followed(resumed, 60 - done) == whole[done:]
 
 
@@ -88,8 +96,17 @@ def test_a_state_of_pytorchs_scheduler_goes_on_here():
     followed(theirs, 10)
     ours = lr_scheduler.CosineAnnealingLR(optimizer_of([0.1]), T_max=3)
     ours.load_state_dict(theirs.state_dict())
-    ours.optimizer.param_groups[0]["lr"] = theirs.get_last_lr()[0]  # PyTorch has it in the optimizer's state
     np.testing.assert_allclose(followed(ours, 20), followed(theirs, 20), rtol=1e-9)
+
+
+def test_a_rate_of_an_optimizer_that_was_loaded_stays():
+    scheduler = lr_scheduler.StepLR(optimizer_of([0.5]), 3)
+    scheduler.optimizer.param_groups[0]["lr"] = 0.7
+    saved = scheduler.state_dict(), scheduler.optimizer.state_dict()
+    resumed = lr_scheduler.StepLR(optimizer_of([0.1]), 3)
+    resumed.optimizer.load_state_dict(saved[1])
+    resumed.load_state_dict(saved[0])
+    assert resumed.optimizer.param_groups[0]["lr"] == 0.7
 
 
 def test_the_schedule_of_training_is_the_function_of_this_name():

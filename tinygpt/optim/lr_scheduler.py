@@ -136,7 +136,10 @@ class LRScheduler:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """
-        Go on where the scheduler of `state_dict` was. The present rate is the optimizer's: load its state too.
+        Go on where the scheduler of `state_dict` was, in any order with `optimizer.load_state_dict`.
+
+        Rates that this scheduler has set become those that were set last; others, such as those of an optimizer that
+        was loaded before, stay.
 
         Raises
         ------
@@ -144,7 +147,12 @@ class LRScheduler:
             If it is the state of another kind of scheduler, or of another number of groups. Nothing has changed then.
         """
         self._check_state(state_dict)
+        groups = self.optimizer.param_groups
+        ours = [group["lr"] for group in groups] == self._last_lr
         self._take(state_dict)
+        if ours:
+            for group, lr in zip(groups, self._last_lr, strict=False):  # a group that joined after has its own
+                group["lr"] = lr
 
     def _check_state(self, state_dict: Mapping[str, Any]) -> None:
         """Raise ValueError unless this scheduler can go on from a state."""
