@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.nn.initial import check_dtype, check_generator, check_size, generator_or_default, normal, uniform
+from tinygpt.nn.initial import (
+    check_dtype,
+    check_generator,
+    check_number,
+    check_size,
+    generator_or_default,
+    normal,
+    uniform,
+)
 from tinygpt.nn.module import Module, Parameter
 from tinygpt.ops.dropout import check_dropout, dropout
 from tinygpt.ops.embedding import embedding
@@ -73,6 +81,7 @@ class Linear(Module):
         self.in_features = check_size("Linear: in_features", in_features)
         self.out_features = check_size("Linear: out_features", out_features)
         check_dtype("Linear", dtype)
+        check_number("Linear: std", 0.0 if std is None else std)
         rng, bound = generator_or_default("Linear", generator), self.in_features**-0.5
         shape = (self.in_features, self.out_features)
         self.weight = Parameter(uniform(rng, shape, bound, dtype) if std is None else normal(rng, shape, std, dtype))
@@ -151,6 +160,7 @@ class Embedding(Module):
         self.num_embeddings = check_size("Embedding: num_embeddings", num_embeddings)
         self.embedding_dim = check_size("Embedding: embedding_dim", embedding_dim)
         check_dtype("Embedding", dtype)
+        check_number("Embedding: std", std)
         rng = generator_or_default("Embedding", generator)
         self.weight = Parameter(normal(rng, (self.num_embeddings, self.embedding_dim), std, dtype))
 
@@ -196,6 +206,8 @@ class LayerNorm(Module):
             raise ValueError(f"LayerNorm: normalized_shape must be the size of the last axis alone, got {shape}; "
                              "reshape the input so that these axes are one")  # fmt: skip
         self.normalized_shape = (check_size("LayerNorm: normalized_shape", shape[0]),)
+        check_dtype("LayerNorm", dtype)
+        check_number("LayerNorm: eps", eps)
         self.weight = Parameter(np.ones(self.normalized_shape, dtype))
         self.bias = Parameter(np.zeros(self.normalized_shape, dtype))
         self.eps = eps

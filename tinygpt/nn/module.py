@@ -26,6 +26,7 @@ from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_te
 from tinygpt.autograd.watch import current_watch
 from tinygpt.runtime.memory import empty
 from tinygpt.runtime.missing import missing_attribute
+from tinygpt.runtime.plain_array import plain_array
 
 Self = TypeVar("Self", bound="Module")
 _Item = TypeVar("_Item")
@@ -169,9 +170,10 @@ class Module:
         return self._register(1, hook)
 
     def _register(self, place: int, hook: Callable[..., Any]) -> HookHandle:
-        if self._hooks is None:
-            self._hooks = {}, {}
-        return HookHandle(self._hooks[place], hook)
+        hooks = ({}, {}) if self._hooks is None else self._hooks
+        handle = HookHandle(hooks[place], hook)
+        self._hooks = hooks
+        return handle
 
     def _between_hooks(self, before: Hooks, after: Hooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook in list(before.values()):
@@ -358,7 +360,7 @@ class Module:
             raise ValueError(
                 f"{who}: a name must not be empty or contain a dot, got {name!r}; dots join the names of paths"
             )
-        if hasattr(self, name) and not free and getattr(self, name) is not None:
+        if hasattr(Module, name) or (hasattr(self, name) and not free and getattr(self, name) is not None):
             raise ValueError(f"{who}: {type(self).__name__} has an attribute {name!r} already; choose another name")
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
@@ -464,7 +466,7 @@ class Module:
         Raises
         ------
         ValueError
-            If names are missing or unknown and `strict` is set, or a shape differs.
+            If names are missing or unknown and `strict` is set, a shape differs, or an array here is read-only.
         TypeError
             If an array does not hold real numbers.
 
@@ -486,6 +488,9 @@ class Module:
             raise ValueError(f"load_state_dict: the names must be those of this {type(self).__name__}: "
                              + "; ".join(problems) + "; strict=False loads those that it has")  # fmt: skip
         arrays = {name: _fitting(name, state[name], tensor) for name, tensor in tensors.items() if name in state}
+        for name in arrays:
+            if not tensors[name].data.flags.writeable:
+                raise ValueError(f"load_state_dict: {name} must be writable, and its array is read-only; copy it")
         for name, array in arrays.items():
             np.copyto(tensors[name].data, array)
         for module in self.modules():
@@ -566,8 +571,8 @@ def _kind(value: Any) -> str:
 def _fitting(name: str, value: Any, tensor: Tensor) -> np.ndarray:
     """What a state has for a tensor, as an array of its shape; an error says why it does not fit."""
     try:
-        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's words for a bfloat16 or one that is on a GPU
+        array = plain_array(value)
+    except TypeError as error:
         raise TypeError(f"load_state_dict: {name} must be an array, got {type(value).__name__}: {error}") from None
     if array.shape != tensor.shape:
         transposed = array.ndim == 2 and array.shape[::-1] == tensor.shape

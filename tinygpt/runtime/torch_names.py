@@ -35,6 +35,7 @@ FLOATS = "tensors are float32 or float64"
 GENERATOR = "rng is a generator, np.random.default_rng(seed)"
 IN_PLACE = "operations do not write into tensors; what changes a parameter writes into its array, x.data"
 OPTIMIZERS = "the optimizers are SGD, Adam and AdamW"
+LAMBDA = "LambdaLR takes the rate as a function of the step"
 OF_GPT = "the layers are those that GPT-2 needs; docs/own_operations.md shows how to write another one"
 
 # fmt: off
@@ -339,6 +340,15 @@ ABSENT = (  # what nothing here does, and why
     Row("optim.RMSprop([w])", "", OPTIMIZERS),
     Row("optim.Adagrad([w])", "", OPTIMIZERS),
     Row("optim.LBFGS([w])", "", OPTIMIZERS),
+    Row("optim.NAdam([w])", "", OPTIMIZERS),
+    Row("optim.RAdam([w])", "", OPTIMIZERS),
+    Row("optim.lr_scheduler.OneCycleLR(optim.SGD([w]), 1.0, 9)", "", "WarmupCosineLR has a warm-up and a cosine"),
+    Row("optim.lr_scheduler.ConstantLR(optim.SGD([w]))", "", LAMBDA),
+    Row("optim.lr_scheduler.PolynomialLR(optim.SGD([w]))", "", LAMBDA),
+    Row("optim.lr_scheduler.MultiplicativeLR(optim.SGD([w]), abs)", "", LAMBDA),
+    Row("optim.lr_scheduler.CosineAnnealingWarmRestarts(optim.SGD([w]), 9)", "", LAMBDA),
+    Row("optim.lr_scheduler.CyclicLR(optim.SGD([w]), 0.1, 1.0)", "", LAMBDA),
+    Row("optim.lr_scheduler.ReduceLROnPlateau(optim.SGD([w]))", "", "set group['lr'] of optimizer.param_groups"),
 )
 
 _OWNERS = {  # the object, or the module of ours, that has the attributes of a name in the table
@@ -348,6 +358,7 @@ _OWNERS = {  # the object, or the module of ours, that has the attributes of a n
     "F": "tinygpt.functional",
     "nn": "tinygpt.nn",
     "optim": "tinygpt.optim",
+    "optim.lr_scheduler": "tinygpt.optim.lr_scheduler",
     "model": "Module",
 }
 _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table calls these functions
