@@ -37,11 +37,11 @@ from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.dispatch import aligned, compare, kernel_for
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
-from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.ops.reductions import softmax_forward
 from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
+from tinygpt.runtime.whole_number import whole_number
 
 _KERNEL = "tinygpt.kernels.decode_step"
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"

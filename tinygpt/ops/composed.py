@@ -15,7 +15,6 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.ops.choices import where
-from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.reductions import Axis, sum
 from tinygpt.ops.shapes import (
     as_tensor,
@@ -28,6 +27,7 @@ from tinygpt.ops.shapes import (
     transpose,
 )
 from tinygpt.runtime.aliases import aliases
+from tinygpt.runtime.whole_number import whole_number
 
 
 class Sorted(NamedTuple):
