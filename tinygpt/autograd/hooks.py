@@ -22,6 +22,8 @@ class HookHandle:
     """
 
     def __init__(self, hooks: Hooks, hook: Callable[..., Any]) -> None:
+        if not callable(hook):
+            raise TypeError(f"hook: must be a function, got {hook!r}")
         self._hooks, self._key = hooks, object()  # one hook may be registered twice
         hooks[self._key] = hook
 
