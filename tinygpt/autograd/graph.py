@@ -130,7 +130,7 @@ class Node(Accumulator):
     def remember(self, inputs: Sequence[np.ndarray]) -> None:
         """Remember what `saved` is now, for `_check_saved`, without the inputs that no gradient will depend on."""
         self.needed = arrays_in(self.saved)
-        if self.op is not None and self.op.uses is not None:
+        if self.op is not None and self.op.uses is not None and None in self.parents:
             pairs = zip(self.parents, self.op.uses, strict=True)
             used = {id(inputs[i]) for parent, uses in pairs if parent is not None for i in uses}
             unused = {id(array) for array in inputs} - used

@@ -33,9 +33,9 @@ What surprises people here
     div       db needs neither a nor b^2: a / b^2 is out / b, and out is there already.
     neg       Backward needs nothing of forward: nothing is saved.
     pow       Exponent 0 has gradient zero everywhere; the formula would give 0 * a^(-1), which is NaN at a = 0.
-    power     A negative number has real powers at whole exponents only: there is no slope between them, and db is NaN.
-    remainder The result has the sign of b, as in Python. The gradient takes floor(a / b) for a constant: it is one, but
-              where it jumps there is no slope.
+    power     A negative number has real powers at whole exponents only: there is no slope in b, and db is NaN.
+    remainder The result has the sign of b, as in Python. The gradient treats floor(a / b) as a constant, which it is
+              between its jumps; at a jump there is no slope.
     matmul    A forgotten transpose goes unnoticed where the matrices are square. A vector is one row on the left, and
               one column on the right.
 
@@ -243,7 +243,7 @@ POW = Op("pow", pow_forward, pow_backward)
 
 def pow(a: Any, exponent: Any) -> Tensor:
     """
-    a ** exponent. A number is cheapest; an exponent that is a tensor or an array broadcasts, and has a gradient too.
+    a ** exponent, a number; an exponent that is a tensor or an array broadcasts, and has a gradient too: `power`.
 
     Raises
     ------

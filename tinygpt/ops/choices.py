@@ -24,9 +24,8 @@ What surprises people here
     maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
     where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
               x = 0.
-    clip      Outside of the bounds the gradient is 0: a weight that has left them is never pulled back. At a bound it
-              passes.
-    logaddexp e^a overflows from a = 89 on in float32; the maximum is taken out first, and the slopes never exceed 1.
+    clip      Outside the bounds the gradient is 0, so it never pulls a value back inside. At a bound it passes.
+    logaddexp e^a overflows from a = 89 on in float32, so the code takes the larger of a and b out of the logarithm.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ def clip(a: Any, low: Any = None, high: Any = None) -> Tensor:
     for name, bound in bounds.items():
         if isinstance(bound, Tensor) and bound.requires_grad:
             raise TypeError(
-                f"clip: {name} has no gradient here, and shape {bound.shape} requires one; "
+                f"clip: {name} has no gradient here, got a tensor of shape {bound.shape} that requires one; "
                 "write minimum(maximum(x, low), high), or pass it detached"
             )
     a, *tensors = operands(a, *bounds.values())

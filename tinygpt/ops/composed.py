@@ -1,8 +1,9 @@
 """
-Operations made of others, whose gradients they have: parts and orders of the values, and repetitions.
+Operations composed of others: parts and orders of the values, and repetitions.
 
-Nothing is derived here. `sort` and `topk` move values by the indices that they find, so their gradients go back the
-same way; what only finds indices or truth values (`argmax`, `argsort`, `any`) has no gradient.
+Nothing is derived here: the gradients are those of the parts. `sort` and `topk` gather values by the indices that they
+find, so their gradients go back by the same indices. What returns only indices or truth values (`argmax`, `argsort`,
+`any`) has no gradient.
 """
 
 from __future__ import annotations

@@ -184,23 +184,8 @@ def nll_loss(log_probs: Tensor, targets: Any, ignore_index: int = -100, reductio
     ----------
     log_probs : Tensor, shape (..., V), float32 or float64
         Logarithms of probabilities.
-    targets : integer array, shape (...)
-        From 0 to V - 1, or `ignore_index`.
-    ignore_index : int
-        Targets with this value do not count, neither in the sum nor in the mean.
-    reduction : {"mean", "sum", "none"}
-        "none" returns one number per target, 0 where it does not count.
-
-    Returns
-    -------
-    Tensor, shape (), or (...) without reduction
-
-    Raises
-    ------
-    TypeError
-        If `targets` are not integers.
-    ValueError
-        If the shapes do not fit, a target is out of range, no target counts, or `reduction` is none of these.
+    targets, ignore_index, reduction
+        As `cross_entropy` takes them. What is returned and raised is the same, too.
 
     Examples
     --------

@@ -1,5 +1,6 @@
 """
-Many values into one: sum, mean, prod, max, min, var, std, norm, logsumexp, softmax, log_softmax and cumsum along axes.
+Reductions, many values into one: sum, mean, prod, max, min, var, std, norm and logsumexp along axes; and softmax,
+log_softmax and cumsum, which combine the same values and keep the shape.
 
 The values along `axis` that make one output are a group; n is their number. Every value of a group sees the gradient of
 its group's output: the backwards here first stretch `dout` over the group again. In the table sum, mean, prod and max
@@ -22,8 +23,8 @@ Operation       Forward                                      Backward
 
 `min` is -max(-x). Norms, logsumexp and softmaxes of integers are float32.
 
-prod. d out / d x_i is the product of all values but x_i. Out / x_i is the same, but for a group with a zero in it. The
-products of the values before x_i, and of those after it, are two running products, and need no division.
+prod. d out / d x_i is the product of all values but x_i: out / x_i, unless x_i is 0. The product of the values before
+x_i and that of the values after it are running products, and need no division.
 
 var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof) = 0: its path adds nothing.
 
@@ -43,11 +44,11 @@ What surprises people here
     sum         Every value receives the whole gradient of its group: nothing is divided among them.
     mean        The gradient of one value shrinks with the size of its group: twice as many values, half the gradient.
     prod        A zero keeps its gradient, the product of the others, and the others lose theirs: out / x would be NaN.
-    var         The formula treats the mean as a constant and is right: the centred values of a group sum to zero.
-    std         sqrt(var(x)) has another gradient where all values of a group are equal: infinity times 0, NaN.
-    norm        The gradient has norm 1 however large x is, and no size left to shrink with x on the way to 0.
     max         k equal maxima receive 1 / k of the gradient each. A tie is a corner without a derivative; the even
                 split is the mean of the one-sided slopes, and does not depend on the order of the values.
+    var         The formula treats the mean as a constant and is right: the centred values of a group sum to zero.
+    std         sqrt(var(x)) has another gradient where all values of a group are equal: infinity times 0, NaN.
+    norm        The gradient has norm 1 however small x is. That of sum(x^2) shrinks with x; this one does not.
     logsumexp   The slope of this smooth maximum is the softmax: probabilities come out of a gradient.
     softmax     dx sums to zero over each group: adding a number to all of x changes no probability.
     log_softmax Where a probability underflows to 0, ln(softmax(x)) is -inf; this form never makes the probability.

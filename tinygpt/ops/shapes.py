@@ -26,7 +26,7 @@ What surprises people here
     broadcast_to What is a stretch forward is a sum backward; a sum's backward is a stretch.
     getitem      An index that occurs twice collects two gradients; NumPy's dx[index] += dout would add only one.
     concatenate  The gradients are views of dout, one slice per input: nothing is computed, nothing is copied.
-    pad          What was added has a gradient in dout, and nobody to receive it: backward cuts it off.
+    pad          The padding has a gradient in dout too, but is a constant: backward cuts it off.
 """
 
 from __future__ import annotations
