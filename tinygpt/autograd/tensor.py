@@ -354,6 +354,10 @@ class Tensor(Copying):
     def __isub__(self, other: Any) -> Tensor: return self._updated(self - other)
     def __imul__(self, other: Any) -> Tensor: return self._updated(self * other)
     def __itruediv__(self, other: Any) -> Tensor: return self._updated(self / other)
+    def __ifloordiv__(self, other: Any) -> Tensor: return self._updated(self // other)
+    def __imod__(self, other: Any) -> Tensor: return self._updated(self % other)
+    def __ipow__(self, other: Any) -> Tensor: return self._updated(self**other)
+    def __imatmul__(self, other: Any) -> Tensor: return self._updated(self @ other)
     # fmt: on
 
     def _updated(self, result: Tensor) -> Tensor:
