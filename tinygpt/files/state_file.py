@@ -66,7 +66,7 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError, ValueError
-        If a value cannot be kept: names its place in the state. No file is written.
+        If a value cannot be saved; the error names its place in the state. No file is written.
     OSError
         If the disk is full, or the folder is missing or cannot be written.
 

@@ -1,8 +1,8 @@
 """
 Modules that hold modules: `Sequential` computes them in turn, `ModuleList` and `ModuleDict` leave that to their owner.
 
-What they hold are their attributes, "0", "1" and so on in lists: so names and state are those of any module, and of
-PyTorch's containers. A plain list of modules has the same names, too.
+Their items are attributes, named "0", "1" and so on in lists: so paths and state dicts are those of any module, and of
+PyTorch's containers. The modules in a plain list have the same names, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The initial values of parameters, and the checks of what layers are made with."""
+"""The initial values of parameters, and the checks of a layer's arguments."""
 
 from __future__ import annotations
 

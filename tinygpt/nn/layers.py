@@ -1,12 +1,11 @@
 """
 The layers that GPT-2 is built from: linear, embedding, layer normalization, dropout; and two that only pass values on.
 
-Without a generator of their own, layers draw from the one of the process, see `tinygpt.manual_seed`.
+Layers that are given no generator draw from that of the process: see `tinygpt.manual_seed`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from tinygpt.ops.dropout import check_dropout, dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+from tinygpt.ops.shapes import flatten
 from tinygpt.quantization import QuantizedWeight, round_in_place
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
@@ -230,11 +230,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        first, last = (dim + x.ndim * (dim < 0) for dim in (self.start_dim, self.end_dim))
-        if not 0 <= first <= last < x.ndim:
-            raise ValueError(f"Flatten: start_dim and end_dim must be axes of the input, in this order, "
-                             f"got {self.start_dim} and {self.end_dim} for shape {x.shape}")  # fmt: skip
-        return x.reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+        return flatten(x, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

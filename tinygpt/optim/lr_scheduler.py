@@ -26,7 +26,7 @@ What surprises people here
     multiply. Here the one that steps last decides, and warns: combine them with `SequentialLR`, or multiply in the
     function of `LambdaLR`.
 
-    A cosine rises again after T_max steps. `WarmupCosineLR` stays where it is.
+    `CosineAnnealingLR` rises again after T_max steps. `WarmupCosineLR` stays at min_lr.
 
     `last_epoch` counts calls of `step`, whatever they stand for. For a rate per batch, call it after each batch.
 
@@ -51,7 +51,7 @@ _NOT_STATE = ("optimizer", "lr_lambdas", "_schedulers")  # attributes that `stat
 
 class LRScheduler:
     """
-    The base class of schedulers. One of one's own defines `get_lr`, the rates of all groups at `last_epoch`.
+    The base class of schedulers. A scheduler of your own defines `get_lr`, the rates of all groups at `last_epoch`.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ class StepLR(LRScheduler):
 
 class MultiStepLR(LRScheduler):
     """
-    The rate is multiplied by `gamma` at each of some steps.
+    The rate is multiplied by `gamma` at each milestone.
 
     Parameters
     ----------
@@ -270,6 +270,19 @@ class MultiStepLR(LRScheduler):
     gamma : float
     last_epoch : int
         See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = MultiStepLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), milestones=[1, 3], gamma=0.5)
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [1.0]
+    [0.5]
+    [0.5]
+    [0.25]
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
@@ -292,6 +305,16 @@ class ExponentialLR(LRScheduler):
     gamma : float
     last_epoch : int
         See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = ExponentialLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), gamma=0.5)
+    >>> scheduler.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:

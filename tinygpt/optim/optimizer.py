@@ -1,7 +1,7 @@
 """
 What every optimizer has: groups of parameters with their options, a state for each parameter, and the loop of a step.
 
-An optimizer of one's own is its update, a function that changes arrays in place, and the names of its options:
+An optimizer of your own is an update, which is a function that changes arrays in place, and the names of its options:
 
     class SignSGD(Optimizer):
         def __init__(self, params, lr=1e-3):
@@ -52,7 +52,7 @@ class Optimizer:
     defaults : dict
         The options of a group that does not name its own.
     others : dict, optional
-        More that the optimizer was called with: PyTorch's options that are not here, where they change nothing.
+        Further options that the optimizer was called with. Those of PyTorch's that would change nothing are dropped.
 
     Attributes
     ----------
@@ -62,8 +62,8 @@ class Optimizer:
         What is kept of each parameter from step to step.
     state_names : tuple of str
         What `step` keeps: "step", the number of its steps, and arrays like the parameter, which are zero at first.
-    kernel : str or object, optional
-        What has the fast `update`, or the name of its module.
+    kernel : module or str, optional
+        The module that has the fast `update`, or its name.
 
     Raises
     ------
@@ -359,11 +359,9 @@ class Optimizer:
                 raise ValueError(f"{who}: {name} must be True or False, got {value!r}")
 
     def _alike(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
-        """Those of these parameters that one call of `update` may change, by what they have in common."""
+        """The parameters, grouped by what must be equal for one call of `update`: their options and dtype."""
         alike: dict[Any, list[Tensor]] = defaultdict(list)
-        for parameter in sorted(
-            parameters, key=lambda p: p.ndim < 2
-        ):  # in memory as `Module.flatten_parameters` has it
+        for parameter in sorted(parameters, key=lambda p: p.ndim < 2):  # the order of `Module.flatten_parameters`
             alike[self.update_options(group, parameter), parameter.dtype].append(parameter)
         return alike
 
@@ -372,7 +370,7 @@ class Optimizer:
         return tuple(name for name in self.state_names if name != "step")
 
     def _row(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
-        """What a step of this parameter reads and writes; before the first one, without what is to be zero then."""
+        """The arrays that a step of this parameter reads and writes; none of the state before the first step."""
         state = self.state[parameter]
         arrays = [state[name] for name in self._arrays_of(group) if name in state]
         return [parameter.data, parameter.grad, *arrays]
@@ -388,7 +386,7 @@ class Optimizer:
             raise ValueError(f"{who}: a parameter of shape {data.shape} must be writable, got a read-only one; copy it")
 
     def _begin(self, names: tuple[str, ...], parameters: list[Tensor]) -> None:
-        """A count of 0, and zeros for those that lack these arrays, contiguous in the order of the parameters."""
+        """Begin the state of parameters that have none: a count of 0, and zeros, contiguous in their order."""
         new: dict[np.dtype, list[Tensor]] = defaultdict(list)
         for parameter in parameters:
             if "step" in self.state_names:
@@ -409,7 +407,7 @@ class Optimizer:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
     def _described(self, given: Any) -> str:
-        """What an error says of it; a tensor by its shape and type, never by its values."""
+        """How an error describes a value: a tensor by its shape and dtype, never by its elements."""
         if not isinstance(given, Tensor):
             return type(given).__name__
         if not given.is_leaf:

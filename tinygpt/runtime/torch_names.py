@@ -261,7 +261,7 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("F.cross_entropy(x, targets, label_smoothing=0.1)",
             "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
         Row("F.normalize(x, dim=1)", "x / x.norm(dim=1, keepdim=True)"),
-        Row("F.logsigmoid(x)", "-F.log(1 + F.exp(-x))"),
+        Row("F.logsigmoid(x)", "-F.softplus(-x)"),
         Row("F.leaky_relu(x)", "F.where(x > 0, x, 0.01 * x)"),
         Row("F.elu(x)", "F.where(x > 0, x, F.exp(x) - 1)"),
         Row("F.cosine_similarity(x, y)", "(x * y).sum(axis=1) / (x.norm(dim=1) * y.norm(dim=1))"),
@@ -366,7 +366,7 @@ _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table cal
 
 def instead_of(owner: str, name: str) -> str:
     """
-    What to write for an attribute that is missing, to be put behind the words of the error; empty if nobody knows.
+    What to write for an attribute that is missing, as the end of an error; empty if the table does not have it.
 
     Parameters
     ----------
