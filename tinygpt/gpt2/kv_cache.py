@@ -206,8 +206,8 @@ class Decoder:
         H, D = config.n_head, config.n_embd // config.n_head
         self.model, self._capacity = model, capacity
         self._lengths = np.zeros(sequences, np.int64)
-        self._keys = np.empty((config.n_layer, sequences, H, D, capacity), dtype)
-        self._values = np.empty((config.n_layer, sequences, H, capacity, D), dtype)
+        self._keys = np.empty((len(model.h), sequences, H, D, capacity), dtype)
+        self._values = np.empty((len(model.h), sequences, H, capacity, D), dtype)
         self._bind()
         self._scratch: dict[int, Any] = {}  # the kernel's memory, by B
 
