@@ -1,13 +1,16 @@
-"""The initial values of parameters, and the checks of what layers are made with."""
+"""The initial values of parameters, and the checks of a layer's arguments."""
 
 from __future__ import annotations
 
-from operator import index
+import math
+from contextlib import suppress
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from tinygpt.runtime.default_generator import default_generator
+from tinygpt.runtime.whole_number import whole_number
 
 
 def normal(generator: np.random.Generator, shape: tuple[int, ...], std: float, dtype: Any) -> np.ndarray:
@@ -27,10 +30,7 @@ def uniform(generator: np.random.Generator, shape: tuple[int, ...], bound: float
 
 def check_size(who: str, size: Any) -> int:
     """`size` as Python's integer, or an error unless it is an integer of at least 1."""
-    try:
-        size = index(size)
-    except TypeError:
-        raise TypeError(f"{who} must be an integer, got {size!r}") from None
+    size = whole_number(who, size)
     if size < 1:
         raise ValueError(f"{who} must be at least 1, got {size}")
     return size
@@ -38,8 +38,16 @@ def check_size(who: str, size: Any) -> int:
 
 def check_dtype(who: str, dtype: Any) -> None:
     """Raise TypeError unless `dtype` is float32 or float64."""
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise TypeError(f"{who}: dtype must be float32 or float64, got {np.dtype(dtype)}")
+    with suppress(TypeError):  # what NumPy does not know, such as torch.float32, stays as it is
+        dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{who}: dtype must be float32 or float64, got {dtype}; write dtype=np.float32")
+
+
+def check_number(who: str, number: Any) -> None:
+    """Raise ValueError unless `number` is a finite one of at least 0."""
+    if not (isinstance(number, Real) and 0 <= float(number) < math.inf):
+        raise ValueError(f"{who} must be a finite number of at least 0, got {number!r}")
 
 
 def check_generator(who: str, generator: Any) -> None:

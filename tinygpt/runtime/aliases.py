@@ -1,8 +1,8 @@
 """
 Other names of keyword arguments: `x.sum(dim=1, keepdim=True)` is `x.sum(axis=1, keepdims=True)`.
 
-An argument that a function does not take is refused with what to write instead: of PyTorch's, `torch_names.py` says it,
-of others, the arguments that there are.
+For an argument that a function does not take, the error says what to write: for PyTorch's see `torch_names.py`, for
+others it lists those that there are.
 """
 
 from __future__ import annotations

@@ -569,7 +569,7 @@ abs, abs_backward
             is pushed away from 0 by its own penalty.
 
 clip, clip_backward
-    right   dout * (a >= low) * (a <= high)
+    right   np.where((a >= low) & (a <= high), dout, 0)
     wrong   dout
     hint    Move an element that is out of bounds a little. What happens to the output?
     answer  Nothing happens to it, so its gradient is 0. Passing the gradient on is a trick by design, the
@@ -586,8 +586,8 @@ norm, norm_backward
     right   dout / np.where(out == 0, 1, out)
     wrong   dout
     hint    How long is the gradient of a length?
-    answer  d sqrt(sum(x^2)) / dx = x / sqrt(sum(x^2)): the division by the norm is missing. This is half the gradient
-            of the sum of squares, and the two agree on unit vectors.
+    answer  d sqrt(sum(x^2)) / dx = x / sqrt(sum(x^2)): the division by the norm is missing. What is left is half the
+            gradient of the sum of squares, which is right for unit vectors alone.
 
 cumsum, cumsum_backward
     right   np.flip(np.cumsum(np.flip(dout, axis), axis), axis)
