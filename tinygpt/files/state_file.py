@@ -38,6 +38,7 @@ from tinygpt.files.safetensors_file import (
     require_dtypes,
     write_tensors,
 )
+from tinygpt.runtime.aliases import aliases
 
 _METADATA = "tinygpt_state"
 _DEEPEST = DEPTH // 2 - 1  # dictionaries, lists and tuples inside each other; each is two of JSON's, an array one more
@@ -93,6 +94,7 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
     write_tensors(Path(path), arrays, {_METADATA: text})
 
 
+@aliases()
 def load_state(path: str | os.PathLike[str]) -> Any:
     """
     Read what `save_state` wrote. Nothing in the file is run.

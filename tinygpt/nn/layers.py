@@ -19,6 +19,7 @@ from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.quantization import QuantizedWeight, round_in_place
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
 
@@ -61,6 +62,7 @@ class Linear(Module):
 
     quantized: QuantizedWeight | None = None
 
+    @aliases()
     def __init__(
         self,
         in_features: int,
@@ -140,6 +142,7 @@ class Embedding(Module):
 
     quantized: QuantizedWeight | None = None
 
+    @aliases()
     def __init__(
         self,
         num_embeddings: int,
@@ -190,6 +193,7 @@ class LayerNorm(Module):
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
 
+    @aliases()
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, dtype: Any = np.float32):
         shape = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
         if len(shape) != 1:
@@ -288,6 +292,7 @@ class Dropout(Module):
     Tensor([1., 2.], dtype=float32)
     """
 
+    @aliases()
     def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None):
         check_dropout("Dropout", p, seed=0)
         check_generator("Dropout", generator)

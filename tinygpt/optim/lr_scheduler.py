@@ -39,10 +39,11 @@ import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinygpt.optim.optimizer import Optimizer
 from tinygpt.optim.schedule import cosine_schedule
+from tinygpt.runtime.missing import missing_name
 
 _NOT_STATE = ("optimizer", "lr_lambdas", "_schedulers")  # attributes that `state_dict` does not return as they are
 
@@ -438,3 +439,9 @@ class SequentialLR(LRScheduler):
         self._schedulers = schedulers
         for scheduler, state in zip(schedulers, states, strict=True):
             scheduler.load_state_dict(state)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise missing_name(__name__, name)
