@@ -132,7 +132,8 @@ class Embedding(Module):
     Raises
     ------
     TypeError, ValueError
-        If a size is not an integer of at least 1, or the generator or the dtype is another.
+        If a size is not an integer of at least 1, or the generator or the dtype is another. In `forward`, if the weight
+        was set to that of a `Linear`, which is (inputs, outputs).
 
     Examples
     --------
@@ -158,6 +159,10 @@ class Embedding(Module):
         self.weight = Parameter(normal(rng, (self.num_embeddings, self.embedding_dim), std, dtype))
 
     def forward(self, ids: Any) -> Tensor:
+        shape, found = (self.num_embeddings, self.embedding_dim), self.weight.shape
+        if found != shape and found == shape[::-1]:
+            raise ValueError(f"Embedding: weight must have the shape {shape}, got {found}; a head that shares it "
+                             "is F.linear(x, embedding.weight.T)")  # fmt: skip
         return embedding(ids, self.weight)
 
     def quantize(self, kind: str) -> None:

@@ -72,6 +72,8 @@ And in words:
 
 - **A weight of `nn.Linear` is (inputs, outputs)**, as GPT-2 stores it; PyTorch's is (outputs, inputs). Transpose what
   you load from PyTorch, a square weight too. `nn.init.kaiming_normal_` counts the inputs accordingly.
+  A head that shares the table of embeddings is `F.linear(x, self.wte.weight.T)`, without a layer of its own;
+  `self.wte.weight = self.lm_head.weight` gives the table the wrong shape.
 - **`x.data` and `w.grad` are arrays**, and an array has no methods of tensors; the error is NumPy's. Write
   `w.data -= lr * w.grad` for a step, `w.grad[...] = 0` for `w.grad.zero_()`, `w.data[...] = x` for `w.data.copy_(x)`,
   `np.linalg.norm(w.grad)` for `w.grad.norm()`, and `array.copy()` for `.clone()`. `state_dict()` holds arrays, too.
