@@ -335,3 +335,12 @@ def test_python_adds_no_name_of_its_own_to_what_to_write():
         with pytest.raises(AttributeError) as error:
             getattr(owner, name)
         assert "Did you mean" not in "".join(traceback.format_exception(error.value))
+
+
+def test_what_to_write_for_multinomial_draws_from_each_row():
+    (row,) = (row for row in ROWS if row.torch == "torch.multinomial(p, 1)")
+    p = Tensor(np.tile(np.array([[0.2, 0.3, 0.5], [0.9, 0.1, 1e-30]], np.float32), (5000, 1)))
+    drawn = eval(row.here, {"p": p, "np": np, "Tensor": Tensor, "rng": np.random.default_rng(0)})
+    assert drawn.shape == (10000, 1) and drawn.dtype == np.int64
+    for first, expected in ((0, [0.2, 0.3, 0.5]), (1, [0.9, 0.1, 0.0])):
+        np.testing.assert_allclose(np.bincount(drawn.data[first::2, 0], minlength=3) / 5000, expected, atol=0.02)

@@ -177,8 +177,10 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("torch.normal(0.0, 1.0, (2, 3))", "Tensor(rng.standard_normal((2, 3), np.float32))", GENERATOR),
         Row("torch.randint(0, 5, (2, 3))", "Tensor(rng.integers(0, 5, size=(2, 3)))", GENERATOR),
         Row("torch.randperm(5)", "Tensor(rng.permutation(5))", GENERATOR),
-        Row("torch.multinomial(p, 1)", "Tensor(rng.choice(len(p), size=1, p=p.numpy()))", GENERATOR),
-        Row("p.multinomial(1)", "Tensor(rng.choice(len(p), size=1, p=p.numpy()))", GENERATOR),
+        Row("torch.multinomial(p, 1)", "Tensor((np.log(p.data) + rng.gumbel(size=p.shape)).argmax(-1, keepdims=True))",
+            GENERATOR),
+        Row("p.multinomial(1)", "Tensor((np.log(p.data) + rng.gumbel(size=p.shape)).argmax(-1, keepdims=True))",
+            GENERATOR),
         Row("torch.bernoulli(p)", "Tensor((rng.random(p.shape) < p.data).astype(p.dtype))", GENERATOR),
     ),
     "Tensors: shapes and elements": (
