@@ -286,7 +286,7 @@ IMPORTS = {  # what an import line of PyTorch's says after `torch` was replaced
     "from tinygpt.nn import BatchNorm1d": "cannot import name 'BatchNorm1d' from 'tinygpt.nn': the layers are those",
     "from tinygpt.nn.functional import one_hot": "cannot import name 'one_hot' from 'tinygpt.functional': for F.one",
     "from tinygpt.autograd import gradcheck": "for torch.autograd.gradcheck(torch.tanh,",
-    "from tinygpt.optim.lr_scheduler import OneCycleLR": ": LambdaLR takes any function of the step",
+    "from tinygpt.optim.lr_scheduler import CyclicLR": ": LambdaLR takes the rate as a function of the step",
     "from tinygpt.nn.utils import clip_grad_norm_": "No module named 'tinygpt.nn.utils': for nn.utils.clip_grad_norm_",
     "from tinygpt.utils.data import DataLoader": "No module named 'tinygpt.utils': a batch is rows of an array",
     "import tinygpt.cuda.amp as amp": "No module named 'tinygpt.cuda': for torch.cuda.is_available() write False",

@@ -1,8 +1,9 @@
 """
 Choices between values, element by element: maximum, minimum, where, clip, and logaddexp, a smooth maximum.
 
-The gradient goes to the value that was taken. Where broadcasting stretched an operand, its gradient is summed over its
-uses; the table leaves this sum out.
+The gradient goes to the value that was taken. The code selects it and does not multiply by 0 or 1, since 0 times an
+infinite gradient is NaN: sqrt(maximum(x, 0)) at x < 0. Where broadcasting stretched an operand, its gradient is summed
+over its uses; the table leaves this sum out.
 
 Operation     Forward                         Backward
     maximum   out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
@@ -21,9 +22,8 @@ What surprises people here
     maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
     where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
               x = 0.
-    clip      Outside of the bounds the gradient is 0: a weight that has left them is never pulled back. At a bound it
-              passes.
-    logaddexp e^a overflows from a = 89 on in float32; the maximum is taken out first, and the slopes never exceed 1.
+    clip      Outside the bounds the gradient is 0, so it never pulls a value back inside. At a bound it passes.
+    logaddexp e^a overflows from a = 89 on in float32, so the code takes the larger of a and b out of the logarithm.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ def maximum_forward(a, b):
 
 def maximum_backward(dout, saved):
     a, b = saved
-    share = (a > b) + 0.5 * (a == b)
-    share = share.astype(dout.dtype)
-    return unbroadcast(dout * share, a.shape), unbroadcast(dout * (1 - share), b.shape)
+    share = np.where(a == b, dout / 2, dout)
+    return unbroadcast(np.where(a < b, 0, share), a.shape), unbroadcast(np.where(b < a, 0, share), b.shape)
 
 
 MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
@@ -112,7 +111,7 @@ def clip_forward(a, low, high):
 
 def clip_backward(dout, saved):
     a, low, high = saved
-    return (unbroadcast(dout * (a >= low) * (a <= high), a.shape),)
+    return (unbroadcast(np.where((a >= low) & (a <= high), dout, 0), a.shape),)
 
 
 CLIP = Op("clip", clip_forward, clip_backward)
@@ -147,7 +146,7 @@ def clip(a: Any, low: Any = None, high: Any = None) -> Tensor:
     for name, bound in bounds.items():
         if isinstance(bound, Tensor) and bound.requires_grad:
             raise TypeError(
-                f"clip: {name} has no gradient here, and shape {bound.shape} requires one; "
+                f"clip: {name} has no gradient here, got a tensor of shape {bound.shape} that requires one; "
                 "write minimum(maximum(x, low), high), or pass it detached"
             )
     a, *tensors = operands(a, *bounds.values())

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.ops import basic, choices, composed, elementwise, products, reductions, shapes
+from tinygpt.ops.shapes import as_tensor
 from tinygpt.runtime.plural import counted
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
@@ -62,10 +63,6 @@ def _call(name: str, numpys: Any, function: Callable[..., Any], *args: Any, **kw
     return function(*required, **{k: value for k, value in kwargs.items() if k in known and value is not _NO_VALUE})
 
 
-def _tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else Tensor(value)
-
-
 def _numpy_order(order: Any) -> None:
     if order not in (None, "C", "K", "A"):
         raise TypeError(f"np.reshape: order must be 'C' where a tensor requires a gradient, got {order!r}")
@@ -78,7 +75,7 @@ def _numpy_order(order: Any) -> None:
 def _concatenate(arrays: Any, axis: int | None = 0) -> Tensor:
     tensors = list(arrays)
     if axis is None:
-        tensors, axis = [_ravel(_tensor(tensor)) for tensor in tensors], 0
+        tensors, axis = [_ravel(as_tensor(tensor)) for tensor in tensors], 0
     return shapes.concatenate(tensors, axis)
 
 
@@ -89,12 +86,12 @@ def _stack(arrays: Any, axis: int = 0) -> Tensor:
 
 @_mapped("vstack")
 def _vstack(tup: Any) -> Tensor:
-    return shapes.concatenate([_at_least_2d(tensor) for tensor in map(_tensor, tup)], 0)
+    return shapes.concatenate([_at_least_2d(tensor) for tensor in map(as_tensor, tup)], 0)
 
 
 @_mapped("hstack")
 def _hstack(tup: Any) -> Tensor:
-    tensors = [tensor if tensor.ndim else tensor.reshape(1) for tensor in map(_tensor, tup)]
+    tensors = [tensor if tensor.ndim else tensor.reshape(1) for tensor in map(as_tensor, tup)]
     return shapes.concatenate(tensors, 0 if tensors and tensors[0].ndim == 1 else 1)
 
 
@@ -102,16 +99,24 @@ def _at_least_2d(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim > 1 else tensor.reshape(1, -1)
 
 
-@_mapped("split", "array_split")
-def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
-    ary = _tensor(ary)
-    places = np.arange(ary.shape[axis])
-    split = np.split if np.ndim(indices_or_sections) or not len(places) % indices_or_sections else np.array_split
+@_mapped("array_split")
+def _array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    ary = as_tensor(ary)
     before = (slice(None),) * (axis % ary.ndim)
     return [
         ary[(*before, slice(part[0], part[-1] + 1) if len(part) else slice(0, 0))]
-        for part in split(places, indices_or_sections)
+        for part in np.array_split(np.arange(ary.shape[axis]), indices_or_sections)
     ]
+
+
+@_mapped("split")
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
+    size = as_tensor(ary).shape[axis]
+    if np.ndim(indices_or_sections) == 0 and size % indices_or_sections:
+        raise ValueError(
+            f"np.split: {indices_or_sections} parts must divide the size {size} of axis {axis}; write np.array_split"
+        )
+    return _array_split(ary, indices_or_sections, axis)
 
 
 @_mapped("take")
@@ -120,8 +125,8 @@ def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
         raise TypeError(f"np.take: mode must be 'raise' where a tensor requires a gradient, got {mode!r}")
     indices = np.asarray(indices)
     if axis is None:
-        return _ravel(_tensor(a))[indices]
-    return _tensor(a)[(*(slice(None),) * (axis % a.ndim), indices)]
+        return _ravel(as_tensor(a))[indices]
+    return as_tensor(a)[(*(slice(None),) * (axis % a.ndim), indices)]
 
 
 @_mapped("where")
@@ -136,59 +141,61 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
 
 @_mapped("take_along_axis")
 def _take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Tensor:
-    arr, indices = _tensor(arr), np.asarray(indices)
+    arr, indices = as_tensor(arr), np.asarray(indices)
     if axis is None:
         return composed.gather(_ravel(arr), 0, indices)
-    shape = list(np.broadcast_shapes(np.take(arr.data, [0], axis).shape, np.take(indices, [0], axis).shape))
-    shape[axis] = indices.shape[axis]
+    places = shapes.one_axis("np.take_along_axis", axis, arr.ndim)
+    alike = [(*shape[:places], 1, *shape[places + 1 :]) for shape in (arr.shape, indices.shape)]
+    shape = list(np.broadcast_shapes(*alike))
+    shape[places] = indices.shape[places]
     return composed.gather(arr, axis, np.broadcast_to(indices, shape))
 
 
 @_mapped("sort")
 def _sort(a: Any, axis: int | None = -1) -> Tensor:
-    return composed.sort(_ravel(_tensor(a)) if axis is None else _tensor(a), -1 if axis is None else axis).values
+    return composed.sort(_ravel(as_tensor(a)) if axis is None else as_tensor(a), -1 if axis is None else axis).values
 
 
 @_mapped("flip")
 def _flip(m: Any, axis: Any = None) -> Tensor:
-    return composed.flip(_tensor(m), axis)
+    return composed.flip(as_tensor(m), axis)
 
 
 @_mapped("tile")
 def _tile(A: Any, reps: Any) -> Tensor:
-    return composed.tile(_tensor(A), *np.atleast_1d(reps).tolist())
+    return composed.tile(as_tensor(A), *np.atleast_1d(reps).tolist())
 
 
 @_mapped("repeat")
 def _repeat(a: Any, repeats: Any, axis: int | None = None) -> Tensor:
-    return composed.repeat_interleave(_tensor(a), repeats, axis)
+    return composed.repeat_interleave(as_tensor(a), repeats, axis)
 
 
 @_mapped("pad")
 def _pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
-    array = _tensor(array)
+    array = as_tensor(array)
     widths = np.broadcast_to(pad_width, (array.ndim, 2))  # one pair is for all axes
     return shapes.pad(array, widths, mode, constant_values)
 
 
 @_mapped("diagonal")
 def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    return composed.diagonal(_tensor(a), offset, axis1, axis2)
+    return composed.diagonal(as_tensor(a), offset, axis1, axis2)
 
 
 @_mapped("trace")
 def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    return composed.trace(_tensor(a), offset, axis1, axis2)
+    return composed.trace(as_tensor(a), offset, axis1, axis2)
 
 
 @_mapped("tril")
 def _tril(m: Any, k: int = 0) -> Tensor:
-    return composed.tril(_tensor(m), k)
+    return composed.tril(as_tensor(m), k)
 
 
 @_mapped("triu")
 def _triu(m: Any, k: int = 0) -> Tensor:
-    return composed.triu(_tensor(m), k)
+    return composed.triu(as_tensor(m), k)
 
 
 # other shapes
@@ -198,28 +205,28 @@ def _triu(m: Any, k: int = 0) -> Tensor:
 def _reshape(a: Any, shape: Any = None, order: str = "C", newshape: Any = None, copy: Any = None) -> Tensor:
     _numpy_order(order)
     shape = newshape if shape is None else shape
-    return shapes.reshape(_tensor(a), *((shape,) if np.ndim(shape) == 0 else shape))
+    return shapes.reshape(as_tensor(a), *((shape,) if np.ndim(shape) == 0 else shape))
 
 
 @_mapped("ravel")
 def _ravel(a: Any, order: str = "C") -> Tensor:
     _numpy_order(order)
-    return shapes.reshape(_tensor(a), -1)
+    return shapes.reshape(as_tensor(a), -1)
 
 
 @_mapped("transpose", "permute_dims")
 def _transpose(a: Any, axes: Any = None) -> Tensor:
-    return shapes.transpose(_tensor(a)) if axes is None else shapes.transpose(_tensor(a), tuple(axes))
+    return shapes.transpose(as_tensor(a)) if axes is None else shapes.transpose(as_tensor(a), tuple(axes))
 
 
 @_mapped("matrix_transpose")
 def _matrix_transpose(x: Any) -> Tensor:
-    return shapes.swapaxes(_tensor(x), -1, -2)
+    return shapes.swapaxes(as_tensor(x), -1, -2)
 
 
 @_mapped("moveaxis")
 def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
-    a = _tensor(a)
+    a = as_tensor(a)
     sources, places = ([int(axis) for axis in np.atleast_1d(axes)] for axes in (source, destination))
     np.moveaxis(a.data, sources, places)  # raises for invalid axes
     moved = {axis % a.ndim for axis in sources}
@@ -231,22 +238,22 @@ def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
 
 @_mapped("swapaxes")
 def _swapaxes(a: Any, axis1: int, axis2: int) -> Tensor:
-    return shapes.swapaxes(_tensor(a), axis1, axis2)
+    return shapes.swapaxes(as_tensor(a), axis1, axis2)
 
 
 @_mapped("expand_dims")
 def _expand_dims(a: Any, axis: Any) -> Tensor:
-    return shapes.expand_dims(_tensor(a), axis)
+    return shapes.expand_dims(as_tensor(a), axis)
 
 
 @_mapped("squeeze")
 def _squeeze(a: Any, axis: Any = None) -> Tensor:
-    return shapes.squeeze(_tensor(a), axis)
+    return shapes.squeeze(as_tensor(a), axis)
 
 
 @_mapped("broadcast_to")
 def _broadcast_to(array: Any, shape: Any) -> Tensor:
-    return shapes.broadcast_to(_tensor(array), (shape,) if np.ndim(shape) == 0 else shape)
+    return shapes.broadcast_to(as_tensor(array), (shape,) if np.ndim(shape) == 0 else shape)
 
 
 # reductions and products
@@ -254,37 +261,37 @@ def _broadcast_to(array: Any, shape: Any) -> Tensor:
 
 @_mapped("sum")
 def _sum(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.sum(_tensor(a), axis, keepdims)
+    return reductions.sum(as_tensor(a), axis, keepdims)
 
 
 @_mapped("mean")
 def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.mean(_tensor(a), axis, keepdims)
+    return reductions.mean(as_tensor(a), axis, keepdims)
 
 
 @_mapped("var")
 def _var(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    return reductions.var(_tensor(a), axis, ddof, keepdims)
+    return reductions.var(as_tensor(a), axis, ddof, keepdims)
 
 
 @_mapped("std")
 def _std(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    return reductions.std(_tensor(a), axis, ddof, keepdims)
+    return reductions.std(as_tensor(a), axis, ddof, keepdims)
 
 
 @_mapped("prod")
 def _prod(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.prod(_tensor(a), axis, keepdims)
+    return reductions.prod(as_tensor(a), axis, keepdims)
 
 
 @_mapped("cumsum")
 def _cumsum(a: Any, axis: int | None = None) -> Tensor:
-    return reductions.cumsum(_tensor(a), axis)
+    return reductions.cumsum(as_tensor(a), axis)
 
 
 @_mapped("linalg.norm")
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
-    x = _tensor(x)
+    x = as_tensor(x)
     if ord not in (None, "fro") and (x.ndim if axis is None else np.size(axis)) != 1:
         raise TypeError(f"np.linalg.norm: a matrix norm, ord={ord!r}, has no gradient here; give one axis")
     return reductions.norm(x, 2 if ord is None else ord, axis, keepdims)
@@ -292,12 +299,12 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
 
 @_mapped("max", "amax")
 def _max(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.max(_tensor(a), axis, keepdims)
+    return reductions.max(as_tensor(a), axis, keepdims)
 
 
 @_mapped("min", "amin")
 def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.min(_tensor(a), axis, keepdims)
+    return reductions.min(as_tensor(a), axis, keepdims)
 
 
 @_mapped("dot")
@@ -307,7 +314,7 @@ def _dot(a: Any, b: Any) -> Tensor:
 
 @_mapped("inner")
 def _inner(a: Any, b: Any) -> Tensor:
-    return products.dot(a, _tensor(b).T)
+    return products.dot(a, as_tensor(b).T)
 
 
 @_mapped("outer")
@@ -331,7 +338,7 @@ def _matmul(x1: Any, x2: Any) -> Tensor:
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     def rule(x: Any, **kwargs: Any) -> Tensor:
         _refuse(function.__name__, kwargs)
-        return function(_tensor(x))
+        return function(as_tensor(x))
 
     return rule
 
@@ -349,7 +356,7 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Any]:
         a: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kwargs: Any
     ) -> Tensor:
         _refuse(function.__name__, {**kwargs, "dtype": dtype, "out": out})
-        return function(_tensor(a), axis, keepdims)
+        return function(as_tensor(a), axis, keepdims)
 
     return rule
 

@@ -35,7 +35,7 @@ FLOATS = "tensors are float32 or float64"
 GENERATOR = "rng is a generator, np.random.default_rng(seed)"
 IN_PLACE = "operations do not write into tensors; what changes a parameter writes into its array, x.data"
 OPTIMIZERS = "the optimizers are SGD, Adam and AdamW"
-SCHEDULERS = "LambdaLR takes any function of the step"
+LAMBDA = "LambdaLR takes the rate as a function of the step"
 OF_GPT = "the layers are those that GPT-2 needs; docs/own_operations.md shows how to write another one"
 
 # fmt: off
@@ -259,8 +259,8 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("x.copy_(y)", "x.data[...] = y", IN_PLACE),
         Row("x.clamp_(-1, 1)", "x = x.clamp(-1, 1)", IN_PLACE),
         Row("x.masked_fill_(mask, 0.0)", "x = x.masked_fill(mask, 0.0)", IN_PLACE),
-        Row("x.normal_(0.0, 0.02)", "x.data[...] = 0.02 * rng.standard_normal(x.shape)", GENERATOR),
-        Row("x.uniform_(-1, 1)", "x.data[...] = rng.uniform(-1, 1, x.shape)", GENERATOR),
+        Row("x.normal_(0.0, 0.02)", "nn.init.normal_(x, 0.0, 0.02)"),
+        Row("x.uniform_(-1, 1)", "nn.init.uniform_(x, -1, 1)"),
         Row("w.grad_fn", "None if w.is_leaf else w.node.op"),
         Row("loss.backward(create_graph=True)", "loss.backward()", "gradients of gradients are not computed"),
         Row("loss.backward(inputs=[w])", "loss.backward()", "every leaf that requires gradients gets its own"),
@@ -278,7 +278,7 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("F.cross_entropy(x, targets, label_smoothing=0.1)",
             "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
         Row("F.normalize(x, dim=1)", "x / x.norm(dim=1, keepdim=True)"),
-        Row("F.logsigmoid(x)", "-F.log(1 + F.exp(-x))"),
+        Row("F.logsigmoid(x)", "-F.softplus(-x)"),
         Row("F.leaky_relu(x)", "F.where(x > 0, x, 0.01 * x)"),
         Row("F.elu(x)", "F.where(x > 0, x, F.exp(x) - 1)"),
         Row("F.cosine_similarity(x, y)", "(x * y).sum(axis=1) / (x.norm(dim=1) * y.norm(dim=1))"),
@@ -376,14 +376,15 @@ ABSENT = (  # what nothing here does, and why
     ),
     Row("optim.RMSprop([w])", "", OPTIMIZERS), Row("optim.Adagrad([w])", "", OPTIMIZERS),
     Row("optim.LBFGS([w])", "", OPTIMIZERS), Row("optim.Adadelta([w])", "", OPTIMIZERS),
-    Row("optim.NAdam([w])", "", OPTIMIZERS), Row("optim.Muon([w])", "", OPTIMIZERS),
-    Row("optim.lr_scheduler.OneCycleLR(optimizer, 0.1)", "", SCHEDULERS),
-    Row("optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 9)", "", SCHEDULERS),
-    Row("optim.lr_scheduler.CyclicLR(optimizer, 0.1, 1.0)", "", SCHEDULERS),
-    Row("optim.lr_scheduler.PolynomialLR(optimizer)", "", SCHEDULERS),
-    Row("optim.lr_scheduler.ConstantLR(optimizer)", "", SCHEDULERS),
-    Row("optim.lr_scheduler.ReduceLROnPlateau(optimizer)", "",
-        "where the loss stays, write group['lr'] *= 0.1 for each of optimizer.param_groups"),
+    Row("optim.NAdam([w])", "", OPTIMIZERS), Row("optim.RAdam([w])", "", OPTIMIZERS),
+    Row("optim.Muon([w])", "", OPTIMIZERS),
+    Row("optim.lr_scheduler.OneCycleLR(optim.SGD([w]), 1.0, 9)", "", "WarmupCosineLR has a warm-up and a cosine"),
+    Row("optim.lr_scheduler.ConstantLR(optim.SGD([w]))", "", LAMBDA),
+    Row("optim.lr_scheduler.PolynomialLR(optim.SGD([w]))", "", LAMBDA),
+    Row("optim.lr_scheduler.MultiplicativeLR(optim.SGD([w]), abs)", "", LAMBDA),
+    Row("optim.lr_scheduler.CosineAnnealingWarmRestarts(optim.SGD([w]), 9)", "", LAMBDA),
+    Row("optim.lr_scheduler.CyclicLR(optim.SGD([w]), 0.1, 1.0)", "", LAMBDA),
+    Row("optim.lr_scheduler.ReduceLROnPlateau(optim.SGD([w]))", "", "set group['lr'] of optimizer.param_groups"),
 )
 
 SCRIPT = (  # the lines of a script for PyTorch that change here, tests/pytorch_script.py
@@ -426,7 +427,7 @@ _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table cal
 
 def instead_of(owner: str, name: str) -> str:
     """
-    What to write for an attribute that is missing, to be put behind the words of the error; empty if nobody knows.
+    What to write for an attribute that is missing, as the end of an error; empty if the table does not have it.
 
     Parameters
     ----------

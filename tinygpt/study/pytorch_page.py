@@ -149,7 +149,7 @@ def page() -> str:
 def _section(rows: tuple[Row, ...]) -> str:
     """The table of the rows, below the notes that several of them share."""
     counts = Counter(row.note for row in rows if row.note)
-    shared = [note for note, count in counts.items() if count > 2]
+    shared = [note for note, count in counts.items() if count > 3]
     said = "".join(f"{note[0].upper()}{note[1:]}.\n\n" for note in shared)
     return said + _table(row._replace(note="") if row.note in shared else row for row in rows)
 
