@@ -31,6 +31,8 @@ var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof
 std, norm. A root: d out = d(out^2) / (2 out). At out = 0 the group is a corner without a derivative, and the slopes of
 both sides cancel: 0 by convention, as in PyTorch. The indicator makes it 0 / 1: there all centred, or all x, are 0.
 
+logsumexp. d out / d x_j = e^(x_j) / sum_i e^(x_i) = e^(x_j - out)
+
 softmax. With p = out, d p_i / d x_j = p_i (1[i = j] - p_j), so
     dx_j = sum_i dout_i p_i (1[i = j] - p_j) = p_j (dout_j - sum_i dout_i p_i)
 

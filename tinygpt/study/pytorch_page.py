@@ -49,7 +49,7 @@ is an error that says what to write**:
 AttributeError: {error}
 ```
 
-So replace the imports, run the script, and follow the errors. What no error can tell is on top of this page:
+So replace the imports, run the script, and follow the errors. Differences without an error come first on this page:
 
 - [What gives something else](#what-gives-something-else), silently
 - [The same words with another meaning](#the-same-words-with-another-meaning), an error
@@ -68,7 +68,7 @@ These run as they are typed. The right column gives PyTorch's values.
 
 {differs}
 
-And in words:
+There is no error for these differences either:
 
 - **A weight of `nn.Linear` is (inputs, outputs)**, as GPT-2 stores it; PyTorch's is (outputs, inputs). Transpose what
   you load from PyTorch, a square weight too. `nn.init.kaiming_normal_` counts the inputs accordingly.
@@ -77,7 +77,7 @@ And in words:
 - **`x.data` and `w.grad` are arrays**, and an array has no methods of tensors; the error is NumPy's. Write
   `w.data -= lr * w.grad` for a step, `w.grad[...] = 0` for `w.grad.zero_()`, `w.data[...] = x` for `w.data.copy_(x)`,
   `np.linalg.norm(w.grad)` for `w.grad.norm()`, and `array.copy()` for `.clone()`. `state_dict()` holds arrays, too.
-- **`x += y` makes a new tensor** and lets `x` name it, and so does `x = x * 2`: another name of the old tensor keeps
+- **`x += y` makes a new tensor** and binds `x` to it, and so does `x = x * 2`: another name of the old tensor keeps
   the old values. A parameter of a module is changed through its array, `p.data *= 0.9`; a buffer is set,
   `self.mean = 0.9 * self.mean`. A leaf that requires a gradient is refused, as in PyTorch: write
   `with no_grad(): w -= lr * w.grad`.
@@ -113,12 +113,12 @@ The functions of `torch` that are here are in `tinygpt.functional`: for `torch.e
 
 ## As it is
 
-What is typed as in PyTorch gives its values and its gradients.
+These expressions give PyTorch's values and gradients.
 
 {same}
 
 `dim` and `keepdim` are other names of `axis` and `keepdims`. `no_grad` may be a block or decorate a function, with
-parentheses or without. `model.parameters()` is a list, which `next` takes as well. A `Tokenizer` has tiktoken's
+parentheses or without. `model.parameters()` is a list that `next` takes, too. A `Tokenizer` has tiktoken's
 methods; for the names of Hugging Face's tokenizers its errors say what to write.
 """
 
