@@ -325,7 +325,7 @@ class Tensor(Copying):
         """The same values (shared, not copied) without their history."""
         return Tensor(self.data)
 
-    # operators. Those in place make a new tensor, but for an update of a parameter under `no_grad`
+    # operators; `x += y` makes a new tensor, except for the update of a parameter under `no_grad`
 
     # fmt: off
     def __add__(self, other: Any) -> Tensor: return _ops().basic.add(self, other)
@@ -375,7 +375,8 @@ class Tensor(Copying):
         if recording.get() or not (self.requires_grad and self.is_leaf):
             return result
         if result.shape != self.shape:
-            raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}")
+            raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}; "
+                             "sum them to its shape first")  # fmt: skip
         self.data[...] = result.data
         return self
 
@@ -509,7 +510,7 @@ class Tensor(Copying):
     add, sub, mul, div, matmul, pow = __add__, __sub__, __mul__, __truediv__, __matmul__, __pow__
     neg, abs = __neg__, __abs__
 
-    # choices
+    # choices between values
 
     @aliases(min="low", max="high")
     def clip(self, low: Any = None, high: Any = None) -> Tensor:
@@ -520,7 +521,7 @@ class Tensor(Copying):
         """`value` where the mask holds."""
         return _ops().composed.masked_fill(self, mask, value)
 
-    # reductions
+    # reductions: along axes, many values into one
 
     @aliases(dim="axis", keepdim="keepdims")
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -599,7 +600,7 @@ class Tensor(Copying):
         """The sum of a diagonal of two axes."""
         return _ops().composed.trace(self, offset, axis1, axis2)
 
-    # products
+    # products of two tensors
 
     def dot(self, other: Any) -> Tensor:
         """The sum of the products with another vector."""
@@ -609,7 +610,7 @@ class Tensor(Copying):
         """Each element times each of another tensor."""
         return _ops().products.outer(self, other)
 
-    # indices and order
+    # indices, and values by their indices
 
     @aliases(dim="axis", keepdim="keepdims")
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -646,7 +647,7 @@ class Tensor(Copying):
         """The slices at these indices along the axis."""
         return _ops().composed.index_select(self, axis, index)
 
-    # shapes
+    # shapes: the same values in another arrangement
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same values in another shape; one size may be -1."""
@@ -744,7 +745,7 @@ class Tensor(Copying):
         raise TypeError("Tensor.repeat: repeats each value in NumPy, and the whole tensor in PyTorch; "
                         "write repeat_interleave or tile")  # fmt: skip
 
-    # PyTorch's names
+    # aliases: PyTorch's names of what is above
 
     mm, clamp = __matmul__, clip
 

@@ -32,6 +32,8 @@ std, norm. A root: d out = d(out^2) / (2 out). At out = 0 the group is a corner 
 both sides cancel: 0 by convention, as in PyTorch. The indicator makes it 0 / 1: there all centred, or all x, are 0. The
 code makes dout 0 as well, since it may be infinite there: sqrt(norm(x)).
 
+logsumexp. d out / d x_j = e^(x_j) / sum_i e^(x_i) = e^(x_j - out)
+
 softmax. With p = out, d p_i / d x_j = p_i (1[i = j] - p_j), so
     dx_j = sum_i dout_i p_i (1[i = j] - p_j) = p_j (dout_j - sum_i dout_i p_i)
 

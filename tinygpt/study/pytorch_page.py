@@ -59,13 +59,13 @@ here; `rng` is a generator of NumPy.
 
 ## As it is
 
-What is typed as in PyTorch gives its values and its gradients.
+These expressions give PyTorch's values and gradients.
 
 {same}
 
 `dim` and `keepdim` are other names of `axis` and `keepdims`. `no_grad` may be a block or decorate a function, with
-parentheses or without. `model.generate(ids, max_new_tokens=100)` takes the name of the argument that transformers has,
-and yields the new ids one by one. A `Tokenizer` has tiktoken's methods; for the names of Hugging Face's tokenizers its
+parentheses or without. `model.generate(ids, max_new_tokens=100)` takes the argument by its name in transformers, and
+yields the new ids one by one. A `Tokenizer` has tiktoken's methods; for the names of Hugging Face's tokenizers its
 errors say what to write.
 
 ## The same words with another meaning
@@ -80,11 +80,11 @@ These run, and give something else:
 
 The right column gives PyTorch's values.
 
-No error can tell of these either:
+There is no error for these differences either:
 
 - `x.data` and `w.grad` are arrays of NumPy, not tensors. `w.data -= lr * w.grad` is a step, as in PyTorch.
   `w.grad = None` forgets the gradient, and `w.grad[...] = 0` sets it to zero.
-- `x += y` makes a new tensor and lets `x` name it. No operation writes into a tensor, so none makes a gradient wrong.
+- `x += y` makes a new tensor and binds `x` to it. No operation writes into a tensor, so none makes a gradient wrong.
   A leaf that requires a gradient is refused, as in PyTorch: write `with no_grad(): w -= lr * w.grad`.
 - `model(tokens)` returns the logits, without a tuple or an object around them; `model.loss(tokens, targets)` returns
   the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
