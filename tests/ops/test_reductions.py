@@ -437,3 +437,10 @@ def test_norms_and_softmaxes_of_integers_are_those_of_float32(f, dtype):
     out = f(Tensor(values))
     assert out.dtype == np.float32
     np.testing.assert_array_equal(out.data, f(Tensor(values.astype(np.float32))).data)
+
+
+@pytest.mark.parametrize("f", [F.std, F.norm])
+def test_at_a_corner_an_infinite_gradient_is_0_too_as_in_torch(f):
+    x = Tensor(np.zeros((2, 3)), requires_grad=True)
+    f(x, axis=1).backward(np.array([np.inf, 2.0]))
+    np.testing.assert_array_equal(x.grad, np.zeros((2, 3)))

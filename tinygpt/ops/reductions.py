@@ -29,7 +29,8 @@ x_i and that of the values after it are running products, and need no division.
 var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof) = 0: its path adds nothing.
 
 std, norm. A root: d out = d(out^2) / (2 out). At out = 0 the group is a corner without a derivative, and the slopes of
-both sides cancel: 0 by convention, as in PyTorch. The indicator makes it 0 / 1: there all centred, or all x, are 0.
+both sides cancel: 0 by convention, as in PyTorch. The indicator makes it 0 / 1: there all centred, or all x, are 0. The
+code makes dout 0 as well, since it may be infinite there: sqrt(norm(x)).
 
 logsumexp. d out / d x_j = e^(x_j) / sum_i e^(x_i) = e^(x_j - out)
 
@@ -270,7 +271,7 @@ def std_forward(x, axis=None, ddof=0, keepdims=False):
 def std_backward(dout, saved):
     x, out, axis, ddof, keepdims = saved
     centred = x - x.mean(axis=axis, keepdims=True)
-    share = dout / ((_group_size(x.shape, axis) - ddof) * np.where(out == 0, 1, out))
+    share = np.where(out == 0, 0, dout) / ((_group_size(x.shape, axis) - ddof) * np.where(out == 0, 1, out))
     return (_stretch(share, x.shape, axis, keepdims) * centred,)
 
 
@@ -303,7 +304,8 @@ def norm_forward(x, axis=None, keepdims=False):
 
 def norm_backward(dout, saved):
     x, out, axis, keepdims = saved
-    return (_stretch(dout / np.where(out == 0, 1, out), x.shape, axis, keepdims) * x,)
+    share = np.where(out == 0, 0, dout) / np.where(out == 0, 1, out)
+    return (_stretch(share, x.shape, axis, keepdims) * x,)
 
 
 NORM = Op("norm", norm_forward, norm_backward, check=_needs("norm"))
