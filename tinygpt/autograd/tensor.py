@@ -548,32 +548,30 @@ class Tensor(Copying):
         """The product of all elements, or along the axes."""
         return _ops().reductions.prod(self, axis, keepdims)
 
-    @aliases(keepdim="keepdims", correction="ddof")
+    @aliases(correction="ddof")
     def var(self, axis: Any = None, ddof: int | None = None, keepdims: bool = False, *,
-            dim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
+            dim: Any = None, keepdim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
         """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof, 0 by default."""
-        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, keepdim=keepdim, unbiased=unbiased)
 
-    @aliases(keepdim="keepdims", correction="ddof")
+    @aliases(correction="ddof")
     def std(self, axis: Any = None, ddof: int | None = None, keepdims: bool = False, *,
-            dim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
+            dim: Any = None, keepdim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
         """The standard deviation of all elements, or along the axes: the root of `var`."""
-        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, keepdim=keepdim, unbiased=unbiased)
 
     @aliases(p="ord", dim="axis", keepdim="keepdims")
     def norm(self, ord: Any = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The length of the vector of all elements, or along the axes; `ord` is 2, 1 or inf."""
         return _ops().reductions.norm(self, ord, axis, keepdims)
 
-    @aliases(keepdim="keepdims")
-    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
+    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: Any = None) -> Tensor:
         """The largest element, or the largest ones along the axes."""
-        return _ops().reductions.max(self, axis, keepdims, dim=dim)
+        return _ops().reductions.max(self, axis, keepdims, dim=dim, keepdim=keepdim)
 
-    @aliases(keepdim="keepdims")
-    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
+    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: Any = None) -> Tensor:
         """The smallest element, or the smallest ones along the axes."""
-        return _ops().reductions.min(self, axis, keepdims, dim=dim)
+        return _ops().reductions.min(self, axis, keepdims, dim=dim, keepdim=keepdim)
 
     @aliases(dim="axis", keepdim="keepdims")
     def logsumexp(self, axis: Any = None, keepdims: bool = False) -> Tensor:

@@ -41,6 +41,7 @@ from tinygpt.ops.shapes import operands, reshape
 
 
 def einsum_forward(*arrays, subscripts):
+    # The subscripts as check_einsum writes them, such as "ij,jk->ik": always with an arrow, never with an ellipsis.
     return np.einsum(subscripts, *arrays, optimize=True), (arrays, subscripts)
 
 
