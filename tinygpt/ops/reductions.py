@@ -20,7 +20,7 @@ Operation       Forward                                      Backward
     log_softmax out = x - ln(sum(e^x))                       dx = dout - e^out * sum(dout)
     cumsum      out = cumsum(x)                              dx = reverse(cumsum(reverse(dout)))
 
-`min` is -max(-x).
+`min` is -max(-x). Sums, products and extremes of integers are integers, all else of them is float32.
 
 prod. d out / d x_i is the product of all values but x_i. Out / x_i is the same, but for a group with a zero in it. The
 products of the values before x_i, and of those after it, are two running products, and need no division.
@@ -63,6 +63,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.ops.elementwise import abs
 from tinygpt.ops.shapes import checked_axis, one_axis, reshape
 from tinygpt.runtime.aliases import aliases
@@ -146,14 +147,14 @@ MEAN = Op("mean", mean_forward, mean_backward, check=_needs("mean"))
 @aliases(dim="axis", keepdim="keepdims")
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
-    Mean over `axis` (all axes by default).
+    Mean over `axis` (all axes by default); of integers and booleans, float32.
 
     Examples
     --------
     >>> mean(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     Tensor([2., 3.], dtype=float32)
     """
-    return apply(MEAN, x, axis=axis, keepdims=keepdims)
+    return apply(MEAN, floating(x), axis=axis, keepdims=keepdims)
 
 
 def prod_forward(x, axis=None, keepdims=False):
@@ -237,7 +238,7 @@ def var(
     Tensor([1., 1.], dtype=float32)
     """
     axis, ddof = _divisor("var", axis, ddof, dim, unbiased)
-    return apply(VAR, x, axis=axis, ddof=ddof, keepdims=keepdims)
+    return apply(VAR, floating(x), axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 def _divisor(who: str, axis: Axis, ddof: int | None, dim: Axis, unbiased: bool | None) -> tuple[Axis, int]:
@@ -284,7 +285,7 @@ def std(
     (Tensor(1., dtype=float32), Tensor(1.4142135, dtype=float32))
     """
     axis, ddof = _divisor("std", axis, ddof, dim, unbiased)
-    return apply(STD, x, axis=axis, ddof=ddof, keepdims=keepdims)
+    return apply(STD, floating(x), axis=axis, ddof=ddof, keepdims=keepdims)
 
 
 def norm_forward(x, axis=None, keepdims=False):
@@ -324,7 +325,7 @@ def norm(x: Tensor, ord: float | str | None = 2, axis: Axis = None, keepdims: bo
     (Tensor(5., dtype=float32), Tensor(7., dtype=float32))
     """
     if ord in (None, 2, "fro"):
-        return apply(NORM, x, axis=axis, keepdims=keepdims)
+        return apply(NORM, floating(x), axis=axis, keepdims=keepdims)
     if ord not in (1, math.inf):
         raise ValueError(f"norm: ord must be 2, 1 or inf, got {ord!r}; write (x ** p).sum() ** (1 / p) for positive x")
     return (sum if ord == 1 else max)(abs(x), axis, keepdims)
@@ -437,7 +438,7 @@ def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> logsumexp(Tensor([1000.0, 1000.0]))
     Tensor(1000.6932, dtype=float32)
     """
-    return apply(LOGSUMEXP, x, axis=axis, keepdims=keepdims)
+    return apply(LOGSUMEXP, floating(x), axis=axis, keepdims=keepdims)
 
 
 def softmax_forward(x, axis=-1):
@@ -464,7 +465,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     >>> softmax(Tensor([0.0, 0.0]))
     Tensor([0.5, 0.5], dtype=float32)
     """
-    return apply(SOFTMAX, x, axis=axis)
+    return apply(SOFTMAX, floating(x), axis=axis)
 
 
 def log_softmax_forward(x, axis=-1):
@@ -491,7 +492,7 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     >>> log_softmax(Tensor([0.0, 0.0]))
     Tensor([-0.6931472, -0.6931472], dtype=float32)
     """
-    return apply(LOG_SOFTMAX, x, axis=axis)
+    return apply(LOG_SOFTMAX, floating(x), axis=axis)
 
 
 def cumsum_forward(x, axis):
