@@ -133,6 +133,12 @@ def test_functions_are_methods_too():
     np.testing.assert_array_equal(x.sign().data, [1, 1])
 
 
+def test_booleans_have_no_sign():
+    with pytest.raises(TypeError, match=r"sign: a boolean tensor has no sign; write x\.astype\(int\)"):
+        F.sign(Tensor([True, False]))
+    assert F.sign(Tensor(np.array([-3, 0]))).data.tolist() == [-1, 0]
+
+
 STEEP = {
     "sigmoid": (F.sigmoid, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (0.5, 0.25), 1000: (1, 0)}),
     "softplus": (F.softplus, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (math.log(2), 0.5),

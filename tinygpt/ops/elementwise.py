@@ -16,7 +16,7 @@ Operation   Forward                 Backward
     sin     out = sin(a)            da = dout * cos(a)
     cos     out = cos(a)            da = -dout * sin(a)
     abs     out = max(a, -a)        da = dout * (1[a > 0] - 1[a < 0])
-    relu    out = max(a, 0)         da = dout * 1[a > 0]
+    relu    out = max(a, 0)         da = dout * (1 - 1[a <= 0])
 
 sigmoid. With e = e^(-a), out = 1 / (1 + e), so d out / d a = e / (1 + e)^2 = out (1 - out).
 
@@ -36,6 +36,7 @@ What surprises people here
     cos     The minus is the one that is forgotten: cos falls where sin is above 0.
     abs     There is no slope at a = 0; by convention it is 0 here, so a weight that is exactly 0 feels no |w| penalty.
     relu    There is no slope at a = 0; by convention it is 0 here. A unit below 0 for every input stops learning.
+            NaN is not <= 0: its gradient passes, as in PyTorch, and shows a fault of the forward in the gradients.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import div, floating, mul, power
+from tinygpt.ops.shapes import operands
 
 
 def exp_forward(a):
@@ -286,11 +288,11 @@ def abs(a: Any) -> Tensor:
 
 
 def relu_forward(a):
-    return np.maximum(a, 0), a > 0
+    return np.maximum(a, 0), ~(a <= 0)
 
 
-def relu_backward(dout, positive):
-    return (dout * positive,)
+def relu_backward(dout, kept):
+    return (dout * kept,)
 
 
 RELU = Op("relu", relu_forward, relu_backward)
@@ -389,9 +391,17 @@ def sign(a: Any) -> Tensor:
     """
     -1, 0 or 1, as a is below, at or above 0; without gradient.
 
+    Raises
+    ------
+    TypeError
+        If a is boolean.
+
     Examples
     --------
     >>> sign(Tensor([-3.0, 0.0, 2.0]))
     Tensor([-1.,  0.,  1.], dtype=float32)
     """
-    return Tensor(np.sign((a if isinstance(a, Tensor) else Tensor(a)).data))
+    (a,) = operands(a)
+    if a.dtype == bool:
+        raise TypeError("sign: a boolean tensor has no sign; write x.astype(int)")
+    return Tensor(np.sign(a.data))
