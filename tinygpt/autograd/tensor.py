@@ -869,6 +869,8 @@ def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
     except ValueError:
         _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
         raise
+    except TypeError:
+        raise TypeError(f"{compare.__name__}: needs numbers to compare with, got a {type(b).__name__}") from None
 
 
 def _combined(sign: str, combine: np.ufunc, *operands: Any) -> Tensor:

@@ -137,9 +137,9 @@ def gather(x: Tensor, axis: int, index: Any) -> Tensor:
     index = np.asarray(index)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: needs an index of {x.ndim} axes for shape {x.shape}, got shape {index.shape}")
-    places = list(np.indices(index.shape, sparse=True))
+    places, place = list(np.indices(index.shape, sparse=True)), one_axis("gather", axis, x.ndim)
     if places:
-        places[one_axis("gather", axis, x.ndim)] = index
+        places[place] = index
     return getitem(x, tuple(places))
 
 
@@ -322,6 +322,7 @@ def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     >>> diagonal(Tensor([[1.0, 2.0], [3.0, 4.0]]))
     Tensor([1., 4.], dtype=float32)
     """
+    offset = whole_number("diagonal: offset", offset)
     rows, columns = (one_axis("diagonal", axis, x.ndim) for axis in (axis1, axis2))
     if x.ndim < 2 or rows == columns:
         raise ValueError(f"diagonal: needs two different axes, got {axis1} and {axis2} of shape {x.shape}")
@@ -368,13 +369,13 @@ def triu(x: Tensor, k: int = 0) -> Tensor:
     Tensor([[1., 2.],
             [0., 4.]], dtype=float32)
     """
-    return where(_below("triu", x, k - 1), 0, x)
+    return where(_below("triu", x, k, -1), 0, x)
 
 
-def _below(who: str, x: Tensor, k: int) -> np.ndarray:
+def _below(who: str, x: Tensor, k: int, further: int = 0) -> np.ndarray:
     if x.ndim < 2:
         raise ValueError(f"{who}: needs at least two axes, got shape {x.shape}")
-    return np.tri(x.shape[-2], x.shape[-1], k, bool)
+    return np.tri(x.shape[-2], x.shape[-1], whole_number(f"{who}: k", k) + further, bool)
 
 
 # repetitions
@@ -389,7 +390,8 @@ def tile(x: Tensor, *reps: Any) -> Tensor:
     >>> tile(Tensor([1.0, 2.0]), 2)
     Tensor([1., 2., 1., 2.], dtype=float32)
     """
-    times = tuple(reps[0]) if len(reps) == 1 and isinstance(reps[0], (tuple, list)) else reps
+    given = reps[0] if len(reps) == 1 and isinstance(reps[0], (tuple, list)) else reps
+    times = tuple([whole_number("tile: a number of repetitions", each) for each in given])
     ndim = max(len(times), x.ndim)
     times, shape = (1,) * (ndim - len(times)) + times, (1,) * (ndim - x.ndim) + x.shape
     apart = [size for n in shape for size in (1, n)]
@@ -414,9 +416,8 @@ def repeat_interleave(x: Tensor, repeats: Any, axis: int | None = None) -> Tenso
     >>> repeat_interleave(Tensor([1.0, 2.0]), 2)
     Tensor([1., 1., 2., 2.], dtype=float32)
     """
-    if axis is None or not x.ndim:
-        x, axis = reshape(x, -1), 0
-    place = one_axis("repeat_interleave", axis, x.ndim)
+    place = 0 if axis is None else one_axis("repeat_interleave", axis, x.ndim)
+    x = reshape(x, -1) if axis is None or not x.ndim else x
     times = np.asarray(repeats)
     n = x.shape[place]
     if times.shape not in ((), (1,), (n,)) or times.dtype.kind not in "iu" or times.min(initial=0) < 0:

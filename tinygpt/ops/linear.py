@@ -73,7 +73,7 @@ def check_linear(who: str, x: Any, weight: Any, bias: Any) -> dict[str, Any]:
 def linear_operands(x: Any, weight: Any, bias: Any) -> list[Tensor]:
     """The inputs as tensors of one float type; a bias that is None as zeros."""
     if bias is None:
-        bias = np.zeros(weight.shape[-1:], int)  # integers follow the type of the others
+        bias = np.zeros(np.shape(weight)[-1:], int)  # integers follow the type of the others
     return operands(x, weight, bias)
 
 

@@ -184,7 +184,10 @@ def astype(a: Tensor, dtype: Any) -> Tensor:
     >>> astype(Tensor([1.0]), np.float64).dtype
     dtype('float64')
     """
-    dtype = np.dtype(dtype).newbyteorder("=")
+    try:
+        dtype = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise TypeError(f"astype: needs a dtype such as np.float32, got {_told(dtype)}") from None
     Tensor(np.empty(0, dtype))  # raises unless it is one that a tensor has
     return apply(ASTYPE, a, dtype=dtype)
 
@@ -199,17 +202,14 @@ def reshape_backward(dout, x_shape):
 
 def check_reshape(x, shape):
     """One size may be -1; the others are whole numbers, and multiply to the number of values."""
-    try:
-        sizes = [operator.index(size) for size in shape]
-    except TypeError:
-        raise TypeError(f"reshape: sizes must be integers, got {', '.join(map(_told, shape))}") from None
+    sizes = _sizes("reshape", shape)
     known = math.prod(size for size in sizes if size != -1)
     fits = x.size % known == 0 if sizes.count(-1) == 1 and known else x.size == known and -1 not in sizes
     if not fits or min(sizes, default=0) < -1:
         raise ValueError(
-            f"reshape: sizes must multiply to {x.size} for shape {x.shape}, and one may be -1, got {tuple(sizes)}"
+            f"reshape: sizes must multiply to {x.size} for shape {x.shape}, and one may be -1, got {sizes}"
         )
-    return {"shape": tuple(sizes)}
+    return {"shape": sizes}
 
 
 RESHAPE = Op("reshape", reshape_forward, reshape_backward, check=check_reshape)
@@ -321,7 +321,7 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     """
     if len(axes) == 2 and x.ndim > 2:
         return swapaxes(x, *axes)  # NumPy, which takes all axes, has no meaning for it
-    order = _unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
+    order = tuple(reversed(range(x.ndim))) if axes in ((), (None,)) else _unpacked(axes)
     whole = all(isinstance(axis, (int, np.integer)) for axis in order)
     positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order) if whole else ()
     if not whole or sorted(positive) != list(range(x.ndim)):
@@ -356,9 +356,8 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     >>> swapaxes(Tensor(np.ones((2, 3, 4))), 0, 1).shape
     (3, 2, 4)
     """
-    order = list(range(x.ndim))
+    order, axis1, axis2 = list(range(x.ndim)), *(one_axis("swapaxes", axis, x.ndim) for axis in (axis1, axis2))
     if order:
-        axis1, axis2 = (one_axis("swapaxes", axis, x.ndim) for axis in (axis1, axis2))
         order[axis1], order[axis2] = axis2, axis1
     return transpose(x, order)
 
@@ -373,6 +372,7 @@ def broadcast_to_backward(dout, x_shape):
 
 def check_broadcast_to(x, shape):
     """As NumPy: sizes equal or 1, from the right."""
+    shape = _sizes("broadcast_to", shape)
     fits = all(n in (1, size) for n, size in zip(x.shape[::-1], shape[::-1], strict=False))
     if not fits or x.ndim > len(shape) or min(shape, default=0) < 0:
         raise ValueError(f"broadcast_to: sizes must be equal or 1 from the right, got shape {x.shape} for {shape}")
@@ -408,7 +408,9 @@ def expand(x: Tensor, *sizes: Any) -> Tensor:
     >>> expand(Tensor([[1.0], [2.0]]), -1, 3).shape
     (2, 3)
     """
-    shape = _unpacked(sizes)
+    shape = _sizes("expand", _unpacked(sizes))
+    if -1 in shape[: len(shape) - x.ndim]:
+        raise ValueError(f"expand: -1 keeps the size of an axis, and a new one has none; got {shape} for {x.shape}")
     own = (-1,) * (len(shape) - x.ndim) + x.shape
     return broadcast_to(x, tuple([kept if size == -1 else size for size, kept in zip(shape, own, strict=False)]))
 
@@ -560,7 +562,10 @@ def pad(x: Tensor, pad_width: Any, mode: str = "constant", constant_values: floa
     """
     if mode != "constant":
         raise ValueError(f"pad: mode must be 'constant', got {mode!r}")
-    given = np.asarray(pad_width)
+    try:
+        given = np.asarray(pad_width)
+    except ValueError:  # rows of several lengths
+        given = np.zeros(3, int)  # of no shape that is taken
     if (given.size and given.dtype.kind not in "iu") or given.min(initial=0) < 0:
         raise ValueError(f"pad: widths must be integers from 0 on, got {pad_width}")
     if given.ndim == 1 and not (x.ndim == 1 and given.size == 2):  # for NumPy a pair for all axes, for PyTorch no pair
@@ -579,6 +584,13 @@ def _check_list(who: str, tensors: Any) -> None:
         raise TypeError(f"{who}: needs a list of tensors, got {_told(tensors)}; write {who}([a, b])")
     if not len(tensors):
         raise ValueError(f"{who}: needs at least one tensor, got none")
+
+
+def _sizes(who: str, shape: Any) -> tuple[int, ...]:
+    try:
+        return tuple([operator.index(size) for size in shape])
+    except TypeError:
+        raise TypeError(f"{who}: sizes must be integers, got {', '.join(map(_told, shape))}") from None
 
 
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
