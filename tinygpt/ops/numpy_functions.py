@@ -170,7 +170,7 @@ def _array_split(ary: Any, indices_or_sections: Any, axis: int = 0, who: str = "
 
 def _check_axis(who: str, a: Tensor, axis: Any) -> None:
     """Raise where an axis of a 0-d tensor is named: PyTorch takes 0 and -1, these functions of NumPy do not."""
-    if not a.ndim and axis not in (None, ()):
+    if not a.ndim and axis is not None and np.size(axis):
         raise np.exceptions.AxisError(f"{who}: there is no axis {axis} in shape ()")
 
 
@@ -368,6 +368,7 @@ def _sum(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 @_mapped("mean")
 def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
+    _check_axis("np.mean", _tensor(a), axis)
     return reductions.mean(_tensor(a), axis, keepdims)
 
 
