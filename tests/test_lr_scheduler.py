@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 
 import numpy as np
@@ -69,15 +70,23 @@ def test_the_rates_are_those_of_pytorch_at_every_step(make):
 
 @every_maker
 @pytest.mark.parametrize("done", [0, 1, 13, 44])
-def test_a_schedule_that_is_resumed_goes_on_as_it_would_have(make, done):
+@pytest.mark.parametrize("order", ["scheduler, optimizer", "optimizer, scheduler", "optimizer before it is made", ""])
+def test_a_schedule_that_is_resumed_goes_on_as_it_would_have(make, done, order):
     """By way of JSON: a state has numbers and lists only."""
     whole = followed(make(lr_scheduler, optimizer_of()), 60)
     scheduler = make(lr_scheduler, optimizer_of())
     followed(scheduler, done)
     saved = json.loads(json.dumps([scheduler.state_dict(), scheduler.optimizer.state_dict()]))
-    resumed = make(lr_scheduler, optimizer_of([7.0, 8.0, 9.0]))
+    optimizer = optimizer_of([7.0, 8.0, 9.0])
+    if order == "optimizer before it is made":
+        optimizer.load_state_dict(saved[1])
+    resumed = make(lr_scheduler, optimizer)
+    if order == "optimizer, scheduler":
+        optimizer.load_state_dict(saved[1])
     resumed.load_state_dict(saved[0])
-    resumed.optimizer.load_state_dict(saved[1])
+    if order == "scheduler, optimizer":
+        optimizer.load_state_dict(saved[1])
+    assert [group["lr"] for group in optimizer.param_groups] == whole[done]
     assert followed(resumed, 60 - done) == whole[done:]
 
 
@@ -87,8 +96,17 @@ def test_a_state_of_pytorchs_scheduler_goes_on_here():
     followed(theirs, 10)
     ours = lr_scheduler.CosineAnnealingLR(optimizer_of([0.1]), T_max=3)
     ours.load_state_dict(theirs.state_dict())
-    ours.optimizer.param_groups[0]["lr"] = theirs.get_last_lr()[0]  # PyTorch has it in the optimizer's state
     np.testing.assert_allclose(followed(ours, 20), followed(theirs, 20), rtol=1e-9)
+
+
+def test_a_rate_of_an_optimizer_that_was_loaded_stays():
+    scheduler = lr_scheduler.StepLR(optimizer_of([0.5]), 3)
+    scheduler.optimizer.param_groups[0]["lr"] = 0.7
+    saved = scheduler.state_dict(), scheduler.optimizer.state_dict()
+    resumed = lr_scheduler.StepLR(optimizer_of([0.1]), 3)
+    resumed.optimizer.load_state_dict(saved[1])
+    resumed.load_state_dict(saved[0])
+    assert resumed.optimizer.param_groups[0]["lr"] == 0.7
 
 
 def test_the_schedule_of_training_is_the_function_of_this_name():
@@ -161,10 +179,39 @@ def test_they_are_where_pytorch_has_them():
          r"StepLR.load_state_dict: step_size and gamma and _last_lr and base_lrs must be in the state"),
         (lambda o: lr_scheduler.StepLR(o, 3).load_state_dict(lr_scheduler.StepLR(optimizer_of([1.0]), 3).state_dict()),
          ValueError, "the state must have 3 groups, as the optimizer has, got 1"),
-        (lambda o: SequentialLR(o, [lr_scheduler.StepLR(o, 3)], []).load_state_dict({"_schedulers": []}), ValueError,
-         "the state must have 1 schedulers, got 0"),
+        (lambda o: lr_scheduler.StepLR(o, "3"), ValueError, "StepLR: step_size must be positive, got '3'"),
+        (lambda o: lr_scheduler.ExponentialLR(o, math.nan), ValueError, "gamma must be a finite number, got nan"),
+        (lambda o: lr_scheduler.CosineAnnealingLR(o, 3, None), ValueError, "eta_min must be a finite number, got None"),
+        (lambda o: lr_scheduler.MultiStepLR(o, 3), TypeError, "MultiStepLR: milestones must be a list of .*, got 3"),
+        (lambda o: lr_scheduler.LambdaLR(o, 0.9), TypeError, "lr_lambda must be a function of the step, got 0.9"),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda t: None), TypeError, "must return a number, got None at step 0"),
+        (lambda o: SequentialLR(o, [], []), ValueError, r"must be a list of at least one scheduler, got \[\]"),
+        (lambda o: SequentialLR(o, [lr_scheduler.StepLR(o, 3)] * 3, [5, 2]), ValueError, r"in order, got \[5, 2\]"),
+        (lambda o: lr_scheduler.StepLR(o, 3).step(Tensor(0.5)), TypeError, r"epoch must be an .*; write step\(\)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make(optimizer_of())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"last_epoch": "x"}, "last_epoch must be an integer, got 'x'"),
+        ({"base_lrs": ["x"]}, r"base_lrs must be a list of numbers, got \['x'\]"),
+        ({"_milestones": None}, "_milestones must be a list of numbers, got None"),
+        ({"_schedulers": []}, "the state must have 2 schedulers, got 0"),
+        ({"_schedulers": [{}, {}]}, "must be in the state; it is of another scheduler"),
+    ],
+)
+def test_a_wrong_state_is_named_and_nothing_is_taken_from_it(wrong, message):
+    optimizer = optimizer_of()
+    parts = [lr_scheduler.LinearLR(optimizer), lr_scheduler.StepLR(optimizer, 3)]
+    scheduler = SequentialLR(optimizer, parts, [5])
+    first = scheduler.state_dict()
+    scheduler.step()
+    later = scheduler.state_dict()
+    with pytest.raises(ValueError, match=message):
+        scheduler.load_state_dict(first | wrong)
+    assert scheduler.state_dict() == later

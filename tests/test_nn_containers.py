@@ -41,6 +41,28 @@ def test_a_slice_keeps_the_names_and_appending_to_it_replaces_nothing():
     assert len(tail) == 3
 
 
+@pytest.mark.parametrize("kind", [Sequential, lambda *parts: ModuleList(parts)])
+def test_modules_are_put_in_and_taken_out_and_names_are_the_places_again(kind):
+    first, last, new = Linear(2, 3), Linear(3, 1), Linear(3, 3)
+    model = kind(first, ReLU(), last)
+    assert model.pop() is last and model.pop(0) is first
+    assert [name for name, _ in model.named_children()] == ["0"]
+    model.insert(0, first)
+    model += [new, last]
+    del model[1]
+    assert [*model] == [first, new, last]
+    assert [*model.state_dict()] == [f"{place}.{name}" for place in range(3) for name in ("weight", "bias")]
+    del model[1:]
+    assert [*model] == [first]
+    with pytest.raises(TypeError, match="takes modules, got the class ReLU"):
+        model.insert(0, ReLU)
+    with pytest.raises(IndexError, match="index 1 of 1 modules"):
+        del model[1]
+    with pytest.raises(TypeError, match="an index must be an integer, to replace one module, got slice"):
+        model[:1] = [ReLU()]
+    assert [*model] == [first]
+
+
 def test_sequential_takes_named_modules():
     model = Sequential(OrderedDict(first=Linear(2, 3), act=ReLU()))
     assert model.first is model[0] and [*model.state_dict()] == ["first.weight", "first.bias"]
@@ -69,13 +91,15 @@ def test_module_dict_is_a_dict():
     heads.update([("c", c)])
     assert [*heads] == [*heads.keys()] == ["a", "b", "c"] and [*heads.values()] == [a, b, c] and "b" in heads
     assert dict(heads.items()) == {"a": a, "b": b, "c": c} and len(heads) == 3 and heads["c"] is c
-    del heads["a"]
+    assert heads.pop("a") is a
     assert "a" not in heads and [*heads.state_dict()] == ["b.weight", "b.bias", "c.weight", "c.bias"]
     for missing in ("a", "training"):
         with pytest.raises(KeyError, match=missing):
             heads[missing]
         with pytest.raises(KeyError, match=missing):
             del heads[missing]
+        with pytest.raises(KeyError, match=missing):
+            heads.pop(missing)
 
 
 def build(nn):
@@ -170,7 +194,22 @@ def test_train_and_eval_reach_what_containers_hold():
             TypeError,
             r"ModuleList: takes a list of modules, got Linear; write .*\[\.\.\.\]",
         ),
-        (lambda: ModuleList([[ReLU()]]), TypeError, r"ModuleList: takes modules, got list"),
+        (
+            lambda: ModuleList([[ReLU()]]),
+            TypeError,
+            r"got list; write ModuleList\(modules\), without a list in the list",
+        ),
+        (
+            lambda: Sequential(Tensor([1.0])),
+            TypeError,
+            r"Sequential: takes modules, got Tensor\(\[1\.\], dtype=float32\)",
+        ),
+        (
+            lambda: ModuleDict([ReLU()]),
+            TypeError,
+            r"takes a dict of modules, got list; write ModuleDict\({name: module}\)",
+        ),
+        (lambda: ModuleDict({"_hooks": ReLU()}), ValueError, r"has an attribute '_hooks' already; choose another name"),
         (lambda: ModuleList()[0], IndexError, r"ModuleList: index 0 of 0 modules"),
         (lambda: Sequential(ReLU())["0"], TypeError, r"Sequential: an index must be an integer or a slice, got '0'"),
         (lambda: ModuleDict({"train": ReLU()}), ValueError, r"has an attribute 'train' already; choose another name"),

@@ -80,6 +80,14 @@ def test_each_handle_removes_its_own_hook():
     assert x.grad.tolist() == [2]
 
 
+def test_a_hook_that_is_no_function_is_refused_when_it_is_registered():
+    layer, x = Identity(), Tensor([1.0], requires_grad=True)
+    for register in (layer.register_forward_hook, layer.register_forward_pre_hook, x.register_hook):
+        with pytest.raises(TypeError, match="a hook must be a function, got None"):
+            register(None)
+    assert layer(1) == 1
+
+
 def test_a_hook_may_remove_itself_while_it_runs():
     layer, seen = Identity(), []
 

@@ -230,6 +230,14 @@ def test_tensors_of_ours_and_of_pytorch_load():
         module.load_state_dict({"weight": torch.ones(3, dtype=torch.bfloat16), "bias": torch.ones(3)})
 
 
+def test_nothing_is_loaded_where_an_array_is_read_only():
+    module = Module()
+    module.a, module.b = Parameter([0.0, 0.0]), Parameter(np.broadcast_to(np.float32(0), (2,)))
+    with pytest.raises(ValueError, match="load_state_dict: b must be writable, and its array is read-only; copy it"):
+        module.load_state_dict({"a": np.ones(2), "b": np.ones(2)})
+    assert module.a.tolist() == [0, 0]
+
+
 def test_missing_names_say_how_to_load_a_part():
     with pytest.raises(ValueError, match=r"missing bias; strict=False loads those that it has"):
         Linear(2, 3).load_state_dict({"weight": np.ones((2, 3))})

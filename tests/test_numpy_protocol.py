@@ -491,3 +491,16 @@ def test_operators_keep_their_rule_of_precision():
         assert out.dtype == np.float32 and out.requires_grad
     for out in (np.ones(2) * x, np.array(2.0) - x):
         assert out.dtype == np.float64 and out.requires_grad
+
+
+def test_split_needs_equal_parts_and_array_split_does_not():
+    x = Tensor(np.arange(5.0), requires_grad=True)
+    assert [part.shape for part in np.array_split(x, 2)] == [(3,), (2,)]
+    with pytest.raises(ValueError, match=r"^np\.split: 2 parts must divide the size 5 of axis 0; write np\.arr"):
+        np.split(x, 2)
+
+
+def test_nothing_is_taken_along_an_empty_axis():
+    for axis in (1, -1):
+        x = Tensor(np.ones((2, 0)), requires_grad=True)
+        assert np.take_along_axis(x, np.zeros((2, 0), int), axis).shape == (2, 0)

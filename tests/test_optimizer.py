@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -171,11 +172,43 @@ def test_options_of_pytorch_that_change_nothing_are_taken_and_not_kept(kind, oth
         (lambda w: SGD([w], momentum=-0.5), ValueError, "SGD: momentum must be at least 0, got -0.5"),
         (lambda w: SGD([w], lr=-1), ValueError, "SGD: lr must be at least 0, got -1"),
         (lambda w: Adam([w], betas=(0.9, 1.0)), ValueError, r"Adam: betas must be two .* below 1, got \(0.9, 1.0\)"),
+        (lambda w: Adam([w], betas=("a", "b")), ValueError, r"Adam: betas must be two .* below 1, got \('a', 'b'\)"),
+        (lambda w: SGD([w], 0.1, 0.9, nesterov="no"), ValueError, "SGD: nesterov must be True or False, got 'no'"),
+        (lambda w: AdamW([w], decay_vectors=1), ValueError, "AdamW: decay_vectors must be True or False, got 1"),
+        (lambda w: SGD({w}), TypeError, "SGD: parameters must have an order, .*, got a set; write a list"),
+        (lambda w: SGD([{"params": frozenset([w])}]), TypeError, "must have an order, .*, got a frozenset; write a li"),
     ],
 )
 def test_a_wrong_option_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make(parameter([1.0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", None, "SGD.step: lr must be at least 0, got None"),
+        ("lr", "0.1", "SGD.step: lr must be at least 0, got '0.1'"),
+        ("lr", math.nan, "SGD.step: lr must be at least 0, got nan"),
+        ("nesterov", [True], r"SGD.step: nesterov must be True or False, got \[True\]"),
+    ],
+)
+def test_an_option_that_was_set_to_a_wrong_one_is_named_before_a_parameter_changes(name, value, message):
+    first, second = parameter([1.0]), parameter([2.0])
+    optimizer = SGD([{"params": [first]}, {"params": [second], name: 0.5 if name == "lr" else False}], lr=0.1)
+    first.grad, second.grad = np.ones(1, np.float32), np.ones(1, np.float32)
+    optimizer.param_groups[1][name] = value
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    assert (first.item(), second.item()) == (1.0, 2.0)
+
+
+def test_a_scale_that_is_no_number_is_named():
+    w = parameter([1.0])
+    w.grad = np.ones(1, np.float32)
+    with pytest.raises(TypeError, match=r"SGD\.step: scale must be a number, got 'half'"):
+        SGD([w]).step(scale="half")
+    assert w.item() == 1.0
 
 
 @every_optimizer

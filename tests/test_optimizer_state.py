@@ -200,6 +200,13 @@ def put(state, *path_and_value) -> None:
         (Adam, lambda s: put(s, "param_groups", 0, "amsgrad", True), ValueError, "amsgrad=True is not supported"),
         (SGD, lambda s: put(s, "param_groups", 1, "maximize", True), ValueError, "maximize=True is not supported"),
         (SGD, lambda s: put(s, "param_groups", 1, "lr", -1), ValueError, "load_state_dict: lr must be at least 0"),
+        (SGD, lambda s: put(s, "param_groups", 0, "nesterov", []), ValueError, r"nesterov must be True .*, got \[\]"),
+        (SGD, lambda s: put(s, "state", None), ValueError, "'state' must have a dict for each number of a parameter"),
+        (SGD, lambda s: put(s, "state", 0, [1]), ValueError, "'state' must have a dict for each number of a parameter"),
+        (SGD, lambda s: put(s, "param_groups", {}), ValueError, "'param_groups' must be a list of dicts; give what"),
+        (SGD, lambda s: put(s, "param_groups", 0, 3), ValueError, "'param_groups' must be a list of dicts; give what"),
+        (SGD, lambda s: put(s, "param_groups", 0, "params", None), ValueError, "'params' .* list of numbers, got None"),
+        (SGD, lambda s: put(s, "param_groups", 0, "params", [[0], [1]]), ValueError, r"numbers, got \[\[0\], \[1\]\]"),
     ],
 )  # fmt: skip
 def test_a_state_that_does_not_fit_is_refused_and_nothing_is_taken_from_it(kind, change, error, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
@@ -175,3 +176,22 @@ def test_methods_are_defined_in_the_class_where_an_editor_finds_them():
     }
     assert all(path.endswith("tensor.py") for path in source.values())
     assert hash(Tensor([1.0])) != hash(Tensor([1.0]))  # by identity, though == compares elements
+
+
+def test_a_method_takes_the_arguments_of_the_function_of_its_name():
+    def options(function):
+        parameters = list(inspect.signature(function).parameters.values())
+        return [(each.name, each.default, each.kind) for each in parameters[1:] if each.default is not each.empty]
+
+    common = [name for name in F.__all__ if callable(vars(Tensor).get(name))]
+    assert len(common) > 60
+    for name in common:
+        assert options(vars(Tensor)[name]) == options(getattr(F, name)), name
+
+
+def test_help_on_a_method_says_something_or_names_the_function_that_does():
+    methods = {name: method for name, method in vars(Tensor).items() if callable(method) and name[0] != "_"}
+    assert [name for name, method in methods.items() if not method.__doc__] == []
+    named = [re.findall(r"`tinygpt\.functional\.(\w+)`", method.__doc__) for method in methods.values()]
+    assert {"exp", "relu", "add"} <= {name for names in named for name in names} <= set(F.__all__)
+    assert all(inspect.getdoc(getattr(F, name)) for names in named for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import io
 import json
 import math
 import os
@@ -206,9 +207,37 @@ def test_what_cannot_be_kept_is_named_with_its_place(path, state, error, message
 
 def test_tensors_of_pytorch_that_numpy_cannot_hold_are_named_with_their_place(path):
     torch = pytest.importorskip("torch")
-    for tensor in (torch.ones(1, requires_grad=True), torch.ones(1, dtype=torch.bfloat16)):
-        with pytest.raises(TypeError, match=r"save_state: state\['w'\] must be convertible to an array, and is not: "):
-            save_state({"w": tensor}, path)
+    with pytest.raises(
+        TypeError, match=r"save_state: state\['w'\] must be convertible to an array.*BFloat16; write tensor.float\(\)"
+    ):
+        save_state({"w": torch.ones(1, dtype=torch.bfloat16)}, path)
+
+
+def test_parameters_of_pytorch_are_arrays(path):
+    torch = pytest.importorskip("torch")
+    save_state({"w": torch.nn.Parameter(torch.ones(2)), "v": torch.ones(2, requires_grad=True) * 3}, path)
+    assert_same(load_state(path), {"w": np.ones(2, np.float32), "v": np.full(2, 3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (
+            lambda path: save_state(path, {"w": 1}),
+            r"save_state: path must be .*, got dict; write save_state\(state, pa",
+        ),
+        (lambda path: save_state({"w": 1}, io.BytesIO()), r"save_state: path must be a str or a Path, got BytesIO"),
+        (
+            lambda path: load_state(None),
+            r"load_state: path must be a str or a Path, got NoneType; write load_state\(pat",
+        ),
+        (lambda path: load_state(b"a"), r"load_state: path must be a str or a Path, got bytes"),
+    ],
+)
+def test_what_is_no_path_is_named(path, act, message):
+    with pytest.raises(TypeError, match=message):
+        act(path)
+    assert os.listdir(path.parent) == []
 
 
 def test_fifteen_levels_are_kept_and_sixteen_refused(path):

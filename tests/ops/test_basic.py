@@ -249,6 +249,15 @@ def test_masks_are_combined_and_integers_bit_by_bit():
     assert [(bits & 3).data.tolist(), (1 | bits).data.tolist(), (~bits).data.tolist()] == [[1, 2], [5, 7], [-6, -7]]
 
 
+def test_what_is_no_number_is_equal_to_none_and_has_no_order():
+    x = Tensor([1.0, 2.0])
+    for other in ("mean", None, b"x"):
+        assert (x == other).tolist() == [False, False] and (x != other).tolist() == [True, True]
+        with pytest.raises(TypeError, match=r"^less: needs a tensor, an array or a number, got (str|NoneType|bytes)$"):
+            _ = x < other
+    assert "mean" not in [x.sum()]
+
+
 def test_a_comparison_without_parentheses_is_explained():
     """Python reads x > 0 & x < 1 as x > (0 & x) < 1."""
     x = Tensor([0.5, 2.0])

@@ -282,3 +282,32 @@ def test_shapes_that_do_not_broadcast_are_shown():
     for f in (F.maximum, F.minimum, lambda a, b: F.where(True, a, b)):
         with pytest.raises(ValueError, match=r"\(3,\) .*\(4,\)"):
             f(Tensor(np.ones(3)), Tensor(np.ones(4)))
+
+
+GUARDS = {
+    "relu": (F.relu, lambda torch: torch.relu),
+    "clip": (lambda x: F.clip(x, 0, 9), lambda torch: lambda x: torch.clamp(x, 0, 9)),
+    "maximum": (lambda x: F.maximum(x, 0.0), lambda torch: lambda x: torch.maximum(x, torch.zeros(()))),
+    "minimum": (lambda x: -F.minimum(-x, 0.0), lambda torch: lambda x: -torch.minimum(-x, torch.zeros(()))),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_an_infinite_slope_does_not_reach_what_was_not_taken(name):
+    """sqrt(relu(x)) where x is negative: a product of the mask and the slope at 0 would be 0 * infinity."""
+    x = Tensor([-4.0, 4.0], requires_grad=True)
+    with np.errstate(divide="ignore"):
+        F.sqrt(GUARDS[name][0](x)).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0, 0.25])
+
+
+@pytest.mark.parametrize("name", GUARDS)
+@pytest.mark.parametrize("dout", [np.inf, np.nan, 2.0])
+def test_infinite_gradients_and_nan_go_where_torch_lets_them(name, dout):
+    torch = pytest.importorskip("torch")
+    ours, theirs = GUARDS[name]
+    values = np.array([-1.0, 0.0, 1.0], np.float32)
+    x, y = Tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    ours(x).backward(np.full(3, dout, np.float32))
+    theirs(torch)(y).backward(torch.full((3,), dout))
+    np.testing.assert_array_equal(x.grad, y.grad.numpy())

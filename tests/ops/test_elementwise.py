@@ -133,9 +133,8 @@ def test_functions_are_methods_too():
     np.testing.assert_array_equal(x.sign().data, [1, 1])
 
 
-def test_booleans_have_no_sign():
-    with pytest.raises(TypeError, match=r"sign: a boolean tensor has no sign; write x\.astype\(int\)"):
-        F.sign(Tensor([True, False]))
+def test_the_sign_of_a_boolean_is_itself_as_in_torch():
+    assert F.sign(Tensor([True, False])).data.tolist() == [True, False]
     assert F.sign(Tensor(np.array([-3, 0]))).data.tolist() == [-1, 0]
 
 

@@ -464,3 +464,13 @@ def test_nothing_to_choose_from_is_an_error_that_names_the_operation():
 def test_an_axis_that_is_not_there_is_named(f, axis):
     with pytest.raises(ValueError, match=f"axis must be from -2 to 1 for a tensor of 2 axes, got {axis}"):
         f(Tensor(np.ones((2, 3))), axis=axis)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint8, bool])
+@pytest.mark.parametrize("f", [F.norm, lambda x: F.norm(x, 1), F.logsumexp, F.softmax, F.log_softmax])
+def test_norms_and_softmaxes_of_integers_are_those_of_float32(f, dtype):
+    """In uint8 itself, 100 * 100 is 16 and 1 - 2 is 255."""
+    values = np.array([100, 1, 0]).astype(dtype)
+    out = f(Tensor(values))
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out.data, f(Tensor(values.astype(np.float32))).data)

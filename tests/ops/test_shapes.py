@@ -261,9 +261,11 @@ def test_errors_say_what_does_not_fit():
         x.expand(-1, -1, -1)
     assert Tensor([1.0]).broadcast_to(3).shape == (3,)
     for index in (np.array([0.0]), Tensor([1.0, 0.0]), (slice(None), np.array([1.0]))):
-        with pytest.raises(IndexError, match=r"^getitem: an index must be of integers, got float..; write index\.ast"):
+        with pytest.raises(
+            IndexError, match=r"^getitem: an index must be of integers, slices or a mask, got float..; write index\.ast"
+        ):
             x[index]
-    for index in (2, (0, 3), (0, 0, 0), np.array([0, 5]), 1.5, "a"):
+    for index in (2, (0, 3), (0, 0, 0), np.array([0, 5])):
         with pytest.raises(IndexError, match=r"^getitem: the index does not fit shape \(2, 3\): "):
             x[index]
     for f, name in ((F.squeeze, "squeeze"), (F.expand_dims, "expand_dims"), (F.flatten, "flatten")):
@@ -424,6 +426,15 @@ def test_integers_times_a_python_float_are_float32():
     assert (Tensor([1, 2]) * 0.5).dtype == np.float32
 
 
+@pytest.mark.parametrize("floats", [[0.5, 1.5], (0.5, 1.5), np.float32(0.5), np.float64(0.5), 0.5])
+def test_python_floats_beside_integers_are_float32_in_lists_too(floats):
+    for whole in (2, [1, 2], np.array([1, 2]), Tensor([1, 2])):
+        for out in (F.mul(floats, whole), F.mul(whole, floats), F.where([True, False], floats, whole)):
+            assert out.dtype == np.float32
+    double = np.array([1.0, 2.0]) * 0.1
+    np.testing.assert_array_equal((Tensor(double) + [0.1, 0.2]).data, double + [0.1, 0.2])
+
+
 def test_iterating_gives_rows_and_a_scalar_has_none():
     assert [row.data.tolist() for row in Tensor([[1.0, 2.0], [3.0, 4.0]])] == [[1.0, 2.0], [3.0, 4.0]]
     with pytest.raises(TypeError, match=r"shape \(\) has no length"):
@@ -455,20 +466,85 @@ def test_a_scalar_has_the_axes_0_and_minus_1_and_no_others():
         F.expand(x, -1)
 
 
-def test_sizes_widths_and_dtypes_that_are_none_are_refused_in_our_words():
+def test_what_is_of_another_kind_is_refused_in_our_words():
     x = Tensor(np.ones((2, 3)))
     for error, call in {
         "broadcast_to: sizes must be integers, got 2.0, 3": lambda: F.broadcast_to(x, (2.0, 3)),
-        "expand: sizes must be integers, got 1.5": lambda: F.expand(x, 1.5),
         "pad: needs a pair (before, after) for each of 2 axes, got [[1, 2], [3]]": lambda: F.pad(x, [[1, 2], [3]]),
-        "astype: needs a dtype such as np.float32, got 'real'": lambda: x.astype("real"),
-        "tile: a number of repetitions must be an integer, got 1.5": lambda: x.tile(1.5),
-        "tril: k must be an integer, got 0.5": lambda: x.tril(0.5),
-        "triu: k must be an integer, got 0.5": lambda: x.triu(0.5),
-        "diagonal: offset must be an integer, got 0.5": lambda: x.diagonal(0.5),
-        "equal: needs numbers to compare with, got a str": lambda: x == "mean",
         "linear: weight must have shape (I, O) with I, O >= 1, got ()": lambda: F.linear(x, 2.0),
     }.items():
         with pytest.raises((TypeError, ValueError)) as raised:
             call()
         assert str(raised.value).startswith(error)
+
+
+@pytest.mark.parametrize("operate", [
+    lambda a, n: a * n, lambda a, n: n * a, lambda a, n: a / n, lambda a, n: a**n, np.add, np.maximum,
+])  # fmt: skip
+def test_the_size_keeps_the_precision_of_an_array_as_a_number_of_pythons_does(operate):
+    """NumPy takes an int of another kind for int64, which makes float64 of float32."""
+    x = Tensor(np.full((2, 3), 1.5, np.float32))
+    for a in (x.data, x, np.float32(1.5)):
+        ours, right = operate(a, x.size), operate(a, 6)
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("axis", [2, -3, 1.0, "a", [1], np.ones(2), Tensor([1.0, 2.0])])
+def test_the_size_of_no_axis_is_named(axis):
+    with pytest.raises(IndexError, match=r"^size: there is no axis .* in shape \(2, 3\)"):
+        Tensor(np.ones((2, 3))).size(axis)
+
+
+@pytest.mark.parametrize(("index", "said"), [
+    ("a", "an index must be of integers, slices or a mask, got 'a'"),
+    (1.5, "an index must be of integers, slices or a mask, got 1.5"),
+    ((0, {}), "an index must be of integers, slices or a mask, got {}"),
+    (["a"], r"an index must be of integers, slices or a mask, got \['a'\]"),
+    ([[1], [0, 1]], "the rows of an index must have one length"),
+    (slice(0.5, None), "a slice must have integers, and a step other than 0"),
+    ((0, slice(None, None, 0)), "a slice must have integers, and a step other than 0"),
+])  # fmt: skip
+def test_what_is_no_index_is_named(index, said):
+    for x in (Tensor(np.ones((2, 3))), Tensor(np.ones((2, 3)), requires_grad=True)):
+        with pytest.raises(IndexError, match=rf"^getitem: {said}"):
+            x[index]
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (lambda x: x.broadcast_to(None), "broadcast_to: sizes must be integers, got None"),
+    (lambda x: x.expand("a", 3), "expand: sizes must be integers, got 'a', 3"),
+    (lambda x: x.tile(2.0), "tile: sizes must be integers, got 2.0"),
+    (lambda x: x.astype("floaty"), "astype: needs a dtype of NumPy, such as np.float32, got 'floaty'"),
+    (lambda x: Tensor([1.0], dtype=4), "Tensor: needs a dtype of NumPy, such as np.float32, got 4"),
+    (lambda x: F.pad(x, 1, constant_values=[1, 2]), r"pad: constant_values must be one number, got \[1, 2\]"),
+    (lambda x: F.pad(x, 1, constant_values="0"), "pad: constant_values must be one number, got '0'"),
+    (lambda x: x.tril(None), "tril: k must be an integer, got None"),
+    (lambda x: x.triu(0.5), "triu: k must be an integer, got 0.5"),
+    (lambda x: x.diagonal("0"), "diagonal: offset must be an integer, got '0'"),
+    (lambda x: x.split([1.0, 1.0]), "split: the size of a part must be an integer, got 1.0"),
+    (lambda x: x.std(ddof=[1]), r"std: ddof must be a number, got \[1\]"),
+    (lambda x: x.var(ddof="1"), "var: ddof must be a number, got '1'"),
+])  # fmt: skip
+def test_what_is_no_size_dtype_or_number_is_named(wrong, said):
+    with pytest.raises(TypeError, match=f"^{said}"):
+        wrong(Tensor(np.ones((2, 3))))
+
+
+LISTS = [
+    F.squeeze, F.flatten, F.transpose, F.amax, F.amin, F.max, F.min, F.cumsum, F.argmax, F.argmin, F.argsort, F.any,
+    F.all, F.flip, F.tril, F.triu, F.trace, F.diagonal, F.unbind, F.softmax, F.sum, F.prod, F.norm, F.sign, F.abs,
+    lambda x: F.expand_dims(x, 0), lambda x: F.swapaxes(x, 0, 1), lambda x: F.expand(x, 2, 2, 3), F.sort,
+    lambda x: F.pad(x, 1), lambda x: F.getitem(x, 0), lambda x: F.gather(x, 0, [[0, 1, 0]]),
+    lambda x: F.index_select(x, 1, [0]), lambda x: F.topk(x, 2), lambda x: F.masked_fill(x, True, 0.0),
+    lambda x: F.split(x, 1), lambda x: F.chunk(x, 2), lambda x: F.tile(x, 2), lambda x: F.repeat_interleave(x, 2),
+    lambda x: F.linear(x, [[1.0], [2.0], [3.0]]), lambda x: F.nll_loss(x, [0, 1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(LISTS)))
+def test_functions_take_lists_and_arrays_as_they_take_tensors(number):
+    values = [[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]]
+    right = LISTS[number](Tensor(values))
+    for other in (values, np.array(values, np.float32), np.array(values, np.float32, order="F")):
+        assert repr(LISTS[number](other)) == repr(right)

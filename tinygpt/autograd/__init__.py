@@ -17,7 +17,7 @@ and these when their question comes up:
     contract          does an op change its arguments?
     watch             how `gradcheck`, check mode and `tinygpt diff` observe what is computed
     recompute         activations computed twice instead of kept
-    conversion        `float()`, `to()` and the other conversions by PyTorch's names
+    conversion        what PyTorch's `to` asks for
     copying           what `copy` and pickle do with a tensor
 """
 

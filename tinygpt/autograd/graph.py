@@ -59,6 +59,9 @@ class Op(NamedTuple):
         ``check(*arrays, **attrs) -> attrs``: raises ValueError or TypeError unless forward and kernel can take these
         inputs, and returns the attributes in the form that they take. Every call of the op goes through it, since
         kernels check no index. It returns copies of the caller's arrays, which may change before backward.
+    uses : tuple of tuples, optional
+        For each input, the inputs whose values its gradient depends on: ``((1,), (0,))`` for a product. What no
+        gradient that is computed depends on may change before backward. By default all inputs count.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Op(NamedTuple):
     kernel: Any = None
     min_size: int = 0
     check: Callable[..., dict[str, Any]] | None = None
+    uses: tuple[tuple[int, ...], ...] | None = None
 
     def checked(self, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> dict[str, Any]:
         """What `check` returns; without one, the attributes with their arrays copied, so that backward finds them."""
@@ -93,14 +97,26 @@ WRITTEN = object()  # returned by a backward in place of a share that it has wri
 class Node(Accumulator):
     """The record of one tensor for backward. `op` is None for a leaf, which keeps its gradient."""
 
-    __slots__ = ("__weakref__", "backward", "checksums", "hooks", "keeps_grad", "op", "parents", "saved", "time")
+    __slots__ = (
+        "__weakref__",
+        "backward",
+        "checksums",
+        "hooks",
+        "keeps_grad",
+        "needed",
+        "op",
+        "parents",
+        "saved",
+        "time",
+    )
 
     def __init__(self, array: np.ndarray, op: Op | None = None, parents: tuple[Node | None, ...] = ()) -> None:
         self.time = next(_clock)
         self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
-        self.saved: Any = None  # this, backward and checksums: set by `apply` in tensor.py
+        self.saved: Any = None  # this and backward: set by `apply` in tensor.py
         self.backward: Any = None  # (dout, saved, destinations) -> shares; see dispatch.py
+        self.needed: list[np.ndarray] = []  # those of saved that must not change, and what they were
         self.checksums: list[int] = []
         self.hooks: Hooks = {}
         self.keeps_grad = op is None
@@ -110,6 +126,16 @@ class Node(Accumulator):
     def name(self) -> str:
         """The op's name."""
         return "leaf" if self.op is None else self.op.name
+
+    def remember(self, inputs: Sequence[np.ndarray]) -> None:
+        """Remember what `saved` is now, for `_check_saved`, without the inputs that no gradient will depend on."""
+        self.needed = arrays_in(self.saved)
+        if self.op is not None and self.op.uses is not None and None in self.parents:
+            pairs = zip(self.parents, self.op.uses, strict=True)
+            used = {id(inputs[i]) for parent, uses in pairs if parent is not None for i in uses}
+            unused = {id(array) for array in inputs} - used
+            self.needed = [array for array in self.needed if id(array) not in unused]
+        self.checksums = checksums(self.needed)
 
 
 def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
@@ -131,7 +157,7 @@ def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
         for parent, share in _shares(node, gradient, waiting):
             waiting.add(parent, share)
         if not retain_graph:
-            node.saved, node.parents = _FREED, ()
+            node.saved, node.needed, node.parents = _FREED, [], ()
 
 
 class _Waiting:
@@ -188,13 +214,13 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
             f"Tensor.backward: the graph through '{name}' (shape {node.shape}) was freed by an earlier backward; "
             "run the forward again, or pass retain_graph=True the first time"
         )
+    _check_saved(node)
     saved_arrays = arrays_in(node.saved)
-    _check_saved(node, saved_arrays)
     destinations = [None if parent is None else partial(waiting.slot, parent) for parent in node.parents]
-    before = checksums([gradient.array]) if settings.DEBUG else []
+    before = checksums([gradient.array, *saved_arrays]) if settings.DEBUG else []
     results = node.backward(gradient.array, node.saved, destinations)
     if settings.DEBUG:
-        _check_unchanged(node, gradient.array, before)
+        _check_unchanged(node.name, before, checksums([gradient.array, *saved_arrays]))
     if not isinstance(results, (tuple, list)) or len(results) != len(node.parents):
         got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
         raise ValueError(f"{name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
@@ -211,22 +237,22 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     return shares
 
 
-def _check_saved(node: Node, arrays: list[np.ndarray]) -> None:
+def _check_saved(node: Node) -> None:
     """Raise RuntimeError if an array that backward needs was edited since the forward."""
-    now = checksums(arrays)
+    now = checksums(node.needed)
     if now != node.checksums:
-        array = next(array for array, one, other in zip(arrays, now, node.checksums, strict=True) if one != other)
+        array = next(array for array, one, other in zip(node.needed, now, node.checksums, strict=True) if one != other)
         raise RuntimeError(
-            f"{node.name}.backward: needs an array of shape {array.shape} that was changed in place after the forward, "
-            "by an optimizer's step or a write into data; change a copy, or run the forward again"
+            f"{node.name}.backward: has saved an array of shape {array.shape} that was changed in place after the "
+            "forward, by an optimizer's step or a write into data; change a copy, or run the forward again"
         )
 
 
-def _check_unchanged(node: Node, dout: np.ndarray, before: list[int]) -> None:
-    """Raise RuntimeError if a backward has written into shared arrays."""
-    changed = {"dout": checksums([dout]) != before, "saved": checksums(arrays_in(node.saved)) != node.checksums}
-    for what in [what for what in changed if changed[what]]:
-        raise RuntimeError(f"{node.name}.backward: writes into {what}, which others hold too; compute into a new array")
+def _check_unchanged(name: str, before: list[int], after: list[int]) -> None:
+    """Raise RuntimeError if a backward has written into dout, the first of these, or into what was saved."""
+    if before != after:
+        what = "dout" if before[0] != after[0] else "saved"
+        raise RuntimeError(f"{name}.backward: writes into {what}, which others hold too; compute into a new array")
 
 
 def arrays_in(saved: Any) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Hooks: functions of the user's that run when a gradient is complete, or when a module computes."""
+"""Hooks: functions of the user that run when a gradient is complete, or when a module computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Hooks = dict[object, Callable[..., Any]]
 
 class HookHandle:
     """
-    What takes a hook away again: `remove()`, a call, or the end of a `with` block.
+    The handle of a registered hook, which removes it: by `remove()`, a call, or the end of a `with` block.
 
     Examples
     --------
@@ -22,11 +22,13 @@ class HookHandle:
     """
 
     def __init__(self, hooks: Hooks, hook: Callable[..., Any]) -> None:
+        if not callable(hook):
+            raise TypeError(f"a hook must be a function, got {hook!r}")
         self._hooks, self._key = hooks, object()  # one hook may be registered twice
         hooks[self._key] = hook
 
     def remove(self) -> None:
-        """Take the hook away; once more does nothing."""
+        """Remove the hook; a second call does nothing."""
         self._hooks.pop(self._key, None)
 
     def __call__(self) -> None:

@@ -1,12 +1,14 @@
 """
 Tensors: NumPy arrays that remember how they were computed, and `apply`, which makes them remember.
 
-What they remember, and the walk back through it, is in `graph.py`. The operators and methods of a tensor are the
-functions of `ops/`; those files import this one, so it names them by a string, in `_ops` alone.
+What they remember, and the walk back through it, is in `graph.py`. After what a tensor remembers, the class has its
+operators, what Python and NumPy read, and its methods in groups. Operators and methods call the functions of `ops/`;
+those files import this one, so it names them by a string, in `_ops` alone.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import sys
@@ -16,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tinygpt.autograd.conversion import Conversion
+from tinygpt.autograd.conversion import device_and_dtype, numpy_dtype
 from tinygpt.autograd.copying import Copying
 from tinygpt.autograd.dispatch import select
-from tinygpt.autograd.graph import Node, Op, arrays_in, check_gradient, checksums, walk_back
+from tinygpt.autograd.graph import Node, Op, check_gradient, walk_back
 from tinygpt.autograd.hooks import HookHandle
 from tinygpt.autograd.summary import tensor_html
 from tinygpt.runtime.aliases import aliases
@@ -29,26 +31,6 @@ from tinygpt.runtime.scope import Block, Setting
 
 Self = TypeVar("Self", bound="Tensor")
 recording = Setting("recording", True)
-_package: Any = None
-
-
-def _ops() -> Any:
-    """The package `tinygpt.ops`, imported when the first tensor computes: its files import this one."""
-    global _package
-    if _package is None:
-        for name in (
-            "basic",
-            "choices",
-            "composed",
-            "elementwise",
-            "numpy_dispatch",
-            "products",
-            "reductions",
-            "shapes",
-        ):
-            importlib.import_module(f"tinygpt.ops.{name}")
-        _package = sys.modules["tinygpt.ops"]
-    return _package
 
 
 class no_grad(Block):
@@ -124,7 +106,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
         return Tensor(out)
     node = Node(out, op, parents)
     node.backward, node.saved = implementation.backward, saved
-    node.checksums = checksums(arrays_in(saved))
+    node.remember(arrays)
     return Tensor(out, _node=node)
 
 
@@ -136,7 +118,7 @@ def _replaced(who: str, tensor: Tensor, node: Node) -> str:
     )
 
 
-class Tensor(Conversion, Copying):
+class Tensor(Copying):
     """
     A NumPy array that remembers how it was computed.
 
@@ -212,13 +194,7 @@ class Tensor(Conversion, Copying):
         """The number of values, as in NumPy; `x.size()` is the shape and `x.size(0)` its first size, as in PyTorch."""
         return Size(self.shape)
 
-    def numel(self) -> int:
-        """The number of values."""
-        return self.data.size
-
-    def dim(self) -> int:
-        """The number of axes: `ndim`."""
-        return self.data.ndim
+    # what it remembers: the node that `apply` has recorded, and the gradient
 
     @property
     def is_leaf(self) -> bool:
@@ -244,11 +220,6 @@ class Tensor(Conversion, Copying):
                     "write 1.0 in place of 1, or pass dtype=np.float32"
                 )
             self.node = Node(self.data)
-
-    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
-        """Set `requires_grad`. Returns the tensor."""
-        self.requires_grad = requires_grad
-        return self
 
     @property
     def grad(self) -> np.ndarray | None:
@@ -312,29 +283,6 @@ class Tensor(Conversion, Copying):
         """
         return HookHandle(self._require_node("register_hook").hooks, hook)
 
-    if not TYPE_CHECKING:  # a type checker reports unknown names itself
-
-        def __getattr__(self, name):
-            raise missing_attribute(self, "Tensor", name)
-
-    def detach(self) -> Tensor:
-        """The same values (shared, not copied) without their history."""
-        return Tensor(self.data)
-
-    def numpy(self) -> np.ndarray:
-        """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
-        return self.data
-
-    def tolist(self) -> Any:
-        """The values as Python numbers, in lists as deep as there are axes."""
-        return self.data.tolist()
-
-    def item(self) -> float | int | bool:
-        """The only value, as a Python number. ValueError if there is not exactly one."""
-        if self.size != 1:
-            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}; tolist() gives all")
-        return self.data.item()
-
     @aliases(gradient="dout")
     def backward(self, dout: Any = None, retain_graph: bool = False) -> None:
         """
@@ -373,7 +321,11 @@ class Tensor(Conversion, Copying):
             )
         return self.node
 
-    # operators and methods: the functions of the same name in tinygpt.functional, with this tensor as their first input
+    def detach(self) -> Tensor:
+        """The same values (shared, not copied) without their history."""
+        return Tensor(self.data)
+
+    # operators. Those in place make a new tensor, but for an update of a parameter under `no_grad`
 
     # fmt: off
     def __add__(self, other: Any) -> Tensor: return _ops().basic.add(self, other)
@@ -397,12 +349,7 @@ class Tensor(Conversion, Copying):
     def __neg__(self) -> Tensor: return _ops().basic.neg(self)
     def __pos__(self) -> Tensor: return self
     def __abs__(self) -> Tensor: return _ops().elementwise.abs(self)
-    # fmt: on
 
-    add, sub, mul, div, matmul, mm, pow = __add__, __sub__, __mul__, __truediv__, __matmul__, __matmul__, __pow__
-    neg, abs = __neg__, __abs__
-
-    # fmt: off
     def __iadd__(self, other: Any) -> Tensor: return self._updated(self + other)
     def __isub__(self, other: Any) -> Tensor: return self._updated(self - other)
     def __imul__(self, other: Any) -> Tensor: return self._updated(self * other)
@@ -427,326 +374,6 @@ class Tensor(Conversion, Copying):
             raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}")
         self.data[...] = result.data
         return self
-
-    def exp(self) -> Tensor:
-        """e to the power of each element."""
-        return _ops().elementwise.exp(self)
-
-    def log(self) -> Tensor:
-        """The natural logarithm of each element."""
-        return _ops().elementwise.log(self)
-
-    def sqrt(self) -> Tensor:
-        """The square root of each element."""
-        return _ops().elementwise.sqrt(self)
-
-    def square(self) -> Tensor:
-        """Each element times itself."""
-        return _ops().basic.square(self)
-
-    def sin(self) -> Tensor:
-        """The sine of each element."""
-        return _ops().elementwise.sin(self)
-
-    def cos(self) -> Tensor:
-        """The cosine of each element."""
-        return _ops().elementwise.cos(self)
-
-    def tanh(self) -> Tensor:
-        """The hyperbolic tangent of each element."""
-        return _ops().elementwise.tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        """1 / (1 + e^(-x)) of each element x."""
-        return _ops().elementwise.sigmoid(self)
-
-    def relu(self) -> Tensor:
-        """Each element, or 0 where it is negative."""
-        return _ops().elementwise.relu(self)
-
-    @aliases(min="low", max="high")
-    def clip(self, low: Any = None, high: Any = None) -> Tensor:
-        """Each element, but at least `low` and at most `high`."""
-        return _ops().choices.clip(self, low, high)
-
-    clamp = clip
-
-    # fmt: off
-    def expm1(self) -> Tensor: return _ops().elementwise.expm1(self)
-    def log1p(self) -> Tensor: return _ops().elementwise.log1p(self)
-    def exp2(self) -> Tensor: return _ops().elementwise.exp2(self)
-    def log2(self) -> Tensor: return _ops().elementwise.log2(self)
-    def log10(self) -> Tensor: return _ops().elementwise.log10(self)
-    def sinh(self) -> Tensor: return _ops().elementwise.sinh(self)
-    def cosh(self) -> Tensor: return _ops().elementwise.cosh(self)
-    def sign(self) -> Tensor: return _ops().elementwise.sign(self)
-    def reciprocal(self) -> Tensor: return _ops().basic.reciprocal(self)
-    # fmt: on
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The sum over all elements, or along the axes."""
-        return _ops().reductions.sum(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The mean of all elements, or along the axes."""
-        return _ops().reductions.mean(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The product of all elements, or along the axes."""
-        return _ops().reductions.prod(self, axis, keepdims)
-
-    @aliases(keepdim="keepdims", correction="ddof")
-    def var(
-        self,
-        axis: Any = None,
-        ddof: int | None = None,
-        keepdims: bool = False,
-        *,
-        dim: Any = None,
-        unbiased: Any = None,
-    ) -> Tensor:
-        """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof, 0 by default."""
-        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
-
-    @aliases(keepdim="keepdims", correction="ddof")
-    def std(
-        self,
-        axis: Any = None,
-        ddof: int | None = None,
-        keepdims: bool = False,
-        *,
-        dim: Any = None,
-        unbiased: Any = None,
-    ) -> Tensor:
-        """The standard deviation of all elements, or along the axes: the root of `var`."""
-        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
-
-    @aliases(p="ord", dim="axis", keepdim="keepdims")
-    def norm(self, ord: Any = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The length of the vector of all elements, or along the axes; `ord` is 2, 1 or inf."""
-        return _ops().reductions.norm(self, ord, axis, keepdims)
-
-    @aliases(keepdim="keepdims")
-    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
-        """The largest element, or the largest ones along the axes."""
-        return _ops().reductions.max(self, axis, keepdims, dim=dim)
-
-    @aliases(keepdim="keepdims")
-    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
-        """The smallest element, or the smallest ones along the axes."""
-        return _ops().reductions.min(self, axis, keepdims, dim=dim)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def amax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """`max`, by the name that has `dim` in PyTorch."""
-        return _ops().reductions.amax(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def amin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """`min`, by the name that has `dim` in PyTorch."""
-        return _ops().reductions.amin(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def logsumexp(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The logarithm of the sum of the exponentials."""
-        return _ops().reductions.logsumexp(self, axis, keepdims)
-
-    @aliases(dim="axis")
-    def softmax(self, axis: int = -1) -> Tensor:
-        """The softmax along the axis."""
-        return _ops().reductions.softmax(self, axis)
-
-    @aliases(dim="axis")
-    def log_softmax(self, axis: int = -1) -> Tensor:
-        """The logarithm of the softmax along the axis."""
-        return _ops().reductions.log_softmax(self, axis)
-
-    @aliases(dim="axis")
-    def cumsum(self, axis: int | None = None) -> Tensor:
-        """The sums up to each place along the axis, or of all elements in a row."""
-        return _ops().reductions.cumsum(self, axis)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def any(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Whether any element is true, or any along the axes."""
-        return _ops().composed.any(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def all(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """Whether all elements are true, or all along the axes."""
-        return _ops().composed.all(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The index of the largest element along the axis, or among all in a row."""
-        return _ops().composed.argmax(self, axis, keepdims)
-
-    @aliases(dim="axis", keepdim="keepdims")
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """The index of the smallest element along the axis, or among all in a row."""
-        return _ops().composed.argmin(self, axis, keepdims)
-
-    @aliases(dim="axis")
-    def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
-        """The indices that sort along the axis."""
-        return _ops().composed.argsort(self, axis, descending)
-
-    @aliases(dim="axis")
-    def sort(self, axis: int = -1, descending: bool = False) -> Any:
-        """(values, indices), sorted along the axis; the tensor itself stays as it is."""
-        return _ops().composed.sort(self, axis, descending)
-
-    @aliases(dim="axis")
-    def topk(self, k: int, axis: int = -1, largest: bool = True) -> Any:
-        """(values, indices) of the k largest along the axis."""
-        return _ops().composed.topk(self, k, axis, largest)
-
-    def dot(self, other: Any) -> Tensor:
-        """The sum of the products with another vector."""
-        return _ops().products.dot(self, other)
-
-    def outer(self, other: Any) -> Tensor:
-        """Each element times each of another tensor."""
-        return _ops().products.outer(self, other)
-
-    def astype(self, dtype: Any) -> Tensor:
-        """The same values in another dtype."""
-        return _ops().shapes.astype(self, dtype)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """The same values in another shape; one size may be -1."""
-        return _ops().shapes.reshape(self, *shape)
-
-    def view(self, *shape: Any) -> Tensor:
-        """`reshape`, which copies where no view has the shape; PyTorch's `view` is an error there."""
-        return _ops().shapes.reshape(self, *shape)
-
-    def contiguous(self) -> Tensor:
-        """The tensor itself: every operation takes any order of the values in memory."""
-        return self
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """The axes from start_dim to end_dim as one; by default all."""
-        return _ops().shapes.flatten(self, start_dim, end_dim)
-
-    def ravel(self) -> Tensor:
-        """All values along one axis."""
-        return _ops().shapes.reshape(self, -1)
-
-    @aliases(dim="axis")
-    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
-        """Without the axes of size 1: all of them, or those named."""
-        return _ops().shapes.squeeze(self, axis)
-
-    @aliases(dim="axis")
-    def expand_dims(self, axis: int | tuple[int, ...]) -> Tensor:
-        """With new axes of size 1 at these places of the result."""
-        return _ops().shapes.expand_dims(self, axis)
-
-    def unsqueeze(self, dim: int) -> Tensor:
-        """With a new axis of size 1 at this place of the result."""
-        return _ops().shapes.expand_dims(self, dim)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order; without arguments, reversed. Two axes of three or more are exchanged."""
-        return _ops().shapes.transpose(self, *axes)
-
-    def permute(self, *axes: Any) -> Tensor:
-        """The axes in another order."""
-        return _ops().shapes.permute(self, *axes)
-
-    @property
-    def T(self) -> Tensor:
-        """All axes reversed."""
-        return _ops().shapes.transpose(self)
-
-    @property
-    def mT(self) -> Tensor:
-        """The last two axes exchanged."""
-        return _ops().shapes.swapaxes(self, -2, -1)
-
-    @aliases(dim0="axis1", dim1="axis2")
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        """Two axes exchanged."""
-        return _ops().shapes.swapaxes(self, axis1, axis2)
-
-    def broadcast_to(self, shape: tuple[int, ...]) -> Tensor:
-        """The same values, repeated to fill the shape by NumPy's rules."""
-        return _ops().shapes.broadcast_to(self, shape)
-
-    def expand(self, *sizes: Any) -> Tensor:
-        """`broadcast_to`, where -1 keeps a size."""
-        return _ops().shapes.expand(self, *sizes)
-
-    def tile(self, *reps: Any) -> Tensor:
-        """The whole tensor, repeated so many times along each axis."""
-        return _ops().composed.tile(self, *reps)
-
-    @aliases(dim="axis")
-    def repeat_interleave(self, repeats: Any, axis: int | None = None) -> Tensor:
-        """Each value, or slice along the axis, repeated on the spot."""
-        return _ops().composed.repeat_interleave(self, repeats, axis)
-
-    def repeat(self, *repeats: Any, **names: Any) -> Tensor:
-        """An error: NumPy's `repeat` is `repeat_interleave`, and PyTorch's is `tile`."""
-        raise TypeError("Tensor.repeat: repeats each value in NumPy, and the whole tensor in PyTorch; "
-                        "write repeat_interleave or tile")  # fmt: skip
-
-    @aliases(dim="axis", dims="axis")
-    def flip(self, axis: Any = None) -> Tensor:
-        """The opposite order along the axes."""
-        return _ops().composed.flip(self, axis)
-
-    @aliases(dim="axis", split_size="size")
-    def split(self, size: Any, axis: int = 0) -> tuple[Tensor, ...]:
-        """Parts of this size, or of these sizes, along the axis; `np.split` and `chunk` take their number."""
-        return _ops().composed.split(self, size, axis)
-
-    @aliases(dim="axis")
-    def chunk(self, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
-        """At most so many parts of equal size along the axis."""
-        return _ops().composed.chunk(self, chunks, axis)
-
-    @aliases(dim="axis")
-    def unbind(self, axis: int = 0) -> tuple[Tensor, ...]:
-        """The slices along the axis."""
-        return _ops().composed.unbind(self, axis)
-
-    @aliases(dim1="axis1", dim2="axis2")
-    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-        """A diagonal of two axes, as the last axis."""
-        return _ops().composed.diagonal(self, offset, axis1, axis2)
-
-    def trace(self) -> Tensor:
-        """The sum of the diagonal of the first two axes."""
-        return _ops().composed.trace(self)
-
-    @aliases(diagonal="k")
-    def tril(self, k: int = 0) -> Tensor:
-        """With 0 above a diagonal of the last two axes."""
-        return _ops().composed.tril(self, k)
-
-    @aliases(diagonal="k")
-    def triu(self, k: int = 0) -> Tensor:
-        """With 0 below a diagonal of the last two axes."""
-        return _ops().composed.triu(self, k)
-
-    def masked_fill(self, mask: Any, value: Any) -> Tensor:
-        """`value` where the mask holds."""
-        return _ops().composed.masked_fill(self, mask, value)
-
-    @aliases(dim="axis")
-    def gather(self, axis: int, index: Any) -> Tensor:
-        """The values at `index` along the axis, each at its own place along the others."""
-        return _ops().composed.gather(self, axis, index)
-
-    @aliases(dim="axis")
-    def index_select(self, axis: int, index: Any) -> Tensor:
-        """The slices at these indices along the axis."""
-        return _ops().composed.index_select(self, axis, index)
 
     def __getitem__(self, index: Any) -> Tensor:
         return _ops().shapes.getitem(self, index)
@@ -779,6 +406,20 @@ class Tensor(Conversion, Copying):
     __hash__ = object.__hash__  # a tensor is a key by identity, not by its values
 
     # what Python and NumPy read: values, detached. What `np.f(tensor)` does is in numpy_dispatch.py
+
+    def numpy(self) -> np.ndarray:
+        """The values as an array (shared, not copied, detached); `np.asarray` gives the same."""
+        return self.data
+
+    def tolist(self) -> Any:
+        """The values as Python numbers, in lists as deep as there are axes."""
+        return self.data.tolist()
+
+    def item(self) -> float | int | bool:
+        """The only value, as a Python number. ValueError if there is not exactly one."""
+        if self.size != 1:
+            raise ValueError(f"Tensor.item: needs exactly one value, got shape {self.shape}; tolist() gives all")
+        return self.data.item()
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -832,6 +473,395 @@ class Tensor(Conversion, Copying):
     def _repr_html_(self) -> str:
         return tensor_html(self)
 
+    if not TYPE_CHECKING:  # a type checker reports unknown names itself
+
+        def __getattr__(self, name):
+            raise missing_attribute(self, "Tensor", name)
+
+    # From here on, methods are the functions of the same name in tinygpt.functional, with this tensor as their first
+    # input. Element by element:
+
+    # fmt: off
+    def exp(self) -> Tensor: return _ops().elementwise.exp(self)
+    def log(self) -> Tensor: return _ops().elementwise.log(self)
+    def sqrt(self) -> Tensor: return _ops().elementwise.sqrt(self)
+    def expm1(self) -> Tensor: return _ops().elementwise.expm1(self)
+    def log1p(self) -> Tensor: return _ops().elementwise.log1p(self)
+    def exp2(self) -> Tensor: return _ops().elementwise.exp2(self)
+    def log2(self) -> Tensor: return _ops().elementwise.log2(self)
+    def log10(self) -> Tensor: return _ops().elementwise.log10(self)
+    def sin(self) -> Tensor: return _ops().elementwise.sin(self)
+    def cos(self) -> Tensor: return _ops().elementwise.cos(self)
+    def sinh(self) -> Tensor: return _ops().elementwise.sinh(self)
+    def cosh(self) -> Tensor: return _ops().elementwise.cosh(self)
+    def tanh(self) -> Tensor: return _ops().elementwise.tanh(self)
+    def sigmoid(self) -> Tensor: return _ops().elementwise.sigmoid(self)
+    def relu(self) -> Tensor: return _ops().elementwise.relu(self)
+    def sign(self) -> Tensor: return _ops().elementwise.sign(self)
+    def square(self) -> Tensor: return _ops().basic.square(self)
+    def reciprocal(self) -> Tensor: return _ops().basic.reciprocal(self)
+    # fmt: on
+
+    add, sub, mul, div, matmul, pow = __add__, __sub__, __mul__, __truediv__, __matmul__, __pow__
+    neg, abs = __neg__, __abs__
+
+    # choices
+
+    @aliases(min="low", max="high")
+    def clip(self, low: Any = None, high: Any = None) -> Tensor:
+        """Each element, but at least `low` and at most `high`."""
+        return _ops().choices.clip(self, low, high)
+
+    def masked_fill(self, mask: Any, value: Any) -> Tensor:
+        """`value` where the mask holds."""
+        return _ops().composed.masked_fill(self, mask, value)
+
+    # reductions
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The sum over all elements, or along the axes."""
+        return _ops().reductions.sum(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The mean of all elements, or along the axes."""
+        return _ops().reductions.mean(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The product of all elements, or along the axes."""
+        return _ops().reductions.prod(self, axis, keepdims)
+
+    @aliases(keepdim="keepdims", correction="ddof")
+    def var(self, axis: Any = None, ddof: int | None = None, keepdims: bool = False, *,
+            dim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
+        """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof, 0 by default."""
+        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+
+    @aliases(keepdim="keepdims", correction="ddof")
+    def std(self, axis: Any = None, ddof: int | None = None, keepdims: bool = False, *,
+            dim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
+        """The standard deviation of all elements, or along the axes: the root of `var`."""
+        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+
+    @aliases(p="ord", dim="axis", keepdim="keepdims")
+    def norm(self, ord: Any = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The length of the vector of all elements, or along the axes; `ord` is 2, 1 or inf."""
+        return _ops().reductions.norm(self, ord, axis, keepdims)
+
+    @aliases(keepdim="keepdims")
+    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
+        """The largest element, or the largest ones along the axes."""
+        return _ops().reductions.max(self, axis, keepdims, dim=dim)
+
+    @aliases(keepdim="keepdims")
+    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
+        """The smallest element, or the smallest ones along the axes."""
+        return _ops().reductions.min(self, axis, keepdims, dim=dim)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def logsumexp(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The logarithm of the sum of the exponentials."""
+        return _ops().reductions.logsumexp(self, axis, keepdims)
+
+    @aliases(dim="axis")
+    def softmax(self, axis: int = -1) -> Tensor:
+        """The softmax along the axis."""
+        return _ops().reductions.softmax(self, axis)
+
+    @aliases(dim="axis")
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        """The logarithm of the softmax along the axis."""
+        return _ops().reductions.log_softmax(self, axis)
+
+    @aliases(dim="axis")
+    def cumsum(self, axis: int | None = None) -> Tensor:
+        """The sums up to each place along the axis, or of all elements in a row."""
+        return _ops().reductions.cumsum(self, axis)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def any(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Whether any element is true, or any along the axes."""
+        return _ops().composed.any(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def all(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """Whether all elements are true, or all along the axes."""
+        return _ops().composed.all(self, axis, keepdims)
+
+    @aliases(dim1="axis1", dim2="axis2")
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """The sum of a diagonal of two axes."""
+        return _ops().composed.trace(self, offset, axis1, axis2)
+
+    # products
+
+    def dot(self, other: Any) -> Tensor:
+        """The sum of the products with another vector."""
+        return _ops().products.dot(self, other)
+
+    def outer(self, other: Any) -> Tensor:
+        """Each element times each of another tensor."""
+        return _ops().products.outer(self, other)
+
+    # indices and order
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The index of the largest element along the axis, or among all in a row."""
+        return _ops().composed.argmax(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """The index of the smallest element along the axis, or among all in a row."""
+        return _ops().composed.argmin(self, axis, keepdims)
+
+    @aliases(dim="axis")
+    def argsort(self, axis: int = -1, descending: bool = False) -> Tensor:
+        """The indices that sort along the axis."""
+        return _ops().composed.argsort(self, axis, descending)
+
+    @aliases(dim="axis")
+    def sort(self, axis: int = -1, descending: bool = False) -> Any:
+        """(values, indices), sorted along the axis; the tensor itself stays as it is."""
+        return _ops().composed.sort(self, axis, descending)
+
+    @aliases(dim="axis")
+    def topk(self, k: int, axis: int = -1, largest: bool = True) -> Any:
+        """(values, indices) of the k largest along the axis."""
+        return _ops().composed.topk(self, k, axis, largest)
+
+    @aliases(dim="axis")
+    def gather(self, axis: int, index: Any) -> Tensor:
+        """The values at `index` along the axis, each at its own place along the others."""
+        return _ops().composed.gather(self, axis, index)
+
+    @aliases(dim="axis")
+    def index_select(self, axis: int, index: Any) -> Tensor:
+        """The slices at these indices along the axis."""
+        return _ops().composed.index_select(self, axis, index)
+
+    # shapes
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same values in another shape; one size may be -1."""
+        return _ops().shapes.reshape(self, *shape)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes from start_dim to end_dim as one; by default all."""
+        return _ops().shapes.flatten(self, start_dim, end_dim)
+
+    def ravel(self) -> Tensor:
+        """All values along one axis."""
+        return _ops().shapes.reshape(self, -1)
+
+    @aliases(dim="axis")
+    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+        """Without the axes of size 1: all of them, or those named."""
+        return _ops().shapes.squeeze(self, axis)
+
+    @aliases(dim="axis")
+    def expand_dims(self, axis: int | tuple[int, ...]) -> Tensor:
+        """With new axes of size 1 at these places of the result."""
+        return _ops().shapes.expand_dims(self, axis)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """The axes in another order; without arguments, reversed. Two axes of three or more are exchanged."""
+        return _ops().shapes.transpose(self, *axes)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return _ops().shapes.transpose(self)
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged."""
+        return _ops().shapes.swapaxes(self, -2, -1)
+
+    @aliases(dim0="axis1", dim1="axis2")
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Two axes exchanged."""
+        return _ops().shapes.swapaxes(self, axis1, axis2)
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> Tensor:
+        """The same values, repeated to fill the shape by NumPy's rules."""
+        return _ops().shapes.broadcast_to(self, shape)
+
+    # parts and repetitions
+
+    @aliases(dim="axis", dims="axis")
+    def flip(self, axis: Any = None) -> Tensor:
+        """The opposite order along the axes."""
+        return _ops().composed.flip(self, axis)
+
+    @aliases(dim="axis", split_size="size")
+    def split(self, size: Any, axis: int = 0) -> tuple[Tensor, ...]:
+        """Parts of this size, or of these sizes, along the axis; `np.split` and `chunk` take their number."""
+        return _ops().composed.split(self, size, axis)
+
+    @aliases(dim="axis")
+    def chunk(self, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
+        """At most so many parts of equal size along the axis."""
+        return _ops().composed.chunk(self, chunks, axis)
+
+    @aliases(dim="axis")
+    def unbind(self, axis: int = 0) -> tuple[Tensor, ...]:
+        """The slices along the axis."""
+        return _ops().composed.unbind(self, axis)
+
+    @aliases(dim1="axis1", dim2="axis2")
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        """A diagonal of two axes, as the last axis."""
+        return _ops().composed.diagonal(self, offset, axis1, axis2)
+
+    @aliases(diagonal="k")
+    def tril(self, k: int = 0) -> Tensor:
+        """With 0 above a diagonal of the last two axes."""
+        return _ops().composed.tril(self, k)
+
+    @aliases(diagonal="k")
+    def triu(self, k: int = 0) -> Tensor:
+        """With 0 below a diagonal of the last two axes."""
+        return _ops().composed.triu(self, k)
+
+    def tile(self, *reps: Any) -> Tensor:
+        """The whole tensor, repeated so many times along each axis."""
+        return _ops().composed.tile(self, *reps)
+
+    @aliases(dim="axis")
+    def repeat_interleave(self, repeats: Any, axis: int | None = None) -> Tensor:
+        """Each value, or slice along the axis, repeated on the spot."""
+        return _ops().composed.repeat_interleave(self, repeats, axis)
+
+    def repeat(self, *repeats: Any, **names: Any) -> Tensor:
+        """An error: NumPy's `repeat` is `repeat_interleave`, and PyTorch's is `tile`."""
+        raise TypeError("Tensor.repeat: repeats each value in NumPy, and the whole tensor in PyTorch; "
+                        "write repeat_interleave or tile")  # fmt: skip
+
+    # PyTorch's names
+
+    mm, clamp = __matmul__, clip
+
+    def numel(self) -> int:
+        """The number of values."""
+        return self.data.size
+
+    def dim(self) -> int:
+        """The number of axes: `ndim`."""
+        return self.data.ndim
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad`. Returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def amax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """`max`, by the name that has `dim` in PyTorch."""
+        return _ops().reductions.amax(self, axis, keepdims)
+
+    @aliases(dim="axis", keepdim="keepdims")
+    def amin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """`min`, by the name that has `dim` in PyTorch."""
+        return _ops().reductions.amin(self, axis, keepdims)
+
+    def view(self, *shape: Any) -> Tensor:
+        """`reshape`, which copies where no view has the shape; PyTorch's `view` is an error there."""
+        return _ops().shapes.reshape(self, *shape)
+
+    def contiguous(self) -> Tensor:
+        """The tensor itself: every operation takes any order of the values in memory."""
+        return self
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """With a new axis of size 1 at this place of the result."""
+        return _ops().shapes.expand_dims(self, dim)
+
+    def permute(self, *axes: Any) -> Tensor:
+        """The axes in another order."""
+        return _ops().shapes.permute(self, *axes)
+
+    def expand(self, *sizes: Any) -> Tensor:
+        """`broadcast_to`, where -1 keeps a size."""
+        return _ops().shapes.expand(self, *sizes)
+
+    # dtype and device
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The same values in another dtype."""
+        return _ops().shapes.astype(self, dtype)
+
+    def to(self, *args: Any, dtype: Any = None, device: Any = "cpu", non_blocking: Any = False) -> Tensor:
+        """
+        In another dtype; as in PyTorch, the tensor itself where it has that dtype.
+
+        Parameters
+        ----------
+        *args
+            "cpu", a dtype of NumPy, or both; or a tensor, whose dtype is meant.
+        dtype, device
+            The same by name.
+        non_blocking
+            Without a meaning on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If another device than the CPU is asked for.
+        TypeError
+            If the dtype is not one of a tensor's.
+
+        Examples
+        --------
+        >>> x = Tensor([1.0, 2.0])
+        >>> x.to("cpu") is x, x.to("cpu", np.float64).dtype
+        (True, dtype('float64'))
+        """
+        wanted = device_and_dtype("x", args, device, dtype)
+        return self if wanted is None or wanted == self.dtype else self.astype(wanted)
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+    def cpu(self: Self) -> Self:
+        """The tensor itself."""
+        return self
+
+    def clone(self) -> Tensor:
+        """A copy, through which gradients flow back."""
+        return self.astype(self.dtype)
+
+    # last in the class: below these, `float` and the others are no longer Python's
+
+    def double(self) -> Tensor:
+        """In float64."""
+        return self.to(dtype=np.float64)
+
+    def long(self) -> Tensor:
+        """In int64, rounded towards zero."""
+        return self.to(dtype=np.int64)
+
+    def float(self) -> Tensor:
+        """In float32."""
+        return self.to(dtype=np.float32)
+
+    def int(self) -> Tensor:
+        """In int32, rounded towards zero."""
+        return self.to(dtype=np.int32)
+
+    def bool(self) -> Tensor:
+        """True where an element is not 0."""
+        return self.to(dtype=np.bool_)
+
+
+for _name, _method in vars(Tensor).items():  # for help(): the functions have the parameters and the examples
+    if callable(_method) and not (_name.startswith("_") or _method.__doc__):
+        _method.__doc__ = f"`tinygpt.functional.{_name}` of this tensor."
+
 
 class Size(int):
     """
@@ -854,23 +884,29 @@ class Size(int):
     def __call__(self, dim: int | None = None) -> Any:
         if dim is None:
             return self.shape
-        if dim not in range(-len(self.shape), len(self.shape)):
+        if not isinstance(dim, (int, np.integer)) or not -len(self.shape) <= dim < len(self.shape):
             raise IndexError(f"size: there is no axis {dim!r} in shape {self.shape}")
         return self.shape[dim]
 
     def __reduce__(self) -> Any:
         return int, (int(self),)
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Beside an array it is Python's int: NumPy takes other kinds of int for int64, and float32 for float64."""
+        return getattr(ufunc, method)(*[int(each) if each is self else each for each in inputs], **kwargs)
+
 
 def _compared(compare: np.ufunc, a: Tensor, b: Any) -> Tensor:
     b = b.data if isinstance(b, Tensor) else b
     try:
         return Tensor(compare(a.data, b))
+    except TypeError:
+        if compare in (np.equal, np.not_equal):
+            return Tensor(np.full(a.shape, compare is np.not_equal))  # a text, say, is equal to no number
+        raise TypeError(f"{compare.__name__}: needs a tensor, an array or a number, got {type(b).__name__}") from None
     except ValueError:
         _ops().shapes.check_broadcast(compare.__name__, a.shape, np.shape(b))
         raise
-    except TypeError:
-        raise TypeError(f"{compare.__name__}: needs numbers to compare with, got a {type(b).__name__}") from None
 
 
 def _combined(sign: str, combine: np.ufunc, *operands: Any) -> Tensor:
@@ -904,7 +940,7 @@ def _as_array(data: Any, dtype: Any) -> np.ndarray:
             raise
         raise ValueError("Tensor: the rows of a list must have one length, got rows of several; pad them") from None
     if dtype is not None and array.dtype.kind in "fiub":
-        array = array.astype(dtype, copy=False)
+        array = array.astype(numpy_dtype("Tensor", dtype), copy=False)
     elif array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic)):
         array = array.astype(np.float32)  # Python numbers have no precision of their own
     if not array.dtype.isnative:
@@ -925,3 +961,11 @@ def _check_detached(data: Any) -> None:
         for item in data:
             if isinstance(item, (Tensor, list, tuple)):
                 _check_detached(item)
+
+
+@functools.cache
+def _ops() -> Any:
+    """The package `tinygpt.ops`, imported when the first tensor computes: its files import this one."""
+    for name in ("basic", "choices", "composed", "elementwise", "numpy_dispatch", "products", "reductions", "shapes"):
+        importlib.import_module(f"tinygpt.ops.{name}")
+    return sys.modules["tinygpt.ops"]

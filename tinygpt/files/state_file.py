@@ -38,6 +38,7 @@ from tinygpt.files.safetensors_file import (
     require_dtypes,
     write_tensors,
 )
+from tinygpt.runtime.plain_array import plain_array
 
 _METADATA = "tinygpt_state"
 _DEEPEST = DEPTH // 2 - 1  # dictionaries, lists and tuples inside each other; each is two of JSON's, an array one more
@@ -65,7 +66,7 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     TypeError, ValueError
-        If a value cannot be kept: names its place in the state. No file is written.
+        If a value cannot be saved; the error names its place in the state. No file is written.
     OSError
         If the disk is full, or the folder is missing or cannot be written.
 
@@ -88,9 +89,10 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
     ...
     TypeError: save_state: state['hooks'][0] must be a dict, list, tuple, array, number, bool, str or None, got builtin_function_or_method
     """  # noqa: E501
+    target = _checked("save_state", path)
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_described(state, (), arrays))
-    write_tensors(Path(path), arrays, {_METADATA: text})
+    write_tensors(target, arrays, {_METADATA: text})
 
 
 def load_state(path: str | os.PathLike[str]) -> Any:
@@ -123,7 +125,7 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     ...     load_state(f"{folder}/a.safetensors")
     {0: array([1., 1.], dtype=float32), 'betas': (0.9, 0.95)}
     """
-    who, path = "load_state", Path(path)
+    who, path = "load_state", _checked("load_state", path)
     with open_input(path, who, "give a file that save_state wrote") as file:
         if _begins_like_a_pickle(file.read(8)):
             raise ValueError(f"{who}: {shown(path)} must be a safetensors file, got {_PICKLE}")
@@ -142,6 +144,14 @@ def load_state(path: str | os.PathLike[str]) -> Any:
     except ValueError as error:
         raise ValueError(f"{who}: {shown(path)} is damaged: {error}; use another copy") from None
     return state
+
+
+def _checked(who: str, path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        form = "save_state(state, path)" if who == "save_state" else "load_state(path)"
+        raise TypeError(f"{who}: path must be a str or a Path, got {type(path).__name__}; write {form}") from None
 
 
 def _begins_like_a_pickle(start: bytes) -> bool:
@@ -196,8 +206,8 @@ def _require_json(value: Any, path: _Path) -> None:
 def _added(value: Any, path: _Path, arrays: dict[str, np.ndarray]) -> str:
     """Add an array, under the name that is returned: its place, `model.wte`."""
     try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # a tensor of PyTorch on a GPU, or with a gradient
+        array = plain_array(value)
+    except TypeError as error:
         raise TypeError(f"save_state: {_place(path)} must be convertible to an array, and is not: {error}") from None
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(f"save_state: {_place(path)} must be of booleans, integers or floats, got dtype {array.dtype}")

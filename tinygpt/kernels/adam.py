@@ -3,7 +3,7 @@ Adam over flat arrays: the twin of `adam_update` in optim/adam.py, by the kernel
 
     (1) gradient = gradient + weight_decay * parameter
 
-What follows is AdamW's update without its decay, and so is all of it in the usual case, without L2 regularization.
+The rest is AdamW's update without its decay. Without weight_decay, the usual case, step (1) changes nothing.
 
 No step (2, 3, 4, 5, 6) forward: kernels/adamw.py has them, as its (1, 2, 3, 4, 6).
 

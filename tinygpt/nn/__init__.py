@@ -1,7 +1,6 @@
 """
 Modules: parameters with names, layers, and what holds them. To be read in this order:
 
-    placement     `to` and `cpu`: a module stays where it is
     module        `Parameter` and `Module`: names, modes, state, hooks, and one array for all parameters
     initial       the initial values of parameters
     layers        `Linear`, `Embedding`, `LayerNorm`, `Dropout`, which GPT-2 is built from; `Flatten`, `Identity`

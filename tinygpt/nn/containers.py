@@ -1,8 +1,8 @@
 """
 Modules that hold modules: `Sequential` computes them in turn, `ModuleList` and `ModuleDict` leave that to their owner.
 
-What they hold are their attributes, "0", "1" and so on in lists: so names and state are those of any module, and of
-PyTorch's containers. A plain list of modules has the same names, too.
+Their items are attributes, named "0", "1" and so on in lists: so paths and state dicts are those of any module, and of
+PyTorch's containers. The modules in a plain list have the same names, too.
 """
 
 from __future__ import annotations
@@ -27,17 +27,21 @@ class _Container(Module):
         return len(self._items())
 
     def _set(self, name: str, module: Any) -> None:
-        """`add_module`, with an error for what people take for a module."""
+        self._check_module(module)
+        self.add_module(name, module)
+
+    def _check_module(self, module: Any) -> None:
+        """Raise TypeError for what people take for a module."""
         if not isinstance(module, Module):
             who = type(self).__name__
             if isinstance(module, type):
                 raise TypeError(f"{who}: takes modules, got the class {module.__name__}; write {module.__name__}()")
             if callable(module):
                 raise TypeError(f"{who}: takes modules, got a function; write its module, such as ReLU() for relu")
-            if isinstance(module, Iterable):
-                raise TypeError(f"{who}: takes modules, got {type(module).__name__}; write {who}(*modules)")
+            if isinstance(module, (list, tuple, Iterator)):
+                remedy = f"{who}(*modules)" if self._computes_in_turn else f"{who}(modules), without a list in the list"
+                raise TypeError(f"{who}: takes modules, got {type(module).__name__}; write {remedy}")
             raise TypeError(f"{who}: takes modules, got {module!r}")
-        self.add_module(name, module)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: call the modules in it; Sequential calls them in turn")
@@ -61,12 +65,39 @@ class _Numbered(_Container):
             self.append(module)
         return self
 
+    def __iadd__(self: Self, modules: Iterable[Module]) -> Self:
+        return self.extend(modules)
+
+    def insert(self, place: int, module: Module) -> None:
+        """Put a module before the one at a place. The names are the numbers of the places then."""
+        self._check_module(module)
+        modules = list(self)
+        modules.insert(place, module)
+        self._renew(modules)
+
+    def pop(self, place: int = -1) -> Module:
+        """Take the module at a place out, and return it. The names are the numbers of the places then."""
+        module = self._items()[self._name_at(place)]
+        del self[place]
+        return module
+
+    def __delitem__(self, place: Any) -> None:
+        names = list(self._items())
+        gone = set(names[place] if isinstance(place, slice) else [self._name_at(place)])
+        self._renew([module for name, module in self._items().items() if name not in gone])
+
+    def _renew(self, modules: list[Module]) -> None:
+        for name in self._items():
+            delattr(self, name)
+        vars(self).update({str(number): module for number, module in enumerate(modules)})
+
     def _name_at(self, place: Any) -> str:
         names = list(self._items())
         try:
             return names[index(place)]
         except TypeError:
-            raise TypeError(f"{type(self).__name__}: an index must be an integer or a slice, got {place!r}") from None
+            allowed = "an integer, to replace one module" if isinstance(place, slice) else "an integer or a slice"
+            raise TypeError(f"{type(self).__name__}: an index must be {allowed}, got {place!r}") from None
         except IndexError:
             raise IndexError(f"{type(self).__name__}: index {place} of {len(names)} modules") from None
 
@@ -154,23 +185,6 @@ class ModuleList(_Numbered):
         """The module at a place, or a `ModuleList` of those in a slice."""
         return ModuleList(list(self)[place]) if isinstance(place, slice) else self._items()[self._name_at(place)]
 
-    def insert(self, place: int, module: Module) -> None:
-        """Put a module before the one at a place."""
-        modules = list(self)
-        modules.insert(place, module)
-        self._renew(modules)
-
-    def __delitem__(self, place: Any) -> None:
-        modules = list(self)
-        del modules[place]
-        self._renew(modules)
-
-    def _renew(self, modules: list[Module]) -> None:
-        new = vars(ModuleList(modules))  # an error comes before anything is lost
-        for name in self._items():
-            delattr(self, name)
-        vars(self).update(new)
-
 
 class ModuleDict(_Container):
     """
@@ -198,7 +212,13 @@ class ModuleDict(_Container):
 
     def update(self, modules: Any) -> None:
         """Add the modules of a mapping, or of pairs; those of the same names are replaced."""
-        for name, module in dict(modules).items():
+        try:
+            modules = dict(modules)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"ModuleDict: takes a dict of modules, got {type(modules).__name__}; write ModuleDict({{name: module}})"
+            ) from None
+        for name, module in modules.items():
             self[name] = module
 
     def __setitem__(self, name: str, module: Module) -> None:
@@ -210,6 +230,12 @@ class ModuleDict(_Container):
     def __delitem__(self, name: str) -> None:
         del self._items()[name]  # KeyError for a name that is no module's
         delattr(self, name)
+
+    def pop(self, name: str) -> Module:
+        """Take the module of a name out, and return it; KeyError if there is none."""
+        module = self[name]
+        del self[name]
+        return module
 
     def __contains__(self, name: object) -> bool:
         return name in self._items()

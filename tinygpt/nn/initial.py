@@ -1,7 +1,10 @@
-"""The initial values of parameters, and the checks of what layers are made with."""
+"""The initial values of parameters, and the checks of a layer's arguments."""
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -38,8 +41,16 @@ def check_size(who: str, size: Any) -> int:
 
 def check_dtype(who: str, dtype: Any) -> None:
     """Raise TypeError unless `dtype` is float32 or float64."""
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise TypeError(f"{who}: dtype must be float32 or float64, got {np.dtype(dtype)}")
+    with suppress(TypeError):  # what NumPy does not know, such as torch.float32, stays as it is
+        dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{who}: dtype must be float32 or float64, got {dtype}; write dtype=np.float32")
+
+
+def check_number(who: str, number: Any) -> None:
+    """Raise ValueError unless `number` is a finite one of at least 0."""
+    if not (isinstance(number, Real) and 0 <= float(number) < math.inf):
+        raise ValueError(f"{who} must be a finite number of at least 0, got {number!r}")
 
 
 def check_generator(who: str, generator: Any) -> None:

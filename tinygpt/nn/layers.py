@@ -1,23 +1,31 @@
 """
 The layers that GPT-2 is built from: linear, embedding, layer normalization, dropout; and two that only pass values on.
 
-Without a generator of their own, layers draw from the one of the process, see `tinygpt.manual_seed`.
+Layers that are given no generator draw from that of the process: see `tinygpt.manual_seed`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from tinygpt.autograd import Tensor
-from tinygpt.nn.initial import check_dtype, check_generator, check_size, generator_or_default, normal, uniform
+from tinygpt.nn.initial import (
+    check_dtype,
+    check_generator,
+    check_number,
+    check_size,
+    generator_or_default,
+    normal,
+    uniform,
+)
 from tinygpt.nn.module import Module, Parameter
 from tinygpt.ops.dropout import check_dropout, dropout
 from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
+from tinygpt.ops.shapes import flatten
 from tinygpt.quantization import QuantizedWeight, round_in_place
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
@@ -73,6 +81,7 @@ class Linear(Module):
         self.in_features = check_size("Linear: in_features", in_features)
         self.out_features = check_size("Linear: out_features", out_features)
         check_dtype("Linear", dtype)
+        check_number("Linear: std", 0.0 if std is None else std)
         rng, bound = generator_or_default("Linear", generator), self.in_features**-0.5
         shape = (self.in_features, self.out_features)
         self.weight = Parameter(uniform(rng, shape, bound, dtype) if std is None else normal(rng, shape, std, dtype))
@@ -151,6 +160,7 @@ class Embedding(Module):
         self.num_embeddings = check_size("Embedding: num_embeddings", num_embeddings)
         self.embedding_dim = check_size("Embedding: embedding_dim", embedding_dim)
         check_dtype("Embedding", dtype)
+        check_number("Embedding: std", std)
         rng = generator_or_default("Embedding", generator)
         self.weight = Parameter(normal(rng, (self.num_embeddings, self.embedding_dim), std, dtype))
 
@@ -196,6 +206,8 @@ class LayerNorm(Module):
             raise ValueError(f"LayerNorm: normalized_shape must be the size of the last axis alone, got {shape}; "
                              "reshape the input so that these axes are one")  # fmt: skip
         self.normalized_shape = (check_size("LayerNorm: normalized_shape", shape[0]),)
+        check_dtype("LayerNorm", dtype)
+        check_number("LayerNorm: eps", eps)
         self.weight = Parameter(np.ones(self.normalized_shape, dtype))
         self.bias = Parameter(np.zeros(self.normalized_shape, dtype))
         self.eps = eps
@@ -218,11 +230,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        first, last = (dim + x.ndim * (dim < 0) for dim in (self.start_dim, self.end_dim))
-        if not 0 <= first <= last < x.ndim:
-            raise ValueError(f"Flatten: start_dim and end_dim must be axes of the input, in this order, "
-                             f"got {self.start_dim} and {self.end_dim} for shape {x.shape}")  # fmt: skip
-        return x.reshape(*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
+        return flatten(x, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

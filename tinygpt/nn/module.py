@@ -1,30 +1,32 @@
 """
-Modules: tensors with names.
+Modules: parameters with names, and what computes with them.
 
 A module's parameters are its attributes that are a `Parameter` or another tensor that requires gradients, and those of
-the modules among its attributes, in the order in which they were set. A `Parameter` whose `requires_grad` is switched
-off is frozen: saved and loaded, but not learned. Their names are the paths to them: `h.0.attn.c_attn.weight`. A buffer
-is a tensor that is saved and loaded, and never learned, such as a mask or a running mean.
+the modules among its attributes, in the order in which they were set. Their names are the paths to them:
+`h.0.attn.c_attn.weight`. A `Parameter` whose `requires_grad` is switched off is frozen: saved and loaded, but not
+learned. A buffer is a tensor that is saved and loaded, and never learned, such as a mask or a running mean.
 
-`flatten_parameters` moves all of them into one array, and their gradients into another: each parameter becomes a view.
-Backward then writes every gradient where it stays, nothing is allocated from the second step on, and an optimizer that
-treats all parameters alike has one array to go through.
+`flatten_parameters` moves all parameters into one array, and their gradients into another: each parameter becomes a
+view. Backward then writes every gradient where it stays, nothing is allocated from the second step on, and an optimizer
+that treats all parameters alike updates one array.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tinygpt.autograd import Tensor
+from tinygpt.autograd.conversion import device_and_dtype
 from tinygpt.autograd.hooks import HookHandle, Hooks
 from tinygpt.autograd.summary import parameter_table, table_as_html, table_as_text
 from tinygpt.autograd.watch import current_watch
-from tinygpt.nn.placement import Placement
 from tinygpt.runtime.memory import empty
+from tinygpt.runtime.missing import missing_attribute
+from tinygpt.runtime.plain_array import plain_array
 
 Self = TypeVar("Self", bound="Module")
 _Item = TypeVar("_Item")
@@ -63,16 +65,16 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Module(Placement):
+class Module:
     """
-    Something with parameters. Subclasses define `forward`; calling `super().__init__()` is optional.
+    A part of a model, with its parameters. Subclasses define `forward`; calling `super().__init__()` is optional.
 
     Attributes
     ----------
     training : bool
         Whether dropout drops. Set by `train` and `eval`.
     flat_parameters, flat_gradients : np.ndarray, shape (num_parameters,)
-        Present after `flatten_parameters`; matrices first, so that what is decayed lies together.
+        Present after `flatten_parameters`; matrices first, so that those with weight decay are contiguous.
 
     Examples
     --------
@@ -111,7 +113,7 @@ class Module(Placement):
             self.flatten_parameters()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What `forward` returns."""
+        """What `forward` returns, or a hook in its place."""
         watch, hooks = current_watch(), self._hooks
         if watch is None and hooks is None:
             return self.forward(*args, **kwargs)
@@ -144,7 +146,7 @@ class Module(Placement):
         Call ``hook(module, inputs, output)`` each time after the module has computed.
 
         A hook runs where the module is called, not where another module reads its parameters: generation with `GPT`
-        calls the blocks and what is inside of them, the last layer norm, and no other module.
+        calls the blocks, the modules inside them, and the last layer norm, and no other module.
 
         Parameters
         ----------
@@ -168,9 +170,10 @@ class Module(Placement):
         return self._register(1, hook)
 
     def _register(self, place: int, hook: Callable[..., Any]) -> HookHandle:
-        if self._hooks is None:
-            self._hooks = {}, {}
-        return HookHandle(self._hooks[place], hook)
+        hooks = ({}, {}) if self._hooks is None else self._hooks
+        handle = HookHandle(hooks[place], hook)
+        self._hooks = hooks
+        return handle
 
     def _between_hooks(self, before: Hooks, after: Hooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook in list(before.values()):
@@ -357,7 +360,7 @@ class Module(Placement):
             raise ValueError(
                 f"{who}: a name must not be empty or contain a dot, got {name!r}; dots join the names of paths"
             )
-        if hasattr(self, name) and not free and getattr(self, name) is not None:
+        if hasattr(Module, name) or (hasattr(self, name) and not free and getattr(self, name) is not None):
             raise ValueError(f"{who}: {type(self).__name__} has an attribute {name!r} already; choose another name")
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
@@ -391,6 +394,49 @@ class Module(Placement):
             elif parameter.grad is not None:
                 parameter.grad[...] = 0
 
+    # PyTorch's methods that move a module, which stays where it is
+
+    def to(self: Self, *args: Any, device: Any = "cpu", dtype: Any = None) -> Self:
+        """
+        The module itself: it computes on the CPU, in the dtype that it was made with.
+
+        Parameters
+        ----------
+        *args
+            "cpu", a dtype, or both.
+        device, dtype
+            The same by name.
+
+        Raises
+        ------
+        ValueError
+            If another device than the CPU is asked for, or another dtype than that of the parameters.
+
+        Examples
+        --------
+        >>> from tinygpt.nn import LayerNorm
+        >>> layer = LayerNorm(3)
+        >>> layer.to("cpu") is layer
+        True
+        """
+        wanted = device_and_dtype("model", args, device, dtype)
+        found = {parameter.dtype for parameter in self.parameters()}
+        if wanted is not None and found - {wanted}:
+            raise ValueError(
+                f"{type(self).__name__}.to: the parameters are {', '.join(sorted(map(str, found)))} and stay so, got "
+                f"{wanted}; make the module with dtype= and load_state_dict into it"
+            )
+        return self
+
+    def cpu(self: Self) -> Self:
+        """The module itself."""
+        return self
+
+    if not TYPE_CHECKING:  # a type checker reports unknown names itself
+
+        def __getattr__(self, name):
+            raise missing_attribute(self, "Module", name)
+
     # state
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -420,7 +466,7 @@ class Module(Placement):
         Raises
         ------
         ValueError
-            If names are missing or unknown and `strict` is set, or a shape differs.
+            If names are missing or unknown and `strict` is set, a shape differs, or an array here is read-only.
         TypeError
             If an array does not hold real numbers.
 
@@ -442,6 +488,9 @@ class Module(Placement):
             raise ValueError(f"load_state_dict: the names must be those of this {type(self).__name__}: "
                              + "; ".join(problems) + "; strict=False loads those that it has")  # fmt: skip
         arrays = {name: _fitting(name, state[name], tensor) for name, tensor in tensors.items() if name in state}
+        for name in arrays:
+            if not tensors[name].data.flags.writeable:
+                raise ValueError(f"load_state_dict: {name} must be writable, and its array is read-only; copy it")
         for name, array in arrays.items():
             np.copyto(tensors[name].data, array)
         for module in self.modules():
@@ -522,8 +571,8 @@ def _kind(value: Any) -> str:
 def _fitting(name: str, value: Any, tensor: Tensor) -> np.ndarray:
     """What a state has for a tensor, as an array of its shape; an error says why it does not fit."""
     try:
-        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's words for a bfloat16 or one that is on a GPU
+        array = plain_array(value)
+    except TypeError as error:
         raise TypeError(f"load_state_dict: {name} must be an array, got {type(value).__name__}: {error}") from None
     if array.shape != tensor.shape:
         transposed = array.ndim == 2 and array.shape[::-1] == tensor.shape

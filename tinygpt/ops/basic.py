@@ -33,9 +33,9 @@ What surprises people here
     div       db needs neither a nor b^2: a / b^2 is out / b, and out is there already.
     neg       Backward needs nothing of forward: nothing is saved.
     pow       Exponent 0 has gradient zero everywhere; the formula would give 0 * a^(-1), which is NaN at a = 0.
-    power     A negative number has real powers at whole exponents only: there is no slope between them, and db is NaN.
-    remainder The result has the sign of b, as in Python. The gradient takes floor(a / b) for a constant: it is one, but
-              where it jumps there is no slope.
+    power     A negative number has real powers at whole exponents only: there is no slope in b, and db is NaN.
+    remainder The result has the sign of b, as in Python. The gradient treats floor(a / b) as a constant, which it is
+              between its jumps; at a jump there is no slope.
     matmul    A forgotten transpose goes unnoticed where the matrices are square. A vector is one row on the left, and
               one column on the right.
 
@@ -49,7 +49,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
-from tinygpt.ops.shapes import apply_broadcast, astype, check_broadcast, operands, unbroadcast
+from tinygpt.ops.shapes import apply_broadcast, as_tensor, astype, check_broadcast, operands, unbroadcast
 
 
 def floating(a: Any) -> Tensor:
@@ -61,7 +61,7 @@ def floating(a: Any) -> Tensor:
     >>> floating(np.array([1, 2]))
     Tensor([1., 2.], dtype=float32)
     """
-    a = a if isinstance(a, Tensor) else Tensor(a)
+    a = as_tensor(a)
     return a if a.dtype.kind == "f" else astype(a, np.float32)
 
 
@@ -130,7 +130,7 @@ def mul_backward(dout, saved):
     return unbroadcast(dout * b, a.shape), unbroadcast(dout * a, b.shape)
 
 
-MUL = Op("mul", mul_forward, mul_backward)
+MUL = Op("mul", mul_forward, mul_backward, uses=((1,), (0,)))
 
 
 def mul(a: Any, b: Any) -> Tensor:
@@ -243,7 +243,7 @@ POW = Op("pow", pow_forward, pow_backward)
 
 def pow(a: Any, exponent: Any) -> Tensor:
     """
-    a ** exponent. A number is cheapest; an exponent that is a tensor or an array broadcasts, and has a gradient too.
+    a ** exponent, a number; an exponent that is a tensor or an array broadcasts, and has a gradient too: `power`.
 
     Raises
     ------
@@ -317,7 +317,7 @@ def remainder_backward(dout, saved):
     return unbroadcast(dout, a.shape), unbroadcast(-dout * np.floor_divide(a, b), b.shape)
 
 
-REMAINDER = Op("remainder", remainder_forward, remainder_backward)
+REMAINDER = Op("remainder", remainder_forward, remainder_backward, uses=((), (0, 1)))
 
 
 def remainder(a: Any, b: Any) -> Tensor:
@@ -378,7 +378,7 @@ def matmul_backward(dout, saved):
     return da, db
 
 
-MATMUL = Op("matmul", matmul_forward, matmul_backward)
+MATMUL = Op("matmul", matmul_forward, matmul_backward, uses=((1,), (0,)))
 
 
 def matmul(a: Any, b: Any) -> Tensor:

@@ -1,8 +1,9 @@
 """
 Choices between values, element by element: maximum, minimum, where, clip, and logaddexp, a smooth maximum.
 
-The gradient goes to the value that was taken. Where broadcasting stretched an operand, its gradient is summed over its
-uses; the table leaves this sum out.
+The gradient goes to the value that was taken. The code selects it and does not multiply by 0 or 1, since 0 times an
+infinite gradient is NaN: sqrt(maximum(x, 0)) at x < 0. Where broadcasting stretched an operand, its gradient is summed
+over its uses; the table leaves this sum out.
 
 Operation     Forward                         Backward
     maximum   out = max(a, b)                 da = dout * (1 - 1[a < b] - 1[a = b]/2)
@@ -23,10 +24,9 @@ What surprises people here
               smaller nor equal: both receive all of it, and a NaN of the gradient is not lost here, as in PyTorch.
     where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
               x = 0.
-    clip      Outside of the bounds the gradient is 0: a weight that has left them is never pulled back. At a bound it
-              passes.
-    logaddexp e^a overflows from a = 89 on in float32; the maximum is taken out first, and the slopes never exceed 1.
-              They are those of the difference: e^(a - out), the same number, is NaN for an infinite a.
+    clip      Outside the bounds the gradient is 0, so it never pulls a value back inside. At a bound it passes.
+    logaddexp e^a overflows from a = 89 on in float32, so the code takes the larger of a and b out of the logarithm. The
+              slopes are those of the difference: e^(a - out), the same number, is NaN for an infinite a.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def maximum_forward(a, b):
 
 def maximum_backward(dout, saved):
     a, b = saved
-    half = (a == b) * dout.dtype.type(0.5)
-    return unbroadcast(dout * (~(a < b) - half), a.shape), unbroadcast(dout * (~(b < a) - half), b.shape)
+    share = np.where(a == b, dout / 2, dout)
+    return unbroadcast(np.where(a < b, 0, share), a.shape), unbroadcast(np.where(b < a, 0, share), b.shape)
 
 
 MAXIMUM = Op("maximum", maximum_forward, maximum_backward)
@@ -122,7 +122,7 @@ def clip_forward(a, low, high):
 
 def clip_backward(dout, saved):
     a, low, high = saved
-    return (unbroadcast(dout * (a >= low) * (a <= high), a.shape),)
+    return (unbroadcast(np.where((a >= low) & (a <= high), dout, 0), a.shape),)
 
 
 CLIP = Op("clip", clip_forward, clip_backward)

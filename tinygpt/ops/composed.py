@@ -1,8 +1,9 @@
 """
-Operations made of others, whose gradients they have: parts and orders of the values, and repetitions.
+Operations composed of others: parts and orders of the values, and repetitions.
 
-Nothing is derived here. `sort` and `topk` move values by the indices that they find, so their gradients go back the
-same way; what only finds indices or truth values (`argmax`, `argsort`, `any`) has no gradient.
+Nothing is derived here: the gradients are those of the parts. `sort` and `topk` gather values by the indices that they
+find, so their gradients go back by the same indices. What returns only indices or truth values (`argmax`, `argsort`,
+`any`) has no gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from tinygpt.autograd import Tensor
 from tinygpt.ops.choices import where
 from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.reductions import Axis, sum
-from tinygpt.ops.shapes import broadcast_to, checked_axis, getitem, one_axis, reshape, transpose
+from tinygpt.ops.shapes import (
+    as_tensor,
+    broadcast_to,
+    checked_axis,
+    checked_sizes,
+    getitem,
+    one_axis,
+    reshape,
+    transpose,
+)
 from tinygpt.runtime.aliases import aliases
 
 
@@ -32,6 +42,7 @@ class Sorted(NamedTuple):
 
 def _order(who: str, x: Tensor, axis: int, descending: bool) -> np.ndarray:
     """The places of the values in order; equal ones stay in theirs."""
+    x = as_tensor(x)
     place, values = one_axis(who, axis, x.ndim), np.atleast_1d(x.data)
     if not descending:
         order = np.argsort(values, place, kind="stable")
@@ -81,6 +92,7 @@ def argmin(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor
 
 
 def _index_of(who: str, find: Callable[..., Any], x: Tensor, axis: int | None, keepdims: bool) -> Tensor:
+    x = as_tensor(x)
     place = None if axis is None else one_axis(who, axis, x.ndim)
     if (x.size if place is None or not x.ndim else x.shape[place]) == 0:
         raise ValueError(f"{who}: needs at least one value along axis {axis}, got shape {x.shape}")
@@ -97,6 +109,7 @@ def any(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> any(Tensor([[0.0, 2.0], [0.0, 0.0]]), axis=1)
     Tensor([ True, False], dtype=bool)
     """
+    x = as_tensor(x)
     return Tensor(np.any(x.data, checked_axis("any", axis, x.ndim), keepdims=keepdims))
 
 
@@ -110,6 +123,7 @@ def all(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> all(Tensor([[1.0, 2.0], [0.0, 1.0]]), axis=1)
     Tensor([ True, False], dtype=bool)
     """
+    x = as_tensor(x)
     return Tensor(np.all(x.data, checked_axis("all", axis, x.ndim), keepdims=keepdims))
 
 
@@ -134,6 +148,7 @@ def gather(x: Tensor, axis: int, index: Any) -> Tensor:
     Tensor([[2.],
             [3.]], dtype=float32)
     """
+    x = as_tensor(x)
     index = np.asarray(index)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: needs an index of {x.ndim} axes for shape {x.shape}, got shape {index.shape}")
@@ -154,6 +169,7 @@ def index_select(x: Tensor, axis: int, index: Any) -> Tensor:
     Tensor([[2., 2.],
             [4., 4.]], dtype=float32)
     """
+    x = as_tensor(x)
     return getitem(x, (*[slice(None)] * one_axis("index_select", axis, x.ndim), np.asarray(index)))
 
 
@@ -189,6 +205,7 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True) -> Sorted:
     >>> values, indices
     (Tensor([3., 2.], dtype=float32), Tensor([0, 2], dtype=int64))
     """
+    x = as_tensor(x)
     k, place = whole_number("topk: k", k), one_axis("topk", axis, x.ndim)
     size = x.shape[place] if x.ndim else 1
     if not 0 <= k <= size:
@@ -211,6 +228,7 @@ def masked_fill(x: Tensor, mask: Any, value: Any) -> Tensor:
     >>> masked_fill(Tensor([1.0, 2.0]), [True, False], -np.inf)
     Tensor([-inf,   2.], dtype=float32)
     """
+    x = as_tensor(x)
     mask = np.asarray(mask, bool)
     try:
         return where(np.broadcast_to(mask, x.shape), value, x)
@@ -232,6 +250,7 @@ def flip(x: Tensor, axis: Axis = None) -> Tensor:
     Tensor([[2., 1.],
             [4., 3.]], dtype=float32)
     """
+    x = as_tensor(x)
     places = checked_axis("flip", tuple(range(x.ndim)) if axis is None else axis, x.ndim)
     flipped = places if isinstance(places, tuple) else (places,)
     return getitem(x, tuple([slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim)]))
@@ -261,10 +280,11 @@ def split(x: Tensor, size: Any, axis: int = 0) -> tuple[Tensor, ...]:
     >>> [part.shape for part in split(Tensor(np.ones((5, 3))), 2)]
     [(2, 3), (2, 3), (1, 3)]
     """
+    x = as_tensor(x)
     place = _axis_of_parts("split", axis, x)
     n = x.shape[place]
     if np.ndim(size):
-        sizes = [*size]
+        sizes = [whole_number("split: the size of a part", each) for each in size]
         if np.sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"split: the sizes must add up to {n}, the size of axis {axis}, got {sizes}")
     elif whole_number("split: the size of a part", size) < 1:
@@ -286,6 +306,7 @@ def chunk(x: Tensor, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     >>> [part.shape for part in chunk(Tensor(np.ones(5)), 3)]
     [(2,), (2,), (1,)]
     """
+    x = as_tensor(x)
     if whole_number("chunk: chunks", chunks) < 1:
         raise ValueError(f"chunk: needs at least one part, got {chunks}")
     n = x.shape[_axis_of_parts("chunk", axis, x)]
@@ -302,6 +323,7 @@ def unbind(x: Tensor, axis: int = 0) -> tuple[Tensor, ...]:
     >>> unbind(Tensor([[1.0, 2.0], [3.0, 4.0]]), 1)
     (Tensor([1., 3.], dtype=float32), Tensor([2., 4.], dtype=float32))
     """
+    x = as_tensor(x)
     place = _axis_of_parts("unbind", axis, x)
     return tuple([getitem(x, (*[slice(None)] * place, i)) for i in range(x.shape[place])])
 
@@ -322,11 +344,12 @@ def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     >>> diagonal(Tensor([[1.0, 2.0], [3.0, 4.0]]))
     Tensor([1., 4.], dtype=float32)
     """
-    offset = whole_number("diagonal: offset", offset)
+    x, offset = as_tensor(x), whole_number("diagonal: offset", offset)
     rows, columns = (one_axis("diagonal", axis, x.ndim) for axis in (axis1, axis2))
     if x.ndim < 2 or rows == columns:
         raise ValueError(f"diagonal: needs two different axes, got {axis1} and {axis2} of shape {x.shape}")
     moved = transpose(x, [i for i in range(x.ndim) if i not in (rows, columns)] + [rows, columns])
+    offset = whole_number("diagonal: offset", offset)
     places = [np.diagonal(each, offset) for each in np.indices(moved.shape[-2:])]
     return getitem(moved, (..., *places))
 
@@ -369,13 +392,14 @@ def triu(x: Tensor, k: int = 0) -> Tensor:
     Tensor([[1., 2.],
             [0., 4.]], dtype=float32)
     """
-    return where(_below("triu", x, k, -1), 0, x)
+    return where(_below("triu", x, whole_number("triu: k", k) - 1), 0, x)
 
 
-def _below(who: str, x: Tensor, k: int, further: int = 0) -> np.ndarray:
+def _below(who: str, x: Tensor, k: int) -> np.ndarray:
+    x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"{who}: needs at least two axes, got shape {x.shape}")
-    return np.tri(x.shape[-2], x.shape[-1], whole_number(f"{who}: k", k) + further, bool)
+    return np.tri(x.shape[-2], x.shape[-1], whole_number(f"{who}: k", k), bool)
 
 
 # repetitions
@@ -390,10 +414,10 @@ def tile(x: Tensor, *reps: Any) -> Tensor:
     >>> tile(Tensor([1.0, 2.0]), 2)
     Tensor([1., 2., 1., 2.], dtype=float32)
     """
-    given = reps[0] if len(reps) == 1 and isinstance(reps[0], (tuple, list)) else reps
-    times = tuple([whole_number("tile: a number of repetitions", each) for each in given])
+    x = as_tensor(x)
+    times = tuple(reps[0]) if len(reps) == 1 and isinstance(reps[0], (tuple, list)) else reps
     ndim = max(len(times), x.ndim)
-    times, shape = (1,) * (ndim - len(times)) + times, (1,) * (ndim - x.ndim) + x.shape
+    times, shape = (1,) * (ndim - len(times)) + checked_sizes("tile", times), (1,) * (ndim - x.ndim) + x.shape
     apart = [size for n in shape for size in (1, n)]
     repeated = tuple([size for pair in zip(times, shape, strict=True) for size in pair])
     return reshape(broadcast_to(reshape(x, apart), repeated), [r * n for r, n in zip(times, shape, strict=True)])
@@ -416,6 +440,7 @@ def repeat_interleave(x: Tensor, repeats: Any, axis: int | None = None) -> Tenso
     >>> repeat_interleave(Tensor([1.0, 2.0]), 2)
     Tensor([1., 1., 2., 2.], dtype=float32)
     """
+    x = as_tensor(x)
     place = 0 if axis is None else one_axis("repeat_interleave", axis, x.ndim)
     x = reshape(x, -1) if axis is None or not x.ndim else x
     times = np.asarray(repeats)

@@ -46,6 +46,7 @@ from tinygpt.ops.choices import where
 from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.losses import check_reduction
 from tinygpt.ops.reductions import log_softmax
+from tinygpt.ops.shapes import as_tensor
 from tinygpt.runtime.aliases import aliases
 
 
@@ -160,7 +161,7 @@ def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100, reduct
     Tensor(10.824905, dtype=float32)
     """
     check_reduction("cross_entropy", reduction)
-    logits = logits if isinstance(logits, Tensor) else Tensor(logits)
+    logits = as_tensor(logits)
     if logits.ndim == 0:
         raise ValueError("cross_entropy: logits must have shape (..., V), got a scalar")
     if logits.dtype.kind != "f" and getattr(targets, "dtype", logits.dtype).kind == "f":
@@ -184,23 +185,8 @@ def nll_loss(log_probs: Tensor, targets: Any, ignore_index: int = -100, reductio
     ----------
     log_probs : Tensor, shape (..., V), float32 or float64
         Logarithms of probabilities.
-    targets : integer array, shape (...)
-        From 0 to V - 1, or `ignore_index`.
-    ignore_index : int
-        Targets with this value do not count, neither in the sum nor in the mean.
-    reduction : {"mean", "sum", "none"}
-        "none" returns one number per target, 0 where it does not count.
-
-    Returns
-    -------
-    Tensor, shape (), or (...) without reduction
-
-    Raises
-    ------
-    TypeError
-        If `targets` are not integers.
-    ValueError
-        If the shapes do not fit, a target is out of range, no target counts, or `reduction` is none of these.
+    targets, ignore_index, reduction
+        As `cross_entropy` takes them. What is returned and raised is the same, too.
 
     Examples
     --------
@@ -208,6 +194,7 @@ def nll_loss(log_probs: Tensor, targets: Any, ignore_index: int = -100, reductio
     Tensor(2.5, dtype=float32)
     """
     check_reduction("nll_loss", reduction)
+    log_probs = as_tensor(log_probs)
     if log_probs.ndim == 0:
         raise ValueError("nll_loss: log_probs must have shape (..., V), got a scalar")
     n_vocab = log_probs.shape[-1]

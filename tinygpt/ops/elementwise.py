@@ -27,14 +27,14 @@ What surprises people here
     exp     The slope of e^a is e^a: the output is all that backward needs.
     log     The logarithm of a negative number is NaN, and yet its gradient dout / a is an ordinary number.
     sqrt    The slope at 0 is infinite: the gradient of sqrt(sum(x * x)) at x = 0 is infinity times 0, which is NaN.
-    expm1   For |a| < 1e-7, e^a is exactly 1 in float32, and e^a - 1 would be 0 where the right value is a.
-    log1p   For the same reason ln(1 + a) would be 0 there: losses near 0 and small probabilities come out as nothing.
+    expm1   For |a| < 2e-8, e^a is exactly 1 in float32, and e^a - 1 would be 0 where the right value is a.
+    log1p   For the same reason ln(1 + a) would be 0 there: losses near 0 and small probabilities would be lost.
     tanh    For |a| > 10 the output is exactly 1 or -1 in float32, and the gradient is exactly zero.
-    sigmoid It is at most 1/4 steep: through many layers of sigmoids the gradient fades. e^(-a) overflows for a < -88 in
-            float32, so the code takes e^(-|a|).
-    sin     A quarter turn earlier it is cos: the slope's slope is -sin, and every fourth derivative is sin again.
-    cos     The minus is the one that is forgotten: cos falls where sin is above 0.
-    abs     There is no slope at a = 0; by convention it is 0 here, so a weight that is exactly 0 feels no |w| penalty.
+    sigmoid Its slope is at most 1/4: through many layers of sigmoids the gradient vanishes. In float32 e^(-a) overflows
+            for a < -88, so the code takes e^(-|a|).
+    sin     Each derivative shifts the curve by a quarter turn, sin(a + pi/2) = cos(a); the fourth one is sin again.
+    cos     The minus is easily forgotten: cos falls where sin is positive.
+    abs     There is no slope at a = 0; by convention it is 0 here: an L1 penalty leaves a weight of exactly 0 alone.
     relu    There is no slope at a = 0; by convention it is 0 here. A unit below 0 for every input stops learning.
             NaN is not <= 0: its gradient passes, as in PyTorch, and shows a fault of the forward in the gradients.
 """
@@ -48,7 +48,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import div, floating, mul, power
-from tinygpt.ops.shapes import operands
+from tinygpt.ops.shapes import as_tensor
 
 
 def exp_forward(a):
@@ -292,7 +292,7 @@ def relu_forward(a):
 
 
 def relu_backward(dout, kept):
-    return (dout * kept,)
+    return (np.where(kept, dout, 0),)  # dout * kept would be NaN where dout is infinite
 
 
 RELU = Op("relu", relu_forward, relu_backward)
@@ -391,17 +391,10 @@ def sign(a: Any) -> Tensor:
     """
     -1, 0 or 1, as a is below, at or above 0; without gradient.
 
-    Raises
-    ------
-    TypeError
-        If a is boolean.
-
     Examples
     --------
     >>> sign(Tensor([-3.0, 0.0, 2.0]))
     Tensor([-1.,  0.,  1.], dtype=float32)
     """
-    (a,) = operands(a)
-    if a.dtype == bool:
-        raise TypeError("sign: a boolean tensor has no sign; write x.astype(int)")
-    return Tensor(np.sign(a.data))
+    a = as_tensor(a)
+    return a if a.dtype == bool else Tensor(np.sign(a.data))

@@ -83,6 +83,7 @@ LINEAR = Op(
     linear_backward,
     kernel="tinygpt.kernels.linear",
     check=partial(check_linear, "linear"),
+    uses=((1,), (0,), ()),
 )
 
 

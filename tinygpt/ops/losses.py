@@ -1,11 +1,12 @@
 """
-Losses of predicted numbers, composed of other operations, and how a loss per element becomes one number.
+Losses composed of other operations, of predicted numbers and of answers "yes" or "no", and their reductions.
 
 What surprises people here
     mse_loss    Predictions of shape (N, 1) and targets of shape (N,) would be broadcast to (N, N), and the loss would
                 fall until all predictions are the mean of the targets. So the shapes must be equal.
     binary_cross_entropy_with_logits
-                Its gradient is sigmoid(input) - target, which no log of a sigmoid that has become 0 spoils.
+                Its gradient is sigmoid(input) - target, as simple as that of mse_loss. Composed of log and sigmoid, it
+                would be NaN where the sigmoid has underflowed to 0.
 """
 
 from __future__ import annotations

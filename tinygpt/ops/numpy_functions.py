@@ -19,6 +19,7 @@ import numpy as np
 from tinygpt.autograd import Tensor
 from tinygpt.ops import basic, choices, composed, elementwise, products, reductions, shapes
 from tinygpt.ops.dropout import whole_number
+from tinygpt.ops.shapes import as_tensor
 from tinygpt.runtime.plural import counted
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
@@ -66,10 +67,6 @@ def _call(name: str, numpys: Any, function: Callable[..., Any], *args: Any, **kw
     return function(*required, **{k: value for k, value in kwargs.items() if k in known and value is not _NO_VALUE})
 
 
-def _tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else Tensor(value)
-
-
 def _numpy_order(order: Any) -> None:
     if order not in (None, "C", "K", "A"):
         raise TypeError(f"np.reshape: order must be 'C' where a tensor requires a gradient, got {order!r}")
@@ -82,7 +79,7 @@ def _numpy_order(order: Any) -> None:
 def _concatenate(arrays: Any, axis: int | None = 0) -> Tensor:
     tensors = list(arrays)
     if axis is None:
-        tensors, axis = [_ravel(_tensor(tensor)) for tensor in tensors], 0
+        tensors, axis = [_ravel(as_tensor(tensor)) for tensor in tensors], 0
     return shapes.concatenate(tensors, axis)
 
 
@@ -93,23 +90,23 @@ def _stack(arrays: Any, axis: int = 0) -> Tensor:
 
 @_mapped("vstack")
 def _vstack(tup: Any) -> Tensor:
-    return shapes.concatenate([_at_least_2d(tensor) for tensor in map(_tensor, tup)], 0)
+    return shapes.concatenate([_at_least_2d(tensor) for tensor in map(as_tensor, tup)], 0)
 
 
 @_mapped("hstack")
 def _hstack(tup: Any) -> Tensor:
-    tensors = [_at_least_1d(_tensor(tensor)) for tensor in tup]
+    tensors = [_at_least_1d(as_tensor(tensor)) for tensor in tup]
     return shapes.concatenate(tensors, 0 if tensors and tensors[0].ndim == 1 else 1)
 
 
 @_mapped("dstack")
 def _dstack(tup: Any) -> Tensor:
-    return shapes.concatenate([_at_least_3d(_tensor(tensor)) for tensor in tup], 2)
+    return shapes.concatenate([_at_least_3d(as_tensor(tensor)) for tensor in tup], 2)
 
 
 @_mapped("column_stack")
 def _column_stack(tup: Any) -> Tensor:
-    tensors = map(_tensor, tup)
+    tensors = map(as_tensor, tup)
     return shapes.concatenate([tensor if tensor.ndim > 1 else tensor.reshape(-1, 1) for tensor in tensors], 1)
 
 
@@ -134,7 +131,7 @@ def _each(function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     """What gives one tensor for one, and a tuple for several."""
 
     def each(*arys: Any) -> Any:
-        tensors = tuple([function(_tensor(ary)) for ary in arys])
+        tensors = tuple([function(as_tensor(ary)) for ary in arys])
         return tensors if len(tensors) != 1 else tensors[0]
 
     return each
@@ -149,14 +146,16 @@ _mapped("atleast_3d")(_each(_at_least_3d))
 def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     parts = _array_split(ary, indices_or_sections, axis, "np.split")
     if not np.ndim(indices_or_sections) and parts[0].shape != parts[-1].shape:
-        raise ValueError(f"np.split: {len(parts)} equal parts are not possible along axis {axis} of shape "
-                         f"{_tensor(ary).shape}; np.array_split makes unequal ones")  # fmt: skip
+        size = as_tensor(ary).shape[axis]
+        raise ValueError(
+            f"np.split: {len(parts)} parts must divide the size {size} of axis {axis}; write np.array_split"
+        )
     return parts
 
 
 @_mapped("array_split")
 def _array_split(ary: Any, indices_or_sections: Any, axis: int = 0, who: str = "np.array_split") -> list[Tensor]:
-    ary = _tensor(ary)
+    ary = as_tensor(ary)
     _check_axis(who, ary, axis)
     if not np.ndim(indices_or_sections) and whole_number(f"{who}: the number of parts", indices_or_sections) < 1:
         raise ValueError(f"{who}: needs at least one part, got {indices_or_sections}")
@@ -178,7 +177,7 @@ def _check_axis(who: str, a: Tensor, axis: Any) -> None:
 def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
     if mode != "raise":
         raise TypeError(f"np.take: mode must be 'raise' where a tensor requires a gradient, got {mode!r}")
-    a, indices = _at_least_1d(_tensor(a)), np.asarray(indices)
+    a, indices = _at_least_1d(as_tensor(a)), np.asarray(indices)
     if not indices.size:
         indices = indices.astype(int)  # an empty list has no type of its own
     if axis is None:
@@ -198,25 +197,27 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
 
 @_mapped("take_along_axis")
 def _take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Tensor:
-    arr, indices = _tensor(arr), np.asarray(indices)
+    arr, indices = as_tensor(arr), np.asarray(indices)
     _check_axis("np.take_along_axis", arr, axis)
     if axis is None:
         return composed.gather(_ravel(arr), 0, indices)
-    shape = list(np.broadcast_shapes(np.take(arr.data, [0], axis).shape, np.take(indices, [0], axis).shape))
-    shape[axis] = indices.shape[axis]
+    places = shapes.one_axis("np.take_along_axis", axis, arr.ndim)
+    alike = [(*shape[:places], 1, *shape[places + 1 :]) for shape in (arr.shape, indices.shape)]
+    shape = list(np.broadcast_shapes(*alike))
+    shape[places] = indices.shape[places]
     return composed.gather(arr, axis, np.broadcast_to(indices, shape))
 
 
 @_mapped("sort")
 def _sort(a: Any, axis: int | None = -1) -> Tensor:
-    a = _tensor(a)
+    a = as_tensor(a)
     _check_axis("np.sort", a, axis)
     return composed.sort(_ravel(a) if axis is None else a, -1 if axis is None else axis).values
 
 
 @_mapped("flip")
 def _flip(m: Any, axis: Any = None) -> Tensor:
-    m = _tensor(m)
+    m = as_tensor(m)
     _check_axis("np.flip", m, axis)
     return composed.flip(m, axis)
 
@@ -233,7 +234,7 @@ def _fliplr(m: Any) -> Tensor:
 
 @_mapped("rot90")
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
-    m, turns = _tensor(m), whole_number("np.rot90: k", k) % 4
+    m, turns = as_tensor(m), whole_number("np.rot90: k", k) % 4
     if turns >= 2:
         m = _flip(m, tuple(axes))
     return shapes.swapaxes(_flip(m, axes[1]), *axes) if turns % 2 else m
@@ -241,7 +242,7 @@ def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
 
 @_mapped("roll")
 def _roll(a: Any, shift: Any, axis: Any = None) -> Tensor:
-    a = _tensor(a)
+    a = as_tensor(a)
     if axis is None:
         return shapes.reshape(_roll(_ravel(a), np.sum(shift), 0), a.shape)
     _check_axis("np.roll", a, axis)
@@ -254,17 +255,17 @@ def _roll(a: Any, shift: Any, axis: Any = None) -> Tensor:
 
 @_mapped("tile")
 def _tile(A: Any, reps: Any) -> Tensor:
-    return composed.tile(_tensor(A), *np.atleast_1d(reps).tolist())
+    return composed.tile(as_tensor(A), *np.atleast_1d(reps).tolist())
 
 
 @_mapped("repeat")
 def _repeat(a: Any, repeats: Any, axis: int | None = None) -> Tensor:
-    return composed.repeat_interleave(_tensor(a), repeats, axis)
+    return composed.repeat_interleave(as_tensor(a), repeats, axis)
 
 
 @_mapped("pad")
 def _pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
-    array = _tensor(array)
+    array = as_tensor(array)
     with contextlib.suppress(ValueError):  # shapes.pad says what is wrong
         pad_width = np.broadcast_to(pad_width, (array.ndim or 1, 2))  # one pair is for all axes
     return shapes.pad(array, pad_width, mode, constant_values)
@@ -272,12 +273,12 @@ def _pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: An
 
 @_mapped("diagonal")
 def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    return composed.diagonal(_tensor(a), offset, axis1, axis2)
+    return composed.diagonal(as_tensor(a), offset, axis1, axis2)
 
 
 @_mapped("diag")
 def _diag(v: Any, k: int = 0) -> Tensor:
-    v = _tensor(v)
+    v = as_tensor(v)
     if v.ndim != 1:
         return composed.diagonal(v, k)
     row = shapes.pad(v, ((max(whole_number("np.diag: k", k), 0), max(-k, 0)),))
@@ -286,17 +287,17 @@ def _diag(v: Any, k: int = 0) -> Tensor:
 
 @_mapped("trace")
 def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    return composed.trace(_tensor(a), offset, axis1, axis2)
+    return composed.trace(as_tensor(a), offset, axis1, axis2)
 
 
 @_mapped("tril")
 def _tril(m: Any, k: int = 0) -> Tensor:
-    return composed.tril(_tensor(m), k)
+    return composed.tril(as_tensor(m), k)
 
 
 @_mapped("triu")
 def _triu(m: Any, k: int = 0) -> Tensor:
-    return composed.triu(_tensor(m), k)
+    return composed.triu(as_tensor(m), k)
 
 
 # other shapes
@@ -306,28 +307,28 @@ def _triu(m: Any, k: int = 0) -> Tensor:
 def _reshape(a: Any, shape: Any = None, order: str = "C", newshape: Any = None, copy: Any = None) -> Tensor:
     _numpy_order(order)
     shape = newshape if shape is None else shape
-    return shapes.reshape(_tensor(a), *((shape,) if np.ndim(shape) == 0 else shape))
+    return shapes.reshape(as_tensor(a), *((shape,) if np.ndim(shape) == 0 else shape))
 
 
 @_mapped("ravel")
 def _ravel(a: Any, order: str = "C") -> Tensor:
     _numpy_order(order)
-    return shapes.reshape(_tensor(a), -1)
+    return shapes.reshape(as_tensor(a), -1)
 
 
 @_mapped("transpose", "permute_dims")
 def _transpose(a: Any, axes: Any = None) -> Tensor:
-    return shapes.transpose(_tensor(a)) if axes is None else shapes.transpose(_tensor(a), tuple(axes))
+    return shapes.transpose(as_tensor(a)) if axes is None else shapes.transpose(as_tensor(a), tuple(axes))
 
 
 @_mapped("matrix_transpose")
 def _matrix_transpose(x: Any) -> Tensor:
-    return shapes.swapaxes(_tensor(x), -1, -2)
+    return shapes.swapaxes(as_tensor(x), -1, -2)
 
 
 @_mapped("moveaxis")
 def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
-    a = _tensor(a)
+    a = as_tensor(a)
     sources, places = ([int(axis) for axis in np.atleast_1d(axes)] for axes in (source, destination))
     np.moveaxis(a.data, sources, places)  # raises for invalid axes
     moved = {axis % a.ndim for axis in sources}
@@ -339,23 +340,23 @@ def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
 
 @_mapped("swapaxes")
 def _swapaxes(a: Any, axis1: int, axis2: int) -> Tensor:
-    _check_axis("np.swapaxes", _tensor(a), axis1)
-    return shapes.swapaxes(_tensor(a), axis1, axis2)
+    _check_axis("np.swapaxes", as_tensor(a), axis1)
+    return shapes.swapaxes(as_tensor(a), axis1, axis2)
 
 
 @_mapped("expand_dims")
 def _expand_dims(a: Any, axis: Any) -> Tensor:
-    return shapes.expand_dims(_tensor(a), axis)
+    return shapes.expand_dims(as_tensor(a), axis)
 
 
 @_mapped("squeeze")
 def _squeeze(a: Any, axis: Any = None) -> Tensor:
-    return shapes.squeeze(_tensor(a), axis)
+    return shapes.squeeze(as_tensor(a), axis)
 
 
 @_mapped("broadcast_to")
 def _broadcast_to(array: Any, shape: Any) -> Tensor:
-    return shapes.broadcast_to(_tensor(array), (shape,) if np.ndim(shape) == 0 else shape)
+    return shapes.broadcast_to(as_tensor(array), (shape,) if np.ndim(shape) == 0 else shape)
 
 
 # reductions and products
@@ -363,40 +364,40 @@ def _broadcast_to(array: Any, shape: Any) -> Tensor:
 
 @_mapped("sum")
 def _sum(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.sum(_tensor(a), axis, keepdims)
+    return reductions.sum(as_tensor(a), axis, keepdims)
 
 
 @_mapped("mean")
 def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    _check_axis("np.mean", _tensor(a), axis)
-    return reductions.mean(_tensor(a), axis, keepdims)
+    _check_axis("np.mean", as_tensor(a), axis)
+    return reductions.mean(as_tensor(a), axis, keepdims)
 
 
 @_mapped("var")
 def _var(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    _check_axis("np.var", _tensor(a), axis)
-    return reductions.var(_tensor(a), axis, ddof, keepdims)
+    _check_axis("np.var", as_tensor(a), axis)
+    return reductions.var(as_tensor(a), axis, ddof, keepdims)
 
 
 @_mapped("std")
 def _std(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    _check_axis("np.std", _tensor(a), axis)
-    return reductions.std(_tensor(a), axis, ddof, keepdims)
+    _check_axis("np.std", as_tensor(a), axis)
+    return reductions.std(as_tensor(a), axis, ddof, keepdims)
 
 
 @_mapped("prod")
 def _prod(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.prod(_tensor(a), axis, keepdims)
+    return reductions.prod(as_tensor(a), axis, keepdims)
 
 
 @_mapped("cumsum")
 def _cumsum(a: Any, axis: int | None = None) -> Tensor:
-    return reductions.cumsum(_at_least_1d(_tensor(a)), axis)
+    return reductions.cumsum(_at_least_1d(as_tensor(a)), axis)
 
 
 @_mapped("diff")
 def _diff(a: Any, n: int = 1, axis: int = -1) -> Tensor:
-    a = _tensor(a)
+    a = as_tensor(a)
     _check_axis("np.diff", a, axis)
     before = (slice(None),) * shapes.one_axis("np.diff", axis, a.ndim)
     for _ in range(n):
@@ -411,7 +412,7 @@ def _ptp(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 @_mapped("linalg.norm")
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
-    x = _tensor(x)
+    x = as_tensor(x)
     _check_axis("np.linalg.norm", x, axis)
     if ord not in (None, "fro") and (x.ndim if axis is None else np.size(axis)) != 1:
         raise TypeError(f"np.linalg.norm: a matrix norm, ord={ord!r}, has no gradient here; give one axis")
@@ -420,12 +421,12 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
 
 @_mapped("max", "amax")
 def _max(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.max(_tensor(a), axis, keepdims)
+    return reductions.max(as_tensor(a), axis, keepdims)
 
 
 @_mapped("min", "amin")
 def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    return reductions.min(_tensor(a), axis, keepdims)
+    return reductions.min(as_tensor(a), axis, keepdims)
 
 
 @_mapped("dot")
@@ -480,12 +481,12 @@ def _matmul(x1: Any, x2: Any) -> Tensor:
 
 @_mapped("copy")
 def _copy(a: Any) -> Tensor:
-    return _tensor(a).clone()
+    return as_tensor(a).clone()
 
 
 @_mapped("nan_to_num")
 def _nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Tensor:
-    x = _tensor(x)
+    x = as_tensor(x)
     limits = np.finfo(x.dtype)
     x = choices.where(np.isnan(x.data), nan, x)
     x = choices.where(np.isposinf(x.data), limits.max if posinf is None else posinf, x)
@@ -502,7 +503,7 @@ def _linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True) -> Te
 
 @_mapped("sinc")
 def _sinc(x: Any) -> Tensor:
-    angle = _tensor(x) * np.pi
+    angle = as_tensor(x) * np.pi
     at_0 = angle.data == 0
     nonzero = choices.where(at_0, 1, angle)  # 0 / 0 would be NaN, and so its gradient
     return choices.where(at_0, 1, elementwise.sin(nonzero) / nonzero)
@@ -514,7 +515,7 @@ def _sinc(x: Any) -> Tensor:
 def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     def rule(x: Any, **kwargs: Any) -> Tensor:
         _refuse(function.__name__, kwargs)
-        return function(_tensor(x))
+        return function(as_tensor(x))
 
     return rule
 
@@ -532,7 +533,7 @@ def _reduction(function: Callable[..., Tensor]) -> Callable[..., Any]:
         a: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False, **kwargs: Any
     ) -> Tensor:
         _refuse(function.__name__, {**kwargs, "dtype": dtype, "out": out})
-        return function(_tensor(a), axis, keepdims)
+        return function(as_tensor(a), axis, keepdims)
 
     return rule
 

@@ -1,7 +1,7 @@
 """
 Sums of products of any number of arrays: einsum, and outer and dot of two.
 
-Each axis of an array has a letter: "ij,jk->ik" is the matrix product. Over a letter that the output lacks is summed.
+Each axis of an array has a letter: "ij,jk->ik" is the matrix product. Letters that the output lacks are summed over.
 
 Operation   Forward                              Backward
     einsum  out = einsum(subscripts, arrays)     darrays = exchanged(subscripts, arrays, dout)
@@ -12,17 +12,17 @@ out is the sum of p over the letters that it lacks, d p / d (the element of arra
     darray_k = sum of dout * (all other arrays) over the letters that array k lacks
 
 which is an einsum as well: dout takes the place of array k, and the letters of array k become the output. For
-"ij,jk->ik" they are "ik,jk->ij" and "ik,ij->jk". Two letters are an exception:
+"ij,jk->ik" the two are "ik,jk->ij" and "ik,ij->jk". There are two exceptions:
 
-    one that array k has alone     Forward sums over it, so each element receives the same: the result is stretched.
-    one that array k has twice     "ii->i" reads a diagonal. The gradient of the elements beside it is zero.
+    a letter that array k has alone    Forward sums over it, so each element receives the same: the result is stretched.
+    a letter that array k has twice    "ii->i" reads a diagonal. The gradient of all elements beside it is zero.
 
-An ellipsis is letters that nobody wrote, so `check_einsum` writes them. Where an axis of size 1 met a longer one, its
+An ellipsis stands for letters, which `check_einsum` writes out. Where an axis of size 1 met a longer one, its
 element was used several times: its gradient is the sum, as for all broadcasting.
 
 What surprises people here
-    einsum  The gradient of a sum of products is sums of products: all of matmul, outer, trace, transpose and sum
-            is here, and one rule is the gradient of each.
+    einsum  The gradient of a sum of products is a sum of products. matmul, outer, trace, transpose and sum are all
+            einsums, and one rule gives the gradient of each.
 
 Source: the notation is Einstein's of 1916, in the form of NumPy's `einsum`.
 """

@@ -1,5 +1,6 @@
 """
-Many values into one: sum, mean, prod, max, min, var, std, norm, logsumexp, softmax, log_softmax and cumsum along axes.
+Reductions, many values into one: sum, mean, prod, max, min, var, std, norm and logsumexp along axes; and softmax,
+log_softmax and cumsum, which combine the same values and keep the shape.
 
 The values along `axis` that make one output are a group; n is their number. Every value of a group sees the gradient of
 its group's output: the backwards here first stretch `dout` over the group again. In the table sum, mean, prod and max
@@ -22,8 +23,8 @@ Operation       Forward                                      Backward
 
 `min` is -max(-x). Sums, products and extremes of integers are integers, all else of them is float32.
 
-prod. d out / d x_i is the product of all values but x_i. Out / x_i is the same, but for a group with a zero in it. The
-products of the values before x_i, and of those after it, are two running products, and need no division.
+prod. d out / d x_i is the product of all values but x_i: out / x_i, unless x_i is 0. The product of the values before
+x_i and that of the values after it are running products, and need no division.
 
 var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof) = 0: its path adds nothing.
 
@@ -43,11 +44,11 @@ What surprises people here
     sum         Every value receives the whole gradient of its group: nothing is divided among them.
     mean        The gradient of one value shrinks with the size of its group: twice as many values, half the gradient.
     prod        A zero keeps its gradient, the product of the others, and the others lose theirs: out / x would be NaN.
-    var         The formula treats the mean as a constant and is right: the centred values of a group sum to zero.
-    std         sqrt(var(x)) has another gradient where all values of a group are equal: infinity times 0, NaN.
-    norm        The gradient has norm 1 however large x is, and no size left to shrink with x on the way to 0.
     max         k equal maxima receive 1 / k of the gradient each. A tie is a corner without a derivative; the even
                 split is the mean of the one-sided slopes, and does not depend on the order of the values.
+    var         The formula treats the mean as a constant and is right: the centred values of a group sum to zero.
+    std         sqrt(var(x)) has another gradient where all values of a group are equal: infinity times 0, NaN.
+    norm        The gradient has norm 1 however small x is. That of sum(x^2) shrinks with x; this one does not.
     logsumexp   The slope of this smooth maximum is the softmax: probabilities come out of a gradient.
     softmax     dx sums to zero over each group: adding a number to all of x changes no probability.
     log_softmax Where a probability underflows to 0, ln(softmax(x)) is -inf; this form never makes the probability.
@@ -65,7 +66,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import floating
 from tinygpt.ops.elementwise import abs
-from tinygpt.ops.shapes import checked_axis, one_axis, reshape
+from tinygpt.ops.shapes import as_tensor, checked_axis, one_axis, reshape
 from tinygpt.runtime.aliases import aliases
 
 Axis = int | tuple[int, ...] | None
@@ -98,6 +99,8 @@ def _needs(who, at_least=0, default=None):
 
 def _needs_more_than_ddof(who):
     def check(x, axis=None, ddof=0, **attrs):
+        if np.ndim(ddof) or not isinstance(ddof, (int, float, np.number, np.ndarray)):
+            raise TypeError(f"{who}: ddof must be a number, got {ddof!r}")
         places, ddof = checked_axis(who, axis, x.ndim), np.asarray(ddof).item()  # NumPy's numbers would make float64
         if _group_size(x.shape, places) <= ddof:
             raise ValueError(f"{who}: needs more than ddof = {ddof} values along axis {axis}, got shape {x.shape}")
@@ -328,7 +331,7 @@ def norm(x: Tensor, ord: float | str | None = 2, axis: Axis = None, keepdims: bo
         return apply(NORM, floating(x), axis=axis, keepdims=keepdims)
     if ord not in (1, math.inf):
         raise ValueError(f"norm: ord must be 2, 1 or inf, got {ord!r}; write (x ** p).sum() ** (1 / p) for positive x")
-    return (sum if ord == 1 else max)(abs(x), axis, keepdims)
+    return (sum if ord == 1 else max)(abs(floating(x)), axis, keepdims)
 
 
 def max_forward(x, axis=None, keepdims=False):
@@ -379,6 +382,7 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = Non
     >>> min(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=1)
     Tensor([1., 3.], dtype=float32)
     """
+    x = as_tensor(x)
     _values_alone("min", axis, dim)
     axis = _needs("min", 1)(x, axis)["axis"]
     if x.dtype.kind != "f":
@@ -398,12 +402,14 @@ def _values_alone(who: str, axis: Any, dim: Axis) -> None:
 @aliases(dim="axis", keepdim="keepdims")
 def amax(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """`max` over `axis`, by the name that means the values alone in PyTorch, too."""
+    x = as_tensor(x)
     return max(x, checked_axis("amax", axis, x.ndim), keepdims)
 
 
 @aliases(dim="axis", keepdim="keepdims")
 def amin(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """`min` over `axis`, by the name that means the values alone in PyTorch, too."""
+    x = as_tensor(x)
     return min(x, checked_axis("amin", axis, x.ndim), keepdims)
 
 
@@ -516,6 +522,7 @@ def cumsum(x: Tensor, axis: int | None = None) -> Tensor:
     >>> cumsum(Tensor([1.0, 2.0, 3.0]))
     Tensor([1., 3., 6.], dtype=float32)
     """
+    x = as_tensor(x)
     place = 0 if axis is None else one_axis("cumsum", axis, x.ndim)
     out = apply(CUMSUM, reshape(x, -1) if axis is None or x.ndim == 0 else x, axis=place)
     return out if axis is None else reshape(out, x.shape)

@@ -26,7 +26,7 @@ What surprises people here
     broadcast_to What is a stretch forward is a sum backward; a sum's backward is a stretch.
     getitem      An index that occurs twice collects two gradients; NumPy's dx[index] += dout would add only one.
     concatenate  The gradients are views of dout, one slice per input: nothing is computed, nothing is copied.
-    pad          What was added has a gradient in dout, and nobody to receive it: backward cuts it off.
+    pad          The padding has a gradient in dout too, but is a constant: backward cuts it off.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ import numpy as np
 from numpy.exceptions import AxisError
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.autograd.conversion import numpy_dtype
 from tinygpt.runtime.aliases import aliases
 
 
@@ -61,17 +62,31 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return gradient.sum(axis=axes, keepdims=True).reshape(shape) if axes else gradient
 
 
+def as_tensor(x: Any) -> Tensor:
+    """
+    A tensor as it is, or one of an array, a list or a number.
+
+    Examples
+    --------
+    >>> as_tensor([1.0, 2.0])
+    Tensor([1., 2.], dtype=float32)
+    """
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
 def operands(*values: Any) -> list[Tensor]:
     """
     The values as tensors of one float type.
 
-    Tensors and float arrays decide it, as in NumPy (float32 with float64 gives float64). Python numbers, NumPy scalars
-    and integer arrays follow: `x * 2`, `x / np.sqrt(d)` and `x * mask` stay float32 where x is.
+    Tensors and float arrays decide it, as in NumPy (float32 with float64 gives float64). Python numbers and lists of
+    them, NumPy scalars and integer arrays follow: `x * 2`, `x / np.sqrt(d)` and `x * mask` stay float32 where x is.
     """
     arrays = [value.data if isinstance(value, Tensor) else value for value in values]
     deciding = [a.dtype for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
-    if not deciding and any(isinstance(value, float) for value in values):
-        deciding = [np.dtype(np.float32)]  # integers and a Python float
+    if not deciding and any(
+        isinstance(value, (float, np.floating, list, tuple)) and as_tensor(value).dtype.kind == "f" for value in values
+    ):
+        deciding = [np.dtype(np.float32)]  # integers and Python floats
     dtype = np.result_type(*deciding) if deciding else None
     tensors = []
     for value in values:
@@ -184,10 +199,7 @@ def astype(a: Tensor, dtype: Any) -> Tensor:
     >>> astype(Tensor([1.0]), np.float64).dtype
     dtype('float64')
     """
-    try:
-        dtype = np.dtype(dtype).newbyteorder("=")
-    except TypeError:
-        raise TypeError(f"astype: needs a dtype such as np.float32, got {_told(dtype)}") from None
+    dtype = numpy_dtype("astype", dtype).newbyteorder("=")
     Tensor(np.empty(0, dtype))  # raises unless it is one that a tensor has
     return apply(ASTYPE, a, dtype=dtype)
 
@@ -202,7 +214,7 @@ def reshape_backward(dout, x_shape):
 
 def check_reshape(x, shape):
     """One size may be -1; the others are whole numbers, and multiply to the number of values."""
-    sizes = _sizes("reshape", shape)
+    sizes = checked_sizes("reshape", shape)
     known = math.prod(size for size in sizes if size != -1)
     fits = x.size % known == 0 if sizes.count(-1) == 1 and known else x.size == known and -1 not in sizes
     if not fits or min(sizes, default=0) < -1:
@@ -210,6 +222,14 @@ def check_reshape(x, shape):
             f"reshape: sizes must multiply to {x.size} for shape {x.shape}, and one may be -1, got {sizes}"
         )
     return {"shape": sizes}
+
+
+def checked_sizes(who: str, sizes: Sequence[Any]) -> tuple[int, ...]:
+    """Sizes as Python's integers; TypeError if one is none."""
+    try:
+        return tuple([operator.index(size) for size in sizes])
+    except TypeError:
+        raise TypeError(f"{who}: sizes must be integers, got {', '.join(map(_told, sizes))}") from None
 
 
 RESHAPE = Op("reshape", reshape_forward, reshape_backward, check=check_reshape)
@@ -249,6 +269,7 @@ def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
     >>> squeeze(Tensor([[1.0], [2.0]])).shape
     (2,)
     """
+    x = as_tensor(x)
     axis = checked_axis("squeeze", axis, x.ndim)
     if axis is None:
         return reshape(x, tuple([size for size in x.shape if size != 1]))
@@ -270,6 +291,7 @@ def expand_dims(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     >>> expand_dims(Tensor([1.0, 2.0]), 0).shape
     (1, 2)
     """
+    x = as_tensor(x)
     new = axis if isinstance(axis, (tuple, list)) else (axis,)
     places = checked_axis("expand_dims", tuple(new), x.ndim + len(new))
     sizes = iter(x.shape)
@@ -285,6 +307,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     >>> flatten(Tensor(np.ones((2, 3, 4)))).shape, flatten(Tensor(np.ones((2, 3, 4))), 1).shape
     ((24,), (2, 12))
     """
+    x = as_tensor(x)
     first, last = (one_axis("flatten", each, x.ndim) for each in (start_dim, end_dim))
     if first > last:
         raise ValueError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
@@ -319,6 +342,7 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     Tensor([[1., 3.],
             [2., 4.]], dtype=float32)
     """
+    x = as_tensor(x)
     if len(axes) == 2 and x.ndim > 2:
         return swapaxes(x, *axes)  # NumPy, which takes all axes, has no meaning for it
     order = tuple(reversed(range(x.ndim))) if axes in ((), (None,)) else _unpacked(axes)
@@ -356,6 +380,7 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     >>> swapaxes(Tensor(np.ones((2, 3, 4))), 0, 1).shape
     (3, 2, 4)
     """
+    x = as_tensor(x)
     order, axis1, axis2 = list(range(x.ndim)), *(one_axis("swapaxes", axis, x.ndim) for axis in (axis1, axis2))
     if order:
         order[axis1], order[axis2] = axis2, axis1
@@ -372,7 +397,7 @@ def broadcast_to_backward(dout, x_shape):
 
 def check_broadcast_to(x, shape):
     """As NumPy: sizes equal or 1, from the right."""
-    shape = _sizes("broadcast_to", shape)
+    shape = checked_sizes("broadcast_to", shape)
     fits = all(n in (1, size) for n, size in zip(x.shape[::-1], shape[::-1], strict=False))
     if not fits or x.ndim > len(shape) or min(shape, default=0) < 0:
         raise ValueError(f"broadcast_to: sizes must be equal or 1 from the right, got shape {x.shape} for {shape}")
@@ -408,7 +433,7 @@ def expand(x: Tensor, *sizes: Any) -> Tensor:
     >>> expand(Tensor([[1.0], [2.0]]), -1, 3).shape
     (2, 3)
     """
-    shape = _sizes("expand", _unpacked(sizes))
+    x, shape = as_tensor(x), checked_sizes("expand", _unpacked(sizes))
     if -1 in shape[: len(shape) - x.ndim]:
         raise ValueError(f"expand: -1 keeps the size of an axis, and a new one has none; got {shape} for {x.shape}")
     own = (-1,) * (len(shape) - x.ndim) + x.shape
@@ -445,17 +470,34 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     >>> x.grad
     array([2., 0., 1.], dtype=float32)
     """
+    x = as_tensor(x)
     parts = index if isinstance(index, tuple) else (index,)
     index = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
     try:
         return apply(GETITEM, x, index=index)
-    except IndexError as error:
-        floats = [part.dtype for part in index if isinstance(part, np.ndarray) and part.dtype.kind == "f"]
-        if floats:
-            raise IndexError(
-                f"getitem: an index must be of integers, got {floats[0]}; write index.astype(int)"
-            ) from None
+    except (IndexError, TypeError, ValueError) as error:
+        for part in index:
+            _check_index(part)
+        if not isinstance(error, IndexError):
+            raise
         raise IndexError(f"getitem: the index does not fit shape {x.shape}: {error}") from None
+
+
+def _check_index(part: Any) -> None:
+    """Raise IndexError unless this is something that an array may be indexed with."""
+    if isinstance(part, slice):
+        bounds = (part.start, part.stop, part.step)
+        if part.step == 0 or not all(bound is None or hasattr(bound, "__index__") for bound in bounds):
+            raise IndexError(f"getitem: a slice must have integers, and a step other than 0, got {part}")
+    elif part is not None and part is not ...:
+        try:
+            array = np.asarray(part)
+        except ValueError:
+            raise IndexError(f"getitem: the rows of an index must have one length, got {part!r}") from None
+        if array.size and array.dtype.kind not in "iub":
+            remedy = "; write index.astype(int)" if array.dtype.kind == "f" and array.ndim else ""
+            got = array.dtype if isinstance(part, np.ndarray) else repr(part)
+            raise IndexError(f"getitem: an index must be of integers, slices or a mask, got {got}{remedy}")
 
 
 def concatenate_forward(*arrays, axis):
@@ -560,8 +602,11 @@ def pad(x: Tensor, pad_width: Any, mode: str = "constant", constant_values: floa
     >>> pad(Tensor([1.0, 2.0]), ((1, 2),))
     Tensor([0., 1., 2., 0., 0.], dtype=float32)
     """
+    x = as_tensor(x)
     if mode != "constant":
         raise ValueError(f"pad: mode must be 'constant', got {mode!r}")
+    if np.ndim(constant_values) or np.asarray(constant_values).dtype.kind not in "fiub":
+        raise TypeError(f"pad: constant_values must be one number, got {_told(constant_values)}")
     try:
         given = np.asarray(pad_width)
     except ValueError:  # rows of several lengths
@@ -584,13 +629,6 @@ def _check_list(who: str, tensors: Any) -> None:
         raise TypeError(f"{who}: needs a list of tensors, got {_told(tensors)}; write {who}([a, b])")
     if not len(tensors):
         raise ValueError(f"{who}: needs at least one tensor, got none")
-
-
-def _sizes(who: str, shape: Any) -> tuple[int, ...]:
-    try:
-        return tuple([operator.index(size) for size in shape])
-    except TypeError:
-        raise TypeError(f"{who}: sizes must be integers, got {', '.join(map(_told, shape))}") from None
 
 
 def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:

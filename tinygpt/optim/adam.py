@@ -25,6 +25,7 @@ Cost:   one pass that reads four arrays and writes three: bound by memory. With 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,8 @@ class Adam(Optimizer):
     def _check_options(self, options: dict[str, Any], who: str) -> None:
         super()._check_options(options, who)
         betas = options["betas"]
-        if not (isinstance(betas, (tuple, list)) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+        pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+        if not (pair and all(isinstance(beta, Real) and 0 <= float(beta) < 1 for beta in betas)):
             raise ValueError(f"{who}: betas must be two numbers of at least 0 and below 1, got {betas}")
         decoupled = self.defaults["decoupled_weight_decay"]  # a name of PyTorch's, by which the two are told apart
         if options["decoupled_weight_decay"] != decoupled:

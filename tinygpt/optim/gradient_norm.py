@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     >>> float(np.linalg.norm(w.grad).round(4))
     1.0
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
+    if not (isinstance(max_norm, Real) and max_norm > 0):
+        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm!r}")
     parameters = _listed("clip_grad_norm", parameters)
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:

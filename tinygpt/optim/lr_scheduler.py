@@ -26,7 +26,7 @@ What surprises people here
     multiply. Here the one that steps last decides, and warns: combine them with `SequentialLR`, or multiply in the
     function of `LambdaLR`.
 
-    A cosine rises again after T_max steps. `WarmupCosineLR` stays where it is.
+    `CosineAnnealingLR` rises again after T_max steps. `WarmupCosineLR` stays at min_lr.
 
     `last_epoch` counts calls of `step`, whatever they stand for. For a rate per batch, call it after each batch.
 
@@ -39,17 +39,19 @@ import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from tinygpt.optim.optimizer import Optimizer
 from tinygpt.optim.schedule import cosine_schedule
+from tinygpt.runtime.missing import missing_name
 
 _NOT_STATE = ("optimizer", "lr_lambdas", "_schedulers")  # attributes that `state_dict` does not return as they are
 
 
 class LRScheduler:
     """
-    The base class of schedulers. One of one's own defines `get_lr`, the rates of all groups at `last_epoch`.
+    The base class of schedulers. A scheduler of your own defines `get_lr`, the rates of all groups at `last_epoch`.
 
     Parameters
     ----------
@@ -114,13 +116,15 @@ class LRScheduler:
 
     def step(self, epoch: int | None = None) -> None:
         """Set the rates of the next step, after `optimizer.step()`; or with `epoch`, those of that number of calls."""
+        if not (epoch is None or isinstance(epoch, Integral)):
+            raise TypeError(f"{type(self).__name__}.step: epoch must be an integer, got {epoch!r}; write step()")
         groups = self.optimizer.param_groups
         now = [group["lr"] for group in groups[: len(self._last_lr)]]
         if now != self._last_lr:
             warnings.warn(f"{type(self).__name__}.step: replaces the learning rate {now}, which is not the one that "
                           f"this scheduler has set, {self._last_lr}; combine schedulers with SequentialLR",
                           stacklevel=2)  # fmt: skip
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self.last_epoch = self.last_epoch + 1 if epoch is None else int(epoch)
         self._last_lr = [float(lr) for lr in self.get_lr()]
         for group, lr in zip(groups, self._last_lr, strict=True):
             group["lr"] = lr
@@ -132,27 +136,55 @@ class LRScheduler:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """
-        Go on where the scheduler of `state_dict` was. The present rate is the optimizer's: load its state too.
+        Go on where the scheduler of `state_dict` was, in any order with `optimizer.load_state_dict`.
+
+        Rates that this scheduler has set become those that were set last; others, such as those of an optimizer that
+        was loaded before, stay.
 
         Raises
         ------
         ValueError
-            If it is the state of another kind of scheduler, or of another number of groups.
+            If it is the state of another kind of scheduler, or of another number of groups. Nothing has changed then.
         """
-        who, names = f"{type(self).__name__}.load_state_dict", self.state_dict().keys()
-        missing = [name for name in names if name not in state_dict]
+        self._check_state(state_dict)
+        groups = self.optimizer.param_groups
+        ours = [group["lr"] for group in groups] == self._last_lr
+        self._take(state_dict)
+        if ours:
+            for group, lr in zip(groups, self._last_lr, strict=False):  # a group that joined after has its own
+                group["lr"] = lr
+
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        """Raise ValueError unless this scheduler can go on from a state."""
+        who, mine = f"{type(self).__name__}.load_state_dict", self.state_dict()
+        if not isinstance(state_dict, Mapping):
+            raise ValueError(f"{who}: the state must be a dict, got {type(state_dict).__name__}; give what "
+                             "state_dict() of a scheduler returned")  # fmt: skip
+        missing = [name for name in mine if name not in state_dict]
         if missing:
             raise ValueError(f"{who}: {' and '.join(missing)} must be in the state; it is of another scheduler")
+        if not isinstance(state_dict["last_epoch"], Integral):
+            raise ValueError(f"{who}: last_epoch must be an integer, got {state_dict['last_epoch']!r}")
+        for name, present in mine.items():
+            saved = state_dict[name]
+            if isinstance(present, Real) and not isinstance(saved, Real):
+                raise ValueError(f"{who}: {name} must be a number, got {saved!r}")
+            if _are_numbers(present) and not _are_numbers(saved):
+                raise ValueError(f"{who}: {name} must be a list of numbers, got {saved!r}")
         if len(state_dict["base_lrs"]) != len(self.base_lrs):
             raise ValueError(f"{who}: the state must have {len(self.base_lrs)} groups, as the optimizer has, got "
                              f"{len(state_dict['base_lrs'])}")  # fmt: skip
+
+    def _take(self, state_dict: Mapping[str, Any]) -> None:
         for group, lr in zip(self.optimizer.param_groups, state_dict["base_lrs"], strict=True):
             group["initial_lr"] = lr
-        vars(self).update({name: state_dict[name] for name in names if name != "base_lrs"})
+        vars(self).update({name: state_dict[name] for name in vars(self).keys() - set(_NOT_STATE)})
 
-    def _require(self, name: str, right: bool, required: str) -> None:
-        if not right:
-            raise ValueError(f"{type(self).__name__}: {name} must be {required}, got {vars(self)[name]!r}")
+    def _require(self, name: str, required: str, right: Callable[[float], bool] = math.isfinite) -> None:
+        """Raise ValueError unless an option is a number as it is required."""
+        value = vars(self)[name]
+        if not (isinstance(value, Real) and right(float(value))):
+            raise ValueError(f"{type(self).__name__}: {name} must be {required}, got {value!r}")
 
 
 class LambdaLR(LRScheduler):
@@ -180,14 +212,20 @@ class LambdaLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
                  last_epoch: int = -1) -> None:  # fmt: skip
         groups = len(getattr(optimizer, "param_groups", ()))
-        self.lr_lambdas = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
+        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, Iterable) else [lr_lambda] * groups
+        if not all(callable(each) for each in self.lr_lambdas):
+            raise TypeError(f"LambdaLR: lr_lambda must be a function of the step, got {lr_lambda!r}")
         if len(self.lr_lambdas) != groups:
             raise ValueError(f"LambdaLR: lr_lambda must be {groups} functions, one per group, or one for all, got "
                              f"{len(self.lr_lambdas)}")  # fmt: skip
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
-        return [lr * f(self.last_epoch) for lr, f in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        factors = [function(self.last_epoch) for function in self.lr_lambdas]
+        for factor in factors:
+            if not isinstance(factor, Real):
+                raise TypeError(f"LambdaLR: lr_lambda must return a number, got {factor!r} at step {self.last_epoch}")
+        return [lr * factor for lr, factor in zip(self.base_lrs, factors, strict=True)]
 
 
 class StepLR(LRScheduler):
@@ -212,7 +250,8 @@ class StepLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size, self.gamma = step_size, gamma
-        self._require("step_size", step_size > 0, "positive")
+        self._require("step_size", "positive", lambda size: size > 0)
+        self._require("gamma", "a finite number")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -221,7 +260,7 @@ class StepLR(LRScheduler):
 
 class MultiStepLR(LRScheduler):
     """
-    The rate is multiplied by `gamma` at each of some steps.
+    The rate is multiplied by `gamma` at each milestone.
 
     Parameters
     ----------
@@ -231,11 +270,25 @@ class MultiStepLR(LRScheduler):
     gamma : float
     last_epoch : int
         See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = MultiStepLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), milestones=[1, 3], gamma=0.5)
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [1.0]
+    [0.5]
+    [0.5]
+    [0.25]
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
                  last_epoch: int = -1) -> None:  # fmt: skip
-        self.milestones, self.gamma = sorted(milestones), gamma
+        self.milestones, self.gamma = sorted(_steps("MultiStepLR", milestones)), gamma
+        self._require("gamma", "a finite number")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -252,10 +305,21 @@ class ExponentialLR(LRScheduler):
     gamma : float
     last_epoch : int
         See `LRScheduler`.
+
+    Examples
+    --------
+    >>> from tinygpt import Tensor
+    >>> from tinygpt.optim import SGD
+    >>> scheduler = ExponentialLR(SGD([Tensor([1.0], requires_grad=True)], lr=1.0), gamma=0.5)
+    >>> scheduler.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
+        self._require("gamma", "a finite number")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -291,9 +355,9 @@ class LinearLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0,
                  total_iters: int = 5, last_epoch: int = -1) -> None:  # fmt: skip
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        self._require("start_factor", 0 < start_factor <= 1, "above 0 and at most 1")
-        self._require("end_factor", 0 <= end_factor <= 1, "between 0 and 1")
-        self._require("total_iters", total_iters > 0, "positive")
+        self._require("start_factor", "above 0 and at most 1", lambda factor: 0 < factor <= 1)
+        self._require("end_factor", "between 0 and 1", lambda factor: 0 <= factor <= 1)
+        self._require("total_iters", "positive", lambda steps: steps > 0)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -331,7 +395,8 @@ class CosineAnnealingLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max, self.eta_min = T_max, eta_min
-        self._require("T_max", T_max > 0, "positive")
+        self._require("T_max", "positive", lambda steps: steps > 0)
+        self._require("eta_min", "a finite number")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -369,8 +434,9 @@ class WarmupCosineLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, warmup: int, steps: int, min_lr: float = 0.0,
                  last_epoch: int = -1) -> None:  # fmt: skip
         self.warmup, self.steps, self.min_lr = warmup, steps, min_lr
-        self._require("steps", steps > 0, "positive")
-        self._require("warmup", 0 <= warmup <= steps, f"between 0 and steps = {steps}")
+        self._require("steps", "positive", lambda steps: steps > 0)
+        self._require("warmup", f"between 0 and steps = {steps}", lambda warmup: 0 <= warmup <= steps)
+        self._require("min_lr", "a finite number")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -412,12 +478,16 @@ class SequentialLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
                  last_epoch: int = -1) -> None:  # fmt: skip
-        self._schedulers, self._milestones = list(schedulers), list(milestones)
+        if not (isinstance(schedulers, Iterable) and (schedulers := list(schedulers))):
+            raise ValueError(f"SequentialLR: schedulers must be a list of at least one scheduler, got {schedulers!r}")
         if not all(isinstance(each, LRScheduler) and each.optimizer is optimizer for each in schedulers):
             raise ValueError("SequentialLR: schedulers must be schedulers of its own optimizer")
-        if len(milestones) != len(schedulers) - 1:
+        self._schedulers, self._milestones = schedulers, _steps("SequentialLR", milestones)
+        if len(self._milestones) != len(schedulers) - 1:
             raise ValueError(f"SequentialLR: milestones must be one less than the {len(schedulers)} schedulers, got "
-                             f"{len(milestones)}")  # fmt: skip
+                             f"{len(self._milestones)}")  # fmt: skip
+        if self._milestones != sorted(self._milestones):
+            raise ValueError(f"SequentialLR: milestones must be in order, got {self._milestones}")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -429,12 +499,34 @@ class SequentialLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"_schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        schedulers, states = self._schedulers, state_dict.get("_schedulers", ())
-        if len(states) != len(schedulers):
-            raise ValueError(f"SequentialLR.load_state_dict: the state must have {len(schedulers)} schedulers, got "
-                             f"{len(states)}")  # fmt: skip
-        super().load_state_dict(state_dict)
-        self._schedulers = schedulers
-        for scheduler, state in zip(schedulers, states, strict=True):
-            scheduler.load_state_dict(state)
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        super()._check_state(state_dict)
+        states = state_dict["_schedulers"]
+        if len(states) != len(self._schedulers):
+            raise ValueError(f"SequentialLR.load_state_dict: the state must have {len(self._schedulers)} schedulers, "
+                             f"got {len(states)}")  # fmt: skip
+        for scheduler, state in zip(self._schedulers, states, strict=True):
+            scheduler._check_state(state)
+
+    def _take(self, state_dict: Mapping[str, Any]) -> None:
+        super()._take(state_dict)
+        for scheduler, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            scheduler._take(state)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, Real) for each in value)
+
+
+def _steps(who: str, milestones: Any) -> list[int]:
+    """The milestones as a list, checked."""
+    found = list(milestones) if isinstance(milestones, Iterable) else [milestones]
+    if not (isinstance(milestones, Iterable) and all(isinstance(each, Integral) for each in found)):
+        raise TypeError(f"{who}: milestones must be a list of integers, got {milestones!r}")
+    return found
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise missing_name(__name__, name)

@@ -1,7 +1,7 @@
 """
 What every optimizer has: groups of parameters with their options, a state for each parameter, and the loop of a step.
 
-An optimizer of one's own is its update, a function that changes arrays in place, and the names of its options:
+An optimizer of your own is an update, which is a function that changes arrays in place, and the names of its options:
 
     class SignSGD(Optimizer):
         def __init__(self, params, lr=1e-3):
@@ -30,8 +30,10 @@ from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
 from tinygpt.autograd.watch import observable
 from tinygpt.optim.merge_contiguous import merge_contiguous
+from tinygpt.runtime.plain_array import plain_array
 
 _AT_LEAST_ZERO = ("lr", "eps", "weight_decay", "momentum", "dampening")
+_SWITCHES = ("nesterov", "decay_vectors", "decoupled_weight_decay")
 # PyTorch's options that are not here: those that leave results as they are, and what to write in place of the others.
 _WITHOUT_EFFECT = {"foreach", "fused", "capturable", "param_names"}
 _UNSUPPORTED = {"amsgrad": "leave it out", "maximize": "negate the loss", "differentiable": "leave it out"}
@@ -50,7 +52,7 @@ class Optimizer:
     defaults : dict
         The options of a group that does not name its own.
     others : dict, optional
-        More that the optimizer was called with: PyTorch's options that are not here, where they change nothing.
+        Further options that the optimizer was called with. Those of PyTorch's that would change nothing are dropped.
 
     Attributes
     ----------
@@ -60,8 +62,8 @@ class Optimizer:
         What is kept of each parameter from step to step.
     state_names : tuple of str
         What `step` keeps: "step", the number of its steps, and arrays like the parameter, which are zero at first.
-    kernel : str or object, optional
-        What has the fast `update`, or the name of its module.
+    kernel : module or str, optional
+        The module that has the fast `update`, or its name.
 
     Raises
     ------
@@ -179,15 +181,21 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If the data of a parameter was replaced by a read-only array, or one of another shape or dtype. No
-            parameter has changed then.
+            If the data of a parameter was replaced by a read-only array, or one of another shape or dtype, or an option
+            was set to one that is out of range. No parameter has changed then.
+        TypeError
+            If `closure` is no function, or `scale` no number.
         """
+        who = f"{type(self).__name__}.step"
         if closure is not None and not callable(closure):
-            raise TypeError(f"{type(self).__name__}.step: closure must be a function that computes the loss, got "
-                            f"{closure!r}; write step(scale=...) to multiply the gradients")  # fmt: skip
+            raise TypeError(f"{who}: closure must be a function that computes the loss, got {closure!r}; "
+                            "write step(scale=...) to multiply the gradients")  # fmt: skip
+        if not isinstance(scale, Real):
+            raise TypeError(f"{who}: scale must be a number, got {scale!r}")
         loss = None if closure is None else closure()
         groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         for group, parameters in groups:
+            self._check_options(group, who)  # a schedule may have changed them
             for parameter in parameters:
                 self._check_row(self._row(group, parameter))
         for group, parameters in groups:
@@ -274,13 +282,14 @@ class Optimizer:
             got = ", ".join(map(str, list(state_dict)[:3])) if isinstance(state_dict, Mapping) else type(state_dict)
             raise ValueError(f"{who}: needs 'state' and 'param_groups', got {got or 'neither'}; "
                              "give what state_dict() of an optimizer returned")  # fmt: skip
+        _check_layout(who, state_dict)
         saved = state_dict["param_groups"]
         sizes = [[len(group.get("params", ())) for group in groups] for groups in (self.param_groups, saved)]
         if sizes[0] != sizes[1]:
             raise ValueError(f"{who}: the groups must have {sizes[0]} parameters, got {sizes[1]}; make the optimizer "
                              "with the groups that were saved")  # fmt: skip
         options = [self._complete(group, who) for group in saved]
-        numbers = [number for group in saved for number in group["params"]]
+        numbers = [number for group in saved for number in group.get("params", ())]
         parameters = dict(zip(numbers, self._parameters(), strict=True))
         for number in state_dict["state"].keys() - parameters.keys():
             raise ValueError(f"{who}: parameter {number!r} of the state is in none of its groups; save the state again")
@@ -301,8 +310,8 @@ class Optimizer:
         state: dict[str, Any] = {}
         for name, value in saved.items():
             try:
-                array = np.asarray(value)
-            except Exception as error:  # a tensor on a GPU, or of bfloat16
+                array = plain_array(value)
+            except TypeError as error:
                 raise TypeError(f"{who}: {name} must become an array, got {type(value).__name__}: {error}") from None
             shape = () if name == "step" else parameter.shape
             if array.shape != shape:
@@ -344,13 +353,15 @@ class Optimizer:
             value = options.get(name, 0.0)
             if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
                 raise ValueError(f"{who}: {name} must be at least 0, got {value!r}")
+        for name in _SWITCHES:
+            value = options.get(name, False)
+            if not isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{who}: {name} must be True or False, got {value!r}")
 
     def _alike(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
-        """Those of these parameters that one call of `update` may change, by what they have in common."""
+        """The parameters, grouped by what must be equal for one call of `update`: their options and dtype."""
         alike: dict[Any, list[Tensor]] = defaultdict(list)
-        for parameter in sorted(
-            parameters, key=lambda p: p.ndim < 2
-        ):  # in memory as `Module.flatten_parameters` has it
+        for parameter in sorted(parameters, key=lambda p: p.ndim < 2):  # the order of `Module.flatten_parameters`
             alike[self.update_options(group, parameter), parameter.dtype].append(parameter)
         return alike
 
@@ -359,7 +370,7 @@ class Optimizer:
         return tuple(name for name in self.state_names if name != "step")
 
     def _row(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
-        """What a step of this parameter reads and writes; before the first one, without what is to be zero then."""
+        """The arrays that a step of this parameter reads and writes; none of the state before the first step."""
         state = self.state[parameter]
         arrays = [state[name] for name in self._arrays_of(group) if name in state]
         return [parameter.data, parameter.grad, *arrays]
@@ -375,7 +386,7 @@ class Optimizer:
             raise ValueError(f"{who}: a parameter of shape {data.shape} must be writable, got a read-only one; copy it")
 
     def _begin(self, names: tuple[str, ...], parameters: list[Tensor]) -> None:
-        """A count of 0, and zeros for those that lack these arrays, contiguous in the order of the parameters."""
+        """Begin the state of parameters that have none: a count of 0, and zeros, contiguous in their order."""
         new: dict[np.dtype, list[Tensor]] = defaultdict(list)
         for parameter in parameters:
             if "step" in self.state_names:
@@ -396,7 +407,7 @@ class Optimizer:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
     def _described(self, given: Any) -> str:
-        """What an error says of it; a tensor by its shape and type, never by its values."""
+        """How an error describes a value: a tensor by its shape and dtype, never by its elements."""
         if not isinstance(given, Tensor):
             return type(given).__name__
         if not given.is_leaf:
@@ -409,4 +420,21 @@ class Optimizer:
             remedy = "write model.parameters()" if hasattr(params, "parameters") else "write [tensor], or dict.values()"
             raise TypeError(f"{type(self).__name__}: parameters must be a list of tensors or of dicts, got "
                             f"{type(params).__name__}; {remedy}")  # fmt: skip
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(f"{type(self).__name__}: parameters must have an order, by which their state is saved, got "
+                            f"a {type(params).__name__}; write a list")  # fmt: skip
         return list(params)
+
+
+def _check_layout(who: str, state_dict: Mapping[str, Any]) -> None:
+    """Raise ValueError unless "state" and "param_groups" are of the types that `state_dict` returns."""
+    state, groups = state_dict["state"], state_dict["param_groups"]
+    if not (isinstance(state, Mapping) and all(isinstance(each, Mapping) for each in state.values())):
+        raise ValueError(f"{who}: 'state' must have a dict for each number of a parameter; give what state_dict() of "
+                         "an optimizer returned")  # fmt: skip
+    if not (isinstance(groups, (list, tuple)) and all(isinstance(each, Mapping) for each in groups)):
+        raise ValueError(f"{who}: 'param_groups' must be a list of dicts; give what state_dict() of an optimizer "
+                         "returned")  # fmt: skip
+    for params in (group.get("params", ()) for group in groups):
+        if not (isinstance(params, (list, tuple)) and all(isinstance(number, (int, str)) for number in params)):
+            raise ValueError(f"{who}: 'params' of a group must be a list of numbers, got {params!r}")

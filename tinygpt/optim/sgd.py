@@ -14,24 +14,25 @@ Without momentum there is no buffer, and direction = gradient.
 Step (1). The gradient of loss + weight_decay/2 sum(parameter^2) is gradient + weight_decay parameter. Without momentum,
 step (4) then takes the share lr weight_decay of each parameter away, which is AdamW's decay.
 
-Step (2). After n steps, buffer = sum_i momentum^(n-i) gradient_i, i from 1 to n: in a direction in which all gradients
-agree it grows to 1 / (1 - momentum) of them, ten times with 0.9, and where they alternate it stays small. It is a sum,
-not a mean: (1 - momentum) in front of the gradient would be a mean, with a step ten times smaller. The first gradient
-is not dampened, as in PyTorch: `SGD` passes a dampening of 0 then.
+Step (2). Without dampening, buffer = sum_i momentum^(n-i) gradient_i after n steps, i from 1 to n: where all gradients
+agree it grows to 1 / (1 - momentum) times one of them, ten times with 0.9, and where they alternate it stays small. It
+is a sum, not a mean: with a dampening of momentum it would be a mean, and the step ten times smaller. The first
+gradient is not dampened, as in PyTorch: `SGD` passes a dampening of 0 then.
 
-Step (3). Momentum carries the parameter on by lr momentum buffer in the next step, whatever the gradient will be.
-Nesterov takes the gradient there. Let x be the parameter before that move, and look = x - lr momentum buffer the point
+Step (3). Whatever the gradient will be, momentum moves the parameter by -lr momentum buffer in the next step. Nesterov
+computes the gradient after that move. Let x be the parameter before it, and look = x - lr momentum buffer the point
 after it. The method is
 
     buffer' = momentum buffer + gradient(look)
     x'      = x - lr buffer'
 
-Stored is look instead of x, so that backward computes gradient(look) with no extra pass. Its step is
+The parameter that is stored is look instead of x: so backward computes gradient(look). The step of look is
 
     look' = x' - lr momentum buffer' = look + lr momentum buffer - lr buffer' - lr momentum buffer'
           = look - lr (gradient(look) + momentum buffer')       for buffer' - momentum buffer = gradient(look)
 
-Source: Polyak 1964, doi:10.1016/0041-5553(64)90137-5; Nesterov 1983; Sutskever et al. 2013, section 2.
+Source: Polyak 1964, doi:10.1016/0041-5553(64)90137-5 (momentum); Nesterov 1983, Soviet Mathematics Doklady 27(2);
+        Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", section 2.
 Cost:   one pass that reads three arrays and writes two: bound by memory. Without momentum, two and one.
 """
 

@@ -1,7 +1,7 @@
 """
 Other names of keyword arguments: `x.sum(dim=1, keepdim=True)` is `x.sum(axis=1, keepdims=True)`.
 
-An argument of PyTorch's that a function does not take is refused with what to write instead; see `torch_names.py`.
+For an argument of PyTorch's that a function does not take, the error says what to write: see `torch_names.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The errors for attributes that do not exist. Of PyTorch's they say what to write instead; see `torch_names.py`."""
+"""The errors for attributes that do not exist. For PyTorch's names they say what to write: see `torch_names.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def missing_name(module: str, name: str, elsewhere: str = "") -> AttributeError:
     ----------
     module, name : str
     elsewhere : str, optional
-        Where the name is, to be said if the table does not have it.
+        What to write if the table does not have the name.
 
     Examples
     --------

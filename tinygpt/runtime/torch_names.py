@@ -35,6 +35,7 @@ FLOATS = "tensors are float32 or float64"
 GENERATOR = "rng is a generator, np.random.default_rng(seed)"
 IN_PLACE = "operations do not write into tensors; what changes a parameter writes into its array, x.data"
 OPTIMIZERS = "the optimizers are SGD, Adam and AdamW"
+LAMBDA = "LambdaLR takes the rate as a function of the step"
 OF_GPT = "the layers are those that GPT-2 needs; docs/own_operations.md shows how to write another one"
 
 # fmt: off
@@ -261,7 +262,7 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("F.cross_entropy(x, targets, label_smoothing=0.1)",
             "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
         Row("F.normalize(x, dim=1)", "x / x.norm(dim=1, keepdim=True)"),
-        Row("F.logsigmoid(x)", "-F.log(1 + F.exp(-x))"),
+        Row("F.logsigmoid(x)", "-F.softplus(-x)"),
         Row("F.elu(x)", "F.where(x > 0, x, F.exp(x) - 1)"),
         Row("F.cosine_similarity(x, y)", "(x * y).sum(axis=1) / (x.norm(dim=1) * y.norm(dim=1))"),
     ),
@@ -339,6 +340,15 @@ ABSENT = (  # what nothing here does, and why
     Row("optim.RMSprop([w])", "", OPTIMIZERS),
     Row("optim.Adagrad([w])", "", OPTIMIZERS),
     Row("optim.LBFGS([w])", "", OPTIMIZERS),
+    Row("optim.NAdam([w])", "", OPTIMIZERS),
+    Row("optim.RAdam([w])", "", OPTIMIZERS),
+    Row("optim.lr_scheduler.OneCycleLR(optim.SGD([w]), 1.0, 9)", "", "WarmupCosineLR has a warm-up and a cosine"),
+    Row("optim.lr_scheduler.ConstantLR(optim.SGD([w]))", "", LAMBDA),
+    Row("optim.lr_scheduler.PolynomialLR(optim.SGD([w]))", "", LAMBDA),
+    Row("optim.lr_scheduler.MultiplicativeLR(optim.SGD([w]), abs)", "", LAMBDA),
+    Row("optim.lr_scheduler.CosineAnnealingWarmRestarts(optim.SGD([w]), 9)", "", LAMBDA),
+    Row("optim.lr_scheduler.CyclicLR(optim.SGD([w]), 0.1, 1.0)", "", LAMBDA),
+    Row("optim.lr_scheduler.ReduceLROnPlateau(optim.SGD([w]))", "", "set group['lr'] of optimizer.param_groups"),
 )
 
 _OWNERS = {  # the object, or the module of ours, that has the attributes of a name in the table
@@ -348,6 +358,7 @@ _OWNERS = {  # the object, or the module of ours, that has the attributes of a n
     "F": "tinygpt.functional",
     "nn": "tinygpt.nn",
     "optim": "tinygpt.optim",
+    "optim.lr_scheduler": "tinygpt.optim.lr_scheduler",
     "model": "Module",
 }
 _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table calls these functions
@@ -355,7 +366,7 @@ _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table cal
 
 def instead_of(owner: str, name: str) -> str:
     """
-    What to write for an attribute that is missing, to be put behind the words of the error; empty if nobody knows.
+    What to write for an attribute that is missing, as the end of an error; empty if the table does not have it.
 
     Parameters
     ----------

@@ -569,7 +569,7 @@ abs, abs_backward
             is pushed away from 0 by its own penalty.
 
 clip, clip_backward
-    right   dout * (a >= low) * (a <= high)
+    right   np.where((a >= low) & (a <= high), dout, 0)
     wrong   dout
     hint    Move an element that is out of bounds a little. What happens to the output?
     answer  Nothing happens to it, so its gradient is 0. Passing the gradient on is a trick by design, the

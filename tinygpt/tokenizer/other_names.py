@@ -1,9 +1,9 @@
-"""What to write in place of names that tokenizers of tiktoken and Hugging Face have, and `Tokenizer` has not."""
+"""What to write in place of names of tiktoken and Hugging Face that `Tokenizer` does not have."""
 
 from __future__ import annotations
 
 WRITE = {
-    # tiktoken: what it keeps private is used to extend an encoding
+    # tiktoken: private names are those that programs use to extend an encoding
     "name": "tokenizer.fingerprint, which tells tokenizers apart",
     "_pat_str": "tokenizer.pattern, which is None for GPT-2's",
     "_special_tokens": "tokenizer.special_tokens",
@@ -31,7 +31,7 @@ WRITE = {
 
 def message(name: str) -> str:
     """
-    The text of the AttributeError for a name that `Tokenizer` has not.
+    The text of the AttributeError for a name that `Tokenizer` does not have.
 
     Examples
     --------

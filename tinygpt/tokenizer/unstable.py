@@ -12,11 +12,12 @@ vocabulary:
     unstable      " fanta"    and the last piece is not.
     completions   Ġf | anta, Ġfantasy, Ġfantastic, Ġfant | antly, ...
 
-A completion is a run of tokens that begins with the unstable text and ends with its last character, or beyond it. Each
-is found from its last token: that token begins somewhere in the unstable text and has all that follows there for its
-own beginning. The text with that token in place is encoded, and counts as far as the unstable text goes.
+A completion is a sequence of tokens whose text begins with the unstable text. Its last token begins inside the unstable
+text, and ends where that ends or beyond it. So each is found from a token that begins with an end of the unstable text,
+such as "anta" or "a": the text before it and the token are encoded, and the tokens up to the end of the unstable text
+are the completion.
 
-Two borders of pieces are less certain than others, both in white space, and are treated as tiktoken does:
+Two borders of pieces in white space are less certain than others, and are treated as in tiktoken:
 
     "a \n" + "\nb"   Patterns such as cl100k's join white space that they have split before. So where the last piece
                      begins with a token of white space, the tokens of white space before it are unstable too.
@@ -68,7 +69,7 @@ def encode_with_unstable(
     -------
     stable : list of int
     completions : list of list of int
-        In ascending order, each once. None if the last text is empty: after a separator, all is certain.
+        In ascending order, each once; no completions if the last text is empty: after a separator, all is certain.
 
     Examples
     --------
