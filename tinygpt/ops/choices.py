@@ -21,7 +21,7 @@ logaddexp. d out / d a = e^a / (e^a + e^b) = 1 / (1 + e^(b - a)), the sigmoid of
 
 What surprises people here
     maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x. NaN is neither
-              smaller nor equal: both receive all of it, and a NaN of the gradient is not lost here, as in PyTorch.
+              smaller nor equal: both receive all of the gradient, as in PyTorch, and its fault is seen in backward.
     where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
               x = 0.
     clip      Outside the bounds the gradient is 0, so it never pulls a value back inside. At a bound it passes.
