@@ -49,6 +49,8 @@ MAPPED = {
     "rot90, twice": lambda x: np.rot90(x, 2),
     "roll": lambda x: np.roll(x, 2),
     "roll, backwards": lambda x: np.roll(x, -4, axis=1),
+    "roll, shifts in a row": lambda x: np.roll(x, (1, 1)),
+    "roll, nowhere": lambda x: np.roll(x, ()),
     "roll, two axes": lambda x: np.roll(x, (1, 2), axis=(0, 1)),
     "diff": lambda x: np.diff(x),
     "diff, twice": lambda x: np.diff(np.concatenate([x, B]), 2, axis=0),

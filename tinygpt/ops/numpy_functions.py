@@ -244,7 +244,7 @@ def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
 def _roll(a: Any, shift: Any, axis: Any = None) -> Tensor:
     a = as_tensor(a)
     if axis is None:
-        return shapes.reshape(_roll(_ravel(a), np.sum(shift), 0), a.shape)
+        return shapes.reshape(_roll(_ravel(a), sum(np.atleast_1d(shift).tolist()), 0), a.shape)
     _check_axis("np.roll", a, axis)
     for by, along in np.broadcast(shift, axis):
         n = a.shape[shapes.one_axis("np.roll", along, a.ndim)]
