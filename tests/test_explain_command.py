@@ -312,6 +312,11 @@ def test_of_a_file_of_many_operations_each_page_shows_its_own_rows(monkeypatch):
     assert "surprises" not in explain.derivation(every_op()["mul"])
 
 
+def test_a_paragraph_for_two_operations_is_on_their_pages_alone():
+    have = [name for name in every_op() if "\nstd, norm. A root" in explain.derivation(every_op()[name])]
+    assert sorted(have) == ["norm", "std"]
+
+
 def test_an_operation_of_ones_own_has_a_page(mine):
     told = run("sampled:CUBE", cwd=mine)
     assert told.returncode == 0, told.stderr

@@ -58,6 +58,12 @@ def test_a_hook_on_a_single_value_may_return_a_scalar_or_a_tensor(replace):
     np.testing.assert_array_equal(x.grad, [40])
 
 
+def test_a_hook_that_is_no_function_is_refused_at_once():
+    x = Tensor([1.0], requires_grad=True)
+    with pytest.raises(TypeError, match=r"^a hook must be a function, got 5$"):
+        x.register_hook(5)
+
+
 def test_a_hook_can_be_removed_alone():
     x, seen = leaf(2.0), []
     remove_first = x.register_hook(lambda gradient: seen.append("first"))

@@ -13,6 +13,7 @@ from tinygpt import GPT, GPTConfig, Tokenizer, load
 from tinygpt.files import hub
 from tinygpt.files.directory_swap import swap_in
 from tinygpt.files.locate import locate
+from tinygpt.files.state_file import save_state
 from tinygpt.gpt2 import checkpoint
 from tinygpt.gpt2.checkpoint import load_model, save_model
 
@@ -71,7 +72,8 @@ def test_a_model_without_a_tokenizer_is_named_by_the_reader(tmp_path):
 
 
 # What must be said of a wrong name, in a folder with runs/tiny, runs/book, runs/new (nothing saved), a tokenizer
-# `pieces`, an empty folder `empty`, a file `hens.txt`, and nanoGPT's folder, `out` with a `ckpt.pt`.
+# `pieces`, an empty folder `empty`, files `hens.txt` and
+# `arrays.pt` (a state), and nanoGPT's folder, `out` with a `ckpt.pt`.
 WRONG = [
     ("model", "none", r"none must be a run, a checkpoint, .* such as gpt2, and does not exist; check the name$"),
     ("tokenizer", "none", r"none must be a run, .* a folder with a tokenizer's files, .* and does not exist; check"),
@@ -84,6 +86,11 @@ WRONG = [
         r"out must be .* and holds ckpt\.pt, which is pickled and never opened; save its weights as model",
     ),
     ("model", "out/ckpt.pt", r"ckpt\.pt must be .* and is pickled and never opened; save its weights as model"),
+    (
+        "model",
+        "arrays.pt",
+        r"arrays\.pt must be .* and is a file of arrays; name the folder of a model \(in Python, tinygpt\.load_state",
+    ),
     ("tokenizer", "out", r"out must be .* and holds no tokenizer; check the name"),
     ("model", "hens.txt/run", r"hens\.txt/run must be .* and does not exist"),
     ("model", "pieces", r"pieces must be .* and holds a tokenizer, and no weights; name the model's folder"),
@@ -119,6 +126,7 @@ def test_an_error_says_what_would_be_accepted_and_what_is_near(tmp_path, monkeyp
     Path("runs/new/settings.json").write_text("{}")
     tokenizer.save_pretrained("pieces")
     Path("hens.txt").write_text("hens")
+    save_state({"a": [1]}, "arrays.pt")
     Path("out").mkdir()
     Path("out/ckpt.pt").write_bytes(b"")
     if expected == "^$":

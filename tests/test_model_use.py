@@ -10,6 +10,7 @@ import pytest
 
 from tinygpt import GPT, AdamW, GPTConfig, Tokenizer
 from tinygpt.gpt2 import checkpoint
+from tinygpt.nn import Embedding
 
 CONFIG = GPTConfig(vocab_size=11, n_positions=7, n_embd=6, n_layer=2, n_head=2, embd_pdrop=0.3, attn_pdrop=0.2)
 TOKENS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -92,6 +93,29 @@ def test_a_saved_model_opens_with_the_same_bits(model, tmp_path):
     other = GPT.from_pretrained(tmp_path / "new" / "model", seed=6)
     np.testing.assert_array_equal(other.flat_parameters, model.flat_parameters)
     assert other.generator.bit_generator.state != model.generator.bit_generator.state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.h.pop(), r"h\.1\.ln_1\.weight must have shape \(6,\), as config says, got none; write save_state"),
+        (lambda m: setattr(m, "wte", Embedding(30, 8)), r"wte\.weight must have shape \(11, 6\), .* got \(30, 8\)"),
+        (lambda m: m.register_buffer("mask", [1.0]), r"save_pretrained: mask must not be there, .*, got \(1,\); write"),
+    ],
+)
+def test_a_model_that_could_not_be_opened_is_not_saved(model, change, message, tmp_path):
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        model.save_pretrained(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_model_with_fewer_layers_generates_what_it_computes(model):
+    model.h.pop()
+    ids = [1]
+    for _ in range(4):
+        ids.append(int(model([ids]).data[0, -1].argmax()))
+    assert list(model.generate([1], max_tokens=4, temperature=0)) == ids[1:]
 
 
 def test_an_opened_model_trains_on_and_its_file_stays_as_it_was(model, tmp_path):

@@ -166,3 +166,15 @@ def test_a_generator_of_ones_own_leaves_that_of_the_process_alone():
 def test_what_layers_cannot_be_made_with_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_table_that_is_tied_to_a_head_the_wrong_way_round_says_how_to_tie_it():
+    table, head = Embedding(65, 32), Linear(32, 65, bias=False)
+    table.weight = head.weight  # as nanoGPT does; PyTorch's Linear has the table's shape
+    with pytest.raises(ValueError, match=r"^Embedding: weight must have the shape \(65, 32\), got \(32, 65\); a head"):
+        table([[1, 2]])
+    table = Embedding(65, 32)
+    F.linear(table([[1, 2]]), table.weight.T).sum().backward()
+    expected = np.zeros((65, 32), np.float32) + table.weight.data[[1, 2]].sum(axis=0)
+    expected[[1, 2]] += table.weight.data.sum(axis=0)
+    np.testing.assert_allclose(table.weight.grad, expected, rtol=1e-4, atol=1e-4)

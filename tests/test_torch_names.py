@@ -7,6 +7,7 @@ import inspect
 import math
 import pickle
 import re
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def test_a_name_that_has_no_counterpart_says_why(row, ours):
     assert str(error.value).endswith(f": {row.note}")
 
 
-@pytest.mark.parametrize("name", sorted({*F.__all__} & {*dir(torch)} - {*dir(tinygpt), "transpose"}))
+@pytest.mark.parametrize("name", sorted({*F.__all__} & {*dir(torch)} - {*dir(tinygpt), "transpose", "max", "min"}))
 def test_a_function_of_torch_is_found_in_functional(name):
     with pytest.raises(AttributeError, match=rf"no attribute '{name}': write tinygpt\.functional\.{name}$"):
         getattr(tinygpt, name)
@@ -277,3 +278,69 @@ def test_the_model_takes_ids_by_the_name_that_transformers_has(ours):
 def test_a_field_that_the_configuration_lacks_is_found_before_the_weights_are_read():
     with pytest.raises(TypeError, match=r"^GPT.from_pretrained: GPTConfig has no field 'n_layers'$"):
         GPT.from_pretrained(Path("nowhere"), n_layers=1)
+
+
+IMPORTS = {  # what an import line of PyTorch's says after `torch` was replaced
+    "from tinygpt import tensor": "cannot import name 'tensor' from 'tinygpt': for torch.tensor([1.0, 2.0]) write",
+    "from tinygpt import no_grad, exp": "cannot import name 'exp' from 'tinygpt': write tinygpt.functional.exp",
+    "from tinygpt.nn import BatchNorm1d": "cannot import name 'BatchNorm1d' from 'tinygpt.nn': the layers are those",
+    "from tinygpt.nn.functional import one_hot": "cannot import name 'one_hot' from 'tinygpt.functional': for F.one",
+    "from tinygpt.autograd import gradcheck": "for torch.autograd.gradcheck(torch.tanh,",
+    "from tinygpt.optim.lr_scheduler import CyclicLR": ": LambdaLR takes the rate as a function of the step",
+    "from tinygpt.nn.utils import clip_grad_norm_": "No module named 'tinygpt.nn.utils': for nn.utils.clip_grad_norm_",
+    "from tinygpt.utils.data import DataLoader": "No module named 'tinygpt.utils': a batch is rows of an array",
+    "import tinygpt.cuda.amp as amp": "No module named 'tinygpt.cuda': for torch.cuda.is_available() write False",
+    "import tinygpt.backends.cudnn": "No module named 'tinygpt.backends': everything computes on the CPU",
+}
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+def test_an_import_line_says_what_to_write(line):
+    with pytest.raises(ImportError) as error:
+        exec(line, {})
+    assert IMPORTS[line] in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("from tinygpt import nothing", "cannot import name 'nothing' from 'tinygpt' ("),
+        ("from tinygpt.functional import softmx", "cannot import name 'softmx' from 'tinygpt.functional' ("),
+        ("import tinygpt.nothing", "No module named 'tinygpt.nothing'"),
+    ],
+)
+def test_an_import_line_that_nobody_knows_gets_pythons_own_words(line, words):
+    with pytest.raises(ImportError) as error:
+        exec(line, {})
+    assert str(error.value).startswith(words)
+
+
+def test_a_function_of_torch_that_is_a_method_here_is_named():
+    for owner in (tinygpt, F):
+        with pytest.raises(AttributeError, match=r"no attribute 'unsqueeze': write x\.unsqueeze\(0\)$"):
+            owner.unsqueeze(None, 0)
+        with pytest.raises(AttributeError, match=r"no attribute 'eq': for x\.eq\(y\) write x == y$"):
+            owner.eq(None, None)
+    with pytest.raises(AttributeError, match=r"no attribute 'cat': for torch\.cat\(\[x, y\], dim=1\) write F\.concat"):
+        F.cat(None)
+
+
+def test_an_operation_in_place_that_is_not_here_promises_nothing():
+    with pytest.raises(AttributeError, match=r"'index_add_': operations do not write into tensors; what changes a par"):
+        Tensor([1.0]).index_add_(0, None, None)
+
+
+def test_python_adds_no_name_of_its_own_to_what_to_write():
+    for owner, name in ((tinygpt, "tensor"), (Tensor([1.0]), "mul_"), (tinygpt.autograd, "grad")):
+        with pytest.raises(AttributeError) as error:
+            getattr(owner, name)
+        assert "Did you mean" not in "".join(traceback.format_exception(error.value))
+
+
+def test_what_to_write_for_multinomial_draws_from_each_row():
+    (row,) = (row for row in ROWS if row.torch == "torch.multinomial(p, 1)")
+    p = Tensor(np.tile(np.array([[0.2, 0.3, 0.5], [0.9, 0.1, 1e-30]], np.float32), (5000, 1)))
+    drawn = eval(row.here, {"p": p, "np": np, "Tensor": Tensor, "rng": np.random.default_rng(0)})
+    assert drawn.shape == (10000, 1) and drawn.dtype == np.int64
+    for first, expected in ((0, [0.2, 0.3, 0.5]), (1, [0.9, 0.1, 0.0])):
+        np.testing.assert_allclose(np.bincount(drawn.data[first::2, 0], minlength=3) / 5000, expected, atol=0.02)

@@ -95,5 +95,20 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+class _MissingModules:
+    """Python's last resort when it looks for a module: the error for one of PyTorch's says what to write instead."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name.startswith("tinygpt."):
+            from tinygpt.runtime.missing import missing_module
+
+            if error := missing_module(name):
+                raise error
+
+
+sys.meta_path.append(_MissingModules)
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

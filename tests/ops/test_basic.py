@@ -326,7 +326,8 @@ def test_in_place_operators_make_a_new_tensor():
     assert x.grad.tolist() == [6, 6]
 
 
-@pytest.mark.parametrize("update", [operator.iadd, operator.isub, operator.imul, operator.itruediv])
+@pytest.mark.parametrize("update", [operator.iadd, operator.isub, operator.imul, operator.itruediv,
+                                    operator.ifloordiv, operator.imod, operator.ipow])  # fmt: skip
 def test_under_no_grad_a_parameter_is_updated_in_place(update):
     """The hand-written step of every tutorial: weight -= lr * weight.grad."""
     weight = Tensor([1.0, 2.0], requires_grad=True)
@@ -350,6 +351,11 @@ def test_recorded_an_in_place_operator_names_the_result_but_refuses_a_leaf_that_
     assert result is not product and not result.is_leaf and product.data.tolist() == [1, 2]
     with pytest.raises(RuntimeError, match=r"cannot update a leaf .*; write `with no_grad\(\): w -= \.\.\.`, or w = w"):
         leaf -= 0.5  # otherwise the next step finds no gradient: weight names the result
+    for update in (operator.ipow, operator.imod, operator.ifloordiv):
+        with pytest.raises(RuntimeError, match="cannot update a leaf"):
+            update(leaf, 2)
+    with pytest.raises(RuntimeError, match="cannot update a leaf"):
+        leaf @= np.eye(2)
     assert leaf.is_leaf and leaf.data.tolist() == [1, 2]
     with no_grad():
         constant = other = Tensor([1.0])

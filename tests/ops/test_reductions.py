@@ -395,6 +395,8 @@ def test_a_divisor_that_dim_leaves_open_must_be_said(rng):
     for name in ("var", "std"):
         with pytest.raises(TypeError, match=rf"^{name}: with dim PyTorch divides by n - 1, .* say which by correction"):
             getattr(x, name)(dim=1)
+        with pytest.raises(TypeError, match=rf"^{name}: with keepdim PyTorch divides by n - 1, .* say which by"):
+            getattr(x, name)(0, keepdim=True)
         for ddof, how in ((1, {"correction": 1}), (1, {"unbiased": True}), (0, {"unbiased": False}), (1, {"ddof": 1})):
             ours = getattr(x, name)(dim=1, keepdim=True, **how).data
             np.testing.assert_allclose(ours, getattr(np, name)(array, axis=1, keepdims=True, ddof=ddof))
@@ -409,6 +411,9 @@ def test_max_over_dim_says_how_to_get_values_and_indices():
         for f in (getattr(x, name), lambda name=name, **how: getattr(F, name)(x, **how)):
             with pytest.raises(TypeError, match=rf"^{name}: with dim, .*write a{name}\(dim=1\) and arg{name}\(dim=1\)"):
                 f(dim=1)
+            how = r"\(dim=1, keepdim=True\)"
+            with pytest.raises(TypeError, match=rf"^{name}: with keepdim, .*write a{name}{how} and arg{name}{how}"):
+                f(axis=1, keepdim=True)
         with pytest.raises(TypeError, match=rf"^{name}: .* got a Tensor; of two tensors take {name}imum\(a, b\)"):
             getattr(x, name)(x)
 
@@ -474,3 +479,10 @@ def test_norms_and_softmaxes_of_integers_are_those_of_float32(f, dtype):
     out = f(Tensor(values))
     assert out.dtype == np.float32
     np.testing.assert_array_equal(out.data, f(Tensor(values.astype(np.float32))).data)
+
+
+@pytest.mark.parametrize("f", [F.std, F.norm])
+def test_at_a_corner_an_infinite_gradient_is_0_too_as_in_torch(f):
+    x = Tensor(np.zeros((2, 3)), requires_grad=True)
+    f(x, axis=1).backward(np.array([np.inf, 2.0]))
+    np.testing.assert_array_equal(x.grad, np.zeros((2, 3)))

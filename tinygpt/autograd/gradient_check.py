@@ -43,6 +43,7 @@ from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.rounding import Perturbation
 from tinygpt.autograd.watch import watching
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import check_seed
 
 
@@ -50,6 +51,7 @@ class GradientCheckError(AssertionError):
     """A backward disagrees with finite differences, or an operation breaks its contract."""
 
 
+@aliases()
 def gradcheck(
     f: Callable[..., Tensor],
     inputs: Sequence[Any],

@@ -325,7 +325,7 @@ class Tensor(Copying):
         """The same values (shared, not copied) without their history."""
         return Tensor(self.data)
 
-    # operators. Those in place make a new tensor, but for an update of a parameter under `no_grad`
+    # operators; `x += y` makes a new tensor, except for the update of a parameter under `no_grad`
 
     # fmt: off
     def __add__(self, other: Any) -> Tensor: return _ops().basic.add(self, other)
@@ -354,6 +354,10 @@ class Tensor(Copying):
     def __isub__(self, other: Any) -> Tensor: return self._updated(self - other)
     def __imul__(self, other: Any) -> Tensor: return self._updated(self * other)
     def __itruediv__(self, other: Any) -> Tensor: return self._updated(self / other)
+    def __ifloordiv__(self, other: Any) -> Tensor: return self._updated(self // other)
+    def __imod__(self, other: Any) -> Tensor: return self._updated(self % other)
+    def __ipow__(self, other: Any) -> Tensor: return self._updated(self**other)
+    def __imatmul__(self, other: Any) -> Tensor: return self._updated(self @ other)
     # fmt: on
 
     def _updated(self, result: Tensor) -> Tensor:
@@ -371,7 +375,8 @@ class Tensor(Copying):
         if recording.get() or not (self.requires_grad and self.is_leaf):
             return result
         if result.shape != self.shape:
-            raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}")
+            raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}; "
+                             "sum them to its shape first")  # fmt: skip
         self.data[...] = result.data
         return self
 
@@ -505,7 +510,7 @@ class Tensor(Copying):
     add, sub, mul, div, matmul, pow = __add__, __sub__, __mul__, __truediv__, __matmul__, __pow__
     neg, abs = __neg__, __abs__
 
-    # choices
+    # choices between values
 
     @aliases(min="low", max="high")
     def clip(self, low: Any = None, high: Any = None) -> Tensor:
@@ -516,7 +521,7 @@ class Tensor(Copying):
         """`value` where the mask holds."""
         return _ops().composed.masked_fill(self, mask, value)
 
-    # reductions
+    # reductions: along axes, many values into one
 
     @aliases(dim="axis", keepdim="keepdims")
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -533,32 +538,30 @@ class Tensor(Copying):
         """The product of all elements, or along the axes."""
         return _ops().reductions.prod(self, axis, keepdims)
 
-    @aliases(keepdim="keepdims", correction="ddof")
+    @aliases(correction="ddof")
     def var(self, axis: Any = None, ddof: int | None = None, keepdims: bool = False, *,
-            dim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
+            dim: Any = None, keepdim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
         """The variance of all elements, or along the axes; the sum of squares is divided by n - ddof, 0 by default."""
-        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+        return _ops().reductions.var(self, axis, ddof, keepdims, dim=dim, keepdim=keepdim, unbiased=unbiased)
 
-    @aliases(keepdim="keepdims", correction="ddof")
+    @aliases(correction="ddof")
     def std(self, axis: Any = None, ddof: int | None = None, keepdims: bool = False, *,
-            dim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
+            dim: Any = None, keepdim: Any = None, unbiased: Any = None) -> Tensor:  # fmt: skip
         """The standard deviation of all elements, or along the axes: the root of `var`."""
-        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, unbiased=unbiased)
+        return _ops().reductions.std(self, axis, ddof, keepdims, dim=dim, keepdim=keepdim, unbiased=unbiased)
 
     @aliases(p="ord", dim="axis", keepdim="keepdims")
     def norm(self, ord: Any = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
         """The length of the vector of all elements, or along the axes; `ord` is 2, 1 or inf."""
         return _ops().reductions.norm(self, ord, axis, keepdims)
 
-    @aliases(keepdim="keepdims")
-    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
+    def max(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: Any = None) -> Tensor:
         """The largest element, or the largest ones along the axes."""
-        return _ops().reductions.max(self, axis, keepdims, dim=dim)
+        return _ops().reductions.max(self, axis, keepdims, dim=dim, keepdim=keepdim)
 
-    @aliases(keepdim="keepdims")
-    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None) -> Tensor:
+    def min(self, axis: Any = None, keepdims: bool = False, *, dim: Any = None, keepdim: Any = None) -> Tensor:
         """The smallest element, or the smallest ones along the axes."""
-        return _ops().reductions.min(self, axis, keepdims, dim=dim)
+        return _ops().reductions.min(self, axis, keepdims, dim=dim, keepdim=keepdim)
 
     @aliases(dim="axis", keepdim="keepdims")
     def logsumexp(self, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -595,7 +598,7 @@ class Tensor(Copying):
         """The sum of a diagonal of two axes."""
         return _ops().composed.trace(self, offset, axis1, axis2)
 
-    # products
+    # products of two tensors
 
     def dot(self, other: Any) -> Tensor:
         """The sum of the products with another vector."""
@@ -605,7 +608,7 @@ class Tensor(Copying):
         """Each element times each of another tensor."""
         return _ops().products.outer(self, other)
 
-    # indices and order
+    # indices, and values by their indices
 
     @aliases(dim="axis", keepdim="keepdims")
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -642,7 +645,7 @@ class Tensor(Copying):
         """The slices at these indices along the axis."""
         return _ops().composed.index_select(self, axis, index)
 
-    # shapes
+    # shapes: the same values in another arrangement
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same values in another shape; one size may be -1."""
@@ -740,7 +743,7 @@ class Tensor(Copying):
         raise TypeError("Tensor.repeat: repeats each value in NumPy, and the whole tensor in PyTorch; "
                         "write repeat_interleave or tile")  # fmt: skip
 
-    # PyTorch's names
+    # aliases: PyTorch's names of what is above
 
     mm, clamp = __matmul__, clip
 

@@ -225,6 +225,9 @@ def _refuse(folder: Path, what: What) -> Path:
     elif what != "tokenizer" and has_tokenizer(folder):
         found = "holds a tokenizer, and no weights"
         remedy = remedy or "; name the model's folder"
+    elif _is_safetensors(folder):
+        found = "is a file of arrays"
+        remedy = remedy or f"; name the folder of a {article} (in Python, tinygpt.load_state reads the file)"
     elif what != "tokenizer" and (pickled := _pickled(folder)):
         found = f"{'is' if pickled == folder else f'holds {shown(pickled.name)}, which is'} pickled and never opened"
         remedy = "; save its weights as model.safetensors, beside a config.json"
@@ -281,6 +284,14 @@ def _pickled(path: Path) -> Path | None:
     """The file, or the first one in the folder, that PyTorch has pickled. By the name: opening it could run code."""
     files = sorted(islice(path.iterdir(), _MANY)) if path.is_dir() else [path]
     return next((file for file in files if any(fnmatchcase(file.name, pattern) for pattern in _PICKLED)), None)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether it is a file that begins as safetensors do: with the length of a header, then a JSON object."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _changed(folder: Path) -> float:

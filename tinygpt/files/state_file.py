@@ -38,6 +38,7 @@ from tinygpt.files.safetensors_file import (
     require_dtypes,
     write_tensors,
 )
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.plain_array import plain_array
 
 _METADATA = "tinygpt_state"
@@ -95,6 +96,7 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
     write_tensors(target, arrays, {_METADATA: text})
 
 
+@aliases()
 def load_state(path: str | os.PathLike[str]) -> Any:
     """
     Read what `save_state` wrote. Nothing in the file is run.

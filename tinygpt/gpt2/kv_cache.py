@@ -37,11 +37,11 @@ from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.dispatch import aligned, compare, kernel_for
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
-from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.ops.reductions import softmax_forward
 from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
+from tinygpt.runtime.whole_number import whole_number
 
 _KERNEL = "tinygpt.kernels.decode_step"
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
@@ -206,8 +206,8 @@ class Decoder:
         H, D = config.n_head, config.n_embd // config.n_head
         self.model, self._capacity = model, capacity
         self._lengths = np.zeros(sequences, np.int64)
-        self._keys = np.empty((config.n_layer, sequences, H, D, capacity), dtype)
-        self._values = np.empty((config.n_layer, sequences, H, capacity, D), dtype)
+        self._keys = np.empty((len(model.h), sequences, H, D, capacity), dtype)
+        self._values = np.empty((len(model.h), sequences, H, capacity, D), dtype)
         self._bind()
         self._scratch: dict[int, Any] = {}  # the kernel's memory, by B
 

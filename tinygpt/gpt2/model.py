@@ -34,6 +34,7 @@ from tinygpt.generation import generate
 from tinygpt.gpt2 import checkpoint, pretrained
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.kv_cache import AttentionCache, Decoder
+from tinygpt.gpt2.parameter_shapes import parameter_shapes
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
@@ -346,9 +347,17 @@ class GPT(Module):
         Raises
         ------
         OSError, ValueError
-            If the folder cannot be written, or the tokenizer has more ids than the model.
+            If the folder cannot be written, the tokenizer has more ids than the model, or the parameters are no more
+            those of `config`, such as with a layer left out or another one added.
         """
-        checkpoint.save_model(directory, self.config.to_dict(), self.state_dict(), tokenizer)
+        state, shapes = self.state_dict(), dict(parameter_shapes(self.config))
+        found = {name: array.shape for name, array in state.items()}
+        for name in {**shapes, **found}:
+            if found.get(name) != shapes.get(name):
+                required = f"have shape {shapes[name]}" if name in shapes else "not be there"
+                raise ValueError(f"GPT.save_pretrained: {name} must {required}, as config says, got "
+                                 f"{found.get(name, 'none')}; write save_state(model.state_dict(), path)")  # fmt: skip
+        checkpoint.save_model(directory, self.config.to_dict(), state, tokenizer)
 
     @classmethod
     def from_pretrained(cls, directory: Any, seed: int = 1337, weights: str = "float32", **changes: Any) -> GPT:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from numbers import Real
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from tinygpt.runtime.default_generator import default_generator
+from tinygpt.runtime.whole_number import whole_number
 
 
 def normal(generator: np.random.Generator, shape: tuple[int, ...], std: float, dtype: Any) -> np.ndarray:
@@ -30,10 +30,7 @@ def uniform(generator: np.random.Generator, shape: tuple[int, ...], bound: float
 
 def check_size(who: str, size: Any) -> int:
     """`size` as Python's integer, or an error unless it is an integer of at least 1."""
-    try:
-        size = index(size)
-    except TypeError:
-        raise TypeError(f"{who} must be an integer, got {size!r}") from None
+    size = whole_number(who, size)
     if size < 1:
         raise ValueError(f"{who} must be at least 1, got {size}")
     return size

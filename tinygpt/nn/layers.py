@@ -27,6 +27,7 @@ from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.shapes import flatten
 from tinygpt.quantization import QuantizedWeight, round_in_place
+from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
 
@@ -69,6 +70,7 @@ class Linear(Module):
 
     quantized: QuantizedWeight | None = None
 
+    @aliases()
     def __init__(
         self,
         in_features: int,
@@ -139,7 +141,8 @@ class Embedding(Module):
     Raises
     ------
     TypeError, ValueError
-        If a size is not an integer of at least 1, or the generator or the dtype is another.
+        If a size is not an integer of at least 1, or the generator or the dtype is another. In `forward`, if the weight
+        was set to that of a `Linear`, which is (inputs, outputs).
 
     Examples
     --------
@@ -149,6 +152,7 @@ class Embedding(Module):
 
     quantized: QuantizedWeight | None = None
 
+    @aliases()
     def __init__(
         self,
         num_embeddings: int,
@@ -165,6 +169,10 @@ class Embedding(Module):
         self.weight = Parameter(normal(rng, (self.num_embeddings, self.embedding_dim), std, dtype))
 
     def forward(self, ids: Any) -> Tensor:
+        shape, found = (self.num_embeddings, self.embedding_dim), self.weight.shape
+        if found != shape and found == shape[::-1]:
+            raise ValueError(f"Embedding: weight must have the shape {shape}, got {found}; a head that shares it "
+                             "is F.linear(x, embedding.weight.T)")  # fmt: skip
         return embedding(ids, self.weight)
 
     def quantize(self, kind: str) -> None:
@@ -200,6 +208,7 @@ class LayerNorm(Module):
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
 
+    @aliases()
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, dtype: Any = np.float32):
         shape = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
         if len(shape) != 1:
@@ -296,6 +305,7 @@ class Dropout(Module):
     Tensor([1., 2.], dtype=float32)
     """
 
+    @aliases()
     def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None):
         check_dropout("Dropout", p, seed=0)
         check_generator("Dropout", generator)

@@ -8,6 +8,7 @@ from tinygpt.autograd import Tensor
 from tinygpt.nn.module import Module
 from tinygpt.ops.cross_entropy import cross_entropy, nll_loss
 from tinygpt.ops.losses import binary_cross_entropy_with_logits, check_reduction, l1_loss, mse_loss
+from tinygpt.runtime.aliases import aliases
 
 
 class _Loss(Module):
@@ -81,6 +82,7 @@ class CrossEntropyLoss(_Loss):
     Tensor(0.6931472, dtype=float32)
     """
 
+    @aliases()
     def __init__(self, *, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.ignore_index = ignore_index

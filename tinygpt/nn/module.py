@@ -58,6 +58,24 @@ class Parameter(Tensor):
         super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad)
 
 
+class Members(list[_Item]):
+    """
+    A list that `next` walks through, too, as it does through PyTorch's iterators.
+
+    Examples
+    --------
+    >>> from tinygpt.nn import Linear
+    >>> next(Linear(2, 3).parameters()).device
+    'cpu'
+    """
+
+    _walk: Iterator[_Item] | None = None
+
+    def __next__(self) -> _Item:
+        self._walk = self._walk or iter(self)
+        return next(self._walk)
+
+
 class LoadResult(NamedTuple):
     """What `load_state_dict` did not load: names that the state lacked, and names that the module does not have."""
 
@@ -289,13 +307,13 @@ class Module:
         """Every buffer with its path, depth first; one that is in two places, once."""
         return _once(self._paths(Module._own_buffers, prefix))
 
-    def parameters(self) -> list[Tensor]:
-        """Every parameter, in the order of `named_parameters`."""
-        return [parameter for _, parameter in self.named_parameters()]
+    def parameters(self) -> Members[Tensor]:
+        """Every parameter, in the order of `named_parameters`: a list."""
+        return Members(parameter for _, parameter in self.named_parameters())
 
-    def buffers(self) -> list[Tensor]:
-        """Every buffer, in the order of `named_buffers`."""
-        return [buffer for _, buffer in self.named_buffers()]
+    def buffers(self) -> Members[Tensor]:
+        """Every buffer, in the order of `named_buffers`: a list."""
+        return Members(buffer for _, buffer in self.named_buffers())
 
     def get_parameter(self, target: str) -> Tensor:
         """The parameter at a path, such as "h.0.ln_1.weight"; AttributeError if there is none."""

@@ -58,10 +58,11 @@ import numpy as np
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import floating
 from tinygpt.ops.choices import where
-from tinygpt.ops.dropout import check_dropout, whole_number
+from tinygpt.ops.dropout import check_dropout
 from tinygpt.ops.dropout import dropout_mask as make_dropout_mask
 from tinygpt.ops.reductions import softmax
 from tinygpt.ops.shapes import operands
+from tinygpt.runtime.whole_number import whole_number
 
 
 # fmt: off

@@ -1,9 +1,8 @@
 """
 Choices between values, element by element: maximum, minimum, where, clip, and logaddexp, a smooth maximum.
 
-The gradient goes to the value that was taken. The code selects it and does not multiply by 0 or 1, since 0 times an
-infinite gradient is NaN: sqrt(maximum(x, 0)) at x < 0. Where broadcasting stretched an operand, its gradient is summed
-over its uses; the table leaves this sum out.
+The gradient goes to the value that was taken. Where broadcasting stretched an operand, its gradient is summed over its
+uses; the table leaves this sum out.
 
 Operation     Forward                         Backward
     maximum   out = max(a, b)                 da = dout * (1 - 1[a < b] - 1[a = b]/2)
@@ -15,6 +14,9 @@ Operation     Forward                         Backward
 
 `minimum` is -maximum(-a, -b). `softplus` is logaddexp(a, 0), a smooth relu; `leaky_relu` and `relu6` are choices by
 where.
+
+maximum, clip. The code selects dout or 0 where the table multiplies by 1 or 0: zero times infinity is NaN, and dout is
+    infinite in sqrt(maximum(x, 0)), for one.
 
 logaddexp. d out / d a = e^a / (e^a + e^b) = 1 / (1 + e^(b - a)), the sigmoid of a - b. Both slopes sum to 1: where
     maximum takes one operand, this takes shares, those of a softmax of two.

@@ -15,7 +15,6 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.ops.choices import where
-from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.reductions import Axis, sum
 from tinygpt.ops.shapes import (
     as_tensor,
@@ -26,8 +25,10 @@ from tinygpt.ops.shapes import (
     one_axis,
     reshape,
     transpose,
+    unpacked,
 )
 from tinygpt.runtime.aliases import aliases
+from tinygpt.runtime.whole_number import whole_number
 
 
 class Sorted(NamedTuple):
@@ -415,9 +416,9 @@ def tile(x: Tensor, *reps: Any) -> Tensor:
     Tensor([1., 2., 1., 2.], dtype=float32)
     """
     x = as_tensor(x)
-    times = tuple(reps[0]) if len(reps) == 1 and isinstance(reps[0], (tuple, list)) else reps
+    times = checked_sizes("tile", unpacked(reps))
     ndim = max(len(times), x.ndim)
-    times, shape = (1,) * (ndim - len(times)) + checked_sizes("tile", times), (1,) * (ndim - x.ndim) + x.shape
+    times, shape = (1,) * (ndim - len(times)) + times, (1,) * (ndim - x.ndim) + x.shape
     apart = [size for n in shape for size in (1, n)]
     repeated = tuple([size for pair in zip(times, shape, strict=True) for size in pair])
     return reshape(broadcast_to(reshape(x, apart), repeated), [r * n for r, n in zip(times, shape, strict=True)])

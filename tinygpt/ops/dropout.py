@@ -35,7 +35,6 @@ Cost:   moves 2 arrays each way; about 20 integer operations per element.
 
 from __future__ import annotations
 
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -97,14 +96,6 @@ def check_dropout(who: str, p: Any, seed: Any) -> dict[str, Any]:
             "training, and p=0 outside it"
         )
     return {"p": float(p), "seed": int(seed) if p > 0 else None}
-
-
-def whole_number(who: str, value: Any) -> int:
-    """`value` as Python's integer, or an error that says what came instead."""
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{who} must be an integer, got {value!r}") from None
 
 
 DROPOUT = Op(

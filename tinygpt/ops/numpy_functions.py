@@ -18,9 +18,9 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.ops import basic, choices, composed, elementwise, products, reductions, shapes
-from tinygpt.ops.dropout import whole_number
 from tinygpt.ops.shapes import as_tensor
 from tinygpt.runtime.plural import counted
+from tinygpt.runtime.whole_number import whole_number
 
 _NO_VALUE = np._NoValue  # what NumPy's signatures have where nothing was given
 DIFFERENTIABLE: dict[Any, Callable[..., Any]] = {}

@@ -41,6 +41,7 @@ from tinygpt.ops.shapes import operands, reshape
 
 
 def einsum_forward(*arrays, subscripts):
+    # The subscripts as check_einsum writes them, such as "ij,jk->ik": always with an arrow, never with an ellipsis.
     return np.einsum(subscripts, *arrays, optimize=True), (arrays, subscripts)
 
 
@@ -59,12 +60,12 @@ def einsum_backward(dout, saved):
         share = np.einsum(f"{','.join(their_terms)}->{''.join(shared)}", *others, optimize=True)
         alone = [i for i, letter in enumerate(letters) if letter not in shared]
         stretched = np.broadcast_to(np.expand_dims(share, alone), [sizes[letter] for letter in letters])
-        own = [array.shape[term.index(letter)] for letter in letters]
-        dx = stretched.sum(tuple([i for i, n in enumerate(own) if n != stretched.shape[i]]), keepdims=True)
-        if len(letters) < len(term):
-            diagonal, dx = dx, np.zeros(array.shape, dout.dtype)
-            np.einsum(f"{term}->{''.join(letters)}", dx)[...] = diagonal  # a view
-        gradients.append(dx)
+        own = [array.shape[term.index(letter)] for letter in letters]  # 1 where the axis met a longer one
+        darray = stretched.sum(tuple([i for i, n in enumerate(own) if n != stretched.shape[i]]), keepdims=True)
+        if len(letters) < len(term):  # a letter twice: darray is the gradient of the diagonal
+            diagonal, darray = darray, np.zeros(array.shape, dout.dtype)
+            np.einsum(f"{term}->{''.join(letters)}", darray)[...] = diagonal  # a view of darray
+        gradients.append(darray)
     return tuple(gradients)
 
 

@@ -29,7 +29,10 @@ x_i and that of the values after it are running products, and need no division.
 var. The mean moves with x too, but d out / d mean = -2 sum(centred) / (n - ddof) = 0: its path adds nothing.
 
 std, norm. A root: d out = d(out^2) / (2 out). At out = 0 the group is a corner without a derivative, and the slopes of
-both sides cancel: 0 by convention, as in PyTorch. The indicator makes it 0 / 1: there all centred, or all x, are 0.
+both sides cancel: 0 by convention, as in PyTorch. The indicator makes it 0 / 1: there all centred, or all x, are 0. The
+code makes dout 0 as well, since it may be infinite there: sqrt(norm(x)).
+
+logsumexp. d out / d x_j = e^(x_j) / sum_i e^(x_i) = e^(x_j - out)
 
 softmax. With p = out, d p_i / d x_j = p_i (1[i = j] - p_j), so
     dx_j = sum_i dout_i p_i (1[i = j] - p_j) = p_j (dout_j - sum_i dout_i p_i)
@@ -212,10 +215,10 @@ def var_backward(dout, saved):
 VAR = Op("var", var_forward, var_backward, check=_needs_more_than_ddof("var"))
 
 
-@aliases(keepdim="keepdims", correction="ddof")
+@aliases(correction="ddof")
 def var(
     x: Tensor, axis: Axis = None, ddof: int | None = None, keepdims: bool = False, *,
-    dim: Axis = None, unbiased: bool | None = None,
+    dim: Axis = None, keepdim: bool | None = None, unbiased: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """
     Variance over `axis` (all axes by default), the sum of squares divided by n - ddof.
@@ -227,8 +230,8 @@ def var(
     ddof : int
         0 by default, as in NumPy. PyTorch divides by n - 1: that is ``ddof=1``, `correction=1` or `unbiased=True`.
     keepdims : bool
-    dim
-        Another name of axis, accepted where the divisor is given, too: in PyTorch the default is another.
+    dim, keepdim
+        Other names of axis and keepdims, accepted where the divisor is given, too: in PyTorch the default is another.
 
     Raises
     ------
@@ -240,19 +243,22 @@ def var(
     >>> var(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     Tensor([1., 1.], dtype=float32)
     """
-    axis, ddof = _divisor("var", axis, ddof, dim, unbiased)
-    return apply(VAR, floating(x), axis=axis, ddof=ddof, keepdims=keepdims)
+    axis, ddof = _divisor("var", axis, ddof, dim, keepdim, unbiased)
+    return apply(VAR, floating(x), axis=axis, ddof=ddof, keepdims=bool(keepdims or keepdim))
 
 
-def _divisor(who: str, axis: Axis, ddof: int | None, dim: Axis, unbiased: bool | None) -> tuple[Axis, int]:
+def _divisor(
+    who: str, axis: Axis, ddof: int | None, dim: Axis, keepdim: bool | None, unbiased: bool | None
+) -> tuple[Axis, int]:
     """axis and ddof, by NumPy's names or by PyTorch's."""
     if (dim is not None and axis is not None) or (unbiased is not None and ddof is not None):
         raise TypeError(f"{who}: dim is another name of axis, and unbiased one of ddof; give one of them")
     if unbiased is not None:
         ddof = int(unbiased)
-    if dim is not None and ddof is None:
+    if ddof is None and (dim is not None or keepdim is not None):
+        name = "dim" if dim is not None else "keepdim"
         raise TypeError(
-            f"{who}: with dim PyTorch divides by n - 1, with axis NumPy divides by n; say which by correction=1 or 0"
+            f"{who}: with {name} PyTorch divides by n - 1, with axis NumPy divides by n; say which by correction=1 or 0"
         )
     return (axis if dim is None else dim), (0 if ddof is None else ddof)
 
@@ -265,17 +271,17 @@ def std_forward(x, axis=None, ddof=0, keepdims=False):
 def std_backward(dout, saved):
     x, out, axis, ddof, keepdims = saved
     centred = x - x.mean(axis=axis, keepdims=True)
-    share = dout / ((_group_size(x.shape, axis) - ddof) * np.where(out == 0, 1, out))
+    share = np.where(out == 0, 0, dout) / ((_group_size(x.shape, axis) - ddof) * np.where(out == 0, 1, out))
     return (_stretch(share, x.shape, axis, keepdims) * centred,)
 
 
 STD = Op("std", std_forward, std_backward, check=_needs_more_than_ddof("std"))
 
 
-@aliases(keepdim="keepdims", correction="ddof")
+@aliases(correction="ddof")
 def std(
     x: Tensor, axis: Axis = None, ddof: int | None = None, keepdims: bool = False, *,
-    dim: Axis = None, unbiased: bool | None = None,
+    dim: Axis = None, keepdim: bool | None = None, unbiased: bool | None = None,
 ) -> Tensor:  # fmt: skip
     """
     Standard deviation over `axis` (all axes by default): the root of `var`, whose arguments it takes.
@@ -287,8 +293,8 @@ def std(
     >>> std(Tensor([1.0, 3.0])), std(Tensor([1.0, 3.0]), ddof=1)
     (Tensor(1., dtype=float32), Tensor(1.4142135, dtype=float32))
     """
-    axis, ddof = _divisor("std", axis, ddof, dim, unbiased)
-    return apply(STD, floating(x), axis=axis, ddof=ddof, keepdims=keepdims)
+    axis, ddof = _divisor("std", axis, ddof, dim, keepdim, unbiased)
+    return apply(STD, floating(x), axis=axis, ddof=ddof, keepdims=bool(keepdims or keepdim))
 
 
 def norm_forward(x, axis=None, keepdims=False):
@@ -298,7 +304,8 @@ def norm_forward(x, axis=None, keepdims=False):
 
 def norm_backward(dout, saved):
     x, out, axis, keepdims = saved
-    return (_stretch(dout / np.where(out == 0, 1, out), x.shape, axis, keepdims) * x,)
+    share = np.where(out == 0, 0, dout) / np.where(out == 0, 1, out)
+    return (_stretch(share, x.shape, axis, keepdims) * x,)
 
 
 NORM = Op("norm", norm_forward, norm_backward, check=_needs("norm"))
@@ -349,8 +356,9 @@ def max_backward(dout, saved):
 MAX = Op("max", max_forward, max_backward, check=_needs("max", 1))
 
 
-@aliases(keepdim="keepdims")
-def max(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None) -> Tensor:
+def max(
+    x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool | None = None
+) -> Tensor:
     """
     Largest value over `axis` (all axes by default). Equal maxima share the gradient evenly; NaN gives NaN.
 
@@ -359,7 +367,7 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = Non
     ValueError
         If there is nothing to take the largest of.
     TypeError
-        For `dim`: in PyTorch it gives the indices, too.
+        For `dim` and `keepdim`: in PyTorch they give the indices, too.
 
     Examples
     --------
@@ -368,12 +376,13 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = Non
     >>> x.grad
     array([0.5, 0. , 0.5], dtype=float32)
     """
-    _values_alone("max", axis, dim)
+    _values_alone("max", axis, dim, keepdim)
     return apply(MAX, x, axis=axis, keepdims=keepdims)
 
 
-@aliases(keepdim="keepdims")
-def min(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None) -> Tensor:
+def min(
+    x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = None, keepdim: bool | None = None
+) -> Tensor:
     """
     Smallest value over `axis`: -max(-x), ties included.
 
@@ -383,19 +392,21 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False, *, dim: Axis = Non
     Tensor([1., 3.], dtype=float32)
     """
     x = as_tensor(x)
-    _values_alone("min", axis, dim)
+    _values_alone("min", axis, dim, keepdim)
     axis = _needs("min", 1)(x, axis)["axis"]
     if x.dtype.kind != "f":
         return Tensor(x.data.min(axis=axis, keepdims=keepdims))  # -x of an unsigned integer wraps around
     return -max(-x, axis=axis, keepdims=keepdims)
 
 
-def _values_alone(who: str, axis: Any, dim: Axis) -> None:
+def _values_alone(who: str, axis: Any, dim: Axis, keepdim: bool | None) -> None:
     if isinstance(axis, Tensor):
         raise TypeError(f"{who}: axis must be an integer, got a Tensor; of two tensors take {who}imum(a, b)")
-    if dim is not None:
+    if dim is not None or keepdim is not None:
+        name, how = ("dim", f"dim={dim}") if dim is not None else ("keepdim", f"dim={axis}")
+        how += "" if keepdim is None else f", keepdim={keepdim}"
         raise TypeError(
-            f"{who}: with dim, PyTorch returns (values, indices); write a{who}(dim={dim}) and arg{who}(dim={dim})"
+            f"{who}: with {name}, PyTorch returns (values, indices); write a{who}({how}) and arg{who}({how})"
         )
 
 

@@ -251,7 +251,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     >>> reshape(Tensor([1.0, 2.0, 3.0, 4.0]), 2, -1).shape
     (2, 2)
     """
-    return apply(RESHAPE, x, shape=_unpacked(shape))
+    return apply(RESHAPE, x, shape=unpacked(shape))
 
 
 @aliases(dim="axis")
@@ -345,7 +345,7 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     x = as_tensor(x)
     if len(axes) == 2 and x.ndim > 2:
         return swapaxes(x, *axes)  # NumPy, which takes all axes, has no meaning for it
-    order = tuple(reversed(range(x.ndim))) if axes in ((), (None,)) else _unpacked(axes)
+    order = tuple(reversed(range(x.ndim))) if axes in ((), (None,)) else unpacked(axes)
     whole = all(isinstance(axis, (int, np.integer)) for axis in order)
     positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order) if whole else ()
     if not whole or sorted(positive) != list(range(x.ndim)):
@@ -367,7 +367,7 @@ def permute(x: Tensor, *axes: Any) -> Tensor:
     >>> permute(Tensor(np.ones((2, 3, 4))), 2, 0, 1).shape
     (4, 2, 3)
     """
-    return transpose(x, _unpacked(axes))
+    return transpose(x, unpacked(axes))
 
 
 @aliases(dim0="axis1", dim1="axis2")
@@ -421,7 +421,7 @@ def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     >>> broadcast_to(Tensor([1.0, 2.0]), (3, 2)).shape
     (3, 2)
     """
-    return apply(BROADCAST_TO, x, shape=_unpacked((shape,)))
+    return apply(BROADCAST_TO, x, shape=unpacked((shape,)))
 
 
 def expand(x: Tensor, *sizes: Any) -> Tensor:
@@ -433,7 +433,7 @@ def expand(x: Tensor, *sizes: Any) -> Tensor:
     >>> expand(Tensor([[1.0], [2.0]]), -1, 3).shape
     (2, 3)
     """
-    x, shape = as_tensor(x), checked_sizes("expand", _unpacked(sizes))
+    x, shape = as_tensor(x), checked_sizes("expand", unpacked(sizes))
     if -1 in shape[: len(shape) - x.ndim]:
         raise ValueError(f"expand: -1 keeps the size of an axis, and a new one has none; got {shape} for {x.shape}")
     own = (-1,) * (len(shape) - x.ndim) + x.shape
@@ -631,6 +631,6 @@ def _check_list(who: str, tensors: Any) -> None:
         raise ValueError(f"{who}: needs at least one tensor, got none")
 
 
-def _unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+def unpacked(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """x.reshape(2, 3) and x.reshape((2, 3)) mean the same, as in NumPy."""
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes)

@@ -108,7 +108,7 @@ class AdamW(Adam):
                  **others: Any) -> None:  # fmt: skip
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
                     "decay_vectors": decay_vectors, "decoupled_weight_decay": True}  # fmt: skip
-        Optimizer.__init__(self, params, defaults, others)
+        Optimizer.__init__(self, params, defaults, others)  # not Adam's, whose defaults are others
 
     def update_options(self, group: dict[str, Any], parameter: Tensor) -> tuple[Any, ...]:
         *options, weight_decay = super().update_options(group, parameter)

@@ -37,6 +37,7 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
 
     def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
         described: Any = function
+        who = function.__name__ if function.__name__ != "__init__" else function.__qualname__.split(".")[-2]
         code = described.__code__
         taken = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
 
@@ -45,10 +46,10 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
             for other in names.keys() & kwargs.keys():
                 own = names[other]
                 if own in kwargs:
-                    raise TypeError(f"{function.__name__}: {other} is another name of {own}; give one of them")
+                    raise TypeError(f"{who}: {other} is another name of {own}; give one of them")
                 kwargs[own] = kwargs.pop(other)
             if not kwargs.keys() <= taken:
-                _explain(function.__name__, kwargs.keys() - taken)
+                _explain(who, kwargs.keys() - taken)
             return function(*args, **kwargs)
 
         return call

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from operator import index
-
 import numpy as np
+
+from tinygpt.runtime.seeds import check_seed
+from tinygpt.runtime.whole_number import whole_number
 
 DEFAULT_SEED = 1337
 _generator = np.random.default_rng(DEFAULT_SEED)
@@ -44,11 +45,7 @@ def manual_seed(seed: int) -> np.random.Generator:
     >>> (first.weight.data == second.weight.data).all()
     np.True_
     """
-    try:
-        seed = index(seed)
-    except TypeError:
-        raise TypeError(f"manual_seed: seed must be an integer, got {seed!r}") from None
-    if seed < 0:
-        raise ValueError(f"manual_seed: seed must be at least 0, got {seed}")
+    seed = whole_number("manual_seed: seed", seed)
+    check_seed("manual_seed", seed)
     _generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state  # in place: others may hold it
     return _generator

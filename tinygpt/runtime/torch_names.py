@@ -89,6 +89,9 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
         "nn.GELU(approximate='tanh')(x)", "nn.Dropout(0.1).eval()(x)",
         "optim.SGD([w], lr=0.1, momentum=0.9, nesterov=True)", "optim.Adam([w], lr=0.1)", "optim.AdamW([w], lr=0.1)",
         "optim.AdamW([w]).zero_grad(set_to_none=True)", "optim.AdamW([w]).param_groups[0]['lr']",
+        "nn.init.zeros_(w)", "nn.init.ones_(w)", "nn.init.constant_(w, 0.5)", "nn.init.normal_(w, std=0.02).shape",
+        "nn.init.uniform_(w, -1, 1).shape", "nn.init.xavier_uniform_(weight).shape",
+        "nn.init.kaiming_normal_(weight, nonlinearity='relu').shape", "next(nn.Linear(3, 4).parameters()).dtype",
         "optim.lr_scheduler.StepLR(optim.SGD([w], lr=0.1), 2).get_last_lr()",
         "optim.lr_scheduler.CosineAnnealingLR(optim.SGD([w], lr=0.1), 9).get_last_lr()",
     ),
@@ -100,6 +103,8 @@ REFUSED = (  # what is typed as in PyTorch where NumPy means something else: err
     Row("x.min(dim=1)[0]", "x.amin(dim=1)", "`min` returns the values alone"),
     Row("x.var(dim=1)", "x.var(dim=1, correction=1)", "NumPy divides by n, PyTorch by n - 1"),
     Row("x.std(dim=1)", "x.std(dim=1, correction=1)", "NumPy divides by n, PyTorch by n - 1"),
+    Row("x.std(0, keepdim=True)", "x.std(0, keepdim=True, correction=1)", "NumPy divides by n, PyTorch by n - 1"),
+    Row("x.max(1, keepdim=True)[0]", "x.amax(1, keepdim=True)", "`max` returns the values alone"),
     Row("x.transpose(0, 1)", "x.swapaxes(0, 1)", "of a matrix, it is NumPy's order of all axes, which changes nothing"),
     Row("x.repeat(2, 1)", "x.tile((2, 1))", "NumPy repeats each value"),
     Row("F.pad(x, (1, 1))", "F.pad(x, ((0, 0), (1, 1)))", "a pair for each axis, as in NumPy"),
@@ -109,6 +114,8 @@ REFUSED = (  # what is typed as in PyTorch where NumPy means something else: err
 DIFFERS = (  # what runs as it is typed, and gives something else
     Row("x.var()", "x.var(correction=1)", "NumPy divides by n, PyTorch by n - 1"),
     Row("x.std()", "x.std(correction=1)", "NumPy divides by n, PyTorch by n - 1"),
+    Row("x.var(0)", "x.var(0, correction=1)", "without `dim` and `keepdim` it is NumPy's"),
+    Row("x.max(1)[1]", "x.argmax(1)", "`max` returns the values alone: `values, indices = x.max(1)` does not unpack"),
     Row("F.linear(x, square)", "F.linear(x, square.T)", "a square weight fits both ways"),
     Row("nn.Linear(3, 4).weight.shape", "nn.Linear(3, 4).weight.T.shape", "(inputs, outputs), too"),
     Row("F.gelu(x)", "", "the form with tanh, GPT-2's; PyTorch's default has erf, and differs by up to 5e-4"),
@@ -169,10 +176,12 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("torch.rand_like(x)", "Tensor(rng.random(x.shape, x.dtype))", GENERATOR),
         Row("torch.randn_like(x)", "Tensor(rng.standard_normal(x.shape, x.dtype))", GENERATOR),
         Row("torch.normal(0.0, 1.0, (2, 3))", "Tensor(rng.standard_normal((2, 3), np.float32))", GENERATOR),
-        Row("torch.randint(0, 5, (2, 3))", "Tensor(rng.integers(0, 5, (2, 3)))", GENERATOR),
+        Row("torch.randint(0, 5, (2, 3))", "Tensor(rng.integers(0, 5, size=(2, 3)))", GENERATOR),
         Row("torch.randperm(5)", "Tensor(rng.permutation(5))", GENERATOR),
-        Row("torch.multinomial(p, 1)", "Tensor(rng.choice(len(p), size=1, p=p.numpy()))", GENERATOR),
-        Row("p.multinomial(1)", "Tensor(rng.choice(len(p), size=1, p=p.numpy()))", GENERATOR),
+        Row("torch.multinomial(p, 1)", "Tensor((np.log(p.data) + rng.gumbel(size=p.shape)).argmax(-1, keepdims=True))",
+            GENERATOR),
+        Row("p.multinomial(1)", "Tensor((np.log(p.data) + rng.gumbel(size=p.shape)).argmax(-1, keepdims=True))",
+            GENERATOR),
         Row("torch.bernoulli(p)", "Tensor((rng.random(p.shape) < p.data).astype(p.dtype))", GENERATOR),
     ),
     "Tensors: shapes and elements": (
@@ -193,9 +202,12 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("torch.vstack([x, y])", "F.concatenate([x, y], axis=0)"),
         Row("torch.transpose(x, 0, 1)", "x.swapaxes(0, 1)"),
         Row("torch.numel(x)", "x.data.size"),
+        Row("x.nelement()", "x.numel()"),
         Row("torch.is_tensor(x)", "isinstance(x, Tensor)"),
     ),
     "Tensors: computed": (
+        Row("torch.max(x, dim=1)[1]", "x.argmax(dim=1)", "F.max returns the values alone"),
+        Row("torch.min(x, dim=1)[1]", "x.argmin(dim=1)", "F.min returns the values alone"),
         Row("y.rsqrt()", "1 / y.sqrt()"),
         Row("q.bmm(k)", "q @ k"),
         Row("x.nonzero()", "Tensor(np.argwhere(x))"),
@@ -234,6 +246,9 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("torch.pi", "math.pi"),
         Row("torch.Size([2, 3])", "(2, 3)"),
         Row("torch.isnan(x)", "Tensor(np.isnan(x))"),
+        Row("x.lerp(y, 0.1)", "x + 0.1 * (y - x)"),
+        Row("torch.addmm(x, x, square)", "x + x @ square"),
+        Row("torch.set_printoptions(precision=4)", "np.set_printoptions(precision=4)"),
     ),
     "In place, and gradients": (
         Row("x.add_(y)", "x = x + y", IN_PLACE),
@@ -245,13 +260,15 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("x.copy_(y)", "x.data[...] = y", IN_PLACE),
         Row("x.clamp_(-1, 1)", "x = x.clamp(-1, 1)", IN_PLACE),
         Row("x.masked_fill_(mask, 0.0)", "x = x.masked_fill(mask, 0.0)", IN_PLACE),
-        Row("x.normal_(0.0, 0.02)", "x.data[...] = 0.02 * rng.standard_normal(x.shape)", GENERATOR),
-        Row("x.uniform_(-1, 1)", "x.data[...] = rng.uniform(-1, 1, x.shape)", GENERATOR),
+        Row("x.normal_(0.0, 0.02)", "nn.init.normal_(x, 0.0, 0.02)"),
+        Row("x.uniform_(-1, 1)", "nn.init.uniform_(x, -1, 1)"),
         Row("w.grad_fn", "None if w.is_leaf else w.node.op"),
         Row("loss.backward(create_graph=True)", "loss.backward()", "gradients of gradients are not computed"),
         Row("loss.backward(inputs=[w])", "loss.backward()", "every leaf that requires gradients gets its own"),
         Row("torch.autograd.grad(loss, [w])[0]", "loss.backward(); Tensor(w.grad)"),
-        Row("torch.autograd.gradcheck(torch.tanh, x.double().requires_grad_())", "tinygpt.gradcheck(F.tanh, [x])"),
+        Row("torch.autograd.gradcheck(torch.tanh, x.double().requires_grad_(), eps=1e-6, atol=1e-4)",
+            "tinygpt.gradcheck(F.tanh, [x], step=1e-6, tolerance=1e-4)"),
+        Row("torch.autograd.Variable(x)", "x"),
         Row("torch.inference_mode()", "no_grad()"),
         Row("torch.set_grad_enabled(False)", "no_grad()"),
     ),
@@ -270,10 +287,18 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
         Row("nn.BCELoss()(p, target)", "-(target * F.log(p) + (1 - target) * F.log(1 - p)).mean()"),
         Row("nn.LeakyReLU()(x)", "F.leaky_relu(x)"),
         Row("nn.Softplus()(x)", "F.softplus(x)"),
-        Row("nn.init.zeros_(w)", "w.data.fill(0); w"),
-        Row("nn.utils.clip_grad_norm_([w], 1.0)", "tinygpt.clip_grad_norm([w], 1.0)"),
+        Row("nn.CrossEntropyLoss(label_smoothing=0.1)(x, targets)",
+            "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
+        Row("nn.Linear(3, 4, device='cpu')(x).shape", "nn.Linear(3, 4)(x).shape", ON_CPU),
+        Row("nn.LayerNorm(3, elementwise_affine=False)(x)", "nn.LayerNorm(3).requires_grad_(False)(x)"),
+        Row("nn.LayerNorm(3, bias=False)(x)", "nn.LayerNorm(3)(x)", "layer.bias.requires_grad_(False) leaves it at 0"),
+        Row("nn.Dropout(0.1, inplace=True).eval()(x)", "nn.Dropout(0.1).eval()(x)", IN_PLACE.partition(";")[0]),
+        Row("nn.parameter.Parameter(x)", "nn.Parameter(x)"),
+        Row("nn.utils.clip_grad_norm_([w], 1.0)", "tinygpt.clip_grad_norm([w], 1.0)",
+            "to clip each value, np.clip(w.grad, -1, 1, out=w.grad)"),
         Row("model.cuda()", "model", ON_CPU),
         Row("model.to('cuda')", "model", ON_CPU),
+        Row("model.float()", "model", "a layer is float32 unless it was made with dtype=np.float64"),
         Row("model.half()", "GPT.from_pretrained(folder, weights='bfloat16')", "for generation"),
         Row("torch.save(model.state_dict(), path)", "tinygpt.save_state(model.state_dict(), path)",
             "safetensors; nothing is pickled"),
@@ -302,6 +327,7 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
 }
 # fmt: on
 
+# fmt: off
 ABSENT = (  # what nothing here does, and why
     Row("x.erf()", "", "GPT-2 has no erf; docs/own_operations.md shows how to write it"),
     Row("torch.autocast('cpu')", "", "everything computes in float32; leave it out"),
@@ -315,33 +341,43 @@ ABSENT = (  # what nothing here does, and why
     Row("x.median()", "", "write np.median(x), which has no gradient"),
     Row("torch.enable_grad()", "", "gradients are recorded wherever no_grad() does not hold; leave it out"),
     Row("torch.set_default_dtype(torch.float64)", "", "each tensor has its dtype; float32 is that of Python's floats"),
+    Row("torch.get_rng_state()", "", "a generator of NumPy has its state in rng.bit_generator.state"),
+    Row("torch.set_rng_state(state)", "", "a generator of NumPy has its state in rng.bit_generator.state"),
+    Row("torch.distributions.Normal(0.0, 1.0)", "", "draw with a generator of NumPy, np.random.default_rng(seed)"),
+    Row("tinygpt.load_state(path, map_location='cpu', weights_only=True)", "",
+        "leave it out; arrays are read, and nothing is ever unpickled"),
+    Row("model.double()", "", "make each layer with dtype=np.float64"),
+    Row("model.register_full_backward_hook(function)", "", "x.register_hook(function) gets the gradient of a tensor"),
     Row("torch.autograd.Function", "", "an operation is an Op; docs/own_operations.md shows how to write one"),
     Row("torch.vmap(function)", "", "operations take any leading axes"),
-    Row("nn.Conv1d(3, 4, 1)", "", OF_GPT),
-    Row("nn.Conv2d(3, 4, 1)", "", OF_GPT),
-    Row("nn.BatchNorm1d(3)", "", OF_GPT),
+    Row("nn.Conv1d(3, 4, 1)", "", OF_GPT), Row("nn.Conv2d(3, 4, 1)", "", OF_GPT), Row("nn.MaxPool2d(2)", "", OF_GPT),
+    Row("nn.BatchNorm1d(3)", "", OF_GPT), Row("nn.BatchNorm2d(3)", "", OF_GPT), Row("nn.RMSNorm(3)", "", OF_GPT),
+    Row("nn.GroupNorm(1, 3)", "", OF_GPT), Row("nn.RNN(3, 4)", "", OF_GPT), Row("nn.LSTM(3, 4)", "", OF_GPT),
+    Row("nn.GRU(3, 4)", "", OF_GPT), Row("nn.ELU()", "", OF_GPT), Row("nn.PReLU()", "", OF_GPT),
+    Row("nn.Mish()", "", OF_GPT), Row("nn.Hardtanh()", "", OF_GPT), Row("nn.SmoothL1Loss()", "", OF_GPT),
+    Row("nn.HuberLoss()", "", OF_GPT), Row("nn.KLDivLoss()", "", OF_GPT), Row("F.conv2d(q, k)", "", OF_GPT),
+    Row("F.max_pool2d(q, 2)", "", OF_GPT), Row("F.batch_norm(x, None, None)", "", OF_GPT),
+    Row("F.rms_norm(x, (3,))", "", OF_GPT), Row("F.smooth_l1_loss(x, y)", "", OF_GPT),
+    Row("F.kl_div(x, y)", "", OF_GPT),
+    Row("nn.Embedding(10, 3, padding_idx=0)", "", "every row is learned; ignore_index of the loss leaves out targets"),
+    Row("nn.ParameterList([w])", "", "write self.register_parameter(name, parameter) for each"),
+    Row("nn.CrossEntropyLoss(weight=y[0])", "",
+        "write weight[targets] * F.cross_entropy(x, targets, reduction='none')"),
     Row("nn.MultiheadAttention(4, 2)", "", "F.attention(qkv, n_head) between two nn.Linear does it"),
-    Row("nn.RMSNorm(3)", "", OF_GPT),
-    Row("nn.GroupNorm(1, 3)", "", OF_GPT),
     Row("nn.TransformerEncoder(None, 2)", "", "tinygpt.gpt2.model.Block is GPT-2's layer"),
-    Row("nn.LSTM(3, 4)", "", OF_GPT),
-    Row("nn.GRU(3, 4)", "", OF_GPT),
-    Row("nn.RNN(3, 4)", "", OF_GPT),
     Row("nn.TransformerEncoderLayer(4, 2)", "", "tinygpt.gpt2.model.Block is GPT-2's layer"),
     Row("nn.Transformer()", "", "tinygpt.GPT is the whole model"),
+    Row("nn.parallel.DistributedDataParallel(model)", "", "one process trains; its kernels use all cores"),
     Row("nn.DataParallel(model)", "", "one process trains; its kernels use all cores"),
     Row(
         "F.cross_entropy(x, targets, weight=y[0])",
         "",
         "write weight[targets] * F.cross_entropy(x, targets, reduction='none')",
     ),
-    Row("F.conv2d(q, k)", "", OF_GPT),
-    Row("F.max_pool2d(q, 2)", "", OF_GPT),
-    Row("optim.RMSprop([w])", "", OPTIMIZERS),
-    Row("optim.Adagrad([w])", "", OPTIMIZERS),
-    Row("optim.LBFGS([w])", "", OPTIMIZERS),
-    Row("optim.NAdam([w])", "", OPTIMIZERS),
-    Row("optim.RAdam([w])", "", OPTIMIZERS),
+    Row("optim.RMSprop([w])", "", OPTIMIZERS), Row("optim.Adagrad([w])", "", OPTIMIZERS),
+    Row("optim.LBFGS([w])", "", OPTIMIZERS), Row("optim.Adadelta([w])", "", OPTIMIZERS),
+    Row("optim.NAdam([w])", "", OPTIMIZERS), Row("optim.RAdam([w])", "", OPTIMIZERS),
+    Row("optim.Muon([w])", "", OPTIMIZERS),
     Row("optim.lr_scheduler.OneCycleLR(optim.SGD([w]), 1.0, 9)", "", "WarmupCosineLR has a warm-up and a cosine"),
     Row("optim.lr_scheduler.ConstantLR(optim.SGD([w]))", "", LAMBDA),
     Row("optim.lr_scheduler.PolynomialLR(optim.SGD([w]))", "", LAMBDA),
@@ -351,15 +387,40 @@ ABSENT = (  # what nothing here does, and why
     Row("optim.lr_scheduler.ReduceLROnPlateau(optim.SGD([w]))", "", "set group['lr'] of optimizer.param_groups"),
 )
 
+SCRIPT = (  # the lines of a script for PyTorch that change here, tests/pytorch_script.py
+    Row("import torch", "import tinygpt as torch"),
+    Row("import torch.nn as nn", "from tinygpt import Tensor, nn"),
+    Row("import torch.nn.functional as F", "import tinygpt.functional as F"),
+    Row("from torch.nn.utils import clip_grad_norm_", "from tinygpt import clip_grad_norm as clip_grad_norm_"),
+    Row("from torch.optim import SGD", "from tinygpt.optim import SGD"),
+    Row("from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR",
+        "from tinygpt.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR"),
+    Row("self.register_buffer(\"tril\", torch.tril(torch.ones(block_size, block_size)))",
+        "self.register_buffer(\"tril\", F.tril(Tensor(np.ones((block_size, block_size), np.float32))))"),
+    Row("x = x + self.proj(torch.cat(heads, dim=-1))", "x = x + self.proj(F.concatenate(heads, axis=-1))"),
+    Row("pos = torch.arange(T)", "pos = Tensor(np.arange(T))"),
+    Row("idx = torch.tensor([ids])", "idx = Tensor([ids])"),
+    Row("x = torch.zeros((size, block_size), dtype=torch.long)", "x = Tensor(np.zeros((size, block_size), np.int64))"),
+    Row("y = torch.full((size, block_size), -1, dtype=torch.long)",
+        "y = Tensor(np.full((size, block_size), -1, np.int64))"),
+    Row("x[row, column], y[row, column] = ids[column], ids[column + 1]",
+        "x.data[row, column], y.data[row, column] = ids[column], ids[column + 1]"),
+    Row("checkpoint = torch.load(checkpoint_path)", "checkpoint = torch.load_state(checkpoint_path)"),
+    Row("torch.save(state, checkpoint_path)", "torch.save_state(state, checkpoint_path)"),
+    Row("device = \"cuda\" if torch.cuda.is_available() else \"cpu\"", "device = \"cpu\""),
+)
+# fmt: on
+
 _OWNERS = {  # the object, or the module of ours, that has the attributes of a name in the table
     "torch": "tinygpt",
     "torch.autograd": "tinygpt.autograd",
+    "optim.lr_scheduler": "tinygpt.optim.lr_scheduler",
     "transformers": "tinygpt",
     "F": "tinygpt.functional",
     "nn": "tinygpt.nn",
     "optim": "tinygpt.optim",
-    "optim.lr_scheduler": "tinygpt.optim.lr_scheduler",
     "model": "Module",
+    "tinygpt": "tinygpt",
 }
 _CALLED = {"forward": "model", "generate_batch": "generate"}  # as the table calls these functions
 
@@ -385,8 +446,25 @@ def instead_of(owner: str, name: str) -> str:
     """
     row = _attributes().get((owner, name))
     if row is None and owner == "Tensor" and name.endswith("_"):
-        return f": operations do not write into tensors; write x = x.{name[:-1]}(...)"
+        known = name[:-1] in _methods()
+        return f": {IN_PLACE.partition(';')[0]}; write x = x.{name[:-1]}(...)" if known else f": {IN_PLACE}"
     return _sentence(row)
+
+
+def as_method(owner: str, name: str) -> str:
+    """
+    What to write for a function of PyTorch's that is a method here, as `instead_of` does.
+
+    Examples
+    --------
+    >>> as_method("tinygpt", "unsqueeze"), as_method("tinygpt", "eq")
+    (': write x.unsqueeze(0)', ': for x.eq(y) write x == y')
+    """
+    if owner not in ("tinygpt", "tinygpt.functional"):
+        return ""
+    if row := _attributes().get(("tinygpt", name)) or _attributes().get(("Tensor", name)):
+        return _sentence(row)
+    return f": write {_methods()[name]}" if name in _methods() else ""
 
 
 def instead_of_argument(function: str, name: str) -> str:
@@ -415,6 +493,17 @@ def _attributes() -> dict[tuple[str, str], Row]:
     for row, node in _nodes():
         if isinstance(node, ast.Attribute):
             found.setdefault((_OWNERS.get(ast.unparse(node.value), "Tensor"), node.attr), row)
+    return found
+
+
+@cache
+def _methods() -> dict[str, str]:
+    """How a method of a tensor is called, by its name: the first expression of those that are as in PyTorch."""
+    found: dict[str, str] = {}
+    for text in (text for texts in SAME.values() for text in texts):
+        owner, _, call = text.partition(".")
+        if "(" in call and owner not in _OWNERS:
+            found.setdefault(call.partition("(")[0], text)
     return found
 
 

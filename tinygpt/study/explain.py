@@ -128,8 +128,9 @@ def derivation(op: Op) -> str:
             belongs = bool(rows)
         elif header.startswith("`"):  # "`minimum` is -maximum(-a, -b)."
             belongs = f"{op.name}(" in header
-        else:  # "matmul. Entry by entry ...", or what holds for all
-            belongs = header.partition(". ")[0] not in every_op().keys() - {op.name}
+        else:  # "matmul. Entry by entry ...", "std, norm. A root ...", or what holds for all
+            names = {*header.partition(". ")[0].split(", ")}
+            belongs = op.name in names or not names <= every_op().keys()
         if belongs:
             kept.append("\n".join([header, *rows]))
     return "\n\n".join(kept)

@@ -583,11 +583,11 @@ prod, prod_backward
             be the product of all others.
 
 norm, norm_backward
-    right   dout / np.where(out == 0, 1, out)
+    right   np.where(out == 0, 0, dout) / np.where(out == 0, 1, out)
     wrong   dout
     hint    How long is the gradient of a length?
-    answer  d sqrt(sum(x^2)) / dx = x / sqrt(sum(x^2)): the division by the norm is missing. This is half the gradient
-            of the sum of squares, and the two agree on unit vectors.
+    answer  d sqrt(sum(x^2)) / dx = x / sqrt(sum(x^2)): the division by the norm is missing. What is left is half the
+            gradient of the sum of squares, which is right for unit vectors alone.
 
 cumsum, cumsum_backward
     right   np.flip(np.cumsum(np.flip(dout, axis), axis), axis)

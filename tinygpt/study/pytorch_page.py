@@ -6,9 +6,10 @@ Make docs/coming_from_pytorch.md from the table of PyTorch's names, runtime/torc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from tinygpt.runtime.torch_names import ABSENT, DIFFERS, REFUSED, SAME, WRITE, Row, instead_of
+from tinygpt.runtime.torch_names import ABSENT, DIFFERS, REFUSED, SAME, SCRIPT, WRITE, Row, instead_of
 
 _PAGE = """\
 # Coming from PyTorch
@@ -39,59 +40,66 @@ with no_grad():
 print(f"loss {{loss:.3f}}, {{right.mean():.0%}} right")
 ```
 
-Arrays are NumPy's: `Tensor(array)` shares an array's memory, `np.asarray(tensor)` gives it back, and NumPy's functions
-take tensors. Everything computes on the CPU, in float32 or float64. A name or an argument that is not here is an error
-that says what to write:
+Two things to know first. **Arrays are NumPy's**: `Tensor(array)` shares an array's memory, and `x.data` and `w.grad`
+are arrays. Everything computes on the CPU, in float32 or float64. **A name or an argument of PyTorch's that is not here
+is an error that says what to write**:
 
 ```
 >>> x.cuda()
 AttributeError: {error}
 ```
 
-Each line below is tested; where PyTorch can run it on a CPU, both sides are compared. In them `x`, `y` and `w` are
-tensors, `w` requires gradients, `loss` is computed from it; `F` is `torch.nn.functional` there and `tinygpt.functional`
-here; `rng` is a generator of NumPy.
+So replace the imports, run the script, and follow the errors. Differences without an error come first on this page:
 
-- [As it is](#as-it-is)
-- [The same words with another meaning](#the-same-words-with-another-meaning)
+- [What gives something else](#what-gives-something-else), silently
+- [The same words with another meaning](#the-same-words-with-another-meaning), an error
+- [A script, line by line](#a-script-line-by-line)
 - [Write instead](#write-instead)
 - [Not here](#not-here)
+- [As it is](#as-it-is)
 
-## As it is
+In the tables `x`, `y` and `w` are tensors, `w` requires gradients, `loss` is computed from it; `F` is
+`torch.nn.functional` there and `tinygpt.functional` here; `rng` is a generator of NumPy, `np.random.default_rng(seed)`.
+Each line is tested; where PyTorch can run it on a CPU, both sides are compared.
 
-What is typed as in PyTorch gives its values and its gradients.
+## What gives something else
 
-{same}
-
-`dim` and `keepdim` are other names of `axis` and `keepdims`. `no_grad` may be a block or decorate a function, with
-parentheses or without. `model.generate(ids, max_new_tokens=100)` takes the name of the argument that transformers has,
-and yields the new ids one by one. A `Tokenizer` has tiktoken's methods; for the names of Hugging Face's tokenizers its
-errors say what to write.
-
-## The same words with another meaning
-
-Where NumPy and PyTorch mean different things by one name, `dim` or PyTorch's order of arguments is an error:
-
-{refused}
-
-These run, and give something else:
+These run as they are typed. The right column gives PyTorch's values.
 
 {differs}
 
-The right column gives PyTorch's values.
+There is no error for these differences either:
 
-No error can tell of these either:
+- **A weight of `nn.Linear` is (inputs, outputs)**, as GPT-2 stores it; PyTorch's is (outputs, inputs). Transpose what
+  you load from PyTorch, a square weight too. `nn.init.kaiming_normal_` counts the inputs accordingly.
+  A head that shares the table of embeddings is `F.linear(x, self.wte.weight.T)`, without a layer of its own;
+  `self.wte.weight = self.lm_head.weight` gives the table the wrong shape.
+- **`x.data` and `w.grad` are arrays**, and an array has no methods of tensors; the error is NumPy's. Write
+  `w.data -= lr * w.grad` for a step, `w.grad[...] = 0` for `w.grad.zero_()`, `w.data[...] = x` for `w.data.copy_(x)`,
+  `np.linalg.norm(w.grad)` for `w.grad.norm()`, and `array.copy()` for `.clone()`. `state_dict()` holds arrays, too.
+- **`x += y` makes a new tensor** and binds `x` to it, and so does `x = x * 2`: another name of the old tensor keeps
+  the old values. A parameter of a module is changed through its array, `p.data *= 0.9`; a buffer is set,
+  `self.mean = 0.9 * self.mean`. A leaf that requires a gradient is refused, as in PyTorch: write
+  `with no_grad(): w -= lr * w.grad`.
+- **`GPT`**: `model(tokens)` returns the logits, without a tuple or an object around them; `model.loss(tokens, targets)`
+  returns the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`. `model.generate` yields
+  the new tokens one by one, without the prompt.
+- **Random numbers** are others for the same seed.
+- **`tinygpt.load(name)`** loads a model and its tokenizer; what `save_state` wrote is read by `load_state`. Nothing is
+  ever unpickled: a file that `torch.save` wrote has to be saved as safetensors first.
 
-- `x.data` and `w.grad` are arrays of NumPy, not tensors. `w.data -= lr * w.grad` is a step, as in PyTorch.
-  `w.grad = None` forgets the gradient, and `w.grad[...] = 0` sets it to zero.
-- `x += y` makes a new tensor and lets `x` name it. No operation writes into a tensor, so none makes a gradient wrong.
-  A leaf that requires a gradient is refused, as in PyTorch: write `with no_grad(): w -= lr * w.grad`.
-- `model(tokens)` returns the logits, without a tuple or an object around them; `model.loss(tokens, targets)` returns
-  the loss. Neither shifts: `targets[b, t]` is the token that follows `tokens[b, t]`.
-- `model.parameters()` is a list: write `next(iter(model.parameters()))`.
-- `model.generate` yields new tokens only, not the prompt.
-- `tinygpt.load(name)` loads a model and its tokenizer; what `save_state` wrote is read by `load_state`. Nothing is ever
-  unpickled: a file that `torch.save` wrote has to be saved as safetensors first.
+## The same words with another meaning
+
+Where NumPy and PyTorch mean different things by one name, `dim`, `keepdim` or PyTorch's order of arguments is an error:
+
+{refused}
+
+## A script, line by line
+
+All that changes in a script of 170 lines for PyTorch, `tests/pytorch_script.py`: attention by hand, SGD, a schedule,
+checkpoints. A test runs both sides and compares their losses.
+
+{script}
 
 ## Write instead
 
@@ -102,6 +110,16 @@ The functions of `torch` that are here are in `tinygpt.functional`: for `torch.e
 ## Not here
 
 {absent}
+
+## As it is
+
+These expressions give PyTorch's values and gradients.
+
+{same}
+
+`dim` and `keepdim` are other names of `axis` and `keepdims`. `no_grad` may be a block or decorate a function, with
+parentheses or without. `model.parameters()` is a list that `next` takes, too. A `Tokenizer` has tiktoken's
+methods; for the names of Hugging Face's tokenizers its errors say what to write.
 """
 
 
@@ -116,10 +134,33 @@ def page() -> str:
     """
     error = f"'Tensor' object has no attribute 'cuda'{instead_of('Tensor', 'cuda')}"
     same = "\n".join(f"- **{title}**: {', '.join(f'`{text}`' for text in texts)}" for title, texts in SAME.items())
-    write = "\n\n".join(f"### {title}\n\n{_table(rows)}" for title, rows in WRITE.items())
+    write = "\n\n".join(f"### {title}\n\n{_section(rows)}" for title, rows in WRITE.items())
     return _PAGE.format(
-        error=error, same=same, refused=_table(REFUSED), differs=_table(DIFFERS), write=write, absent=_table(ABSENT)
+        error=error,
+        same=same,
+        refused=_table(REFUSED),
+        differs=_table(DIFFERS),
+        script=_table(SCRIPT),
+        write=write,
+        absent=_by_note(ABSENT),
     )
+
+
+def _section(rows: tuple[Row, ...]) -> str:
+    """The table of the rows, below the notes that several of them share."""
+    counts = Counter(row.note for row in rows if row.note)
+    shared = [note for note, count in counts.items() if count > 3]
+    said = "".join(f"{note[0].upper()}{note[1:]}.\n\n" for note in shared)
+    return said + _table(row._replace(note="") if row.note in shared else row for row in rows)
+
+
+def _by_note(rows: Iterable[Row]) -> str:
+    """A table of the notes, each beside all expressions that it is about."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(row.note, []).append(f"`{row.torch}`")
+    lines = ["| PyTorch |  |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {', '.join(names)} | {note} |" for note, names in texts.items())])
 
 
 def _table(rows: Iterable[Row]) -> str:
