@@ -247,15 +247,15 @@ EQUAL = {  # typos that say the same in other words
         "dx = dout * centred / (n - ddof) / (out + 1[centred = 0])": "centred is the factor, too",
         "dx = dout * centred / (n - ddof) / (out - 1[out = 0])": "0 / -1 is 0, too",
     },
-    "relu": {"da = dout * 1[out > 0]": "max(a, 0) > 0 where a > 0"},
+    "relu": {"da = dout * (1 - 1[out <= 0])": "max(a, 0) <= 0 where a <= 0"},
     "abs": {"da = dout / (1[a > 0] - 1[a < 0])": "1 / 1 is 1, and 1 / -1 is -1"},
     "clip": {
         "da = dout * 1[a >= out] * 1[a <= high]": "a >= clip(a) where a >= low",
         "da = dout * 1[a >= low] * 1[a <= out]": "a <= clip(a) where a <= high",
     },
     "maximum": {
-        "da = dout * (1[out > b] + 1[a = b]/2)": "max(a, b) > b where a > b",
-        "db = dout * (1[out > a] + 1[a = b]/2)": "max(a, b) > a where b > a",
+        "da = dout * (1 - 1[a < out] - 1[a = b]/2)": "a < max(a, b) where a < b",
+        "db = dout * (1 - 1[b < out] - 1[a = b]/2)": "b < max(a, b) where b < a",
     },
 }
 
@@ -404,8 +404,10 @@ def test_gelus_slope_leaves_0_to_1():
         ("logaddexp", lambda x: F.logaddexp(x, 0.0), np.float32([89.0, -1000.0]), [1.0, 0.0]),
         ("sqrt", lambda x: F.sqrt((x * x).sum()), [0.0], [np.nan]),
         ("tanh", F.tanh, np.float32([-10.5, 10.5]), [0.0, 0.0]),
-        ("relu", F.relu, [0.0], [0.0]),
+        ("relu", F.relu, [0.0, np.nan], [0.0, 1.0]),
         ("maximum", lambda x: F.maximum(x, x), [3.0], [1.0]),
+        ("maximum", lambda x: F.maximum(x, 3.0), [np.nan], [1.0]),
+        ("logaddexp", lambda x: F.logaddexp(x, 0.0), [np.inf, -np.inf], [1.0, 0.0]),
         ("where", lambda x: F.where(x > 0, F.sqrt(x), 0.0), [0.0, 4.0], [np.nan, 0.25]),
         ("sum", F.sum, [1.0, 2.0], [1.0, 1.0]),
         ("mean", F.mean, [1.0, 2.0], [0.5, 0.5]),
@@ -420,6 +422,18 @@ def test_the_surprises_are_true(name, f, x, gradient):
         assert name != "log" or np.isnan(f(Tensor(x)).data)
     if name == "tanh":
         np.testing.assert_array_equal(F.tanh(Tensor(x)).data, [-1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["relu", "maximum", "logaddexp"])
+def test_the_tables_are_true_of_nan_and_infinity_too(name):
+    op, special = OPS[name], np.array([np.nan, np.inf, -np.inf, 0.0, 1.0])
+    arrays = [special] if name == "relu" else [special, special[:, None]]
+    with np.errstate(all="ignore"):
+        out, saved = op.forward(*arrays)
+        names = derivations.row_forward(op, page_of(op), arrays, {})
+        theirs = derivations.row_backward(op, page_of(op), names, np.ones(out.shape))
+        for ours, expected in zip(op.backward(np.ones(out.shape), saved), theirs, strict=True):
+            np.testing.assert_array_equal(ours, expected)
 
 
 def test_add_hands_the_same_array_to_both_operands_and_concatenate_views():

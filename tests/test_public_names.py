@@ -43,10 +43,10 @@ def test_dir_lists_exactly_the_public_names():
 def test_every_operation_is_a_function_of_functional():
     composed = {"all", "amax", "amin", "any", "argmax", "argmin", "argsort", "binary_cross_entropy_with_logits",
                 "chunk", "clamp", "cosh", "diagonal", "dot", "exp2", "expand", "expand_dims", "flatten", "flip",
-                "floor_divide", "gather", "index_select", "l1_loss", "log10", "log2", "masked_fill", "min",
-                "minimum", "mse_loss", "nll_loss", "outer", "permute", "reciprocal", "repeat_interleave", "sign",
-                "silu", "sinh", "softplus", "sort", "split", "square", "squeeze", "stack", "swapaxes", "tile",
-                "topk", "trace", "tril", "triu", "unbind"}  # fmt: skip
+                "floor_divide", "gather", "index_select", "l1_loss", "leaky_relu", "log10", "log2", "masked_fill",
+                "min", "minimum", "mse_loss", "nll_loss", "outer", "permute", "reciprocal", "relu6",
+                "repeat_interleave", "sign", "silu", "sinh", "softplus", "sort", "split", "square", "squeeze", "stack",
+                "swapaxes", "tile", "topk", "trace", "tril", "triu", "unbind"}  # fmt: skip
     composed |= {"layer_norm", "scaled_dot_product_attention"}  # with PyTorch's arguments
     assert_lists(set(F.__all__) - composed, "__all__ of tinygpt/functional.py, and import it there")
     assert all(callable(getattr(F, name)) for name in F.__all__)

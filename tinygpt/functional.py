@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tinygpt.ops.attention import attention, scaled_dot_product_attention
 from tinygpt.ops.basic import add, div, floor_divide, matmul, mul, neg, pow, power, reciprocal, remainder, square, sub
-from tinygpt.ops.choices import clamp, clip, logaddexp, maximum, minimum, softplus, where
+from tinygpt.ops.choices import clamp, clip, leaky_relu, logaddexp, maximum, minimum, relu6, softplus, where
 from tinygpt.ops.composed import (
     all,
     any,
@@ -135,6 +135,7 @@ __all__ = [
     "l1_loss",
     "layer_norm",
     "layernorm",
+    "leaky_relu",
     "linear",
     "linear_cross_entropy",
     "log",
@@ -164,6 +165,7 @@ __all__ = [
     "prod",
     "reciprocal",
     "relu",
+    "relu6",
     "remainder",
     "repeat_interleave",
     "reshape",

@@ -133,6 +133,11 @@ def test_functions_are_methods_too():
     np.testing.assert_array_equal(x.sign().data, [1, 1])
 
 
+def test_the_sign_of_a_boolean_is_itself_as_in_torch():
+    assert F.sign(Tensor([True, False])).data.tolist() == [True, False]
+    assert F.sign(Tensor(np.array([-3, 0]))).data.tolist() == [-1, 0]
+
+
 STEEP = {
     "sigmoid": (F.sigmoid, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (0.5, 0.25), 1000: (1, 0)}),
     "softplus": (F.softplus, {-1000: (0, 0), -100: (math.exp(-100), math.exp(-100)), 0: (math.log(2), 0.5),

@@ -219,6 +219,48 @@ def test_ties_share_the_gradient_evenly_and_its_sum_is_kept():
     assert dx.tolist() == [[0, 3, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]]
 
 
+FLOATS = {  # what has no meaning, or no gradient, in integers
+    "mean": F.mean,
+    "var": F.var,
+    "std": F.std,
+    "norm": F.norm,
+    "logsumexp": F.logsumexp,
+    "softmax": F.softmax,
+    "log_softmax": F.log_softmax,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "sqrt": F.sqrt,
+    "dropout": lambda x: F.dropout(x, 0.4, seed=1),
+    "layernorm": lambda x: F.layernorm(x, x[0], x[0]),
+    "gelu_linear": lambda x: F.gelu_linear(x, x),
+    "attention": lambda x: F.attention(x[None], 1),
+    "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "cross_entropy": lambda x: F.cross_entropy(x, [0, 2, 1]),
+    "linear_cross_entropy": lambda x: F.linear_cross_entropy(x, x, [0, 2, 1]),
+    "mse_loss": lambda x: F.mse_loss(x, x[0] * x),
+    "l1_loss": lambda x: F.l1_loss(x, x[0] * x),
+    "binary_cross_entropy_with_logits": lambda x: F.binary_cross_entropy_with_logits(x, x),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+@pytest.mark.parametrize("name", FLOATS)
+def test_integers_and_booleans_become_float32_where_the_result_is_not_one(name, dtype):
+    """NumPy makes float64 of them, which would make the whole graph float64: loss * mask.mean()."""
+    x = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 1]]).astype(dtype)
+    out = FLOATS[name](Tensor(x))
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out.data, FLOATS[name](Tensor(x.astype(np.float32))).data)
+
+
+def test_a_mean_of_a_mask_leaves_the_graph_in_float32():
+    x, mask = Tensor([1.0, 2.0], requires_grad=True), Tensor([True, False])
+    loss = (x * mask / mask.mean()).sum()
+    loss.backward()
+    assert (loss.dtype, x.grad.dtype, x.grad.tolist()) == (np.float32, np.float32, [2, 0])
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, bool])
 def test_reductions_of_integers_are_exact(dtype):
     """Unsigned integers have no negative: token ids are of such types."""

@@ -257,7 +257,7 @@ def test_errors_say_what_does_not_fit():
     for shape in ((2, 2), (3,), (6,), (3, 2)):
         with pytest.raises(ValueError, match=r"^broadcast_to: sizes must be equal or 1 .* got shape \(2, 3\) for"):
             x.broadcast_to(shape)
-    with pytest.raises(ValueError, match=r"^broadcast_to: sizes must .* got shape \(2, 3\) for \(-1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"^expand: -1 keeps the size of an axis, .* got \(-1, -1, -1\) for \(2, 3\)"):
         x.expand(-1, -1, -1)
     assert Tensor([1.0]).broadcast_to(3).shape == (3,)
     for index in (np.array([0.0]), Tensor([1.0, 0.0]), (slice(None), np.array([1.0]))):
@@ -445,6 +445,37 @@ def test_a_precision_that_tensors_do_not_have_is_refused_with_and_without_gradie
     for requires_grad in (False, True):
         with pytest.raises(TypeError, match="float16"):
             Tensor([1.0], requires_grad=requires_grad).astype(np.float16)
+
+
+def test_transpose_of_none_is_numpys_default():
+    x = Tensor(np.ones((2, 3, 4)))
+    assert x.transpose(None).shape == x.transpose().shape == (4, 3, 2)
+
+
+def test_a_scalar_has_the_axes_0_and_minus_1_and_no_others():
+    x = Tensor(3.0)
+    assert x.swapaxes(0, -1).shape == () and F.gather(x, -1, 0).item() == 3 and F.expand(x, 2).shape == (2,)
+    for name, call in {
+        "swapaxes": lambda: x.swapaxes(5, 0),
+        "gather": lambda: F.gather(x, 7, 0),
+        "repeat_interleave": lambda: F.repeat_interleave(x, 2, 1),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}: axis must be from -1 to 0 for a tensor of 0 axes, got"):
+            call()
+    with pytest.raises(ValueError, match=r"^expand: -1 keeps the size of an axis, .* got \(-1,\) for \(\)"):
+        F.expand(x, -1)
+
+
+def test_what_is_of_another_kind_is_refused_in_our_words():
+    x = Tensor(np.ones((2, 3)))
+    for error, call in {
+        "broadcast_to: sizes must be integers, got 2.0, 3": lambda: F.broadcast_to(x, (2.0, 3)),
+        "pad: needs a pair (before, after) for each of 2 axes, got [[1, 2], [3]]": lambda: F.pad(x, [[1, 2], [3]]),
+        "linear: weight must have shape (I, O) with I, O >= 1, got ()": lambda: F.linear(x, 2.0),
+    }.items():
+        with pytest.raises((TypeError, ValueError)) as raised:
+            call()
+        assert str(raised.value).startswith(error)
 
 
 @pytest.mark.parametrize("operate", [

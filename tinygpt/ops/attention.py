@@ -56,6 +56,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.ops.choices import where
 from tinygpt.ops.dropout import check_dropout
 from tinygpt.ops.dropout import dropout_mask as make_dropout_mask
@@ -166,7 +167,7 @@ def attention(qkv: Tensor, n_head: int, p: float = 0.0, seed: int | None = None)
     >>> attention(qkv, n_head=2).shape
     (1, 2, 4)
     """
-    return apply(ATTENTION, qkv, n_head=n_head, p=p, seed=seed)
+    return apply(ATTENTION, floating(qkv), n_head=n_head, p=p, seed=seed)
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None,
@@ -212,7 +213,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         raise ValueError(f"{who}: dropout_p must be 0, got {dropout_p}; attention(qkv, n_head, p, seed) drops weights")
     if is_causal and attn_mask is not None:
         raise ValueError(f"{who}: takes is_causal=True or attn_mask, got both")
-    q, k, v = operands(query, key, value)
+    q, k, v = map(floating, operands(query, key, value))
     scores = q @ k.swapaxes(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)  # (..., T, S)
     if is_causal:
         attn_mask = np.tril(np.ones(scores.shape[-2:], bool))

@@ -5,27 +5,30 @@ The gradient goes to the value that was taken. Where broadcasting stretched an o
 uses; the table leaves this sum out.
 
 Operation     Forward                         Backward
-    maximum   out = max(a, b)                 da = dout * (1[a > b] + 1[a = b]/2)
-                                              db = dout * (1[b > a] + 1[a = b]/2)
+    maximum   out = max(a, b)                 da = dout * (1 - 1[a < b] - 1[a = b]/2)
+                                              db = dout * (1 - 1[b < a] - 1[a = b]/2)
     where     out = where(condition, a, b)    da = where(condition, dout, 0)
                                               db = where(condition, 0, dout)
     clip      out = min(max(a, low), high)    da = dout * 1[a >= low] * 1[a <= high]
-    logaddexp out = ln(e^a + e^b)             da = dout * e^(a - out),  db = dout * e^(b - out)
+    logaddexp out = ln(e^a + e^b)             da = dout / (1 + e^(b - a)),  db = dout / (1 + e^(a - b))
 
-`minimum` is -maximum(-a, -b). `softplus` is logaddexp(a, 0), a smooth relu.
+`minimum` is -maximum(-a, -b). `softplus` is logaddexp(a, 0), a smooth relu; `leaky_relu` and `relu6` are choices by
+where.
 
 maximum, clip. The code selects dout or 0 where the table multiplies by 1 or 0: zero times infinity is NaN, and dout is
     infinite in sqrt(maximum(x, 0)), for one.
 
-logaddexp. d out / d a = e^a / (e^a + e^b) = e^a / e^out. Both slopes sum to 1: where maximum takes one operand, this
-    takes shares, those of a softmax of two.
+logaddexp. d out / d a = e^a / (e^a + e^b) = 1 / (1 + e^(b - a)), the sigmoid of a - b. Both slopes sum to 1: where
+    maximum takes one operand, this takes shares, those of a softmax of two.
 
 What surprises people here
-    maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x.
+    maximum   Equal operands receive half of the gradient each, so maximum(x, x) has the gradient of x. NaN is neither
+              smaller nor equal: both receive all of the gradient, as in PyTorch, and its fault is seen in backward.
     where     The branch not taken receives 0, which an infinite slope turns into NaN: where(x > 0, sqrt(x), 0) at
               x = 0.
     clip      Outside the bounds the gradient is 0, so it never pulls a value back inside. At a bound it passes.
-    logaddexp e^a overflows from a = 89 on in float32, so the code takes the larger of a and b out of the logarithm.
+    logaddexp e^a overflows from a = 89 on in float32, so the code takes the larger of a and b out of the logarithm. The
+              slopes are those of the difference: e^(a - out), the same number, is NaN for an infinite a.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor
-from tinygpt.ops.basic import floating
+from tinygpt.ops.basic import floating, mul
+from tinygpt.ops.elementwise import relu, sigmoid_forward
 from tinygpt.ops.shapes import apply_broadcast, operands, unbroadcast
 from tinygpt.runtime.aliases import aliases
 
@@ -94,15 +98,22 @@ def where_backward(dout, saved):
 WHERE = Op("where", where_forward, where_backward)
 
 
-def where(condition: Any, a: Any, b: Any) -> Tensor:
+def where(condition: Any, a: Any = None, b: Any = None) -> Tensor:
     """
     a where `condition` (a boolean array or tensor) holds, else b.
+
+    Raises
+    ------
+    TypeError
+        For ``where(condition)``, the places: that is ``np.nonzero(condition)``.
 
     Examples
     --------
     >>> where([True, False], Tensor([1.0, 2.0]), 0.0)
     Tensor([1., 0.], dtype=float32)
     """
+    if a is None or b is None:
+        raise TypeError("where: needs a condition, a and b; for the places where it holds write np.nonzero(condition)")
     condition = np.asarray(condition, dtype=bool)
     return apply_broadcast(WHERE, a, b, condition=condition)
 
@@ -128,12 +139,13 @@ def clip(a: Any, low: Any = None, high: Any = None) -> Tensor:
     ----------
     a : Tensor
     low, high : numbers, arrays or None
-        The bounds, which broadcast; at least one of them. They are constants. `min` and `max` are other names of them.
+        The bounds, which broadcast; at least one of them. `min` and `max` are other names of them. Where one of them
+        requires a gradient, the result is minimum(maximum(a, low), high), and at a bound each receives half.
 
     Raises
     ------
     TypeError
-        If no bound is given, or one that requires a gradient.
+        If no bound is given.
 
     Examples
     --------
@@ -145,12 +157,9 @@ def clip(a: Any, low: Any = None, high: Any = None) -> Tensor:
     bounds = {name: bound for name, bound in (("low", low), ("high", high)) if bound is not None}
     if not bounds:
         raise TypeError("clip: needs a low bound, a high bound or both, got neither")
-    for name, bound in bounds.items():
-        if isinstance(bound, Tensor) and bound.requires_grad:
-            raise TypeError(
-                f"clip: {name} has no gradient here, got a tensor of shape {bound.shape} that requires one; "
-                "write minimum(maximum(x, low), high), or pass it detached"
-            )
+    if any(isinstance(bound, Tensor) and bound.requires_grad for bound in bounds.values()):
+        raised = a if low is None else maximum(a, low)
+        return raised if high is None else minimum(raised, high)
     a, *tensors = operands(a, *bounds.values())
     arrays = dict(zip(bounds, (tensor.data for tensor in tensors), strict=True))
     if a.dtype.kind != "f":
@@ -162,13 +171,13 @@ clamp = clip
 
 
 def logaddexp_forward(a, b):
-    out = np.logaddexp(a, b)
-    return out, (a, b, out)
+    return np.logaddexp(a, b), (a, b)
 
 
 def logaddexp_backward(dout, saved):
-    a, b, out = saved
-    return unbroadcast(dout * np.exp(a - out), a.shape), unbroadcast(dout * np.exp(b - out), b.shape)
+    a, b = saved
+    da, db = dout * sigmoid_forward(a - b)[0], dout * sigmoid_forward(b - a)[0]
+    return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
 
 LOGADDEXP = Op("logaddexp", logaddexp_forward, logaddexp_backward)
@@ -197,3 +206,29 @@ def softplus(a: Any) -> Tensor:
     array([  0.    ,   0.6931,   1.3133, 100.    ], dtype=float32)
     """
     return logaddexp(a, 0.0)
+
+
+def leaky_relu(a: Any, negative_slope: float = 0.01) -> Tensor:
+    """
+    a where it is above 0, else negative_slope * a; so is the gradient.
+
+    Examples
+    --------
+    >>> leaky_relu(Tensor([-2.0, 3.0]), 0.1)
+    Tensor([-0.2,  3. ], dtype=float32)
+    """
+    (a,) = operands(a)
+    return where(a > 0, a, mul(a, negative_slope))
+
+
+def relu6(a: Any) -> Tensor:
+    """
+    min(max(a, 0), 6); the gradient at 0 and at 6 is 0, as in PyTorch.
+
+    Examples
+    --------
+    >>> relu6(Tensor([-2.0, 3.0, 7.0]))
+    Tensor([0., 3., 6.], dtype=float32)
+    """
+    (a,) = operands(a)
+    return where(a >= 6, 6, relu(a))

@@ -153,9 +153,9 @@ def gather(x: Tensor, axis: int, index: Any) -> Tensor:
     index = np.asarray(index)
     if index.ndim != x.ndim:
         raise ValueError(f"gather: needs an index of {x.ndim} axes for shape {x.shape}, got shape {index.shape}")
-    places = list(np.indices(index.shape, sparse=True))
+    places, place = list(np.indices(index.shape, sparse=True)), one_axis("gather", axis, x.ndim)
     if places:
-        places[one_axis("gather", axis, x.ndim)] = index
+        places[place] = index
     return getitem(x, tuple(places))
 
 
@@ -345,7 +345,7 @@ def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     >>> diagonal(Tensor([[1.0, 2.0], [3.0, 4.0]]))
     Tensor([1., 4.], dtype=float32)
     """
-    x = as_tensor(x)
+    x, offset = as_tensor(x), whole_number("diagonal: offset", offset)
     rows, columns = (one_axis("diagonal", axis, x.ndim) for axis in (axis1, axis2))
     if x.ndim < 2 or rows == columns:
         raise ValueError(f"diagonal: needs two different axes, got {axis1} and {axis2} of shape {x.shape}")
@@ -442,9 +442,8 @@ def repeat_interleave(x: Tensor, repeats: Any, axis: int | None = None) -> Tenso
     Tensor([1., 1., 2., 2.], dtype=float32)
     """
     x = as_tensor(x)
-    if axis is None or not x.ndim:
-        x, axis = reshape(x, -1), 0
-    place = one_axis("repeat_interleave", axis, x.ndim)
+    place = 0 if axis is None else one_axis("repeat_interleave", axis, x.ndim)
+    x = reshape(x, -1) if axis is None or not x.ndim else x
     times = np.asarray(repeats)
     n = x.shape[place]
     if times.shape not in ((), (1,), (n,)) or times.dtype.kind not in "iu" or times.min(initial=0) < 0:

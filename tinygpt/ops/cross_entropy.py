@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.ops.choices import where
 from tinygpt.ops.embedding import check_ids, integers
 from tinygpt.ops.losses import check_reduction
@@ -173,7 +174,7 @@ def cross_entropy(logits: Tensor, targets: Any, ignore_index: int = -100, reduct
     if reduction != "mean":
         return nll_loss(log_softmax(logits), targets, ignore_index, reduction)
     flat = logits if logits.ndim == 2 else logits.reshape(-1, n_vocab)
-    return apply(CROSS_ENTROPY, flat, targets=targets.reshape(-1), ignore_index=ignore_index)
+    return apply(CROSS_ENTROPY, floating(flat), targets=targets.reshape(-1), ignore_index=ignore_index)
 
 
 def nll_loss(log_probs: Tensor, targets: Any, ignore_index: int = -100, reduction: str = "mean") -> Tensor:

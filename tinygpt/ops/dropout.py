@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import splitmix64
 
@@ -134,4 +135,4 @@ def dropout(x: Tensor, p: float, seed: int | None = None) -> Tensor:
     array([2., 2., 0., 2., 0., 2.], dtype=float32)
     """
     check_dropout("dropout", p, seed)
-    return x if p == 0 else apply(DROPOUT, x, p=p, seed=seed)
+    return x if p == 0 else apply(DROPOUT, floating(x), p=p, seed=seed)

@@ -16,7 +16,7 @@ Operation   Forward                 Backward
     sin     out = sin(a)            da = dout * cos(a)
     cos     out = cos(a)            da = -dout * sin(a)
     abs     out = max(a, -a)        da = dout * (1[a > 0] - 1[a < 0])
-    relu    out = max(a, 0)         da = dout * 1[a > 0]
+    relu    out = max(a, 0)         da = dout * (1 - 1[a <= 0])
 
 sigmoid. With e = e^(-a), out = 1 / (1 + e), so d out / d a = e / (1 + e)^2 = out (1 - out).
 
@@ -36,6 +36,7 @@ What surprises people here
     cos     The minus is easily forgotten: cos falls where sin is positive.
     abs     There is no slope at a = 0; by convention it is 0 here: an L1 penalty leaves a weight of exactly 0 alone.
     relu    There is no slope at a = 0; by convention it is 0 here. A unit below 0 for every input stops learning.
+            NaN is not <= 0: its gradient passes, as in PyTorch, and shows a fault of the forward in the gradients.
 """
 
 from __future__ import annotations
@@ -287,11 +288,11 @@ def abs(a: Any) -> Tensor:
 
 
 def relu_forward(a):
-    return np.maximum(a, 0), a > 0
+    return np.maximum(a, 0), ~(a <= 0)
 
 
-def relu_backward(dout, positive):
-    return (np.where(positive, dout, 0),)  # dout * positive would be NaN where dout is infinite
+def relu_backward(dout, kept):
+    return (np.where(kept, dout, 0),)  # dout * kept would be NaN where dout is infinite
 
 
 RELU = Op("relu", relu_forward, relu_backward)

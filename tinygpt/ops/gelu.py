@@ -40,6 +40,7 @@ import math
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 
 C = math.sqrt(2 / math.pi)
 A = 0.044715
@@ -91,4 +92,4 @@ def gelu(x: Tensor, approximate: str = "tanh") -> Tensor:
     """
     if approximate != "tanh":
         raise ValueError(f"gelu: approximate must be 'tanh', the form of GPT-2, got {approximate!r}; leave it out")
-    return apply(GELU, x)
+    return apply(GELU, floating(x))

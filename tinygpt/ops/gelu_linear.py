@@ -29,6 +29,7 @@ from __future__ import annotations
 from functools import partial
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.ops.gelu import gelu_backward, gelu_forward
 from tinygpt.ops.linear import check_linear, linear_backward, linear_forward, linear_operands
 
@@ -82,4 +83,4 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     >>> gelu_linear(Tensor([[0.0, 1.0]]), Tensor([[1.0], [10.0]]), Tensor([0.5])).data.round(3)
     array([[8.912]], dtype=float32)
     """
-    return apply(GELU_LINEAR, *linear_operands(x, weight, bias))
+    return apply(GELU_LINEAR, *map(floating, linear_operands(x, weight, bias)))

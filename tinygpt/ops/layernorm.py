@@ -59,6 +59,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.ops.shapes import operands
 
 
@@ -133,7 +134,7 @@ def layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Ten
     >>> layernorm(x, Tensor([1.0, 1.0, 1.0]), Tensor([0.0, 0.0, 0.0])).data.round(3)
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
-    return apply(LAYERNORM, *operands(x, weight, bias), eps=eps)
+    return apply(LAYERNORM, *map(floating, operands(x, weight, bias)), eps=eps)
 
 
 def layer_norm(x: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:

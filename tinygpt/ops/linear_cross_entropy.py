@@ -42,6 +42,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygpt.autograd import Op, Tensor, apply
+from tinygpt.ops.basic import floating
 from tinygpt.ops.cross_entropy import check_targets, cross_entropy_backward, cross_entropy_forward
 from tinygpt.ops.shapes import operands
 
@@ -118,7 +119,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Any, ignore_index: 
     >>> linear_cross_entropy(x, weight, [2])  # all three logits are 0: ln 3
     Tensor(1.0986123, dtype=float32)
     """
-    x, weight = operands(x, weight)
+    x, weight = map(floating, operands(x, weight))
     check_head(x, weight)
     n_vocab, n_embd = weight.shape
     targets = check_targets("linear_cross_entropy", targets, x.shape[:-1], n_vocab, ignore_index)

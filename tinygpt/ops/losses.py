@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygpt.autograd import Tensor
-from tinygpt.ops.basic import mul, neg, sub
+from tinygpt.ops.basic import floating, mul, neg, sub
 from tinygpt.ops.choices import softplus
 from tinygpt.ops.elementwise import abs
 from tinygpt.ops.shapes import operands
@@ -108,7 +108,7 @@ def binary_cross_entropy_with_logits(
 def _pair(who: str, input: Any, target: Any, reduction: str) -> list[Tensor]:
     """Input and target as tensors of one float type and one shape."""
     check_reduction(who, reduction)
-    input, target = operands(input, target)
+    input, target = map(floating, operands(input, target))
     if input.shape != target.shape:
         raise ValueError(f"{who}: input and target must have the same shape, got {input.shape} and {target.shape}; "
                          "reshape one of them")  # fmt: skip

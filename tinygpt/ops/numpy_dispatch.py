@@ -67,27 +67,50 @@ CONSTANT = _existing("""
 CONSTANT_UFUNCS = _existing("""
     ceil floor floor_divide isfinite isinf isnan logical_and logical_not logical_or logical_xor rint sign signbit trunc
 """)
-WRITE_INSTEAD = {
+
+
+def _own(name: str, slope: str) -> str:
+    """An operation of one's own: NumPy's function forward, and the gradient backward."""
+    return f"tinygpt.apply(tinygpt.Op({name!r}, lambda x: (np.{name}(x), x), lambda dout, x: ({slope},)), x)"
+
+
+WRITE_INSTEAD = {  # code, with the functions of tinygpt.functional; behind ", for" its limits
+    "add.accumulate": "cumsum(x, axis=0)",
+    "arccos": _own("arccos", "-dout / np.sqrt(1 - x * x)"),
+    "arccosh": _own("arccosh", "dout / np.sqrt(x * x - 1)"),
+    "arcsin": _own("arcsin", "dout / np.sqrt(1 - x * x)"),
+    "arcsinh": _own("arcsinh", "dout / np.sqrt(x * x + 1)"),
+    "arctan": _own("arctan", "dout / (1 + x * x)"),
+    "arctan2": "tinygpt.apply(tinygpt.Op('arctan2', lambda a, b: (np.arctan2(a, b), (a, b, a * a + b * b)), "
+               "lambda dout, s: (dout * s[1] / s[2], -dout * s[0] / s[2])), a, b), for a and b of one shape",
+    "average": "(weights * x).sum() / weights.sum()",
+    "block": "concatenate([concatenate([a, b], axis=-1), concatenate([c, d], axis=-1)], axis=-2)",
+    "cbrt": "sign(x) * abs(x) ** (1 / 3)",
+    "copysign": "abs(a) * where(np.signbit(b), -1, 1)",
+    "cumprod": "exp(cumsum(log(x))), for positive x",
+    "delete": "x[np.arange(len(x)) != i]",
+    "float_power": "x ** p",
     "fmax": "maximum(a, b)",
     "fmin": "minimum(a, b)",
-    "cbrt": "x ** (1 / 3)",
-    "float_power": "x ** p",
-    "hypot": "sqrt(a * a + b * b)",
-    "logaddexp2": "log2(exp2(a) + exp2(b))",
-    "tan": "sin(x) / cos(x)",
-    "arctanh": "(log1p(x) - log1p(-x)) / 2",
-    "fmod": "a % b, which has the sign of b",
-    "tensordot": "einsum",
-    "vdot": "(a * b).sum()",
+    "fmod": "sign(a) * (abs(a) % abs(b))",
+    "gradient": "concatenate([x[1:2] - x[:1], (x[2:] - x[:-2]) / 2, x[-1:] - x[-2:-1]]), for a vector",
+    "heaviside": "where(x > 0, 1, where(x < 0, 0, h))",
+    "hsplit": "np.split(x, n, axis=1)",
+    "insert": "concatenate([x[:i], values, x[i:]])",
+    "interp": "fp[i] + (fp[i + 1] - fp[i]) * (x - xp[i]) / (xp[i + 1] - xp[i]), with "
+              "i = np.searchsorted(xp[1:-1], x), for x within xp",
+    "kron": "einsum('ij,kl->ikjl', a, b).reshape(len(a) * len(b), -1), for matrices",
+    "logaddexp.reduce": "logsumexp(x, axis=0)",
+    "median": "sort(x.flatten()).values[(x.size - 1) // 2 : x.size // 2 + 1].mean()",
+    "modf": "x - np.trunc(x)",
+    "multiply.outer": "outer(a, b), for vectors",
+    "nanmax": "where(np.isnan(x), -np.inf, x).max()",
+    "nanmean": "x[~np.isnan(x)].mean()",
+    "nanmin": "where(np.isnan(x), np.inf, x).min()",
+    "nansum": "where(np.isnan(x), 0, x).sum()",
     "vecdot": "(a * b).sum(axis=-1)",
-    "average": "(weights * x).sum() / weights.sum()",
-    "append": "concatenate([x, y])",
-    "diff": "x[1:] - x[:-1]",
-    "ptp": "x.max() - x.min()",
-    "copy": "x * 1.0",
-    "atleast_1d": "x.reshape(-1)",
-    "atleast_2d": "x.reshape(1, -1)",
-}
+    "vsplit": "np.split(x, n, axis=0)",
+}  # fmt: skip
 
 
 def array_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -99,12 +122,12 @@ def array_function(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     >>> x = Tensor([1.0, 2.0], requires_grad=True)
     >>> np.concatenate([x, x]).requires_grad
     True
-    >>> np.argmax(x), np.median(x.detach())
+    >>> np.argmax(x), np.quantile(x.detach(), 0.5)
     (np.int64(1), np.float32(1.5))
-    >>> np.median(x)
+    >>> np.quantile(x, 0.5)
     Traceback (most recent call last):
     ...
-    TypeError: np.median: has no gradient here, and shape (2,) requires one; for the values alone pass x.detach()
+    TypeError: np.quantile: has no gradient here, and shape (2,) requires one; for the values alone pass x.detach()
     """
     recorded = _recorded((args, kwargs))
     if recorded is not None and not _is_constant(function, args, kwargs):

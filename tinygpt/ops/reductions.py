@@ -21,7 +21,7 @@ Operation       Forward                                      Backward
     log_softmax out = x - ln(sum(e^x))                       dx = dout - e^out * sum(dout)
     cumsum      out = cumsum(x)                              dx = reverse(cumsum(reverse(dout)))
 
-`min` is -max(-x). Norms, logsumexp and softmaxes of integers are float32.
+`min` is -max(-x). Sums, products and extremes of integers are integers, all else of them is float32.
 
 prod. d out / d x_i is the product of all values but x_i: out / x_i, unless x_i is 0. The product of the values before
 x_i and that of the values after it are running products, and need no division.
@@ -153,14 +153,14 @@ MEAN = Op("mean", mean_forward, mean_backward, check=_needs("mean"))
 @aliases(dim="axis", keepdim="keepdims")
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """
-    Mean over `axis` (all axes by default).
+    Mean over `axis` (all axes by default); of integers and booleans, float32.
 
     Examples
     --------
     >>> mean(Tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     Tensor([2., 3.], dtype=float32)
     """
-    return apply(MEAN, x, axis=axis, keepdims=keepdims)
+    return apply(MEAN, floating(x), axis=axis, keepdims=keepdims)
 
 
 def prod_forward(x, axis=None, keepdims=False):
@@ -244,7 +244,7 @@ def var(
     Tensor([1., 1.], dtype=float32)
     """
     axis, ddof = _divisor("var", axis, ddof, dim, keepdim, unbiased)
-    return apply(VAR, x, axis=axis, ddof=ddof, keepdims=bool(keepdims or keepdim))
+    return apply(VAR, floating(x), axis=axis, ddof=ddof, keepdims=bool(keepdims or keepdim))
 
 
 def _divisor(
@@ -294,7 +294,7 @@ def std(
     (Tensor(1., dtype=float32), Tensor(1.4142135, dtype=float32))
     """
     axis, ddof = _divisor("std", axis, ddof, dim, keepdim, unbiased)
-    return apply(STD, x, axis=axis, ddof=ddof, keepdims=bool(keepdims or keepdim))
+    return apply(STD, floating(x), axis=axis, ddof=ddof, keepdims=bool(keepdims or keepdim))
 
 
 def norm_forward(x, axis=None, keepdims=False):

@@ -349,7 +349,7 @@ def transpose(x: Tensor, *axes: Any) -> Tensor:
     x = as_tensor(x)
     if len(axes) == 2 and x.ndim > 2:
         return swapaxes(x, *axes)  # NumPy, which takes all axes, has no meaning for it
-    order = unpacked(axes) if axes else tuple(reversed(range(x.ndim)))
+    order = tuple(reversed(range(x.ndim))) if axes in ((), (None,)) else unpacked(axes)
     whole = all(isinstance(axis, (int, np.integer)) for axis in order)
     positive = tuple(axis + x.ndim if axis < 0 else axis for axis in order) if whole else ()
     if not whole or sorted(positive) != list(range(x.ndim)):
@@ -385,9 +385,8 @@ def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
     (3, 2, 4)
     """
     x = as_tensor(x)
-    order = list(range(x.ndim))
+    order, axis1, axis2 = list(range(x.ndim)), *(one_axis("swapaxes", axis, x.ndim) for axis in (axis1, axis2))
     if order:
-        axis1, axis2 = (one_axis("swapaxes", axis, x.ndim) for axis in (axis1, axis2))
         order[axis1], order[axis2] = axis2, axis1
     return transpose(x, order)
 
@@ -438,8 +437,9 @@ def expand(x: Tensor, *sizes: Any) -> Tensor:
     >>> expand(Tensor([[1.0], [2.0]]), -1, 3).shape
     (2, 3)
     """
-    x = as_tensor(x)
-    shape = checked_sizes("expand", unpacked(sizes))
+    x, shape = as_tensor(x), checked_sizes("expand", unpacked(sizes))
+    if -1 in shape[: len(shape) - x.ndim]:
+        raise ValueError(f"expand: -1 keeps the size of an axis, and a new one has none; got {shape} for {x.shape}")
     own = (-1,) * (len(shape) - x.ndim) + x.shape
     return broadcast_to(x, tuple([kept if size == -1 else size for size, kept in zip(shape, own, strict=False)]))
 
@@ -611,7 +611,10 @@ def pad(x: Tensor, pad_width: Any, mode: str = "constant", constant_values: floa
         raise ValueError(f"pad: mode must be 'constant', got {mode!r}")
     if np.ndim(constant_values) or np.asarray(constant_values).dtype.kind not in "fiub":
         raise TypeError(f"pad: constant_values must be one number, got {_told(constant_values)}")
-    given = np.asarray(pad_width)
+    try:
+        given = np.asarray(pad_width)
+    except ValueError:  # rows of several lengths
+        given = np.zeros(3, int)  # of no shape that is taken
     if (given.size and given.dtype.kind not in "iu") or given.min(initial=0) < 0:
         raise ValueError(f"pad: widths must be integers from 0 on, got {pad_width}")
     if given.ndim == 1 and not (x.ndim == 1 and given.size == 2):  # for NumPy a pair for all axes, for PyTorch no pair

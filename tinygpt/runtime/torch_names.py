@@ -74,6 +74,7 @@ SAME = {  # what is typed as in PyTorch: the same values, and the same gradients
     ),
     "Functions": (
         "F.relu(x)", "F.tanh(x)", "F.sigmoid(x)", "F.silu(x)", "F.softplus(x)", "F.gelu(x, approximate='tanh')",
+        "F.leaky_relu(x)", "F.leaky_relu(x, negative_slope=0.2)", "F.relu6(x)",
         "F.softmax(x, dim=-1)", "F.log_softmax(x, dim=-1)", "F.embedding(ids, weight)",
         "F.layer_norm(x, (3,), y[0], y[1])", "F.cross_entropy(x, targets)",
         "F.cross_entropy(x, targets, ignore_index=0)", "F.scaled_dot_product_attention(q, k, v, is_causal=True)",
@@ -280,13 +281,12 @@ WRITE: dict[str, tuple[Row, ...]] = {  # what is an error that says what to writ
             "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
         Row("F.normalize(x, dim=1)", "x / x.norm(dim=1, keepdim=True)"),
         Row("F.logsigmoid(x)", "-F.softplus(-x)"),
-        Row("F.leaky_relu(x)", "F.where(x > 0, x, 0.01 * x)"),
         Row("F.elu(x)", "F.where(x > 0, x, F.exp(x) - 1)"),
         Row("F.cosine_similarity(x, y)", "(x * y).sum(axis=1) / (x.norm(dim=1) * y.norm(dim=1))"),
     ),
     "Modules and optimizers": (
         Row("nn.BCELoss()(p, target)", "-(target * F.log(p) + (1 - target) * F.log(1 - p)).mean()"),
-        Row("nn.LeakyReLU()(x)", "F.where(x > 0, x, 0.01 * x)"),
+        Row("nn.LeakyReLU()(x)", "F.leaky_relu(x)"),
         Row("nn.Softplus()(x)", "F.softplus(x)"),
         Row("nn.CrossEntropyLoss(label_smoothing=0.1)(x, targets)",
             "0.9 * F.cross_entropy(x, targets) - 0.1 * x.log_softmax().mean()"),
