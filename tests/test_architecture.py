@@ -63,7 +63,7 @@ CORE = [  # what a training step runs; not dispatch.py, the way to the kernels, 
     "optim/*.py",
     "ops/*.py",
 ]
-BUDGET = 4200  # lines of code of the core
+BUDGET = 4000  # lines of code of the core
 
 
 def name_of(path: Path) -> str:
