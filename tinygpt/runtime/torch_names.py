@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 ON_CPU = "everything computes on the CPU"
 FLOATS = "tensors are float32 or float64"
-GENERATOR = "rng is a generator, np.random.default_rng(seed)"
+GENERATOR = "`rng` is a generator, np.random.default_rng(seed)"
 IN_PLACE = "operations do not write into tensors; what changes a parameter writes into its array, x.data"
 OPTIMIZERS = "the optimizers are SGD, Adam and AdamW"
 LAMBDA = "LambdaLR takes the rate as a function of the step"
