@@ -85,6 +85,8 @@ def _alternatives(node: ast.AST) -> list[ast.AST]:
             return [node.value]
         case ast.Call(func=ast.Attribute(attr="swapaxes" | "transpose")):
             return [node.func.value]
+        case ast.Call(func=ast.Attribute(attr="where") as where, args=[condition, a, b]):
+            return [a, ast.Call(where, [condition, b, a], [])]
         case ast.Call(func=ast.Attribute(attr="at", value=ast.Attribute(attr="add"))):
             return [ast.Call(_name("_assign_at"), node.args, [])]
         case ast.Call(func=ast.Attribute(attr="sum" | "mean" as reduction, value=array)):
