@@ -80,8 +80,8 @@ CASES = {
                          "t.backward(o, s, [Slot(a(1, N, 48), False)])", 69, 70),
     "optimizer, read": ("from tinygpt.kernels import adamw; "
                         "adamw.update(a(100), a(N), a(100), a(100), 1, 0.1, (0.9, 0.9), 1e-8, 0.1)", 99, 100),
-    "sgd, read": ("from tinygpt.kernels import sgd; sgd.update(a(100), a(100), a(N), 0.1, 0.9, 0, 0, False)", 99, 100),
-    "sgd, write": ("from tinygpt.kernels import sgd; sgd.update(a(N), a(100), a(100), 0.1, 0, 0, 0, False)", 99, 100),
+    "sgd, read": ("from tinygpt.kernels import sgd; sgd.update(a(100), a(N), a(100), 0.1, 0, 0, 0, False)", 99, 100),
+    "sgd, write": ("from tinygpt.kernels import sgd; sgd.update(a(100), a(100), a(N), 0.1, 0.9, 0, 0, False)", 99, 100),
     "optimizer, write": ("from tinygpt.kernels import adamw; "
                          "adamw.update(a(100), a(100), a(N), a(100), 1, 0.1, (0.9, 0.9), 1e-8, 0.1)", 99, 100),
     "decoding, read": (DECODING + "layer(rows=N)", 15, 16),

@@ -277,15 +277,21 @@ def test_a_variable_that_makes_sense_or_is_empty_is_taken(value):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variable"),
-    [(["--threads", "100000"], None), (["--threads", "1" * 40], None), ([], "abc"), ([], "-3"), ([], "0")],
+    ("arguments", "variable", "says"),
+    [
+        (["--threads", "100000"], None, "--threads: must be an integer of at least 1 and at most "),
+        (["--threads", "1" * 40], None, "--threads must be below 2**32, got 1111"),
+        *(
+            ([], value, "NUMBA_NUM_THREADS: must be an integer of at least 1 and at most ")
+            for value in ("abc", "-3", "0")
+        ),
+    ],
 )
-def test_a_command_refuses_them_in_one_line(arguments, variable, tmp_path):
+def test_a_command_refuses_them_in_one_line(arguments, variable, says, tmp_path):
     environment = {**os.environ, **({"NUMBA_NUM_THREADS": variable} if variable else {})}
     command = [sys.executable, "-m", "tinygpt", "train", "--out", str(tmp_path / "run"), *arguments]
     home = Path(settings.__file__).parents[2]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    name = "NUMBA_NUM_THREADS" if variable else "--threads"
-    assert done.stderr.startswith(f"tinygpt: train: {name}: must be an integer of at least 1 and at most ")
+    assert done.stderr.startswith(f"tinygpt: train: {says}")
     assert not (tmp_path / "run").exists()
