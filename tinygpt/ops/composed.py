@@ -350,7 +350,6 @@ def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     if x.ndim < 2 or rows == columns:
         raise ValueError(f"diagonal: needs two different axes, got {axis1} and {axis2} of shape {x.shape}")
     moved = transpose(x, [i for i in range(x.ndim) if i not in (rows, columns)] + [rows, columns])
-    offset = whole_number("diagonal: offset", offset)
     places = [np.diagonal(each, offset) for each in np.indices(moved.shape[-2:])]
     return getitem(moved, (..., *places))
 
