@@ -23,6 +23,7 @@ import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 
 import numpy as np
 
@@ -80,7 +81,8 @@ class SharedGradient:
         """The array itself if this is its only owner, else a copy: what becomes a leaf's `grad`."""
         base = self.array.base
         # A view keeps all of its base alive: accept what the memory pool adds to an array, an eighth at most.
-        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
+        held = len(base) if isinstance(base, mmap) else getattr(base, "nbytes", math.inf)
+        whole = base is None or held <= self.array.nbytes * 1.125
         return self.array if whole and self.exclusive else copied(self.array)
 
 
