@@ -90,6 +90,7 @@ def test_the_update_and_the_norm_are_apart_from_the_python_around_them():
     optimizer = AdamW(model.parameters())
     for side, update, squares in (("kernels", "adamw update", "norm squares"),
                                   ("numpy", "adamw_update", "sum_of_squares")):  # fmt: skip
+        assert model.flat_gradients.size  # of gradients that somebody has seen, all are read for the norm
         with implementation(side), profile() as found:
             model.loss(TOKENS, TOKENS).backward()
             grad_norm(model.parameters())

@@ -193,8 +193,12 @@ class Optimizer:
         if not isinstance(scale, Real):
             raise TypeError(f"{who}: scale must be a number, got {scale!r}")
         loss = None if closure is None else closure()
-        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        groups = [(group, [p for p in group["params"] if p.node is not None and p.node.grad is not None])
+                  for group in self.param_groups]  # fmt: skip
         for group, parameters in groups:
+            if not vars(type(self)).get("_only_reads_gradients"):  # not inherited: a subclass may do otherwise
+                for parameter in parameters:
+                    parameter.node.publish()  # type: ignore[union-attr]
             self._check_options(group, who)  # a schedule may have changed them
             for parameter in parameters:
                 self._check_row(self._row(group, parameter))
@@ -205,7 +209,7 @@ class Optimizer:
                 for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
                     if np.may_share_memory(arrays[0], arrays[1]):
                         arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
-                    in_place(f"{type(self).__name__}.step", self.kernel, self.update, arrays, (*options, scale))
+                    in_place(who, self.kernel, self.update, arrays, (*options, scale))
                 if "step" in self.state_names:
                     for parameter in members:
                         self.state[parameter]["step"] += 1
@@ -371,9 +375,9 @@ class Optimizer:
 
     def _row(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
         """The arrays that a step of this parameter reads and writes; none of the state before the first step."""
-        state = self.state[parameter]
+        state, node = self.state[parameter], parameter.node
         arrays = [state[name] for name in self._arrays_of(group) if name in state]
-        return [parameter.data, parameter.grad, *arrays]
+        return [parameter.data, node.grad, *arrays]  # type: ignore[union-attr, list-item]
 
     def _check_row(self, row: list[np.ndarray]) -> None:
         """Raise unless a parameter, its gradient and its state still fit together, and the parameter can be written."""

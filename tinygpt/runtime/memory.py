@@ -143,16 +143,34 @@ def copied(array: np.ndarray) -> np.ndarray:
     return copy
 
 
+class SquareSum:
+    """
+    The sum of the squares of a gradient, in float64, where a kernel knows it: its norm then takes no pass over memory.
+
+    Attributes
+    ----------
+    before, after : float or None
+        The sum of what was there before the kernel's share was written or added, and of what is there now. None if
+        unknown: a kernel that is able to sets `after`, others leave it.
+    """
+
+    __slots__ = ("after", "before")
+
+    def __init__(self, before: float | None = None) -> None:
+        self.before, self.after = before, None
+
+
 class Slot(NamedTuple):
     """
     Memory for a gradient, and whether it holds something already.
 
     `add=True`: it holds a gradient, add to it. `add=False`: it is uninitialized, overwrite it (never multiply it by
-    zero: 0 * NaN is NaN).
+    zero: 0 * NaN is NaN). `squares`: where a kernel may leave the sum of the squares, None where nobody wants it.
     """
 
     array: np.ndarray
     add: bool
+    squares: SquareSum | None = None
 
     def write(self, gradient: np.ndarray) -> None:
         """Add or overwrite, as `add` says."""

@@ -48,6 +48,7 @@ from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, packed_elements, panel_size, scratch_in, update_tile
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
+from tinygpt.kernels.simd.math import sum_of_squares
 from tinygpt.runtime import memory, settings
 
 KC = 768  # with NR columns: a panel of B
@@ -56,10 +57,11 @@ TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
 _LARGE = 2**23  # bytes: more than the second-level caches of two cores
+_PART = 2**14  # numbers of C of which one thread sums the squares
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
-def multiply(a, b, into, accumulate=False, bias=None):
+def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     """
     C = A B, C += A B or C = A B + bias, in float32.
 
@@ -75,6 +77,8 @@ def multiply(a, b, into, accumulate=False, bias=None):
         Add to what `into` holds; else overwrite it.
     bias : ndarray, float32, (N,), optional
         Added to each row; not together with `accumulate`.
+    squares : SquareSum, optional
+        Its `after` becomes the sum of the squares of the new C, in float64.
 
     Raises
     ------
@@ -100,7 +104,7 @@ def multiply(a, b, into, accumulate=False, bias=None):
     if K == 0:
         if not accumulate:
             into[...] = 0 if bias is None else bias
-        return
+        return  # squares stay unknown
     form, dtype = operand_format()
     kc = min(KC, -(-K // form.block) * form.block)
     mc = max(form.rows, MC_KC // kc // form.rows * form.rows)
@@ -116,6 +120,17 @@ def multiply(a, b, into, accumulate=False, bias=None):
         *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
         (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, counters, AMX_LAYOUT,
     )  # fmt: skip
+    if squares is not None:
+        sums = np.empty(-(-into.size // _PART))
+        _squares(into.reshape(-1), sums)
+        squares.after = float(sums.sum())
+
+
+@parallel
+def _squares(c, sums):
+    for part_ in prange(len(sums)):
+        part = np.int64(part_)
+        sums[part] = sum_of_squares(c[part * _PART : (part + 1) * _PART])
 
 
 def _check(a, b, into, accumulate, bias):
