@@ -1,11 +1,16 @@
 """
-What is saved while nobody looks at the memory of a gradient cannot be seen: that its norm is known from the kernel that
-wrote it.
+What is saved while nobody looks at the memory of a gradient cannot be seen: neither that its norm is known from the
+kernel that wrote it, nor that a clip has not been carried out yet.
+
+Each way of looking runs twice on equal models: once with gradients that nobody has seen, and once with gradients that
+were handed out before, for which everything is measured and carried out at once.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ import tinygpt.functional as F
 from tinygpt import Tensor, implementation
 from tinygpt.autograd.watch import Watch, watching
 from tinygpt.nn import Embedding, Linear, Module
-from tinygpt.optim import AdamW, Optimizer, clip_grad_norm, grad_norm
+from tinygpt.optim import SGD, Adam, AdamW, Optimizer, clip_grad_norm, grad_norm
 
 V, C, HIDDEN = 130, 24, 40
 
@@ -260,6 +265,290 @@ def test_a_hook_decides_about_the_norm():
         net.loss(batch()).backward()
         norm = grad_norm(net.parameters())
     np.testing.assert_allclose(norm, exact_norm(net), rtol=1e-12)
+
+
+# the clip
+
+
+def clipped(net: Net, look: bool) -> float:
+    net.loss(batch()).backward()
+    if look:
+        gradients(net)  # from now on everything happens at once
+        assert not any(parameter.node.private for parameter in net.parameters())
+    norm = clip_grad_norm(net.parameters(), 0.25)
+    assert any(parameter.node.factor != 1 for parameter in net.parameters()) != look
+    return norm
+
+
+def read(net: Net) -> list[np.ndarray]:
+    return gradients(net)
+
+
+def read_flat(net: Net) -> list[np.ndarray]:
+    return [net.flat_gradients.copy()]
+
+
+def read_twice(net: Net) -> list[np.ndarray]:
+    return gradients(net) + gradients(net)
+
+
+def read_after_a_step(net: Net) -> list[np.ndarray]:
+    AdamW(net.parameters()).step()
+    return gradients(net)
+
+
+def add_another_backward(net: Net) -> list[np.ndarray]:
+    net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def add_a_share_that_is_not_written_by_a_kernel(net: Net) -> list[np.ndarray]:
+    with implementation("numpy"):
+        net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def forget_it(net: Net) -> list[np.ndarray]:
+    net.zero_grad()
+    net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def forget_it_by_the_optimizer(net: Net) -> list[np.ndarray]:
+    SGD(net.parameters()).zero_grad()
+    net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def fill_with_zeros(net: Net) -> list[np.ndarray]:
+    net.zero_grad(set_to_none=False)
+    net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def set_one(net: Net) -> list[np.ndarray]:
+    net.first.weight.grad = np.ones((C, HIDDEN), np.float32)
+    net.second.weight.grad = net.second.weight.grad
+    return gradients(net)
+
+
+def clip_again(net: Net) -> list[np.ndarray]:
+    norm = grad_norm(net.parameters())
+    again = clip_grad_norm(net.parameters(), 0.125)
+    np.testing.assert_allclose([norm, again], 0.25, rtol=1e-6)
+    return [gradient * 1.0 for gradient in gradients(net)]
+
+
+def clip_some_more(net: Net) -> list[np.ndarray]:
+    clip_grad_norm(net.second.parameters(), 1e-3)
+    net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def copy_deeply(net: Net) -> list[np.ndarray]:
+    return gradients(copy.deepcopy(net)) + gradients(net)
+
+
+def copy_a_handle(net: Net) -> list[np.ndarray]:
+    return [copy.copy(net.first.weight).grad.copy(), net.first.weight.grad.copy()]
+
+
+def lay_out_again(net: Net) -> list[np.ndarray]:
+    net.flatten_parameters()
+    return [net.flat_gradients.copy()]
+
+
+def move_to_ones_own_memory(net: Net) -> list[np.ndarray]:
+    memory = np.full((C, HIDDEN), np.nan, np.float32)
+    net.first.weight.keep_grad_in(memory)
+    return [memory.copy()]
+
+
+def hook_the_next(net: Net) -> list[np.ndarray]:
+    seen: list[np.ndarray] = []
+    with net.first.weight.register_hook(lambda gradient: seen.append(gradient.copy())):
+        net.loss(batch(1)).backward()
+    return seen + gradients(net)
+
+
+def freeze(net: Net) -> list[np.ndarray]:
+    net.first.weight.requires_grad = False
+    assert net.first.weight.grad is None
+    net.first.weight.requires_grad = True
+    net.loss(batch(1)).backward()
+    return gradients(net)
+
+
+def step_by_ones_own_loop(net: Net) -> list[np.ndarray]:
+    for parameter in net.parameters():
+        parameter.data -= 0.1 * parameter.grad
+    return [parameter.data for parameter in net.parameters()]
+
+
+def step_of_ones_own(net: Net) -> list[np.ndarray]:
+    class Own(SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data -= group["lr"] * parameter.grad
+
+    Own(net.parameters(), lr=0.1).step()
+    return [parameter.data for parameter in net.parameters()]
+
+
+def update_of_ones_own(net: Net) -> list[np.ndarray]:
+    class Own(Optimizer):
+        @staticmethod
+        def update(parameter, gradient, scale=1.0):
+            parameter -= gradient  # forgets the scale, which is 1
+
+    Own(net.parameters(), {}).step()
+    return [parameter.data for parameter in net.parameters()]
+
+
+def update_that_writes(net: Net) -> list[np.ndarray]:
+    class Own(AdamW):
+        kernel = None
+
+        @staticmethod
+        def update(parameter, gradient, *others):
+            np.clip(gradient, -0.001, 0.001, out=gradient)
+
+    Own(net.parameters()).step()
+    return [*gradients(net), np.float32(grad_norm(net.parameters()))]
+
+
+def read_by_many_threads(net: Net) -> list[np.ndarray]:
+    start, seen = threading.Barrier(8), []
+
+    def look() -> None:
+        start.wait()
+        seen.append(gradients(net))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [np.stack([each[i] for each in seen]) for i in range(len(seen[0]))]
+
+
+SEEN = [
+    read,
+    read_flat,
+    read_twice,
+    read_after_a_step,
+    add_another_backward,
+    add_a_share_that_is_not_written_by_a_kernel,
+    forget_it,
+    forget_it_by_the_optimizer,
+    fill_with_zeros,
+    set_one,
+    copy_deeply,
+    copy_a_handle,
+    lay_out_again,
+    move_to_ones_own_memory,
+    hook_the_next,
+    freeze,
+    step_by_ones_own_loop,
+    step_of_ones_own,
+    update_of_ones_own,
+    update_that_writes,
+    read_by_many_threads,
+]
+
+
+@pytest.mark.parametrize("see", SEEN)
+def test_whoever_looks_sees_a_clip_that_was_carried_out(see: Callable[[Net], list[np.ndarray]]):
+    both = [Net(), Net()]
+    norms = [clipped(net, look) for net, look in zip(both, (False, True), strict=True)]
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-12)
+    ours, eager = map(see, both)
+    assert len(ours) == len(eager) > 0
+    for one, other in zip(ours, eager, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("see", [clip_again, clip_some_more])
+def test_factors_of_several_clips_are_rounded_once(see):
+    ours, eager = Net(), Net()
+    clipped(ours, False), clipped(eager, True)
+    for one, other in zip(see(ours), see(eager), strict=True):
+        np.testing.assert_allclose(one, other, rtol=3e-7, atol=1e-12)
+
+
+OPTIMIZERS = {
+    "AdamW": lambda net: AdamW(net.parameters(), lr=0.01),
+    "Adam": lambda net: Adam(net.parameters(), lr=0.01, weight_decay=0.1),
+    "SGD": lambda net: SGD(net.parameters(), lr=0.1),
+    "SGD with momentum": lambda net: SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True),
+    "groups": lambda net: AdamW([{"params": net.first.parameters(), "lr": 0.1},
+                                 {"params": [*net.second.parameters(), net.shift, net.table.weight]}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["kernels", "numpy", "check"])
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_optimizers_take_the_steps_of_a_clip_that_was_carried_out(make, mode):
+    both = [Net(), Net()]
+    with implementation(mode):
+        for look, net in enumerate(both):
+            optimizer = make(net)
+            for number in range(4):
+                net.loss(batch(number)).backward()
+                if look:
+                    gradients(net)
+                clip_grad_norm(net.parameters(), 0.25)
+                optimizer.step(scale=0.5 if number == 2 else 1.0)
+                optimizer.zero_grad()
+    for ours, eager in zip(*(net.parameters() for net in both), strict=True):
+        np.testing.assert_allclose(ours.data, eager.data, rtol=0, atol=3e-6)
+
+
+def test_parameters_of_which_some_were_looked_at_take_the_same_steps():
+    both = [Net(), Net()]
+    for look, net in enumerate(both):
+        optimizer = AdamW(net.parameters(), lr=0.01)
+        for number in range(3):
+            net.loss(batch(number)).backward()
+            if look:
+                assert net.second.weight.grad is not None
+            clip_grad_norm(net.parameters(), 0.25)
+            optimizer.step()
+            optimizer.zero_grad()
+    for one, other in zip(*(net.parameters() for net in both), strict=True):
+        np.testing.assert_allclose(one.data, other.data, rtol=0, atol=3e-6)
+
+
+def test_a_second_step_takes_the_clipped_gradient_again():
+    both = [Net(), Net()]
+    for look, net in enumerate(both):
+        clipped(net, bool(look))
+        optimizer = SGD(net.parameters(), lr=0.1)
+        optimizer.step()
+        optimizer.step()
+    for one, other in zip(*(net.parameters() for net in both), strict=True):
+        np.testing.assert_allclose(one.data, other.data, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["numpy", "check"])
+def test_a_clip_at_once_makes_the_known_norm_void(mode):
+    net = Net()
+    net.loss(batch()).backward()
+    with implementation(mode):
+        clip_grad_norm(net.parameters(), 0.25)
+    np.testing.assert_allclose(grad_norm(net.parameters()), 0.25, rtol=1e-6)
+    np.testing.assert_allclose(exact_norm(net), 0.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["numpy", "check"])
+def test_without_kernels_alone_a_clip_is_carried_out_at_once(mode):
+    net = Net()
+    with implementation(mode):
+        net.loss(batch()).backward()
+        clip_grad_norm(net.parameters(), 0.25)
+    assert all(parameter.node.factor == 1 for parameter in net.parameters())
+    np.testing.assert_allclose(exact_norm(net), 0.25, rtol=1e-6)
 
 
 def test_two_handles_of_one_gradient_count_once():

@@ -16,23 +16,27 @@ logits at hand. `Accumulator.reserve` gives it memory for them: `storage` itself
 copied later. `Accumulator.release` ends the reservation before another gradient is written there. For GPT-2's token
 embeddings this saves an array of 154 MB and a pass over it: see the rows of `benchmarks/bench_linear_cross_entropy.py`.
 
-While nobody looks. A pass over all gradients is saved as long as their memory is `private`, known to the engine alone:
-a kernel that writes the last share leaves the sum of its squares, for the norm. Arrays do not tell when they are
-written to, so memory that was given out once, as `Tensor.grad` or in a flat array, is never private again: `publish`
-ends it.
+While nobody looks. Two passes over all gradients are saved as long as their memory is `private`, known to the engine
+alone: a kernel that writes the last share leaves the sum of its squares, for the norm, and the clip is a `factor` that
+the optimizer applies as it reads. Arrays do not tell when they are written to, so memory that was given out once, as
+`Tensor.grad` or in a flat array, is never private again: `publish` ends it.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import mmap
+from typing import Any
 
 import numpy as np
 
 from tinygpt.runtime.memory import Slot, SquareSum, copied, empty
+
+_multiplying = threading.Lock()
 
 
 class RefCount:
@@ -122,9 +126,11 @@ class Accumulator:
         Whether nobody outside of the engine and its kernels can see the memory of `grad` and of `storage`.
     squares : SquareSum or None
         Of the share that was written last; None where `grad` was changed otherwise, or is not private.
+    factor : float
+        What `grad` is yet to be multiplied by: 1 if it is not private.
     """
 
-    __slots__ = ("dtype", "grad", "private", "reserved", "shape", "squares", "storage")
+    __slots__ = ("dtype", "factor", "grad", "private", "reserved", "shape", "squares", "storage")
     shape: tuple[int, ...]
     dtype: np.dtype
     grad: np.ndarray | None
@@ -132,10 +138,12 @@ class Accumulator:
     reserved: Callable[[], Reservation | None] | None
     private: bool
     squares: SquareSum | None
+    factor: float
 
     def slot(self) -> Slot:
         """Memory for one more share, which the caller must write: from now on it counts as written."""
         self.release()
+        self.apply_factor()
         self.squares = SquareSum(self.sum_of_squares()) if self.private else None
         if self.grad is not None:
             return Slot(self.grad, True, self.squares)
@@ -145,6 +153,7 @@ class Accumulator:
     def accumulate(self, share: SharedGradient) -> None:
         """Add a share to `grad`; the first one becomes `grad`, in `storage` if there is one."""
         self.release()
+        self.apply_factor()
         self.squares = None
         if self.storage is not None:
             Slot(self.storage, add=self.grad is not None).write(share.array)
@@ -161,16 +170,26 @@ class Accumulator:
             self.release()
             np.copyto(self.storage, copy)
             copy = self.storage
-        self.grad, self.squares = copy, None
+        self.grad, self.squares, self.factor = copy, None, 1.0
 
     def sum_of_squares(self) -> float | None:
         """Of `grad`, if the kernel that wrote there last has left it."""
         known = None if self.squares is None else self.squares.after
-        return known
+        return None if known is None else known * self.factor**2
 
     def publish(self) -> None:
-        """From now on anyone may read and write the memory of `grad` and `storage`: what it holds is unknown."""
+        """From now on anyone may read and write the memory of `grad` and `storage`: it holds what it seems to hold."""
+        self.apply_factor()
         self.private, self.squares = False, None
+
+    def apply_factor(self) -> Any:
+        """`grad`, multiplied by its pending factor, in one rounding of each number."""
+        if self.factor != 1:
+            with _multiplying:  # another thread may ask as well
+                if self.factor != 1:
+                    np.multiply(self.grad, self.dtype.type(self.factor), out=self.grad)  # type: ignore[arg-type]
+                self.factor, self.squares = 1.0, None
+        return self.grad
 
     def reserve(self) -> Reservation:
         """Memory for a share that is computed ahead: `storage` if that is free, else separate memory."""

@@ -121,7 +121,7 @@ class Node(Accumulator):
         self.hooks: Hooks = {}
         self.keeps_grad = op is None
         self.grad = self.storage = self.reserved = self.squares = None
-        self.private = True
+        self.private, self.factor = True, 1.0
 
     @property
     def name(self) -> str:

@@ -523,8 +523,7 @@ class Module:
             raise TypeError("flatten_parameters: all parameters must have one dtype")
         dtype = parameters[0].dtype if parameters else np.float32
         self.flat_parameters = np.empty(sum(parameter.size for parameter in parameters), dtype)
-        gradients = empty(self.flat_parameters.size, dtype)
-        nodes: list[Any] = []
+        gradients, nodes = self._flat_gradients = empty(self.flat_parameters.size, dtype), []
         start = 0
         for parameter in parameters:
             here = slice(start, start + parameter.size)
@@ -536,7 +535,6 @@ class Module:
             start = here.stop
         for node in nodes:
             node.private = True  # nobody has seen the new array yet
-        self._flat_gradients = gradients, nodes
 
     @property
     def flat_gradients(self) -> np.ndarray:

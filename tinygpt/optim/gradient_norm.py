@@ -1,8 +1,9 @@
 """
 The norm of all gradients together, and its clip, so that one bad batch cannot move the model far.
 
-As long as nobody has seen the memory of a gradient (`Accumulator.private`), the norm takes no pass over it: the kernel
-that wrote the gradient has left the sum of its squares.
+As long as nobody has seen the memory of a gradient (`Accumulator.private`), neither takes a pass over it: the kernel
+that wrote the gradient has left the sum of its squares, and the optimizer multiplies by the factor of the clip as it
+reads. Whoever looks at `grad` finds it clipped.
 
 Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 """
@@ -21,11 +22,15 @@ from tinygpt.autograd.dispatch import in_place, kernel_for
 from tinygpt.autograd.graph import Node
 from tinygpt.autograd.watch import observable, observed
 from tinygpt.optim.merge_contiguous import merge_contiguous
+from tinygpt.runtime.settings import current_implementation
 
 
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """
     Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
+
+    Each number is multiplied by the factor in float32, rounded once: where an optimizer of ours multiplies as it reads,
+    a step may differ from that by rounding in float32.
 
     Parameters
     ----------
@@ -53,10 +58,14 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     parameters = _listed("clip_grad_norm", parameters)
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
-        nodes = _with_gradient(parameters)
-        for node in nodes:
-            node.squares = None
-        for gradient in _merged(nodes):
+        at_once = []
+        for node in _with_gradient(parameters):
+            if node.private and current_implementation() == "kernels":
+                node.factor *= max_norm / norm
+            else:
+                node.squares = None
+                at_once.append(node)
+        for gradient in _merged(at_once):
             _scale(gradient, max_norm / norm)
     return norm
 
@@ -112,5 +121,5 @@ def _with_gradient(parameters: Iterable[Tensor]) -> list[Node]:
 
 
 def _merged(nodes: Iterable[Node]) -> list[np.ndarray]:
-    """The gradients of nodes; those that are contiguous in memory as one array."""
-    return [array for (array,) in merge_contiguous([node.grad] for node in nodes)]  # type: ignore[list-item]
+    """The gradients of nodes, multiplied by their factors; those that are contiguous in memory as one array."""
+    return [array for (array,) in merge_contiguous([node.apply_factor()] for node in nodes)]

@@ -172,7 +172,7 @@ class Optimizer:
             Called first: it computes the loss and its gradients, as PyTorch's optimizers take it.
         scale : float
             What the gradients are multiplied by as they are read, for instance ``min(1, max_norm / norm)``: the same
-            as `clip_grad_norm` before the step, without reading and writing them once more.
+            as `clip_grad_norm` before the step, for gradients that somebody has seen too.
 
         Returns
         -------
@@ -205,11 +205,11 @@ class Optimizer:
         for group, parameters in groups:
             alike = self._alike(group, parameters)
             self._begin(self._arrays_of(group), [p for members in alike.values() for p in members])
-            for (options, _), members in alike.items():
+            for (options, _, factor), members in alike.items():
                 for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
                     if np.may_share_memory(arrays[0], arrays[1]):
                         arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
-                    in_place(who, self.kernel, self.update, arrays, (*options, scale))
+                    in_place(who, self.kernel, self.update, arrays, (*options, scale * factor))
                 if "step" in self.state_names:
                     for parameter in members:
                         self.state[parameter]["step"] += 1
@@ -363,10 +363,11 @@ class Optimizer:
                 raise ValueError(f"{who}: {name} must be True or False, got {value!r}")
 
     def _alike(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
-        """The parameters, grouped by what must be equal for one call of `update`: their options and dtype."""
+        """The parameters, by what must be equal for one call of `update`: options, dtype, the factor of a clip."""
         alike: dict[Any, list[Tensor]] = defaultdict(list)
         for parameter in sorted(parameters, key=lambda p: p.ndim < 2):  # the order of `Module.flatten_parameters`
-            alike[self.update_options(group, parameter), parameter.dtype].append(parameter)
+            factor = getattr(parameter.node, "factor", 1.0)
+            alike[self.update_options(group, parameter), parameter.dtype, factor].append(parameter)
         return alike
 
     def _arrays_of(self, group: dict[str, Any]) -> tuple[str, ...]:
