@@ -99,6 +99,13 @@ def test_the_best_of_at_least_five_turns_counts(monkeypatch):
     assert found["turns"] == 5 and "cache_gbytes" not in found
     assert found["float32_gflops"] == 2 * 64**3 / 1e9 and found["bfloat16_gflops"] == 64**3 / 1e9
     assert found["read_gbytes"] == 2**20 / 3e9 and found["read_megabytes"] == 2**20 / 1e6
+    assert found["spread"] == pytest.approx(2 / 3)  # most turns of the first product took three times the best
+
+
+def test_a_best_that_stands_alone_is_measured_for_longer():
+    assert not rates._agree({"float32_gflops": [1.0, 2.0, 1.0, 1.0]})
+    assert not rates._agree({"float32_gflops": [2.0, 2.0, 2.0], "read_gbytes": [5.0, 1.0, 1.0]})
+    assert rates._agree({"float32_gflops": [2.0, 1.0, 1.95, 2.0], "read_gbytes": [5.0, 5.0, 5.0]})
 
 
 def test_a_cache_is_measured_where_there_is_one(monkeypatch):
@@ -111,12 +118,13 @@ def test_a_cache_is_measured_where_there_is_one(monkeypatch):
 
 @pytest.mark.parametrize("third", [None, 55.25])
 def test_the_page_names_the_array_of_each_rate_and_says_what_is_not_known(third):
-    found = {"float32_gflops": 400.0, "bfloat16_gflops": 900.0, "read_gbytes": 30.0, "read_megabytes": 1007.0,
-             "turns": 9, "threads": 2, "product_size": 1536,
+    found = {"spread": 0.25, "float32_gflops": 400.0, "bfloat16_gflops": 900.0, "read_gbytes": 30.0,
+             "read_megabytes": 1007.0, "turns": 9, "threads": 2, "product_size": 1536,
              "cache_gbytes": third, "cache_megabytes": third and 16.8}  # fmt: skip
     page = [text for _, text in doctor._rates(found)]
     assert page[0] == "400 GFLOP/s float32, 900 GFLOP/s bfloat16, 1536 x 1536 x 1536"
     assert page[1] == "30 GB/s from memory, an array of 1007 MB"
+    assert page[3] == "each the best of 9 turns, half of which were within 25%: a busy machine"
     assert "does not say" in page[2] if third is None else page[2].endswith("third-level cache, an array of 16.8 MB")
 
 

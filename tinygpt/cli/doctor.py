@@ -24,7 +24,7 @@ _LINES = (
     "kernels",
     "cache",
 )
-
+_BUSY = 0.2  # where half of the turns are so far below the best
 
 _EXAMPLES = """\
 What --report prints can be pasted into a bug report: it has no passwords, and
@@ -76,11 +76,12 @@ def _rates(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["cache_gbytes"] is not None:
         cache = (f"{in_words(found['cache_gbytes'])} from the third-level cache, an array of "
                  f"{found['cache_megabytes']:.1f} MB")  # fmt: skip
+    busy = ": a busy machine" if found["spread"] > _BUSY else ""
     return [
         ("products", f"{flops[0]} float32, {flops[1]} bfloat16, {size} x {size} x {size}"),
         ("reading", f"{in_words(found['read_gbytes'])} from memory, an array of {found['read_megabytes']:.0f} MB"),
         ("", cache),
-        ("", f"each rate is the best of {found['turns']} turns, on {found['threads']} threads"),
+        ("", f"each the best of {found['turns']} turns, half of which were within {found['spread']:.0%}{busy}"),
     ]
 
 

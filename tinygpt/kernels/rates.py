@@ -7,14 +7,16 @@ a run would use.
     cache       GB/s of reading an array that exceeds the second-level caches and stays in the third
 
 Other work on a shared machine takes a core away for a tenth of a second at a time, and halves what is measured
-meanwhile. So the rates are measured in turns, over a longer time than that, and the best of the turns counts. A turn
-repeats what is short: the first reading of an array after another one's still comes from memory.
+meanwhile. So the rates are measured in turns, over a longer time than that, and the best of the turns counts; where
+fewer than three turns come near the best, it is measured for longer. A turn repeats what is short: the first reading of
+an array after another one's still comes from memory.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numba import prange
@@ -28,6 +30,7 @@ from tinygpt.runtime.processor import Cache, caches
 _SIZE = 1536
 _TURNS = 5  # at least
 _TURN = 0.015  # seconds that a turn gives to each rate, at least
+_NEAR, _AGREEING = 0.95, 3  # so many turns reach so much of the best, or it is measured for longer: three times at most
 _PART = 2**15  # numbers of 8 bytes that a thread reads at a time
 
 
@@ -38,14 +41,16 @@ def rates(seconds: float = 0.5) -> dict[str, float]:
     Parameters
     ----------
     seconds : float
-        How long to measure, after a first turn that does not count. Five turns are taken in any case.
+        How long to measure, after a first turn that does not count: at least five turns, and up to three times as long
+        where the best of a rate stands alone.
 
     Returns
     -------
     dict
         "float32_gflops", "bfloat16_gflops", "read_gbytes" and "cache_gbytes", each the best of "turns";
         "read_megabytes" and "cache_megabytes", the sizes of the arrays that are read; "product_size". Those of the
-        cache are absent where there is no third level, or the system does not say how large it is.
+        cache are absent where there is no third level, or the system does not say how large it is. "spread": how far
+        half of the turns were below the best, of that rate where it was most; 0.2 and more is a busy machine.
     """
     a, b, c = np.ones((3, _SIZE, _SIZE), np.float32)
 
@@ -62,13 +67,21 @@ def rates(seconds: float = 0.5) -> dict[str, float]:
         work["cache_gbytes"] = reading(within)
     for _, run in work.values():
         run()
-    best, turns, end = dict.fromkeys(work, 0.0), 0, time.perf_counter() + seconds
-    while turns < _TURNS or time.perf_counter() < end:
+    found: dict[str, list[float]] = {name: [] for name in work}
+    start, turns = time.perf_counter(), 0
+    while turns < _TURNS or time.perf_counter() < start + seconds * (1 if _agree(found) else 3):
         for name, (amount, run) in work.items():
-            best[name] = max(best[name], amount / _fastest(run, _TURN) / 1e9)
+            found[name].append(amount / _fastest(run, _TURN) / 1e9)
         turns += 1
+    best = {name: max(each) for name, each in found.items()}
+    spread = max(1 - statistics.median(each) / max(each) for each in found.values())
     sizes = {name.replace("gbytes", "megabytes"): work[name][0] / 1e6 for name in work if name.endswith("gbytes")}
-    return best | sizes | {"product_size": _SIZE, "turns": turns}
+    return best | sizes | {"product_size": _SIZE, "turns": turns, "spread": spread}
+
+
+def _agree(found: Mapping[str, Sequence[float]]) -> bool:
+    """Whether several turns come near the best of each rate."""
+    return all(sum(rate >= _NEAR * max(each) for rate in each) >= _AGREEING for each in found.values())
 
 
 def reading(size: int) -> tuple[float, Callable[[], object]]:
