@@ -19,7 +19,7 @@ The sizes of the tile follow from the registers, those of `Prefetching` were mea
     all others                   -      8    above 8 MB      EPYC of Zen 4, two cores
 
 `A` and `B` are how many lines ahead of the one in use the micro-kernel prefetches a panel. On the Xeon, A's panels were
-packed by another core half of the time, and arrive late (2.5 % of a product of 256 rows); B's arrive without help, from
+packed by another core half of the time, and arrive late (2.5 % of the time of products); B's arrive without help, from
 a second-level cache of 2 MB.
 
 Tests emulate other processors: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say which one code is generated for.
