@@ -38,6 +38,7 @@ from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
     AMX_LAYOUT,
     LINE,
+    NO_SQUARES,
     NON_TEMPORAL,
     OVERWRITE,
     WITH_BIAS,
@@ -117,11 +118,15 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     packed_a, packed_b = memory.empty(of_a, dtype), memory.empty((workers, of_b), dtype)
     scratch = memory.empty((workers, STAGED + EDGE), np.float32)
     counters = np.zeros((-(-K // kc)) * (-(-M // mc)) * 2, np.int64)
+    tasks = -(-M // mc) * -(-N // (form.vectors * LANES)) * -(-min(mc, M) // TASK)
+    sums = np.zeros(tasks * LANES if squares is not None and form is not AMX else 0)
     _multiply(
         *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
-        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, counters, AMX_LAYOUT,
+        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, sums, counters, AMX_LAYOUT,
     )  # fmt: skip
     if squares is not None:
+        squares.after = float(sums.sum())
+    if squares is not None and form is AMX:
         sums = np.empty(-(-into.size // _PART))
         _squares(into.reshape(-1), sums)
         squares.after = float(sums.sum())
@@ -172,15 +177,18 @@ def operand_format():
 
 @parallel
 def _multiply(
-    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, counters, layout
+    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, squares, counters, layout
 ):  # fmt: skip
     M, N, K, KC, MC, workers = sizes
+    of_block = len(squares) // ((M + MC - 1) // MC)  # sums of squares, a vector for each task
     phase = np.int64(0)
     for pc in range(0, K, KC):
         kc = min(KC, K - pc)
         mode_of_pc = mode if pc == 0 else ACCUMULATE
         for ic in range(0, M, MC):
             mc = min(MC, M - ic)
+            first = ic // MC * of_block
+            squares_of_block = squares[first : first + (of_block if pc + kc == K else 0)]  # where C is complete
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
                 all_of_a = Matrix(a, ZERO, M if a_transposed else K, M, K, a_transposed)
@@ -193,7 +201,7 @@ def _multiply(
                 configure_amx(packed_a, layout)
                 _do_tasks(
                     rows_of_b, packed_a, packed_b[worker], rows_of_c, bias, mode_of_pc, scratch_in(scratch[worker]),
-                    counters, phase + 1, workers,
+                    squares_of_block, counters, phase + 1, workers,
                 )  # fmt: skip
                 release_amx(packed_a)
             phase += 2
@@ -214,8 +222,8 @@ def _pack_panels(a, packed, scratch, counters, phase):
 
 
 @kernel
-def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, counters, phase, workers):
-    """(2) Do tasks, whichever is next, until none is left."""
+def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, squares, counters, phase, workers):
+    """(2) Do tasks, whichever is next, until none is left. `squares` has a vector for the sums of each, or nothing."""
     form = format_of(packed_a)
     mr, nr, kc = form.rows, form.vectors * LANES, b.rows
     panels, parts = (c.columns + nr - 1) // nr, (c.rows + TASK - 1) // TASK
@@ -237,7 +245,8 @@ def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, counters, phase, wo
             upcoming = _part(next_panel, (ir - i) // mr, (last - i + mr - 1) // mr, nr)
             panel_of_a = Panels(packed_a, ir // mr * size, size, kc)
             tile = block(c, ir, jc, min(mr, c.rows - ir), columns)
-            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge, upcoming)
+            own_squares = task * LANES if len(squares) > 0 else NO_SQUARES
+            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge, upcoming, squares, own_squares)
 
 
 @inlined
