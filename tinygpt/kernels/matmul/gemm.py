@@ -33,16 +33,14 @@ import numpy as np
 from numba import prange
 
 from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel, threads
+from tinygpt.kernels.matmul import amx_gemm
 from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
-    AMX_LAYOUT,
     NON_TEMPORAL,
     OVERWRITE,
     WITH_BIAS,
-    configure_amx,
     format_of,
-    release_amx,
 )
 from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, packed_elements, panel_size, scratch_in, update_tile
@@ -102,19 +100,24 @@ def multiply(a, b, into, accumulate=False, bias=None):
             into[...] = 0 if bias is None else bias
         return
     form, dtype = operand_format()
+    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
+    workers = threads(most=None if M * N * K > _SMALL else 1)
+    if form is AMX:
+        past_the_caches = _bypasses_caches(into, amx_gemm.LARGE)
+        bias = _NO_BIAS if bias is None else bias
+        amx_gemm.multiply(*_stored(a), *_stored(b), into.reshape(-1), bias, mode, past_the_caches, (M, N, K), workers)
+        return
     kc = min(KC, -(-K // form.block) * form.block)
     mc = max(form.rows, MC_KC // kc // form.rows * form.rows)
-    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
     if mode == OVERWRITE and kc >= K and _bypasses_caches(into):
         mode = NON_TEMPORAL
-    workers = threads(most=None if M * N * K > _SMALL else 1)
     of_a, of_b = packed_elements(form, min(mc, M), form.vectors * LANES, kc)
     packed_a, packed_b = memory.empty(of_a, dtype), memory.empty((workers, of_b), dtype)
     scratch = memory.empty((workers, STAGED + EDGE), np.float32)
     counters = np.zeros((-(-K // kc)) * (-(-M // mc)) * 2, np.int64)
     _multiply(
         *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
-        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, counters, AMX_LAYOUT,
+        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, counters,
     )  # fmt: skip
 
 
@@ -142,9 +145,9 @@ def _stored(array):
     return (array.T if transposed else array).reshape(-1), transposed
 
 
-def _bypasses_caches(c):
+def _bypasses_caches(c, large=_LARGE):
     """Whether C is larger than the caches, and aligned as non-temporal stores demand."""
-    return c.nbytes > _LARGE and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
+    return c.nbytes > large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
 def operand_format():
@@ -156,7 +159,7 @@ def operand_format():
 
 @parallel
 def _multiply(
-    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, counters, layout
+    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, counters
 ):  # fmt: skip
     M, N, K, KC, MC, workers = sizes
     phase = np.int64(0)
@@ -174,12 +177,10 @@ def _multiply(
                 worker = np.int64(worker_)
                 all_of_b = Matrix(b, ZERO, K if b_transposed else N, K, N, b_transposed)
                 rows_of_b, rows_of_c = block(all_of_b, pc, ZERO, kc, N), row_major(c, ic * N, N, mc, N)
-                configure_amx(packed_a, layout)
                 _do_tasks(
                     rows_of_b, packed_a, packed_b[worker], rows_of_c, bias, mode_of_pc, scratch_in(scratch[worker]),
                     counters, phase + 1, workers,
                 )  # fmt: skip
-                release_amx(packed_a)
             phase += 2
 
 

@@ -151,11 +151,11 @@ def update_tile(left, right, tile, mode, bias, column, edge):
         _micro_kernel(a, a_start, b, b_start, lines, tile.data, tile.start, tile.stride, mode, bias, first, vectors)
     else:
         _micro_kernel(a, a_start, b, b_start, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
-        _copy_edge(edge, vectors * LANES, tile, mode, bias, column)
+        copy_edge(edge, vectors * LANES, tile, mode, bias, column)
 
 
 @kernel
-def _copy_edge(edge, stride, tile, mode, bias, column):
+def copy_edge(edge, stride, tile, mode, bias, column):
     """Bring what is inside C from `edge` to its tile. Not inlined, because it writes: see `kernels/__init__.py`."""
     for i in range(tile.rows):
         for j in range(tile.columns):

@@ -1,0 +1,286 @@
+"""
+The matrix product with AMX: C (+)= A B with operands rounded to bfloat16, blocked for a unit that multiplies sixteen
+times as fast as it is fed.
+
+    for ic in 0, MC, 2 MC ... M
+        for pb in 0, KB, 2 KB ... K
+            (1) pack the block of A: rows ic to ic + MC, k from pb to pb + KB           all threads
+                barrier
+            (2) for each task: NR columns jc, some of the rows                          a thread's own, then others'
+                    for pc in pb, pb + KC ... pb + KB
+                        for each 32 rows ir: sums[ir, jc] (+)= panel of A  panel of B,  KC numbers of k
+                                             and meanwhile pack a part of the next panel of B
+                                             after the last k: the epilogue writes the sums to C
+                barrier
+
+Where everything lies while it is used:
+
+    panel of B (KC x 32)       16 kB, two of them: one is multiplied, the next one is packed. Both stay in the
+                               first-level cache (48 kB), beside the panel of A that passes through.
+    block of A (MC x KB)       at most 0.8 MB: each core reads it again for each panel of B, from its second-level cache
+    sums (32 x 32 per tile)    dense scratch memory in the same cache, in place of C itself: the rows of a tile of C lie
+                               on 32 pages, and each store to C first reads the line that it overwrites
+    C                          written once, when the sum over all k is done
+
+A task is done by whichever thread, and each number of C is summed in the order of k: the bits are the same for any
+number of threads. Each thread first takes its own tasks, whose sums are in its cache if there is more than one block of
+k, then those that slower threads have not begun.
+
+Read amx.py first: the tiles, and how packing hides behind multiplying. The edges of a matrix are packed with zeros
+around them, between the tiles.
+
+Source: Goto & van de Geijn 2008, see gemm.py: here A's block stays in the second-level cache and B's panel in the
+        first, as there; the sums that wait are what is added.
+Cost:   2 M N K operations; packing moves A once and B once per MC rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel
+from tinygpt.kernels.matmul.amx import (
+    AMX_LAYOUT,
+    COLUMNS,
+    ROWS,
+    STEP,
+    TILE,
+    add_products,
+    add_products_and_pack_across,
+    add_products_and_pack_along,
+    configure_amx,
+    release_amx,
+)
+from tinygpt.kernels.matmul.epilogue import NON_TEMPORAL_WITH_BIAS, write_tile
+from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
+from tinygpt.kernels.matmul.microkernel import NON_TEMPORAL, OVERWRITE, WITH_BIAS
+from tinygpt.kernels.matmul.packing import pack_a, pack_block_of_b
+from tinygpt.kernels.matmul.panels import STAGED
+from tinygpt.kernels.simd.intrinsics import fetch_and_increment
+from tinygpt.runtime import memory
+
+KC = 256
+_PANEL = KC * COLUMNS  # numbers in a panel of B
+_BLOCK = 400_000  # numbers in a block of A
+_CACHE = 1_250_000  # bytes of a second-level cache for the block of A and sums that wait
+LARGE = 2**21  # bytes of C: from here on it is written past the caches, where its mode and alignment allow
+_PAST_THE_CACHES = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
+
+
+def multiply(a, a_transposed, b, b_transposed, c, bias, mode, past_the_caches, sizes, workers):
+    """
+    What gemm.py's `multiply` does, of arrays that it has checked: flat, with their order in memory, for sizes M, N, K.
+
+    `past_the_caches` wants non-temporal stores, for a C that is aligned.
+    """
+    M, N, K = sizes
+    MC, KB = _block_of_a(M, N, K, workers)
+    panels = -(-N // COLUMNS)
+    parts = min(-(-4 * workers // panels), MC // ROWS)
+    rows = _whole(-(-MC // parts), ROWS)
+    waiting = workers if KB >= K else panels * -(-MC // rows)
+    if past_the_caches:
+        mode = _PAST_THE_CACHES.get(mode, mode)
+    work = memory.empty(MC * _whole(KB, STEP) // 2 + workers * (_PANEL + STAGED) + waiting * rows * COLUMNS)
+    counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
+    _multiply(
+        a, a_transposed, b, b_transposed, c, bias, mode, (M, N, K, MC, KB, rows, workers), work, counters, AMX_LAYOUT
+    )
+
+
+def _block_of_a(M, N, K, workers):
+    """
+    MC and KB: rows and k of a block of A.
+
+    All k where 256 rows of them fit, for sums that wait for the next block take room too.
+    """
+    if 256 * 2 * K <= _CACHE:
+        KB = K
+        most = max(256, _BLOCK // K)
+    else:
+        KB = 3 * KC
+        most = 512 if 512 * (2 * KB + 4 * N // workers) <= _CACHE else 256
+    blocks = -(-M // most)
+    return _whole(-(-M // blocks), ROWS), KB
+
+
+def _whole(count, size):
+    """The next multiple of a size."""
+    return -(-count // size) * size
+
+
+@parallel
+def _multiply(a, a_transposed, b, b_transposed, c, bias, mode, sizes, work, counters, layout):
+    M, N, K, MC, KB, rows, workers = sizes
+    first_counter = np.int64(0)
+    for ic in range(0, M, MC):
+        mc = min(MC, M - ic)
+        for pb in range(0, K, KB):
+            kb = min(KB, K - pb)
+            for worker_ in prange(workers):  # (1)
+                worker = np.int64(worker_)
+                all_of_a = Matrix(a, ZERO, M if a_transposed else K, M, K, a_transposed)
+                packed_a, _, _, staged = _divided(work, MC, KB, worker, workers)
+                _pack_block_of_a(block(all_of_a, ic, pb, mc, kb), packed_a, staged, counters, first_counter)
+            for worker_ in prange(workers):  # (2)
+                worker = np.int64(worker_)
+                all_of_b = Matrix(b, ZERO, K if b_transposed else N, K, N, b_transposed)
+                rows_of_b, rows_of_c = block(all_of_b, pb, ZERO, kb, N), row_major(c, ic * N, N, mc, N)
+                packed_a, packed_b, sums, staged = _divided(work, MC, KB, worker, workers)
+                tasks = counters[first_counter + 1 : first_counter + 1 + workers]
+                configure_amx(packed_a, layout)
+                _do_tasks(
+                    packed_a, rows_of_b, rows_of_c, bias, mode, packed_b, sums, staged, tasks, worker, rows,
+                    pb == 0, pb + kb == K,
+                )  # fmt: skip
+                release_amx(packed_a)
+            first_counter += 1 + workers
+
+
+@inlined
+def _divided(work, MC, KB, worker, workers):
+    """Parts of the memory: the packed block of A; a thread's panels of B; sums of all threads; a thread's scratch."""
+    of_a = MC * ((KB + STEP - 1) // STEP * STEP) // 2
+    of_b, staged = of_a + worker * _PANEL, of_a + workers * _PANEL + worker * STAGED
+    return (
+        work[:of_a].view(np.uint16),
+        work[of_b : of_b + _PANEL].view(np.uint16),
+        work[of_a + workers * (_PANEL + STAGED) :],
+        work[staged : staged + STAGED],
+    )
+
+
+@kernel
+def _pack_block_of_a(a, packed, staged, counters, counter):
+    """(1) Pack panels of A, 32 rows and up to KC k, whichever is next, until none is left."""
+    panels = (a.rows + ROWS - 1) // ROWS
+    chunks = (a.columns + KC - 1) // KC
+    while True:
+        number = fetch_and_increment(counters, counter)
+        if number >= panels * chunks:
+            break
+        row, k = number % panels * ROWS, number // panels * KC
+        kc = min(KC, a.columns - k)
+        steps = (kc + STEP - 1) // STEP
+        start = (k // STEP * panels + number % panels * steps) * 2 * TILE
+        pack_a(block(a, row, k, min(ROWS, a.rows - row), kc), packed, start, staged)
+
+
+@kernel
+def _next_task(counters, worker, tasks):
+    """The number of the next task: this thread's own are every so many; then another's; `tasks` if none is left."""
+    workers = len(counters)
+    for i in range(workers):
+        owner = (worker + i) % workers
+        task = owner + workers * fetch_and_increment(counters, owner)
+        if task < tasks:
+            return task
+    return tasks
+
+
+@kernel
+def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, counters, worker, rows, first, last):
+    """(2) Do tasks until none is left. While a panel of B is multiplied, the next one is packed."""
+    parts, workers = (c.rows + rows - 1) // rows, len(counters)
+    tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
+    panels_of_a = (c.rows + ROWS - 1) // ROWS
+    task = _next_task(counters, worker, tasks)
+    current, spare = ZERO, np.int64(_PANEL)
+    if task < tasks:
+        _pack_panel(_panel_of(b, task // parts, ZERO), ZERO, packed_b, current, staged)
+    while task < tasks:
+        following = task + workers  # probably
+        jc, ir = task // parts * COLUMNS, task % parts * rows
+        tiles = block(c, ir, jc, min(rows, c.rows - ir), min(COLUMNS, c.columns - jc))
+        own_sums = sums[(worker if first and last else task) * rows * COLUMNS :]
+        for pc in range(0, b.rows, KC):
+            steps = (min(KC, b.rows - pc) + STEP - 1) // STEP
+            start_of_a = (pc // STEP * panels_of_a + ir // ROWS * steps) * 2 * TILE
+            end = pc + KC >= b.rows
+            if end:
+                following = _next_task(counters, worker, tasks)
+            next_task, next_pc = _after(task, pc, following, b.rows)
+            third_task, third_pc = _after(next_task, next_pc, following + workers if end else following, b.rows)
+            next_panel = _panel_of(b, next_task // parts, next_pc)  # empty after the last
+            third_panel = _panel_of(b, third_task // parts, third_pc)
+            _multiply_panel(
+                packed_a, start_of_a, packed_b, current, steps, own_sums, first and pc == 0, tiles, last and end,
+                mode, bias, jc, next_panel, third_panel, spare, staged,
+            )  # fmt: skip
+            current, spare = spare, current
+        task = following
+
+
+@inlined
+def _after(task, pc, following, depth):
+    """The task and the first k of the next panel: KC further on in the same task, or the following task's first."""
+    return (task, pc + KC) if pc + KC < depth else (following, ZERO)
+
+
+@inlined
+def _panel_of(b, number, pc):
+    """A panel of B: its columns, and k from pc on. Empty beyond the end of B."""
+    jc = min(number * COLUMNS, b.columns)
+    columns = min(COLUMNS, b.columns - jc)
+    kc = min(KC, b.rows - pc) if columns > 0 else ZERO
+    return block(b, pc, jc, kc, columns)
+
+
+@kernel
+def _multiply_panel(
+    packed_a, start_of_a, packed_b, current, steps, sums, clear, tiles, finished, mode, bias, column, next_panel,
+    third_panel, spare, staged,
+):  # fmt: skip
+    """All tiles of a task with one panel of B; meanwhile pack the next panel, and prefetch the third."""
+    per_call = steps // 4  # dense tiles that are packed while one tile of C is multiplied
+    packable = next_panel.rows // STEP * 2 if next_panel.columns == COLUMNS and per_call > 0 else ZERO
+    packed = ZERO
+    for ir in range(0, tiles.rows, ROWS):
+        start = ir * COLUMNS
+        if packed + per_call <= packable:
+            read, ask = _dense_tile_in(next_panel, packed), _lines_in(third_panel, packed)
+            write, stride = spare + packed * TILE, next_panel.stride
+            if next_panel.transposed:
+                add_products_and_pack_along(
+                    packed_a, start_of_a, packed_b, current, steps, sums, start, clear,
+                    next_panel.data, read, stride, packed_b, write, ask,
+                )  # fmt: skip
+            else:
+                add_products_and_pack_across(
+                    packed_a, start_of_a, packed_b, current, steps, sums, start, clear,
+                    next_panel.data, read, stride, packed_b, write, ask,
+                )  # fmt: skip
+            packed += per_call
+        else:
+            add_products(packed_a, start_of_a, packed_b, current, steps, sums, start, clear)
+        if finished:
+            tile = block(tiles, ir, ZERO, min(ROWS, tiles.rows - ir), tiles.columns)
+            write_tile(sums, start, tile, mode, bias, column)
+        start_of_a += steps * 2 * TILE
+    _pack_panel(next_panel, packed // 2 * STEP, packed_b, spare, staged)
+
+
+@inlined
+def _dense_tile_in(b, number):
+    """Where the numbers of a dense tile of a panel begin in its matrix."""
+    k, column = number // 2 * STEP, number % 2 * 16
+    return b.start + (column * b.stride + k if b.transposed else k * b.stride + column)
+
+
+@inlined
+def _lines_in(b, number):
+    """Where the 16 rows that are prefetched with a dense tile begin: half of those of 32 k of 32 columns."""
+    first = number % 2 * 16 * b.stride + number // 2 * STEP if b.transposed else number * 16 * b.stride
+    return b.start + first
+
+
+@kernel
+def _pack_panel(b, first, packed, start, staged):
+    """Pack what is left of a panel of B, from k = first on."""
+    for k in range(first, b.rows, STEP):
+        kc = min(STEP, b.rows - k)
+        for half in range(2):
+            columns = max(0, min(16, b.columns - 16 * half))
+            target = start + (k // STEP * 2 + half) * TILE
+            pack_block_of_b(block(b, k, 16 * half, kc, columns), packed, target, 16, staged)

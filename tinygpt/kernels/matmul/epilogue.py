@@ -1,0 +1,92 @@
+"""
+The epilogue of a product: a finished tile of sums goes from scratch memory to C, as the mode says.
+
+    OVERWRITE                                  C = sums
+    WITH_BIAS                                  C = sums + one bias per column
+    ACCUMULATE                                 C += sums
+    NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS       the first two, past the caches
+
+A store through the caches first reads the line that it is about to overwrite, and evicts another that would be used
+again. A non-temporal store does neither. The line then lies in memory alone, so the way is for a C that is larger than
+what the caches could keep until somebody reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from tinygpt.kernels.jit import ZERO, kernel
+from tinygpt.kernels.matmul.microkernel import ACCUMULATE, NON_TEMPORAL, WITH_BIAS
+from tinygpt.kernels.matmul.panels import copy_edge
+from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, load, loop, pointer, switch
+
+ROWS = COLUMNS = 32
+NON_TEMPORAL_WITH_BIAS = np.int64(4)  # after the modes of microkernel.py
+_BIASED = (int(WITH_BIAS), int(NON_TEMPORAL_WITH_BIAS))
+_PAST_THE_CACHES = (int(NON_TEMPORAL), int(NON_TEMPORAL_WITH_BIAS))
+
+
+@kernel
+def write_tile(sums, start, tile, mode, bias, column):
+    """
+    Write the sums from ``sums[start]`` on, 32 x 32, to a tile of C, a `Matrix`; what is outside of it is left out.
+
+    ``bias[column]`` belongs to its first column. Non-temporal modes demand that C and its rows are aligned to 64 bytes.
+    """
+    if tile.rows == ROWS and tile.columns == COLUMNS:
+        first = column if mode in (WITH_BIAS, NON_TEMPORAL_WITH_BIAS) else ZERO
+        _write_whole_tile(sums, start, tile.data, tile.start, tile.stride, mode, bias, first)
+    else:
+        cached = WITH_BIAS if mode == NON_TEMPORAL_WITH_BIAS else mode
+        copy_edge(sums[start : start + ROWS * COLUMNS], COLUMNS, tile, cached, bias, column)
+
+
+if numba.config.DISABLE_JIT:
+
+    def _write_whole_tile(sums, start, c, c_start, c_stride, mode, bias, column):
+        for row, total in enumerate(sums[start:][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)):
+            here = c[c_start + row * c_stride :][:COLUMNS]
+            if mode == ACCUMULATE:
+                here += total
+            else:
+                here[:] = total + bias[column:][:COLUMNS] if mode in _BIASED else total
+
+else:
+
+    @intrinsic
+    def _write_whole_tile(typingctx, sums, start, c, c_start, c_stride, mode, bias, column):
+        def codegen(context, builder, signature, arguments):
+            read, write, biases = (
+                pointer(context, builder, signature.args[i], arguments[i], arguments[j])
+                for i, j in ((0, 1), (2, 3), (6, 7))
+            )
+            switch(builder, arguments[5], 5, lambda kind: _write_rows(builder, read, write, arguments[4], kind, biases))
+            return context.get_dummy_value()
+
+        n = types.int64
+        return types.void(sums, n, c, n, n, n, bias, n), codegen
+
+
+def _write_rows(builder: Any, read: Any, write: Any, stride: Any, kind: int, bias: Any) -> None:
+    biases = [load(builder, advance(builder, bias, 16 * v), FLOAT, 16) for v in range(2)] if kind in _BIASED else []
+
+    def row(state: list[Any]) -> list[Any]:
+        read, write = state
+        for v in range(2):
+            here = advance(builder, write, 16 * v)
+            total = load(builder, advance(builder, read, 16 * v), FLOAT, 16)
+            if kind == ACCUMULATE:
+                total = builder.fadd(load(builder, here, FLOAT, 16), total)
+            elif kind in _BIASED:
+                total = builder.fadd(total, biases[v])
+            store = builder.store(total, here, align=64 if kind in _PAST_THE_CACHES else 4)
+            if kind in _PAST_THE_CACHES:
+                store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
+        return [advance(builder, read, COLUMNS), advance(builder, write, stride)]
+
+    loop(builder, INT64(ROWS), [read, write], row)
