@@ -18,8 +18,6 @@ operands, not the multiplications, are what takes time, and each rule below is a
                     inside of a matrix lie on 16 pages or compete for the same places of the cache.
     pack meanwhile  AMX and the vector units are different parts of a core. `add_products_and_pack` gives both work:
                     a quarter of a dense tile of the next B is rounded and packed between two products.
-    prefetch        In the same loop four lines at a time, of the B after that, into the second-level cache. A core
-                    waits for a dozen lines or so at once, and more requests than that in a row would stop it.
 
 A dense tile of A is 16 rows as they are, rounded; one of B is the same with pairs of k in place of numbers, transposed.
 Packed panels of 32 rows of A, or of 32 columns of B, have two dense tiles for each 32 k.
@@ -53,7 +51,6 @@ from tinygpt.kernels.simd.llvm import (
     loop,
     numpy_bfloat16_pairs,
     pointer,
-    prefetch,
     transpose,
 )
 
@@ -141,20 +138,17 @@ def _steps(builder: Any, count: Any, a: Any, b: Any) -> list[Any]:
 
 
 def _four_steps_and_pack(builder: Any, count: Any, along_k: bool, stride: Any, state: list[Any]) -> list[Any]:
-    """`count` times four steps, each time with a dense tile of the next B packed, and 16 lines of the B after it."""
+    """`count` times four steps, each time with a dense tile of the next B packed."""
 
     def body(state: list[Any]) -> list[Any]:
-        a, b, read, write, later = state
+        a, b, read, write = state
         parts = pack_dense(builder, read, stride, write, of_a=False, along_k=along_k)
         for _ in range(4):
-            for _ in range(4):
-                prefetch(builder, later, cache=2)  # the line beside it comes along: the processor fetches pairs
-                later = advance(builder, later, stride)
             _add_step(builder, a, b)
             next(parts)
             a, b = advance(builder, a, 2 * WORDS), advance(builder, b, 2 * WORDS)
         across = builder.mul(stride, INT64(16)) if along_k else INT64(16)
-        return [a, b, advance(builder, read, across), advance(builder, write, WORDS), later]
+        return [a, b, advance(builder, read, across), advance(builder, write, WORDS)]
 
     return loop(builder, count, state, body)
 
@@ -178,15 +172,15 @@ def _load_or_clear(builder: Any, place: Any, clear: Any) -> None:
 def _make_add_products_and_pack(along_k: bool) -> Callable[..., None]:
     """
     `add_products_and_pack(a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target,
-    target_start, later)`: as `add_products`, for four steps or more, and packs a part of the next panel of B.
+    target_start)`: as `add_products`, for four steps or more, and packs a part of the next panel of B.
 
     For each four of the steps one dense tile is packed, from ``source[first]`` to ``target[target_start]``; the next
-    one has the 16 columns after those. Prefetches 16 rows of the source for each, from ``source[later]`` on.
+    one has the 16 columns after those.
     """
     if numba.config.DISABLE_JIT:
 
         def add_products_and_pack(
-            a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start, later
+            a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start
         ):
             add_products(a, a_start, b, b_start, steps, sums, start, clear)
             for tile in range(steps // 4):
@@ -197,7 +191,7 @@ def _make_add_products_and_pack(along_k: bool) -> Callable[..., None]:
 
     @intrinsic
     def add_products_and_pack(
-        typingctx, a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start, later
+        typingctx, a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start
     ):
         def codegen(context, builder, signature, arguments):
             def at(array, start):
@@ -205,14 +199,14 @@ def _make_add_products_and_pack(along_k: bool) -> Callable[..., None]:
 
             steps, stride, place = arguments[4], arguments[10], at(5, 6)
             _load_or_clear(builder, place, arguments[7])
-            state = [at(0, 1), at(2, 3), at(8, 9), at(11, 12), at(8, 13)]
+            state = [at(0, 1), at(2, 3), at(8, 9), at(11, 12)]
             state = _four_steps_and_pack(builder, builder.lshr(steps, INT64(2)), along_k, stride, state)
             _steps(builder, builder.and_(steps, INT64(3)), *state[:2])
             _sums(builder, place, "tilestored64")
             return context.get_dummy_value()
 
         n = types.int64
-        return types.void(a, n, b, n, n, sums, n, types.boolean, source, n, n, target, n, n), codegen
+        return types.void(a, n, b, n, n, sums, n, types.boolean, source, n, n, target, n), codegen
 
     return add_products_and_pack
 

@@ -1,26 +1,44 @@
 """
-The matrix product with AMX: C (+)= A B with operands rounded to bfloat16, blocked for a unit that multiplies sixteen
-times as fast as it is fed.
+The matrix product with AMX: C (+)= A B with operands rounded to bfloat16.
 
     for ic in 0, MC, 2 MC ... M
         for pb in 0, KB, 2 KB ... K
-            (1) pack the block of A: rows ic to ic + MC, k from pb to pb + KB           all threads
+            (1) pack the block of A: rows ic to ic + MC, k from pb to pb + KB         all threads
                 barrier
-            (2) for each task: NR columns jc, some of the rows                          a thread's own, then others'
+            (2) for each task: 32 columns of C, some of its rows                      a thread's own, then others'
                     for pc in pb, pb + KC ... pb + KB
-                        for each 32 rows ir: sums[ir, jc] (+)= panel of A  panel of B,  KC numbers of k
-                                             and meanwhile pack a part of the next panel of B
-                                             after the last k: the epilogue writes the sums to C
+                        for each 32 rows: sums (+)= panel of A  panel of B, over KC numbers of k,
+                                          while a part of the next panel of B is packed;
+                                          after the last k the epilogue writes the sums to C
                 barrier
 
-Where everything lies while it is used:
+AMX multiplies sixteen times as fast as the vector units. So this plan is about where numbers lie while they are used:
 
-    panel of B (KC x 32)       16 kB, two of them: one is multiplied, the next one is packed. Both stay in the
-                               first-level cache (48 kB), beside the panel of A that passes through.
-    block of A (MC x KB)       at most 0.8 MB: each core reads it again for each panel of B, from its second-level cache
-    sums (32 x 32 per tile)    dense scratch memory in the same cache, in place of C itself: the rows of a tile of C lie
-                               on 32 pages, and each store to C first reads the line that it overwrites
-    C                          written once, when the sum over all k is done
+    panel of B (KC x 32)    16 kB, two of them, of which one is multiplied while the next one is packed: both stay in
+                            the first-level cache (48 kB), beside the panel of A that passes through
+    block of A (MC x KB)    at most 0.8 MB: a core reads it again for each panel of B, from its second-level cache
+    sums                    32 x 32 at a time, in memory of their own. The rows of a tile of C lie on 32 pages, and a
+                            store to C reads the line first that it overwrites
+    C                       written once, when its sums over all k are done; past the caches if it is large, because
+                            what is stored there would only be evicted before somebody reads it
+
+What each step is worth, GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167), all
+processes in turns; N is the number of rows of x, W has the shape (768, 2304):
+
+                                                        N = 256                       N = 1024
+                                              x W + b   dout W^T   x^T dout   x W + b   dout W^T   x^T dout
+    this plan                                    1490       1310       1500      1930       1420       1690
+    C written through the caches                 1350       1410        950      1450       1400       1450
+    B packed between the tiles                   1310       1150       1500      1660       1290       1460
+    KC = 128: sums are loaded twice as often     1310       1230       1410      1550       1320       1570
+    KC = 768: a panel of B outgrows the cache    1430       1250       1560      1680       1340       1430
+    all rows and k in one block of A             1490       1330       1530      1640       1030       1610
+    the float32 plan's blocks, C in registers     890        810        760      1100       1030        950
+
+The last row is from another run, in which this plan had 1360, 1210, 1440, 1620, 1340 and 1750. Noise is 5 %.
+Prefetching the panel of B after the next, into the second-level cache, gained nothing: the processor's own prefetcher
+follows it. Prefetching a tile of C that is written through the caches gains 15 % where C's rows are not aligned, as
+those of 50,257 logits.
 
 A task is done by whichever thread, and each number of C is summed in the order of k: the bits are the same for any
 number of threads. Each thread first takes its own tasks, whose sums are in its cache if there is more than one block of
@@ -29,8 +47,7 @@ k, then those that slower threads have not begun.
 Read amx.py first: the tiles, and how packing hides behind multiplying. The edges of a matrix are packed with zeros
 around them, between the tiles.
 
-Source: Goto & van de Geijn 2008, see gemm.py: here A's block stays in the second-level cache and B's panel in the
-        first, as there; the sums that wait are what is added.
+Source: Goto & van de Geijn 2008, see gemm.py; A's block in the second-level cache and B's panel in the first, as there.
 Cost:   2 M N K operations; packing moves A once and B once per MC rows.
 """
 
@@ -52,7 +69,7 @@ from tinygpt.kernels.matmul.amx import (
     configure_amx,
     release_amx,
 )
-from tinygpt.kernels.matmul.epilogue import NON_TEMPORAL_WITH_BIAS, write_tile
+from tinygpt.kernels.matmul.epilogue import NON_TEMPORAL_WITH_BIAS, prefetch_tile, write_tile
 from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import NON_TEMPORAL, OVERWRITE, WITH_BIAS
 from tinygpt.kernels.matmul.packing import pack_a, pack_block_of_b
@@ -169,12 +186,16 @@ def _pack_block_of_a(a, packed, staged, counters, counter):
 
 @kernel
 def _next_task(counters, worker, tasks):
-    """The number of the next task: this thread's own are every so many; then another's; `tasks` if none is left."""
+    """
+    The number of the next task: of this thread's own, then of others; `tasks` if none is left.
+
+    A thread's own follow each other: two neighbours in C share cache lines where its rows are not aligned.
+    """
     workers = len(counters)
     for i in range(workers):
         owner = (worker + i) % workers
-        task = owner + workers * fetch_and_increment(counters, owner)
-        if task < tasks:
+        task = tasks * owner // workers + fetch_and_increment(counters, owner)
+        if task < tasks * (owner + 1) // workers:
             return task
     return tasks
 
@@ -182,7 +203,7 @@ def _next_task(counters, worker, tasks):
 @kernel
 def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, counters, worker, rows, first, last):
     """(2) Do tasks until none is left. While a panel of B is multiplied, the next one is packed."""
-    parts, workers = (c.rows + rows - 1) // rows, len(counters)
+    parts = (c.rows + rows - 1) // rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
     task = _next_task(counters, worker, tasks)
@@ -190,7 +211,7 @@ def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, counters, work
     if task < tasks:
         _pack_panel(_panel_of(b, task // parts, ZERO), ZERO, packed_b, current, staged)
     while task < tasks:
-        following = task + workers  # probably
+        following = task
         jc, ir = task // parts * COLUMNS, task % parts * rows
         tiles = block(c, ir, jc, min(rows, c.rows - ir), min(COLUMNS, c.columns - jc))
         own_sums = sums[(worker if first and last else task) * rows * COLUMNS :]
@@ -201,12 +222,10 @@ def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, counters, work
             if end:
                 following = _next_task(counters, worker, tasks)
             next_task, next_pc = _after(task, pc, following, b.rows)
-            third_task, third_pc = _after(next_task, next_pc, following + workers if end else following, b.rows)
             next_panel = _panel_of(b, next_task // parts, next_pc)  # empty after the last
-            third_panel = _panel_of(b, third_task // parts, third_pc)
             _multiply_panel(
                 packed_a, start_of_a, packed_b, current, steps, own_sums, first and pc == 0, tiles, last and end,
-                mode, bias, jc, next_panel, third_panel, spare, staged,
+                mode, bias, jc, next_panel, spare, staged,
             )  # fmt: skip
             current, spare = spare, current
         task = following
@@ -230,26 +249,27 @@ def _panel_of(b, number, pc):
 @kernel
 def _multiply_panel(
     packed_a, start_of_a, packed_b, current, steps, sums, clear, tiles, finished, mode, bias, column, next_panel,
-    third_panel, spare, staged,
+    spare, staged,
 ):  # fmt: skip
-    """All tiles of a task with one panel of B; meanwhile pack the next panel, and prefetch the third."""
+    """All tiles of a task with one panel of B; meanwhile pack the next panel."""
     per_call = steps // 4  # dense tiles that are packed while one tile of C is multiplied
     packable = next_panel.rows // STEP * 2 if next_panel.columns == COLUMNS and per_call > 0 else ZERO
     packed = ZERO
     for ir in range(0, tiles.rows, ROWS):
         start = ir * COLUMNS
+        if finished and mode < NON_TEMPORAL:
+            prefetch_tile(tiles.data, tiles.start + ir * tiles.stride, tiles.stride)
         if packed + per_call <= packable:
-            read, ask = _dense_tile_in(next_panel, packed), _lines_in(third_panel, packed)
-            write, stride = spare + packed * TILE, next_panel.stride
+            read, write = _dense_tile_in(next_panel, packed), spare + packed * TILE
             if next_panel.transposed:
                 add_products_and_pack_along(
                     packed_a, start_of_a, packed_b, current, steps, sums, start, clear,
-                    next_panel.data, read, stride, packed_b, write, ask,
+                    next_panel.data, read, next_panel.stride, packed_b, write,
                 )  # fmt: skip
             else:
                 add_products_and_pack_across(
                     packed_a, start_of_a, packed_b, current, steps, sums, start, clear,
-                    next_panel.data, read, stride, packed_b, write, ask,
+                    next_panel.data, read, next_panel.stride, packed_b, write,
                 )  # fmt: skip
             packed += per_call
         else:
@@ -266,13 +286,6 @@ def _dense_tile_in(b, number):
     """Where the numbers of a dense tile of a panel begin in its matrix."""
     k, column = number // 2 * STEP, number % 2 * 16
     return b.start + (column * b.stride + k if b.transposed else k * b.stride + column)
-
-
-@inlined
-def _lines_in(b, number):
-    """Where the 16 rows that are prefetched with a dense tile begin: half of those of 32 k of 32 columns."""
-    first = number % 2 * 16 * b.stride + number // 2 * STEP if b.transposed else number * 16 * b.stride
-    return b.start + first
 
 
 @kernel

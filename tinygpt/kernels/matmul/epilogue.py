@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from tinygpt.kernels.jit import ZERO, kernel
 from tinygpt.kernels.matmul.microkernel import ACCUMULATE, NON_TEMPORAL, WITH_BIAS
 from tinygpt.kernels.matmul.panels import copy_edge
-from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, load, loop, pointer, switch
+from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, load, loop, pointer, prefetch, switch
 
 ROWS = COLUMNS = 32
 NON_TEMPORAL_WITH_BIAS = np.int64(4)  # after the modes of microkernel.py
@@ -48,6 +48,9 @@ def write_tile(sums, start, tile, mode, bias, column):
 
 if numba.config.DISABLE_JIT:
 
+    def prefetch_tile(c, start, stride):
+        pass
+
     def _write_whole_tile(sums, start, c, c_start, c_stride, mode, bias, column):
         for row, total in enumerate(sums[start:][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)):
             here = c[c_start + row * c_stride :][:COLUMNS]
@@ -57,6 +60,21 @@ if numba.config.DISABLE_JIT:
                 here[:] = total + bias[column:][:COLUMNS] if mode in _BIASED else total
 
 else:
+
+    @intrinsic
+    def prefetch_tile(typingctx, c, start, stride):
+        """Prefetch a tile of C, which begins at ``c[start]``, to write to: it arrives while its sums are computed."""
+
+        def codegen(context, builder, signature, arguments):
+            place = pointer(context, builder, signature.args[0], *arguments[:2])
+            for _ in range(ROWS):
+                for v in range(2):
+                    prefetch(builder, advance(builder, place, 16 * v), to_write=True)
+                place = advance(builder, place, arguments[2])
+            return context.get_dummy_value()
+
+        n = types.int64
+        return types.void(c, n, n), codegen
 
     @intrinsic
     def _write_whole_tile(typingctx, sums, start, c, c_start, c_stride, mode, bias, column):

@@ -18,6 +18,8 @@ the last-level cache, and each number of C is read and written once per KC. Thre
 that is slower for a while delays nobody. Each number of C is summed in the order of k by whichever thread, so the
 result is the same, bit for bit, for any number of threads.
 
+With AMX the plan is another one: see amx_gemm.py.
+
 Read ladder.py first: it builds the plan up from three loops. The register tile is in microkernel.py, the formats of
 packed panels are in packing.py, and panels.py is the same product on one thread.
 
