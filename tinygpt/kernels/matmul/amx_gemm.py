@@ -22,23 +22,23 @@ AMX multiplies sixteen times as fast as the vector units. So this plan is about 
     C                       written once, when its sums over all k are done; past the caches if it is large, because
                             what is stored there would only be evicted before somebody reads it
 
-What each step is worth, GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167), all
-processes in turns; N is the number of rows of x, W has the shape (768, 2304):
+What each step is worth, GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167), medians
+of processes in turns, with a noise of 5 %. x has 256 or 1024 rows, W the shape (768, 2304):
 
-                                                        N = 256                       N = 1024
+                                                        256 rows                     1024 rows
                                               x W + b   dout W^T   x^T dout   x W + b   dout W^T   x^T dout
-    this plan                                    1490       1310       1500      1930       1420       1690
-    C written through the caches                 1350       1410        950      1450       1400       1450
-    B packed between the tiles                   1310       1150       1500      1660       1290       1460
-    KC = 128: sums are loaded twice as often     1310       1230       1410      1550       1320       1570
-    KC = 768: a panel of B outgrows the cache    1430       1250       1560      1680       1340       1430
-    all rows and k in one block of A             1490       1330       1530      1640       1030       1610
-    the float32 plan's blocks, C in registers     890        810        760      1100       1030        950
+    this plan                                    1370       1230       1490      1680       1420       1710
+    C written through the caches                 1360       1150       1300      1570       1330       1510
+    B packed between the tiles                   1240       1110       1470      1610       1270       1500
+    KC = 128: sums are loaded twice as often     1320       1180       1420      1640       1340       1510
+    KC = 768: a panel of B outgrows the cache    1520       1180       1490      1790       1430       1570
+    all rows and k in one block of A             1440       1200       1500      1600       1090       1480
+    as in gemm.py, C in registers                 870        800        800      1170       1050        890
 
-The last row is from another run, in which this plan had 1360, 1210, 1440, 1620, 1340 and 1750. Noise is 5 %.
-Prefetching the panel of B after the next, into the second-level cache, gained nothing: the processor's own prefetcher
-follows it. Prefetching a tile of C that is written through the caches gains 15 % where C's rows are not aligned, as
-those of 50,257 logits.
+So no single step makes the difference to gemm.py's plan; KC = 256 is worth nothing beyond noise over 768 here, but keeps
+a block of A small where sums have to wait. Prefetching the panel of B after the next, into the second-level cache,
+gained nothing: the processor's own prefetcher follows it. Prefetching a tile of C that is written through the caches
+gains 15 % where C's rows are not aligned, as those of 50,257 logits.
 
 A task is done by whichever thread, and each number of C is summed in the order of k: the bits are the same for any
 number of threads. Each thread first takes its own tasks, whose sums are in its cache if there is more than one block of
