@@ -7,11 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
-from tinygpt.kernels import compiler
+from tinygpt.kernels import compiler, jit
 from tinygpt.kernels.compiler import Compiler
+from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.runtime.streams import bar
 
 FOLDER = Path(compiler.__file__).parents[1] / "tokenizer" / "kernels"
@@ -185,6 +187,29 @@ def test_a_folder_that_is_read_only_is_not_used(monkeypatch):
     monkeypatch.setattr(compiler.os, "access", lambda path, mode: False)  # root may write anywhere: modes show nothing
     group = Compiler("group", [])
     assert group.folder is None and group.trouble().endswith("cannot be written")
+
+
+@pytest.mark.skipif(LANES != 16 or numba.config.DISABLE_JIT, reason="needs AVX-512, and compiled kernels")
+def test_loops_of_kernels_fill_the_widest_registers_and_other_functions_are_left_alone():
+    """LLVM itself prefers registers of half the width on most of Intel's processors."""
+
+    def add(x, y):
+        for i in range(len(x)):
+            y[i] += x[i]
+
+    def add_in_parallel(x, y):
+        for i in numba.prange(len(x)):
+            y[i] += x[i]
+
+    types = (numba.float32[::1],) * 2
+
+    def wide(function):
+        function.compile(types)
+        return any("zmm" in compiled.library.get_asm_str() for compiled in function.overloads.values())
+
+    before = wide(numba.njit(error_model="numpy")(add))
+    assert wide(jit.kernel(add)) and wide(jit.parallel(add_in_parallel).dispatcher)
+    assert wide(numba.njit(error_model="numpy")(add)) == before
 
 
 def test_where_no_folder_can_be_made_none_is_used(tmp_path, monkeypatch):

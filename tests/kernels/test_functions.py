@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from tinygpt.kernels.simd.math import dot, exp, maximum, total
+from tinygpt.kernels.simd.math import dot, exp, maximum, squared_deviations, total
 
 
 @numba.njit
@@ -26,6 +26,11 @@ def largest_of(x):
 @numba.njit
 def sums_of(x, y):
     return total(x), dot(x, y)
+
+
+@numba.njit
+def variation_of(x, mean):
+    return squared_deviations(x, mean)
 
 
 def run(values) -> np.ndarray:
@@ -81,6 +86,13 @@ def test_sums_are_those_of_all_numbers(rng, length):
     np.testing.assert_allclose(product, x.astype(np.float64) @ y, atol=1e-6 * max(length, 1))
 
 
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 63, 64, 65, 200, 10_001])
+def test_deviations_are_those_from_the_mean_that_is_given(rng, length):
+    x = rng.standard_normal(length, np.float32) + np.float32(100)
+    found = variation_of(x, np.float32(99.5))
+    np.testing.assert_allclose(found, np.square(x.astype(np.float64) - 99.5).sum(), rtol=1e-5)
+
+
 def test_every_number_is_in_a_sum_once():
     for length in range(1, 150):
         x = np.zeros(length, np.float32)
@@ -88,3 +100,4 @@ def test_every_number_is_in_a_sum_once():
         assert sums_of(x, x) == (1, 1)
         x[0] += 2
         assert sums_of(x, np.ones_like(x)) == (3, 3)
+        assert variation_of(np.ones_like(x), np.float32(-1)) == 4 * length

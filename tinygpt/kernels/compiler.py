@@ -75,6 +75,8 @@ class Compiler:
         What else the code depends on, such as constants that were computed when a file was imported: its `repr` counts.
     subject : str
         What the notice calls these kernels, see `notice.py`.
+    pipeline : subclass of numba.core.compiler.Compiler, optional
+        What compiles them, in place of that class.
 
     Attributes
     ----------
@@ -87,10 +89,17 @@ class Compiler:
         Why `folder` is None; else empty.
     """
 
-    def __init__(self, name: str, sources: Iterable[Path], facts: object = "", subject: str = "kernels") -> None:
+    def __init__(
+        self,
+        name: str,
+        sources: Iterable[Path],
+        facts: object = "",
+        subject: str = "kernels",
+        pipeline: type[numba.core.compiler.Compiler] = numba.core.compiler.Compiler,
+    ) -> None:
         self.folder: Path | None = None
         self.folder_name = self.reason = ""
-        self._subject = subject
+        self._subject, self._pipeline = subject, pipeline
         self._stages = set[str]()
         self._known = set[str]()
         try:
@@ -124,7 +133,7 @@ class Compiler:
         return numba.njit(inline="always", nogil=True, error_model="numpy", fastmath=FAST, _nrt=False)(function)
 
     def _compile(self, function: Function, **options: Any) -> Function:
-        compiled = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        compiled = numba.njit(nogil=True, error_model="numpy", pipeline_class=self._pipeline, **options)(function)
         if self._files is not None and supported(compiled):
             compiled._cache = KernelCache(function, self._files, self._known)
         if not numba.config.DISABLE_JIT:

@@ -18,6 +18,7 @@ import numpy as np
 
 from tinygpt.kernels.compiler import Compiler, numba
 from tinygpt.kernels.simd import cpu
+from tinygpt.kernels.simd.vector_width import WideVectors
 from tinygpt.runtime import settings
 from tinygpt.runtime.launch import launcher
 
@@ -29,6 +30,7 @@ compiler = Compiler(
     "kernels",
     [Path(__file__).parent],
     facts=cpu.facts(),
+    pipeline=WideVectors,
 )
 Function = TypeVar("Function", bound=Callable)
 ZERO = np.int64(0)

@@ -11,8 +11,9 @@ says what the names mean. Here x has shape (N, C), mean and rstd (N,). Backward 
 
 dx has one term for each path from x to out: direct, through the mean, and through the standard deviation.
 
-The rows are cut into parts of 16. Each part sums its own dweight and dbias, and the parts are added in order, so that
-no two threads write to the same number and the result does not depend on the number of threads.
+The rows are cut into parts of at least 16, and no more than 128 parts. Each part sums its own dweight and dbias, and
+the parts are added in order: no two threads write to the same number, and the result does not depend on how many
+threads there are. More parts would be more sums to write, read again and add.
 
 Cost: forward reads x and writes out, backward reads dout and x and writes dx. The first pass over a row brings it into
       the cache, where the later ones find it.
@@ -25,12 +26,13 @@ from numba import prange
 
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import inlined, parallel, rows_of, spread
-from tinygpt.kernels.simd.math import dot, total
+from tinygpt.kernels.simd.math import dot, squared_deviations, total
 from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
-_PART = 16  # rows that one thread takes at a time
+_PART = 16  # rows that one thread takes at a time, at least
+_MOST_PARTS = 128
 _NOTHING = np.empty((0, 0), np.float32)  # Numba needs an array where none is wanted, too
 
 
@@ -46,11 +48,12 @@ def forward(x, weight, bias, eps=1e-5):
 def backward(dout, saved, into):
     x, weight, mean, rstd = saved
     dx, dweight, dbias = into  # slots: C-contiguous memory, and whether to add to it; None where no gradient is wanted
-    parts = -(-len(x) // _PART)
+    part_rows = max(_PART, -(-len(x) // _MOST_PARTS))
+    parts = -(-len(x) // part_rows)
     sums = memory.empty((2, parts, x.shape[1]), np.float32)  # each part's dweight and dbias
     dx_rows = _NOTHING if dx is None else dx.array.reshape(x.shape)
     wanted, add = dx is not None, dx is not None and dx.add
-    spread(_backward, x.size)(rows_of(dout, x.shape[1]), x, weight, mean, rstd, dx_rows, wanted, add, sums, parts)
+    spread(_backward, x.size)(rows_of(dout, x.shape[1]), x, weight, mean, rstd, dx_rows, wanted, add, sums, part_rows)
     for slot, part_sums in zip((dweight, dbias), sums, strict=True):
         if slot is not None:
             sum_parts(part_sums, slot.array, slot.add)
@@ -60,13 +63,10 @@ def backward(dout, saved, into):
 def normalize(x_n, weight, bias, eps, out_n):
     """Compute out_n from x_n, and return the mean and the rstd of x_n. kernels/decode_step.py uses it, too."""
     C = len(x_n)
-    xc = out_n  # the same memory: xc[c] is read before out_n[c] replaces it
     mean_n = total(x_n) / np.float32(C)  # (1)
+    rstd_n = np.float32(1) / np.sqrt(squared_deviations(x_n, mean_n) / np.float32(C) + eps)  # (2, 3)
     for c in range(C):
-        xc[c] = x_n[c] - mean_n  # (2)
-    rstd_n = np.float32(1) / np.sqrt(dot(xc, xc) / np.float32(C) + eps)  # (3)
-    for c in range(C):
-        xhat_c = xc[c] * rstd_n  # (4)
+        xhat_c = (x_n[c] - mean_n) * rstd_n  # (2, 4)
         out_n[c] = xhat_c * weight[c] + bias[c]  # (5)
     return mean_n, rstd_n
 
@@ -81,16 +81,16 @@ def _forward(x, weight, bias, eps, out, mean, rstd):
 
 
 @parallel
-def _backward(dout, x, weight, mean, rstd, dx, wanted, add, sums, parts):
+def _backward(dout, x, weight, mean, rstd, dx, wanted, add, sums, part_rows):
     """Each part's dweight and dbias go into `sums`. If dx is `wanted`, it is overwritten, or added to if `add`."""
     C = x.shape[1]
-    for part_ in prange(parts):
+    for part_ in prange(sums.shape[1]):
         part = np.int64(part_)
         dweight, dbias = sums[0, part], sums[1, part]
         dweight[:] = np.float32(0)
         dbias[:] = np.float32(0)
         xhat, dxhat = np.empty(C, np.float32), np.empty(C, np.float32)  # of one row
-        for n in range(part * _PART, min(len(x), (part + 1) * _PART)):
+        for n in range(part * part_rows, min(len(x), (part + 1) * part_rows)):
             x_n, dout_n = x[n], dout[n]
             mean_n, rstd_n = mean[n], rstd[n]
             for c in range(C):

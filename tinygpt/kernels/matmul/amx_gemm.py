@@ -35,10 +35,10 @@ of processes in turns, with a noise of 5 %. x has 256 or 1024 rows, W the shape 
     all rows and k in one block of A             1440       1200       1500      1600       1090       1480
     as in gemm.py, C in registers                 870        800        800      1170       1050        890
 
-So no single step makes the difference to gemm.py's plan; KC = 256 is worth nothing beyond noise over 768 here, but keeps
-a block of A small where sums have to wait. Prefetching the panel of B after the next, into the second-level cache,
-gained nothing: the processor's own prefetcher follows it. Prefetching a tile of C that is written through the caches
-gains 15 % where C's rows are not aligned, as those of 50,257 logits.
+KC = 256 is worth nothing beyond noise over 768 here, but keeps a block of A small where sums have to wait. Prefetching
+the panel of B after the next, into the second-level cache, gained nothing: the processor's own prefetcher follows it.
+Prefetching a tile of C that is written through the caches gains 15 % where C's rows are not aligned, as those of 50,257
+logits.
 
 A task is done by whichever thread, and each number of C is summed in the order of k: the bits are the same for any
 number of threads. Each thread first takes its own tasks, whose sums are in its cache if there is more than one block of

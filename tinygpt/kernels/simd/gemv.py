@@ -30,7 +30,6 @@ from tinygpt.kernels.simd.llvm import (
     FLOAT,
     INT8,
     INT16,
-    INT32,
     INT64,
     advance,
     broadcast,
@@ -38,6 +37,7 @@ from tinygpt.kernels.simd.llvm import (
     loop,
     pointer,
     prefetch,
+    sum_of_lanes,
     to_float32,
 )
 
@@ -51,20 +51,6 @@ def _load_weights(builder: Any, address: Any, dtype: Any, ahead: Any) -> Any:
     element = {types.float32: FLOAT, types.int8: INT8, types.uint16: INT16}[dtype]
     weights = builder.load(address, align=dtype.bitwidth // 8, typ=ir.VectorType(element, LANES))
     return to_float32(builder, weights, dtype)
-
-
-def _sum_of_lanes(builder: Any, vector: Any) -> Any:
-    """The sum of a vector: its halves added, until one number is left."""
-    while vector.type.count > 1:
-        half = vector.type.count // 2
-        low, high = (
-            builder.shuffle_vector(
-                vector, vector, ir.Constant(ir.VectorType(INT32, half), list(range(start, start + half)))
-            )
-            for start in (0, half)
-        )
-        vector = builder.fadd(low, high)
-    return builder.extract_element(vector, INT32(0))
 
 
 def _words(dtype: Any) -> int:
@@ -159,7 +145,7 @@ def _make_dot_rows(sequences: int, rows: int) -> Callable[..., None]:
             sums = loop(builder, arguments[9], [*read, *weight_rows, *zeros], body)[sequences + rows :]
             for index, total in enumerate(sums):
                 b, r = divmod(index, rows)
-                builder.store(_sum_of_lanes(builder, total), advance(builder, write[b], r), align=4)
+                builder.store(sum_of_lanes(builder, total), advance(builder, write[b], r), align=4)
             return context.get_dummy_value()
 
         n = types.int64

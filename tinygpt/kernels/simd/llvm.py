@@ -83,6 +83,20 @@ def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind] * 3)), [a, b, c])
 
 
+def sum_of_lanes(builder: Any, vector: Any) -> Any:
+    """The sum of a vector: its halves added, until one number is left."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        low, high = (
+            builder.shuffle_vector(
+                vector, vector, ir.Constant(ir.VectorType(INT32, half), list(range(start, start + half)))
+            )
+            for start in (0, half)
+        )
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, INT32(0))
+
+
 def transpose(builder: Any, vectors: list[Any]) -> list[Any]:
     """
     The rows of an (R, L) matrix as vectors: its transpose, (L, R), in as many vectors, one row after the other.

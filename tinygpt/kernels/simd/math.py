@@ -10,9 +10,9 @@ for each number would be many times slower. For any x there are a whole n and a 
 
 Step (1) subtracts n ln 2 in two parts, of which the first has so few bits that its product with n is exact.
 
-If the compiler could reorder a sum, its last bit would depend on the function that it is inlined into. `total` and
-`dot` fix the order: four vectors of LANES partial sums, of which each takes every (4 LANES)-th number; then the partial
-sums are added, first to last; then the remaining numbers.
+If the compiler could reorder a sum, its last bit would depend on the function that it is inlined into. `total`, `dot`
+and `squared_deviations` fix the order: four vectors of LANES partial sums, of which each takes every (4 LANES)-th
+number; then one half of the partial sums is added to the other half, until one is left; then the remaining numbers.
 
 Error: exp is within 1 unit in the last place. NaN stays NaN; e^-inf = 0; what is beyond float32 is infinite.
 Source: Cody & Waite 1980, "Software Manual for the Elementary Functions", chapter 6; the coefficients were fitted for
@@ -21,6 +21,7 @@ Source: Cody & Waite 1980, "Software Manual for the Elementary Functions", chapt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -30,7 +31,18 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from tinygpt.kernels.simd.cpu import LANES
-from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, fma, load, loop, pointer
+from tinygpt.kernels.simd.llvm import (
+    FLOAT,
+    INT32,
+    INT64,
+    advance,
+    broadcast,
+    fma,
+    load,
+    loop,
+    pointer,
+    sum_of_lanes,
+)
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4
@@ -51,6 +63,9 @@ if numba.config.DISABLE_JIT:
 
     def dot(a, b):
         return (a * b).sum(dtype=np.float32)
+
+    def squared_deviations(array, mean):
+        return np.square(array - mean).sum(dtype=np.float32)
 
     def sum_of_squares(array):
         return np.square(array, dtype=np.float64).sum()
@@ -81,7 +96,7 @@ else:
         """The sum of a contiguous float32 array, always in the same order."""
 
         def codegen(context, builder, signature, arguments):
-            return ordered_sum(context, builder, signature.args, arguments)
+            return ordered_sum(context, builder, signature.args, arguments, lambda x: x)
 
         return types.float32(array), codegen
 
@@ -90,22 +105,40 @@ else:
         """The sum of the products of two contiguous float32 arrays of one length, always in the same order."""
 
         def codegen(context, builder, signature, arguments):
-            return ordered_sum(context, builder, signature.args, arguments)
+            return ordered_sum(context, builder, signature.args, arguments, builder.fmul)
 
         return types.float32(a, b), codegen
+
+    @intrinsic
+    def squared_deviations(typingctx, array, mean):
+        """The sum of (x - mean)^2 over a contiguous float32 array, always in the same order."""
+
+        def codegen(context, builder, signature, arguments):
+            def square(x):
+                lanes = getattr(x.type, "count", 1)
+                deviation = builder.fsub(x, arguments[1] if lanes == 1 else broadcast(builder, arguments[1], lanes))
+                return builder.fmul(deviation, deviation)
+
+            return ordered_sum(context, builder, signature.args[:1], arguments[:1], square)
+
+        return types.float32(array, mean), codegen
 
     @intrinsic
     def sum_of_squares(typingctx, array):
         """The sum of the squares of a contiguous float32 array in float64, always in the same order."""
 
         def codegen(context, builder, signature, arguments):
-            return ordered_sum(context, builder, signature.args * 2, arguments * 2, ir.DoubleType())
+            return ordered_sum(
+                context, builder, signature.args, arguments, lambda x: builder.fmul(x, x), ir.DoubleType()
+            )
 
         return types.float64(array), codegen
 
 
-def ordered_sum(context: Any, builder: Any, kinds: Any, arrays: Any, element: Any = FLOAT) -> Any:
-    """LLVM code for the sum of an array, or of the products of two, with numbers of type `element`."""
+def ordered_sum(
+    context: Any, builder: Any, kinds: Any, arrays: Any, term: Callable[..., Any], element: Any = FLOAT
+) -> Any:
+    """LLVM code for the sum of `term` of the elements of an array, or of several, with numbers of type `element`."""
     length = builder.extract_value(context.make_array(kinds[0])(context, builder, arrays[0]).shape, 0)
     places = [pointer(context, builder, kind, array, INT64(0)) for kind, array in zip(kinds, arrays, strict=True)]
     wide = ir.VectorType(element, LANES)
@@ -113,11 +146,10 @@ def ordered_sum(context: Any, builder: Any, kinds: Any, arrays: Any, element: An
     def step(words: int, lanes: int) -> Any:
         def body(state: list[Any]) -> list[Any]:
             *here, sums = state[: len(places)] + [state[len(places) :]]
-            values = [
-                [_read(builder, advance(builder, p, i * lanes), lanes, element) for i in range(len(sums))] for p in here
-            ]
-            terms = values[0] if len(here) == 1 else [builder.fmul(x, y) for x, y in zip(*values, strict=True)]
-            added = [builder.fadd(s, t) for s, t in zip(sums, terms, strict=True)]
+            added = []
+            for i, partial in enumerate(sums):
+                values = [_read(builder, advance(builder, p, i * lanes), lanes, element) for p in here]
+                added.append(builder.fadd(partial, term(*values)))
             return [*(advance(builder, p, words) for p in here), *added]
 
         return body
@@ -126,9 +158,7 @@ def ordered_sum(context: Any, builder: Any, kinds: Any, arrays: Any, element: An
     state = loop(builder, builder.sdiv(length, INT64(4 * LANES)), [*places, *zeros], step(4 * LANES, LANES))
     *places, first, second, third, fourth = state
     lanes = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
-    whole = element(0.0)
-    for lane in range(LANES):
-        whole = builder.fadd(whole, builder.extract_element(lanes, INT32(lane)))
+    whole = sum_of_lanes(builder, lanes)
     rest = builder.srem(length, INT64(4 * LANES))
     return loop(builder, rest, [*places, whole], step(1, 1))[-1]
 
