@@ -141,7 +141,7 @@ for m, n, k in ((33, 40, 300), (64, 64, 256), (40, 97, 129), (300, 33, 2600)):
         c = before.copy()
         amx_gemm.multiply(
             (a.T if a_t else a).reshape(-1), a_t, (b.T if b_t else b).reshape(-1), b_t, c.reshape(-1),
-            np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2,
+            np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2, None,
         )
         exact = before + rounded(a) @ rounded(b)
         assert np.abs(c - exact).max() < 1e-4, (m, n, k, a_t, b_t)
