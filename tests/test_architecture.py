@@ -256,7 +256,19 @@ INSIDE = {
         {"__init__"},  # it imports the compiler, which decides how Numba starts
         {"jit"},
         {"matmul"},
-        {"adamw", "add", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear", "norm", "sgd"},
+        {
+            "adamw",
+            "add",
+            "cross_entropy",
+            "dropout",
+            "embedding",
+            "gelu",
+            "layernorm",
+            "linear",
+            "norm",
+            "quantized_linear",
+            "sgd",
+        },
         {"adam", "attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
     ],
     "study": [

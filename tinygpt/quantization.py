@@ -24,10 +24,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.autograd import Tensor
-from tinygpt.runtime import bfloat16
+from tinygpt.autograd import Tensor, no_grad
+from tinygpt.autograd.dispatch import aligned, compare, kernel_for
+from tinygpt.autograd.tensor import recording
+from tinygpt.ops.linear import check_linear, linear
+from tinygpt.runtime import bfloat16, settings
 
 KINDS = ("float32", "bfloat16", "int8")
+_KERNEL = "tinygpt.kernels.quantized_linear"
+_TOLERANCE = 2e-2  # of the kernel in check mode, as a share of the largest value: x is rounded to 8 bits
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _NO_SCALE = np.empty(0, np.float32)
 
@@ -139,6 +144,52 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
         else:
             out[rows] = values[rows]
     return out
+
+
+def quantized_linear(x: Tensor, weight: Tensor, quantized: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
+    """
+    ``x @ weight + bias`` by the quantized form of the weight.
+
+    The numbers of x are rounded to bfloat16 where the processor multiplies these faster than float32. Where a gradient
+    is wanted, or no kernel runs, it is `linear` by `weight`, the float32 form.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., I)
+    weight : Tensor, shape (I, O)
+        What `quantized` stands for.
+    quantized : QuantizedWeight, shape (I, O)
+    bias : Tensor, shape (O,), optional
+
+    Returns
+    -------
+    Tensor, shape (..., O)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> weight = np.array([[0.5, -8.0], [1.0, 0.0]], np.float32)
+    >>> quantized_linear(Tensor([[2.0, 1.0]]), Tensor(weight), quantize(weight, "bfloat16"))
+    Tensor([[  2., -16.]], dtype=float32)
+    """
+    wanted = any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias))
+    kernel = kernel_for(_KERNEL, np.ascontiguousarray(x.data), weight.data)
+    if (wanted and recording.get()) or kernel is None:
+        return linear(x, weight, bias)
+    shift = np.zeros(weight.shape[1:], np.float32) if bias is None else bias.data
+    check_linear("quantized_linear", x, weight, shift)
+    if quantized.values.shape != weight.shape or quantized.scale.shape not in ((0,), shift.shape):
+        raise ValueError(f"quantized_linear: the weight must be the one that was quantized, {quantized.values.shape}, "
+                         f"got {weight.shape}; quantize it again")  # fmt: skip
+    out = kernel.forward(x.data, aligned(quantized.values), quantized.scale, aligned(np.ascontiguousarray(shift)))
+    if settings.current_implementation() == "check":
+        with settings.implementation("numpy"), no_grad():
+            compare("quantized_linear", "forward", [out], [linear(x, weight, bias).data], tolerance=_TOLERANCE)
+    return Tensor(out)
 
 
 def round_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:

@@ -56,6 +56,7 @@ TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
 _LARGE = 2**23  # bytes: more than the second-level caches of two cores
+_OF_B = (np.float32, np.int8, np.uint16)
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
@@ -67,8 +68,8 @@ def multiply(a, b, into, accumulate=False, bias=None):
     ----------
     a : ndarray, float32, (M, K)
         C-contiguous, or the transpose of such an array.
-    b : ndarray, float32, (K, N)
-        C-contiguous, or the transpose of such an array.
+    b : ndarray, float32, int8 or uint16, (K, N)
+        C-contiguous, or the transpose of such an array. A uint16 is the bits of a bfloat16.
     into : ndarray, float32, (M, N)
         C, C-contiguous. Must not overlap the others.
     accumulate : bool
@@ -84,7 +85,8 @@ def multiply(a, b, into, accumulate=False, bias=None):
     Notes
     -----
     With `set_float32_matmul_precision("medium")` the numbers of A and B are rounded to bfloat16 where the processor
-    multiplies that faster.
+    multiplies that faster. So are those of A whatever the precision where B is int8 or bfloat16, whose numbers that
+    rounding leaves as they are.
 
     Examples
     --------
@@ -101,7 +103,7 @@ def multiply(a, b, into, accumulate=False, bias=None):
         if not accumulate:
             into[...] = 0 if bias is None else bias
         return
-    form, dtype = operand_format()
+    form, dtype = operand_format(b.dtype != np.float32)
     kc = min(KC, -(-K // form.block) * form.block)
     mc = max(form.rows, MC_KC // kc // form.rows * form.rows)
     mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
@@ -125,9 +127,10 @@ def _check(a, b, into, accumulate, bias):
         raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {a.shape}, {b.shape}, {into.shape}")
     for name, array in (("a", a), ("b", b), ("into", into)):
         fits = array.flags.carray or (name != "into" and array.T.flags.carray)
-        if array.dtype != np.float32 or not fits:
+        if array.dtype not in (_OF_B if name == "b" else (np.float32,)) or not fits:
             got = f"{array.dtype}, strides {array.strides}{'' if array.flags.writeable else ', read-only'}"
-            required = "C-contiguous float32" + ("" if name == "into" else ", or the transpose of such an array")
+            required = "C-contiguous float32" + (", int8 or uint16" if name == "b" else "")
+            required += "" if name == "into" else ", or the transpose of such an array"
             raise ValueError(f"multiply: {name} must be {required}, got {got}")
     if bias is not None and (bias.shape != (N,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
         raise ValueError(f"multiply: bias must be contiguous float32 of shape ({N},), got {bias.dtype} {bias.shape}")
@@ -147,9 +150,13 @@ def _bypasses_caches(c):
     return c.nbytes > _LARGE and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
-def operand_format():
-    """The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it."""
-    if settings.get_float32_matmul_precision() != "medium" or not BFLOAT16:
+def operand_format(quantized=False):
+    """
+    The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it.
+
+    Operands of a product with a quantized weight are bfloat16 whatever the precision.
+    """
+    if not BFLOAT16 or not (quantized or settings.get_float32_matmul_precision() == "medium"):
         return FLOAT32, np.dtype(np.float32)
     return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
 
@@ -228,6 +235,6 @@ def _prefetch_part(panel, done, rows, step):
     lines, length = (panel.columns, panel.rows) if panel.transposed else (panel.rows, panel.columns)
     for line in range(lines * done // rows, min(lines, lines * (done + step) // rows)):
         first = panel.start + line * panel.stride
-        for number in range(0, length, 16):
+        for number in range(0, length, 64 // panel.data.itemsize):
             prefetch(panel.data, first + number)
         prefetch(panel.data, first + length - 1)

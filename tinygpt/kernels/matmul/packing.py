@@ -9,6 +9,8 @@ array (`format_of`; sizes in simd/cpu.py):
     uint32     the same with pairs: a line is two k, rounded to bfloat16
     uint16     B as with uint32. A block of A is MR lines of 32 numbers with consecutive k, as AMX loads them
 
+B may also be a weight in fewer bits, int8 or bfloat16 (uint16, its bits): each number of these is a bfloat16 exactly.
+
 How a matrix is stored decides which way a block is read: *along k*, when k is the last axis of its array (A as it is,
 or B transposed), else *across*. At the edges of a matrix a block is filled up with zeros, which add nothing to a sum.
 """
@@ -27,14 +29,15 @@ from numba.extending import intrinsic
 from tinygpt.kernels.jit import inlined, kernel
 from tinygpt.kernels.matmul.microkernel import FORMATS, format_of
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES
+from tinygpt.kernels.simd.intrinsics import to_float32
 from tinygpt.kernels.simd.llvm import (
-    FLOAT,
     INT32,
     INT64,
     advance,
-    load,
+    load_float32,
     numpy_bfloat16_pairs,
     pointer,
+    skip,
     to_bfloat16,
     to_bfloat16_pairs,
     transpose,
@@ -54,7 +57,7 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
             form = format_of(target)
             across = form.rows if of_a else LANES
             shape = (across, form.block) if along_k else (form.block, across)
-            block = np.stack([source[start + i * stride :][: shape[1]] for i in range(shape[0])])
+            block = np.stack([to_float32(source[start + i * stride :][: shape[1]]) for i in range(shape[0])])
             block = block.T if along_k else block  # (k, rows or columns)
             words = block.view(np.uint32) if form is FLOAT32 else numpy_bfloat16_pairs(block[0::2], block[1::2])
             words = words.T if form is AMX and of_a else words
@@ -68,12 +71,12 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
     @intrinsic
     def pack(typingctx, source, start, stride, target, target_start, step):
         def codegen(context, builder, signature, arguments):
-            form = FORMATS[signature.args[3].dtype]
+            form, dtype = FORMATS[signature.args[3].dtype], signature.args[0].dtype
             read = pointer(context, builder, signature.args[0], *arguments[:2])
             write = pointer(context, builder, signature.args[3], *arguments[3:5])
             across = form.rows if of_a else LANES
             words = _words_along if along_k else _words_across
-            vectors, width = words(builder, read, arguments[2], form, across, form is AMX and of_a)
+            vectors, width = words(builder, read, arguments[2], dtype, form, across, form is AMX and of_a)
             for index, vector in enumerate(vectors):
                 line, column = divmod(index * vector.type.count, width)
                 offset = builder.add(builder.mul(arguments[5], INT64(line)), INT64(column))
@@ -86,17 +89,18 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
 
 
 def _words_along(
-    builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool
+    builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int, as_stored: bool
 ) -> tuple[list[Any], int]:
     """The words of a block that is stored along k: its rows, transposed; and how many make a line."""
     vectors = []
     for _ in range(across):
-        row = [load(builder, advance(builder, read, k), FLOAT, LANES) for k in range(0, form.block, LANES)]
+        places = [skip(builder, read, k, dtype) for k in range(0, form.block, LANES)]
+        row = [load_float32(builder, place, dtype, LANES) for place in places]
         if form is not FLOAT32:
             halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
             row = [_concatenated(builder, *halves)] if len(halves) == 2 else halves
         vectors += row
-        read = advance(builder, read, stride)
+        read = skip(builder, read, stride, dtype)
     return (vectors, form.lines) if as_stored else (transpose(builder, vectors), across)
 
 
@@ -106,15 +110,14 @@ def _concatenated(builder: Any, low: Any, high: Any) -> Any:
 
 
 def _words_across(
-    builder: Any, read: Any, stride: Any, form: Any, across: int, as_stored: bool
+    builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int, as_stored: bool
 ) -> tuple[list[Any], int]:
     """The words of a block that is stored across k: its rows as they are, or in pairs; and how many make a line."""
     rows = []
     for _ in range(form.block):
-        rows.append(
-            [load(builder, advance(builder, read, i), FLOAT, min(across, LANES)) for i in range(0, across, LANES)]
-        )
-        read = advance(builder, read, stride)
+        places = [skip(builder, read, i, dtype) for i in range(0, across, LANES)]
+        rows.append([load_float32(builder, place, dtype, min(across, LANES)) for place in places])
+        read = skip(builder, read, stride, dtype)
     if form is not FLOAT32:
         rows = [
             [to_bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
@@ -136,7 +139,7 @@ def _stage(source, start, stride, rows, columns, staged, width):
         staged[i] = np.float32(0)
     for i in range(rows):
         for j in range(columns):
-            staged[i * width + j] = source[start + i * stride + j]
+            staged[i * width + j] = to_float32(source[start + i * stride + j])
 
 
 @kernel
