@@ -5,8 +5,8 @@ GELU, then linear, on all threads: the twin of ops/gelu_linear.py.
     (2) out = h @ weight + bias        (2) dh = dout @ weight^T,  dweight = h^T @ dout,  dbias = sum_N(dout)
                                        (1) h again
 
-Both steps are the kernels of gelu.py and linear.py. The memory of h and dh is given back at the end and the next block
-uses it again.
+Both steps are the kernels of gelu.py and linear.py. Backward computes h and gelu'(x) in one pass. It is done with h
+before it takes memory for dh; the memory of both is given back, and the next block uses it again.
 
 Cost: that of gelu.py and linear.py.
 """
@@ -30,8 +30,10 @@ def forward(x, weight, bias):
 def backward(dout, saved, into):
     x, weight = saved
     dx, dweight, dbias = into
-    h, of_gelu = gelu.forward(x)  # (1) again
-    dh = None if dx is None else Slot(memory.empty(x.shape), add=False)
-    linear.backward(dout, (h, weight), (dh, dweight, dbias))  # (2)
-    if dh is not None:
-        gelu.backward(dh.array, of_gelu, (dx,))  # (1)
+    h, slope = gelu.forward_and_slope(x)  # (1) again
+    linear.backward(dout, (h, weight), (None, dweight, dbias))  # (2)
+    del h
+    if dx is not None:
+        dh = Slot(memory.empty(x.shape), add=False)
+        linear.backward(dout, (x, weight), (dh, None, None))  # (2)
+        gelu.times_slope(dh.array, slope, dx)  # (1)
