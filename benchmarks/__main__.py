@@ -5,30 +5,28 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_generate, bench_train_step, kernel_race, machine, modules, picture, table
+from benchmarks import (
+    bench_generate,
+    bench_train_step,
+    kernel_race,
+    machine,
+    modules,
+    picture,
+    plan,
+    results,
+    table,
+)
 from benchmarks.worker import PROCESSORS, Worker, WorkerError, threads
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import file_to_write, picture_to_write, positive
-from tinygpt.files.atomic import atomic_open
 
-QUICK = {
-    "linear": ["c_fc, N=256"],
-    "attention": ["B=4 T=64 H=12 D=64"],
-    "layernorm": ["N=1024"],
-    "gelu": ["N=1024"],
-    "cross_entropy": ["N=256, V=50257"],
-    "adamw": ["7 M parameters"],
-    "train_step": ["nanoGPT's recipe, B=12 T=64"],
-    "generate": ["one stream"],
-}
 SECONDS = 90  # of --quick; what is being measured then ends with its round
 
 _ABOUT = """\
@@ -44,13 +42,24 @@ installed from it with pip install -e.
 Each side runs in a process of its own, in turns with the others, after its
 results were found right. Without PyTorch the race is against NumPy only.
 
+--cases and --sides choose rows and sides by their name, or by words of it: the
+cases with T=64, the sides that are compiled. --against adds the kernels, steps
+or generation of another checkout, an earlier commit of tinygpt for example, as
+a further side. What PyTorch compiles is kept; the first time takes minutes.
+
 examples:
   python -m benchmarks --quick                      this machine, in two minutes
   python -m benchmarks                              all: more than an hour
   python -m benchmarks gelu layernorm --rounds 15
+  python -m benchmarks linear --cases N=256 --against ../before
+  python -m benchmarks train_step --cases nano --sides "tinygpt,torch float32"
+  python -m benchmarks train_step --cases B=4 --sides float32 --save
   python -m benchmarks mymodule                     an operation of your own
   python -m benchmarks ../mine/mymodule.py:MY_OP --verify-only
   python -m benchmarks --json all.json --plot all.png
+
+What --save keeps, and RESULTS.md has:
+  python -m benchmarks.results
 
 Tables of their own, with --verify-only and --rounds:
   python -m benchmarks.bench_tokenizer              against tiktoken and others
@@ -79,106 +88,104 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads:
         os.environ["BENCHMARK_THREADS"] = str(options.threads)
     names = list(dict.fromkeys(map(modules.resolve, options.names)))
-    only = QUICK if options.quick and not names else None
-    bfloat16 = options.processor == "this" and only is None
-    names = names or list(QUICK if only else (*modules.OPS, *modules.STEPS))
-    ops = [name for name in names if name not in modules.STEPS]
-    rows = list(kernel_race.cases(ops, bfloat16, only))
-    for name in ops:
-        benchmark = modules.load(name)
-        if not benchmark.has_kernel:
-            print(f"{benchmark.name}: it has no kernel; its reference is raced as tinygpt's side")
-        if benchmark.torch is None and machine.HAS_TORCH:
-            print(f"{benchmark.name}: it has no torch(given) or torch_forward(*tensors); raced against NumPy only")
+    only = options.quick and not names
+    bfloat16 = options.processor == "this" and not only
+    names = names or list(plan.QUICK if only else (*modules.OPS, *modules.STEPS))
+    raced = plan.plan(names, options.quick, only, bfloat16, options.against is not None, options.cases, options.sides)
+    for name in names:
+        if name not in modules.STEPS:
+            _tell_what_it_lacks(modules.load(name))
     if not machine.HAS_TORCH:
         print("torch is not installed: raced against NumPy only")
     if options.verify_only:
-        return _verify(rows, names, bfloat16)
-    return _time(options, names, rows, only, bfloat16)
+        return _verify(raced, names, bfloat16, options.against)
+    return _time(options, raced, names, only)
 
 
-def _verify(rows: list[tuple[str, str, str]], names: list[str], bfloat16: bool) -> int:
-    """Only the results, of steps and generation those of tiny models."""
-    if rows:
-        list(kernel_race.race(rows, 0, None))
+def _tell_what_it_lacks(benchmark: modules.Benchmark) -> None:
+    if not benchmark.has_kernel:
+        print(f"{benchmark.name}: it has no kernel; its reference is raced as tinygpt's side")
+    if benchmark.torch is None and machine.HAS_TORCH:
+        print(f"{benchmark.name}: it has no torch(given) or torch_forward(*tensors); raced against NumPy only")
+
+
+def _verify(raced: plan.Plan, names: list[str], bfloat16: bool, against: Path | None) -> int:
+    """Only the results, of steps and generation those of tiny models, without what must be compiled by PyTorch."""
+    if raced.rows:
+        list(kernel_race.race(raced.rows, 0, None, sides=raced.kernel_sides, against=against))
+    other = ["against"] if against else []
     if "train_step" in names:
-        sides = [side for side in ("tinygpt float32", "tinygpt bfloat16", "torch float32")
-                 if side in bench_train_step.SIDES and (bfloat16 or "bfloat16" not in side)]  # fmt: skip
-        list(bench_train_step.race(0, list(bench_train_step.TINY), sides))
+        wanted = [f"{who} {kind}" for who in ("tinygpt", *other) for kind in ("float32", "bfloat16")[: 1 + bfloat16]]
+        wanted += [side for side in ("torch float32",) if side in bench_train_step.SIDES]
+        list(bench_train_step.race(0, list(bench_train_step.TINY), wanted, against=against))
     if "generate" in names:
-        list(bench_generate.race(0, "tiny"))
+        wanted = [*bench_generate.SIDES, *(f"{who} float32" for who in other)]
+        list(bench_generate.race(0, "tiny", wanted, against=against))
     print(f"{len(names)} benchmark{'s' * (len(names) != 1)}: all results are right")
     return 0
 
 
-def _time(options: argparse.Namespace, names: list[str], rows: list, only: dict | None, bfloat16: bool) -> int:
+def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], only: bool) -> int:
     rounds = options.rounds or (3 if options.quick else 7)
     until = time.monotonic() + SECONDS if options.quick else float("inf")
     report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(), "processor name": machine.processor(), "threads": threads(),
         "machine": machine.libraries(), "processor": options.processor, "rounds": rounds,
     }  # fmt: skip
-    print(f"{report['processor name']}, {threads()} threads\n{report['machine']}", flush=True)
+    print(f"{report['processor name']}\n{threads()} threads, {report['machine']}", flush=True)
     with Worker("tinygpt") as worker:
         report["peak"] = worker.ask("benchmarks.peak", "measure", rounds=3 if options.quick else 7)
-    print(_peak(report["peak"]))
+    print(results.peak_in_words(report["peak"]))
     spread = "one round: nothing is known of the noise" if rounds == 1 else f"times are medians of {rounds} rounds"
     print(f"{spread}; a ratio above 1 means that tinygpt is faster", flush=True)
-    keep = functools.partial(_keep, report=report, path=options.json, notes=[table.NOTE])
-    if rows:
-        keep("kernels", kernel_race.race(rows, rounds, report["peak"], until), table.kernels)
-    if "train_step" in names:
-        fast = [side for side in bench_train_step.SIDES if side.split()[1:] == ["float32"]] if options.quick else None
-        cases = QUICK["train_step"] if options.quick else list(bench_train_step.CASES)
-        sides = fast or [side for side in bench_train_step.SIDES if bfloat16 or "bfloat16" not in side]
-        keep("train_step", bench_train_step.race(rounds, cases, sides, until), table.steps)
-    if "generate" in names:
-        size, sides = "gpt2", bench_generate.SIDES
-        if options.quick:
-            size, sides = "small", [side for side in bench_generate.SIDES if side.endswith("float32")]
-        cases = QUICK["generate"] if options.quick else list(bench_generate.CASES)
-        show = functools.partial(table.generation, model=bench_generate.NAMES[size],
-                                 bytes_per_token=bench_generate.bytes_per_token(size),
-                                 bandwidth=report["peak"]["bandwidth"] if size == "gpt2" else None)  # fmt: skip
-        keep("generate", bench_generate.race(rounds, size, sides, cases, until), show)
-    if options.quick and (left_out := _left_out(names, rows, report, only)):
+    files: dict[Path, dict] = {options.json: {}} if options.json else {}
+    saved = results.path_of(options.processor)
+    if options.save:
+        files[saved] = results.read(saved)
+    keep = functools.partial(_keep, report, files=files, notes=[table.NOTE])
+    against = options.against
+    if raced.rows:
+        keep("kernels", kernel_race.race(raced.rows, rounds, report["peak"], until, raced.kernel_sides, against))
+    if raced.steps.cases and raced.steps.sides:
+        limit = options.compile_limit
+        keep("train_step", bench_train_step.race(rounds, *raced.steps, until, against, limit))
+    if raced.generation.cases and raced.generation.sides:
+        report["generate_peak"] = report["peak"]
+        cases, sides = raced.generation
+        keep("generate", bench_generate.race(rounds, raced.size, sides, cases, until, against))
+    if options.quick and (left_out := _left_out(names, raced, report, only)):
         print(f"\n{left_out}")
+    if options.save:
+        picture.draw(results.read(saved), saved.with_suffix(".png"))
+        print(f"\n{saved}")
     if options.plot:
         picture.draw(report, options.plot)
         print(options.plot)
     return 0
 
 
-def _peak(peak: dict[str, float]) -> str:
-    """The measured rates, of which the table has shares."""
-    bandwidth, *products = (table.figure(peak[name]) for name in ("bandwidth", "highest", "medium"))
-    return f"measured peak: {bandwidth} GB/s, products {products[0]} GFLOP/s in float32, {products[1]} in bfloat16"
-
-
-def _keep(group: str, rows: Iterable[dict], show: Callable, report: dict, path: Path | None, notes: list[str]) -> None:
+def _keep(report: dict[str, Any], group: str, rows: Iterable[dict], files: dict[Path, dict], notes: list[str]) -> None:
     """
-    Gather the rows and print their table; each is in the file, if one is wanted, as soon as it is measured.
+    Gather the rows and print their table; each is in the files as soon as it is measured.
 
-    `notes` holds the note on noisy rows until it was printed.
+    `files` holds what was in each file to write, and stays; `notes` the note on noisy rows, until it is printed.
     """
     report[group] = []
     try:
         for row in rows:
-            report[group].append(row)
-            if path:
-                with atomic_open(path) as file:
-                    file.write((json.dumps(report, indent=1) + "\n").encode())
+            report[group].append({**row, "date": report["date"]})
+            for path, before in files.items():
+                results.write(path, results.merged(before, report))
     finally:  # also of a race that was stopped, or that found a wrong result
-        if report[group]:
-            text = show(report[group])
-            print(f"\n{text}" + (f"\n\n{notes.pop()}" if "~" in text and notes else ""), flush=True)
+        if text := results.text_of(report, group):
+            print(f"\n{text}" + (f"\n\n{notes.pop()}" if " ~" in text and notes else ""), flush=True)
 
 
-def _left_out(names: list[str], rows: list, report: dict[str, Any], only: dict | None) -> str:
+def _left_out(names: list[str], raced: plan.Plan, report: dict[str, Any], only: bool) -> str:
     """What --quick did not measure."""
     begun = {(row["benchmark"], row["case"]) for row in report.get("kernels", [])}
-    late = [f"{name.rstrip(':')}, {case}" for name, case, _ in rows if (name.rstrip(":"), case) not in begun]
-    late += [name for name in modules.STEPS if name in names and not report[name]]
+    late = [f"{name.rstrip(':')}, {case}" for name, case, _ in raced.rows if (name.rstrip(":"), case) not in begun]
+    late += [name for name in modules.STEPS if name in names and not report.get(name)]
     lines = []
     if late:
         lines.append(f"No time was left for: {'; '.join(late)}. The first run also compiles kernels: try again.")
@@ -196,17 +203,38 @@ def _list() -> int:
     return 0
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _checkout(text: str) -> Path:
+    """The folder of another checkout, whose harness runs its side."""
+    folder = Path(text).resolve()
+    if not all((folder / name).is_file() for name in ("tinygpt/__init__.py", "benchmarks/worker.py")):
+        raise argparse.ArgumentTypeError(f"must be a checkout of tinygpt, with its folder benchmarks, got {text!r}; "
+                                         "make one with git worktree add")  # fmt: skip
+    return folder
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks", description=_ABOUT, epilog=_EXAMPLES)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="a benchmark, or a module of your own (default: all benchmarks)")
     add("--list", action="store_true", help="print the names of all benchmarks and exit")
     add("--quick", action="store_true", help="at most two minutes: the most important rows, or the NAMEs, in 3 rounds")
+    add("--cases", action="append", metavar="TEXT",
+        help="only cases of this name, or with its words; several times for several (default: all)")  # fmt: skip
+    add("--sides", type=_names, action="extend", metavar="TEXT,TEXT",
+        help="time only sides of these names, or with their words (default: all)")  # fmt: skip
+    add("--against", type=_checkout, metavar="FOLDER", help="another checkout of tinygpt, as a further side")
     add("--verify-only", action="store_true", help="check the results, time nothing")
     add("--rounds", type=positive, metavar="N", help="turns of each side (default: 7)")
     add("--threads", type=positive, metavar="N", help="threads of each side (default: one per core)")
+    add("--compile-limit", type=positive, metavar="SECONDS", default=bench_train_step.COMPILE_LIMIT,
+        help="leave out a side that PyTorch compiles for longer (default: 300)")  # fmt: skip
     add("--processor", choices=PROCESSORS, default="this",
         help="what all sides may use: avx2 is a laptop without AVX-512 and bfloat16 (default: this)")  # fmt: skip
+    add("--save", action="store_true", help="keep every reading in benchmarks/results, in this processor's file")
     add("--json", type=file_to_write, metavar="FILE", help="keep every reading")
     add("--plot", type=picture_to_write, metavar="FILE",
         help="draw shares of the peak, and times against PyTorch's: a .png, .svg or .pdf file")  # fmt: skip

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.kernel_race import WrongResult
 from benchmarks.machine import HAS_TRANSFORMERS
-from benchmarks.worker import Worker
+from benchmarks.worker import ROOT, Worker
 from tinygpt.runtime.streams import bar
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -132,29 +133,34 @@ def measure(what: str, batch: int) -> float:
 
 def race(
     rounds: int, size: str = "gpt2", sides: Sequence[str] = SIDES, cases: Sequence[str] = (*CASES,),
-    until: float = np.inf,
+    until: float = np.inf, against: Path | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """
     The rows of the table, each as soon as it is measured; with 0 rounds the continuations are verified, that is all.
 
     Times are seconds per token of a stream in decoding, seconds in reading a prompt. No row is begun after `until`, a
-    time of `time.monotonic`.
+    time of `time.monotonic`. `against` is another checkout, which sides named "against" in place of "tinygpt" run.
     """
     if time.monotonic() > until:
         return
     with contextlib.ExitStack() as processes:
-        workers = {side: processes.enter_context(Worker(side)) for side in sides}
-        told = {side: worker.ask(__name__, "prepare", side=side, size=size) for side, worker in workers.items()}
-        theirs = told.get("torch float32", told["tinygpt float32"])
-        if told["tinygpt float32"] != theirs:
-            raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, torch {theirs}; not timed")
+        roots = {"against": against or ROOT}
+        workers = {
+            side: processes.enter_context(Worker(side, roots.get(side.split()[0], ROOT)))
+            for side in dict.fromkeys(("tinygpt float32", *sides))
+        }
+        told = {side: worker.ask(__name__, "prepare", side=side.replace("against", "tinygpt"), size=size)
+                for side, worker in workers.items()}  # fmt: skip
+        for side, theirs in told.items():
+            if side.endswith("float32") and theirs != told["tinygpt float32"]:
+                raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, {side} {theirs}; not timed")
         for case in bar(
             iterable=cases if rounds else [], desc="generation", unit="case", leave=False, disable=not rounds
         ):
             if time.monotonic() > until:
                 return
             what, batch, units = CASES[case]
-            racing = [side for side in sides if what != "python" or side.startswith("tinygpt")]
+            racing = [side for side in sides if what != "python" or not side.startswith("torch")]
             readings: dict[str, list[float]] = {side: [] for side in racing}
             for turn in range(rounds + 1):
                 if turn > 1 and time.monotonic() > until:
@@ -164,7 +170,8 @@ def race(
                     seconds = workers[side].ask(__name__, "measure", what=what, batch=batch)
                     if turn:  # the first warms up
                         times.append(seconds / units)
-            yield {"case": case, "readings": readings}
+            if readings:
+                yield {"case": case, "size": size, "readings": readings}
 
 
 def bytes_per_token(size: str) -> float:

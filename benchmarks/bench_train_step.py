@@ -3,6 +3,10 @@ One whole training step, forward, backward, clip, AdamW, against PyTorch with it
 
 Ours and PyTorch's model (torch_gpt2.py) start from the same weights and see the same batch: the losses of the first
 two steps must agree before anything is timed. Each side has a process of its own, and they take turns.
+
+PyTorch runs eagerly, by torch.compile, and by torch.compile(mode="max-autotune"), which tries several programs for each
+product. What it compiles is kept (`machine.compiled_by_torch`). A side that cannot be compiled, takes too long, or
+finds no memory beside the others is left out of its case, and the table names it.
 """
 
 from __future__ import annotations
@@ -12,13 +16,15 @@ import importlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.kernel_race import WrongResult
 from benchmarks.machine import HAS_TORCH
-from benchmarks.worker import Worker, median
+from benchmarks.worker import ROOT, Worker, WorkerError, median
+from tinygpt.runtime.memory_limit import available_memory
 from tinygpt.runtime.streams import bar
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -31,8 +37,14 @@ CASES = {
 }
 TINY = {"tiny": ({"vocab_size": 97, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 2}, 2, 16)}
 OURS = ("tinygpt float32", "tinygpt bfloat16")
-SIDES = (*OURS, "torch float32", "torch float32 compiled", "torch bfloat16", "torch bfloat16 compiled")
+EXACT = OURS[0]  # the losses of all others are compared with its
+COMPILED = ("compiled", "max-autotune")
+SIDES = (
+    *OURS,
+    *(f"torch {kind}{how}" for kind in ("float32", "bfloat16") for how in ("", " compiled", " max-autotune")),
+)
 SIDES = SIDES if HAS_TORCH else OURS
+COMPILE_LIMIT = 300.0  # seconds that a side may take until its second step has ended
 PAUSE = 0.2  # seconds: threads of the side before spin for a while after their work
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the loss
 OPTIONS = {"lr": 1e-4, "weight_decay": 0.1}
@@ -45,9 +57,9 @@ def prepare(side: str, case: str) -> list[float]:
     sizes, B, T = {**CASES, **TINY}[case]
     rng = np.random.default_rng(5)
     tokens, targets = rng.integers(0, sizes["vocab_size"], (2, B, T))
-    framework, precision, *compiled = side.split()
+    framework, precision, *how = side.split()
     make = _torch_step if framework == "torch" else _our_step
-    _step["run"] = make(sizes, tokens, targets, precision == "bfloat16", bool(compiled))
+    _step["run"] = make(sizes, tokens, targets, precision == "bfloat16", "".join(how))
     return [_step["run"]() for _ in range(2)]
 
 
@@ -66,7 +78,7 @@ def _model(sizes: dict[str, int]):
     return GPT(GPTConfig(**sizes, embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0), seed=1337)
 
 
-def _our_step(sizes, tokens, targets, bfloat16, compiled):
+def _our_step(sizes, tokens, targets, bfloat16, how):
     from tinygpt import AdamW
     from tinygpt.optim.gradient_norm import grad_norm
     from tinygpt.runtime import settings
@@ -85,7 +97,7 @@ def _our_step(sizes, tokens, targets, bfloat16, compiled):
     return step
 
 
-def _torch_step(sizes, tokens, targets, bfloat16, compiled):
+def _torch_step(sizes, tokens, targets, bfloat16, how):
     import torch
 
     torch_gpt2 = importlib.import_module("benchmarks.torch_gpt2")
@@ -94,29 +106,59 @@ def _torch_step(sizes, tokens, targets, bfloat16, compiled):
     model = torch_gpt2.TorchGPT2(**sizes)
     model.load(_model(sizes).state_dict())
     optimizer = torch_gpt2.optimizer_for(model, **OPTIONS)
-    run = torch.compile(model) if compiled else model
+    run = torch.compile(model, mode="max-autotune" if how == "max-autotune" else None) if how else model
     tokens, targets = torch.from_numpy(tokens), torch.from_numpy(targets)
     return lambda: torch_gpt2.train_step(run, optimizer, tokens, targets, bfloat16)
 
 
 def race(
-    rounds: int, cases: Sequence[str] | None = None, sides: Sequence[str] = SIDES, until: float = np.inf
-) -> Iterator[dict[str, Any]]:
+    rounds: int, cases: Sequence[str] | None = None, sides: Sequence[str] = SIDES, until: float = np.inf,
+    against: Path | None = None, limit: float = COMPILE_LIMIT,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """
     The rows of the table, each as soon as it is measured; none with 0 rounds, when losses are verified and that is all.
 
-    A row has the readings and the peak memory of each side, and ratios to PyTorch's best. No row is begun after
-    `until`, a time of `time.monotonic`.
+    A row has the readings and the peak memory of each side, ratios to PyTorch's best, and why a side was left out.
+
+    Parameters
+    ----------
+    rounds : int
+    cases, sides : sequence of str
+        Of `CASES` or `TINY`, and of `SIDES`; "against" in place of "tinygpt" is that of another checkout.
+    until : float
+        No row is begun after this time of `time.monotonic`.
+    against : Path, optional
+        The other checkout.
+    limit : float
+        How many seconds a side of PyTorch may take to compile.
     """
     for case in bar(iterable=list(CASES) if cases is None else cases, desc="training steps", unit="case", leave=False):
         if time.monotonic() > until:
             return
         with contextlib.ExitStack() as processes:
-            workers = {side: processes.enter_context(Worker(side)) for side in sides}
-            losses = {side: worker.ask(__name__, "prepare", side=side, case=case) for side, worker in workers.items()}
+            roots = {"against": against or ROOT}
+            workers, losses, left_out = {}, {}, {}
+            for side in dict.fromkeys((EXACT, *sides)):
+                if (full := _no_room(workers)) is not None:
+                    left_out[side] = full
+                    continue
+                worker = processes.enter_context(Worker(side, roots.get(side.split()[0], ROOT)))
+                try:
+                    losses[side] = _losses(worker, side, case, limit)
+                    workers[side] = worker
+                except WorkerError as error:
+                    worker.kill()
+                    if not side.endswith(COMPILED):
+                        raise
+                    left_out[side] = f"{error}".removeprefix(f"{side}: ")
             verify(case, losses)
-            steps = max(1, int(1.5 / workers[sides[0]].ask(__name__, "measure", steps=1)))
-            readings: dict[str, list[float]] = {side: [] for side in (*sides, f"{sides[0]} again")}
+            if EXACT not in sides:
+                workers.pop(EXACT).close()
+            if not workers:
+                raise WorkerError(f"{case}: no side is left: {'; '.join(f'{s}: {w}' for s, w in left_out.items())}")
+            first = next(iter(workers))
+            steps = max(1, int(1.5 / workers[first].ask(__name__, "measure", steps=1)))
+            readings: dict[str, list[float]] = {side: [] for side in (*workers, f"{first} again")}
             for turn in range(rounds):
                 if turn and time.monotonic() > until:
                     break
@@ -125,12 +167,30 @@ def race(
                     times.append(workers[side.removesuffix(" again")].ask(__name__, "measure", steps=steps))
             memory = {side: worker.ask("benchmarks.worker", "peak_memory") for side, worker in workers.items()}
         if rounds:
-            yield {"case": case, "readings": readings, "memory": memory, **ratios(readings)}
+            yield {"case": case, "readings": readings, "memory": memory, "left_out": left_out, **ratios(readings)}
+
+
+def _losses(worker: Worker, side: str, case: str, limit: float) -> list[float]:
+    arguments = {"side": side.replace("against", "tinygpt"), "case": case}
+    if side.endswith(COMPILED):
+        return worker.ask_within(limit, __name__, "prepare", **arguments)
+    return worker.ask(__name__, "prepare", **arguments)
+
+
+def _no_room(workers: dict[str, Worker]) -> str | None:
+    """Why no further side fits beside these: it may need as much as the largest of them did."""
+    largest = max((worker.ask("benchmarks.worker", "peak_memory") or 0 for worker in workers.values()), default=0)
+    left = available_memory()
+    if left is None or left > 1.1 * largest:
+        return None
+    return (
+        f"{left / 1e9:.1f} GB of memory are left beside the other sides, {largest / 1e9:.1f} are needed; choose fewer"
+    )
 
 
 def verify(case: str, losses: dict[str, list[float]]) -> None:
     """Raise unless every side has the losses of our float32, the second one after a step of its own."""
-    exact = losses["tinygpt float32"]
+    exact = losses[EXACT]
     for side, got in losses.items():
         tolerance = TOLERANCE[side.split()[1]]
         if not np.allclose(got, exact, rtol=tolerance, atol=0):
@@ -138,19 +198,15 @@ def verify(case: str, losses: dict[str, list[float]]) -> None:
 
 
 def ratios(readings: dict[str, list[float]]) -> dict[str, float]:
-    """How many times as long PyTorch's best takes, of float32 and of all, by the medians; nothing without PyTorch."""
-    if not any(side.startswith("torch") for side in readings):
-        return {}
-    times = {side: median(values) for side, values in readings.items()}
-    best = {
-        precision: min(
-            (time for side, time in times.items() if side.startswith("torch") and precision in side), default=np.nan
-        )
-        for precision in ("float32", "bfloat16")
-    }
-    ours = {precision: times.get(f"tinygpt {precision}", np.nan) for precision in best}
-    return {
-        "float32_to_torch": best["float32"] / ours["float32"],
-        "best_to_torch": min(best.values()) / min(ours.values()),
-        "bfloat16_to_torch": min(best.values()) / ours["bfloat16"],
-    }
+    """How many times as long PyTorch's best takes, of float32 and of all, by the medians; of those that were raced."""
+    times = {side: median(values) for side, values in readings.items() if not side.endswith(" again")}
+    ours, theirs = ({side: t for side, t in times.items() if side.startswith(who)} for who in ("tinygpt", "torch"))
+    float32 = [time for side, time in theirs.items() if "float32" in side]
+    found = {}
+    if float32 and "tinygpt float32" in ours:
+        found["float32_to_torch"] = min(float32) / ours["tinygpt float32"]
+    if ours and theirs:
+        found["best_to_torch"] = min(theirs.values()) / min(ours.values())
+    if theirs and "tinygpt bfloat16" in ours:
+        found["bfloat16_to_torch"] = min(theirs.values()) / ours["tinygpt bfloat16"]
+    return found

@@ -2,7 +2,8 @@
 A kernel against its NumPy reference and PyTorch: checked first, then timed in turns.
 
 Each side runs in a process of its own (worker.py). A result that is not the reference's is not timed: the race stops.
-Every round times the reference, the kernel, PyTorch and the kernel once more; the last is the noise.
+Every round times the reference, the kernel, PyTorch and the kernel once more; the last is the noise. The kernel of
+another checkout may race, too, as "against".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmarks import modules
 from benchmarks.machine import HAS_TORCH
-from benchmarks.worker import Worker, WorkerError, median
+from benchmarks.worker import ROOT, Worker, WorkerError, median
 from tinygpt.runtime.streams import bar
 
 SIDES = ("numpy", "tinygpt", "torch") if HAS_TORCH else ("numpy", "tinygpt")
@@ -43,7 +44,12 @@ def cases(
 
 
 def race(
-    rows: Collection[tuple[str, str, str]], rounds: int, peak: dict[str, float] | None, until: float = np.inf
+    rows: Collection[tuple[str, str, str]],
+    rounds: int,
+    peak: dict[str, float] | None,
+    until: float = np.inf,
+    sides: Collection[str] = SIDES,
+    against: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """
     The rows of the table, each as soon as it is measured.
@@ -58,6 +64,10 @@ def race(
         What `benchmarks.peak.measure` gave.
     until : float
         No row is begun after this time of `time.monotonic`; one that is being measured ends with the round.
+    sides : collection of str
+        Those that are timed, "tinygpt" among them; the reference computes in any case.
+    against : Path, optional
+        Another checkout, whose tinygpt races as the side "against".
 
     Raises
     ------
@@ -67,23 +77,26 @@ def race(
         If a side fails.
     """
     with contextlib.ExitStack() as processes:
-        wanted = [side for side in SIDES if side != "torch" or any(modules.load(name).torch for name, _, _ in rows)]
-        workers = {side: processes.enter_context(Worker(side)) for side in wanted}
+        raced = any(modules.load(name).torch for name, _, _ in rows)
+        wanted = ["numpy", "tinygpt", *["torch"] * (raced and "torch" in sides), *["against"] * (against is not None)]
+        roots = {"against": against or ROOT}
+        workers = {side: processes.enter_context(Worker(side, roots.get(side, ROOT))) for side in wanted}
         for name, case, precision in bar(iterable=rows, desc="kernels", unit="case", leave=False):
             if time.monotonic() > until:
                 return
-            sides = [side for side in wanted if side != "torch" or modules.load(name).torch]
+            computing = [side for side in wanted if side != "torch" or modules.load(name).torch]
             with tempfile.TemporaryDirectory() as folder:
-                for side in sides:
+                for side in computing:
                     try:
                         result = str(Path(folder) / f"{side}.npz")
-                        cost = workers[side].ask("benchmarks.worker", "prepare", side=side, name=name, case=case,
+                        kind = side.replace("against", "tinygpt")
+                        cost = workers[side].ask("benchmarks.worker", "prepare", side=kind, name=name, case=case,
                                                  precision=precision, result=result)  # fmt: skip
                     except WorkerError as error:
                         raise WorkerError(f"{name.rstrip(':')}, {case}: {error}") from None
-                verify(name, case, precision, Path(folder), sides)
+                verify(name, case, precision, Path(folder), computing)
             if rounds:
-                used = {side: workers[side] for side in sides}
+                used = {side: workers[side] for side in computing if side != "numpy" or "numpy" in sides}
                 yield _time(used, name, case, precision, rounds, peak, cost, until)
 
 
@@ -125,5 +138,7 @@ def _time(workers, name, case, precision, rounds, peak, cost, until) -> dict[str
         "benchmark": modules.load(name).name, "case": case, "precision": precision, "readings": readings, "kind": kind,
         "rate": rate, "share": None if best is None else rate / best,
         "to_torch": times["torch"] / times["tinygpt"] if "torch" in times else None,
-        "to_numpy": times["numpy"] / times["tinygpt"], "noise": times["tinygpt again"] / times["tinygpt"],
+        "to_numpy": times["numpy"] / times["tinygpt"] if "numpy" in times else None,
+        "to_against": times["against"] / times["tinygpt"] if "against" in times else None,
+        "noise": times["tinygpt again"] / times["tinygpt"],
     }  # fmt: skip

@@ -13,12 +13,15 @@ from benchmarks.worker import median
 WIDTH, DPI = 8.0, 100  # inches, and pixels per inch
 ROW, MARGIN = 0.3, 0.95  # inches: of a row of two bars, and of a panel's title, axis and legend
 # Ours dark and PyTorch's light, which greyscale keeps; sides of a kind differ by their hatch.
-DARK, LIGHT = "#1b4f72", "#f5c071"
+DARK, LIGHT, GREY = "#1b4f72", "#f5c071", "#a9a9a9"
 STYLES = {
     "tinygpt": (DARK, ""), "torch": (LIGHT, ""),
     "tinygpt float32": (DARK, ""), "tinygpt bfloat16": (DARK, "///"), "tinygpt int8": (DARK, "..."),
     "torch float32": (LIGHT, ""), "torch float32 compiled": (LIGHT, "..."),
     "torch bfloat16": (LIGHT, "///"), "torch bfloat16 compiled": (LIGHT, "xxx"),
+    "torch float32 max-autotune": (LIGHT, "ooo"), "torch bfloat16 max-autotune": (LIGHT, "++"),
+    "against": (GREY, ""), "against float32": (GREY, ""), "against bfloat16": (GREY, "///"),
+    "against int8": (GREY, "..."),
 }  # fmt: skip
 
 Bars = dict[str, list[float | None]]  # a side -> the length of its bar in each row, None where it has none

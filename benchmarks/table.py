@@ -115,17 +115,20 @@ def milliseconds(readings: Sequence[float], spread: bool = False, digits: int = 
 def kernels(rows: Sequence[dict[str, Any]]) -> str:
     """One line per case."""
     columns = ["kernel", "case", "products", "numpy ms", "torch ms", "tinygpt ms (spread)", "rate", "of peak",
-               "numpy / tinygpt", "torch / tinygpt", "noise"]  # fmt: skip
+               "numpy / tinygpt", "torch / tinygpt", "torch / against", "against / tinygpt", "noise"]  # fmt: skip
     lines = []
     for row in rows:
         readings = row["readings"]
         ours, again, theirs = readings["tinygpt"], readings["tinygpt again"], readings.get("torch")
+        numpy, before = readings.get("numpy"), readings.get("against")
         products = {"highest": "float32", "medium": "bfloat16"}[row["precision"]]
         lines.append([
             row["benchmark"], row["case"], products if row["kind"] == "flops" else "",
-            milliseconds(readings["numpy"]), milliseconds(theirs) if theirs else "", milliseconds(ours, spread=True),
+            milliseconds(numpy) if numpy else "", milliseconds(theirs) if theirs else "",
+            milliseconds(ours, spread=True),
             rate(1e9 * row["rate"], "B/s" if row["kind"] == "bytes" else "FLOP/s"), share(row["share"]),
-            ratio(readings["numpy"], ours, again, bold=False), ratio(theirs, ours, again) if theirs else "",
+            ratio(numpy, ours, again, bold=False) if numpy else "", ratio(theirs, ours, again) if theirs else "",
+            ratio(theirs, before) if theirs and before else "", ratio(before, ours, again) if before else "",
             f"{row['noise']:.2f}",
         ])  # fmt: skip
     return markdown(columns, lines)
@@ -142,22 +145,42 @@ def steps(rows: Sequence[dict[str, Any]]) -> str:
             lines.append([side, milliseconds(readings, spread=True, digits=4), megabytes])
         title = f"training step, {row['case']}"
         parts += [f"{title}\n\n" + markdown([" ", "ms per step (spread)", "peak memory, MB"], lines)]
-        if row.get("float32_to_torch") is not None:
-            parts.append(_said(row))
+        parts += filter(None, [_said(row), _memory_said(row), _left_out(row)])
     return "\n\n".join(parts)
 
 
 def _said(row: dict[str, Any]) -> str:
-    readings = row["readings"]
-    again = readings.get("tinygpt float32 again", ())
+    """The ratios of times, of those sides that there are."""
+    readings, said = row["readings"], []
     theirs = [values for side, values in readings.items() if side.startswith("torch")]
     float32 = [values for side, values in readings.items() if side.startswith("torch float32")]
-    said = "PyTorch's best takes " + ratio(min(float32, key=median), readings["tinygpt float32"], again)
-    said += " times as long in float32"
-    if "tinygpt bfloat16" in readings:
-        best = ratio(min(theirs, key=median), readings["tinygpt bfloat16"])
-        said += f", and its best of all {best} times as long as our bfloat16"
-    return said + "."
+    ours, again = readings.get("tinygpt float32"), readings.get("tinygpt float32 again", ())
+    if ours and float32:
+        best = ratio(min(float32, key=median), ours, again)
+        said.append(f"PyTorch's best takes {best} times as long in float32")
+    if (rounded := readings.get("tinygpt bfloat16")) and theirs:
+        best = ratio(min(theirs, key=median), rounded, readings.get("tinygpt bfloat16 again", ()))
+        whose = "its" if said else "PyTorch's"
+        said.append(f"{whose} best of all {best} times as long as our bfloat16")
+    for kind in ("float32", "bfloat16"):
+        if f"tinygpt {kind}" in readings and f"against {kind}" in readings:
+            before = ratio(readings[f"against {kind}"], readings[f"tinygpt {kind}"])
+            said.append(f"the other checkout takes {before} times as long as ours in {kind}")
+    return f"{said[0][0].upper()}{', and '.join(said)[1:]}." if said else ""
+
+
+def _memory_said(row: dict[str, Any]) -> str:
+    """Our peak memory as a share of the least that a side of PyTorch needs in the same precision."""
+    memory, said = row["memory"], []
+    for kind in ("float32", "bfloat16"):
+        theirs = [needed for side, needed in memory.items() if side.startswith(f"torch {kind}") and needed]
+        if theirs and memory.get(f"tinygpt {kind}"):
+            said.append(f"{memory[f'tinygpt {kind}'] / min(theirs):.2f} in {kind}")
+    return f"Peak memory, as a share of the least that PyTorch needs: {', '.join(said)}." if said else ""
+
+
+def _left_out(row: dict[str, Any]) -> str:
+    return "\n".join(f"Left out, {side}: {reason}." for side, reason in row.get("left_out", {}).items())
 
 
 def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: float, bandwidth: float | None) -> str:

@@ -18,6 +18,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -25,14 +26,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import compiled_by_torch
 from tinygpt.runtime.settings import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 # Each runtime's own best, as far as measured: threads bound to cores help PyTorch, and NumPy takes no harm.
 ENVIRONMENT = {
-    "torch": {"OMP_NUM_THREADS": "{threads}", "OMP_PROC_BIND": "true"},
+    "torch": {"OMP_NUM_THREADS": "{threads}", "OMP_PROC_BIND": "true", **compiled_by_torch()},
     "numpy": {f"{library}_NUM_THREADS": "{threads}" for library in ("OPENBLAS", "MKL", "BLIS")},
     "tinygpt": {"NUMBA_NUM_THREADS": "{threads}"},
+    "against": {"NUMBA_NUM_THREADS": "{threads}"},
 }
 # The features of the levels of x86-64, as Numba and LLVM name them.
 X86_64_V2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
@@ -65,17 +68,41 @@ class Worker:
     Parameters
     ----------
     side : str
-        "tinygpt", "numpy" or "torch", alone or followed by what distinguishes two of a kind ("torch compiled").
+        "tinygpt", "numpy" or "torch", alone or followed by what distinguishes two of a kind ("torch compiled"); or
+        "against" in place of "tinygpt": that of another checkout.
+    root : Path
+        The checkout whose tinygpt and benchmarks it runs.
     """
 
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: str, root: Path = ROOT) -> None:
         self.side = side
         own = {name: value.format(threads=threads()) for name, value in ENVIRONMENT[side.split()[0]].items()}
-        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])  # a user's module is found there, too
+        others = [each for each in sys.path if each and Path(each).resolve() != ROOT]  # a user's module is there
+        path = os.pathsep.join([str(root), *others])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"], env={**os.environ, **own, "PYTHONPATH": path}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            cwd=None if root == ROOT else root,  # Python looks there first
         )  # fmt: skip
+
+    def ask_within(self, seconds: float, module: str, function: str, **arguments: Any) -> Any:
+        """As `ask`, but the process is killed, and that is an error, if it takes longer."""
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            return self.ask(module, function, **arguments)
+        except WorkerError:
+            if late.is_set():
+                raise WorkerError(f"{self.side}: took longer than {seconds:g} s") from None
+            raise
+        finally:
+            timer.cancel()
 
     def ask(self, module: str, function: str, **arguments: Any) -> Any:
         """Call a function of a module there; arguments and result must be JSON."""

@@ -6,6 +6,8 @@ import contextlib
 import doctest
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,21 @@ from every_operation import WITH_KERNELS, assert_lists
 pytest.importorskip("torch", reason="the benchmarks race against torch: install the extra 'reference'")
 
 import benchmarks.__main__ as command
-from benchmarks import bench_ladder, bench_train_step, kernel_race, modules, picture, table, worker
+from benchmarks import (
+    bench_generate,
+    bench_ladder,
+    bench_train_step,
+    choice,
+    kernel_race,
+    machine,
+    modules,
+    picture,
+    plan,
+    results,
+    table,
+    worker,
+)
+from tinygpt.runtime.processor import Identity
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,6 +80,14 @@ def test_ratios_are_of_medians_and_against_the_best():
     assert ratios == {"float32_to_torch": 2.0, "best_to_torch": 3.0, "bfloat16_to_torch": 3.0}
 
 
+def test_ratios_are_of_those_sides_that_were_raced():
+    alone = {"tinygpt bfloat16": [0.5], "torch bfloat16": [1.5], "tinygpt bfloat16 again": [0.1]}
+    assert bench_train_step.ratios(alone) == {"best_to_torch": 3.0, "bfloat16_to_torch": 3.0}
+    assert (
+        bench_train_step.ratios({"torch float32": [1.0]}) == {} == bench_train_step.ratios({"tinygpt float32": [1.0]})
+    )
+
+
 def row(**changes) -> dict:
     readings = {"numpy": [0.01], "tinygpt": [0.002, 0.0019, 0.0021], "torch": [0.006, 0.006], "tinygpt again": [0.002]}
     return {"benchmark": "gelu", "case": "N=256", "precision": "highest", "readings": readings, "kind": "bytes",
@@ -98,9 +122,10 @@ def test_a_row_that_is_too_noisy_says_so_in_place_of_a_ratio(side, readings):
     assert low <= middle <= high and low < high
 
 
-def test_the_examples_of_the_table_are_right():
-    failed, attempted = doctest.testmod(table)
-    assert attempted >= 5 and not failed
+@pytest.mark.parametrize(("module", "least"), [(table, 5), (choice, 4)])
+def test_the_examples_are_right(module, least):
+    failed, attempted = doctest.testmod(module)
+    assert attempted >= least and not failed
 
 
 def test_a_ratio_of_single_readings_is_not_bold():
@@ -119,6 +144,15 @@ def test_rows_without_pytorch_have_no_column_for_it():
     alone = row(to_torch=None)
     del alone["readings"]["torch"]
     assert "torch" not in table.kernels([alone])
+
+
+def test_the_other_checkout_has_its_ratios_beside_pytorch_s():
+    before = row()
+    before["readings"] |= {"against": [0.004, 0.004]}
+    header, _, line = table.kernels([before]).splitlines()
+    told = dict(zip(cells(header), cells(line), strict=True))
+    assert told["torch / against"] == "**1.50**" and told["against / tinygpt"] == "**2.00**"
+    assert "numpy" not in table.kernels([{**before, "readings": {**before["readings"], "numpy": []}}])
 
 
 STEP = {
@@ -159,6 +193,37 @@ def test_the_picture_has_a_panel_for_each_kind_of_row_and_the_processor_in_its_t
     assert image.imread(tmp_path / "picture.png").shape[1] == 800
 
 
+@pytest.mark.parametrize("path", sorted(results.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_every_file_of_results_can_be_printed_and_drawn(path, tmp_path, figures):
+    report = results.read(path)
+    text = results.as_markdown(report)
+    assert report["processor name"] in text and "| linear " in text and "training step, GPT-2 124M" in text
+    picture.draw(report, tmp_path / "picture.png")
+    assert len(figures[0].axes) >= 3
+
+
+def test_rows_that_are_measured_again_replace_those_before_and_others_stay():
+    before = {"date": "1", "peak": {"highest": 1}, "kernels": [row(), row(case="N=1024")], "train_step": [STEP]}
+    now = {"date": "2", "peak": {"highest": 2}, "kernels": [row(noise=2.0), row(precision="medium")]}
+    after = results.merged(before, now)
+    assert after["kernels"] == [row(noise=2.0), row(case="N=1024"), row(precision="medium")]
+    assert after["train_step"] == [STEP] and after["date"] == "2" and after["peak"] == {"highest": 2}
+    assert results.merged({}, now) == now
+
+
+def test_a_file_is_named_after_the_processor(monkeypatch):
+    known = {
+        "amd-zen-5": Identity("AMD EPYC", "AuthenticAMD", 26, 2, 1, features=frozenset({"avx512f"})),
+        "intel-6-143-amx": Identity("Intel(R) Xeon(R)", "GenuineIntel", 6, 143, 8),
+        "apple-m2-pro": Identity("Apple M2 Pro"),
+    }
+    monkeypatch.setattr(machine, "_features", lambda: ["AMX"])
+    for name, identity in known.items():
+        monkeypatch.setattr(machine, "identity", lambda identity=identity: identity)
+        assert machine.short_name() == name and machine.short_name("avx2") == f"{name}-as-avx2"
+        assert machine.processor() == f"{identity.text}; AMX"
+
+
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
         picture.draw({"date": "", "machine": "", "kernels": []}, tmp_path / "picture.png")
@@ -183,11 +248,12 @@ def test_an_unknown_name_is_a_user_s_mistake():
 def test_the_help_page_fits_and_its_examples_parse(capsys):
     told = run("--help")
     assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80
-    examples = [line.split() for line in told.stdout.splitlines() if line.startswith("  python -m benchmarks ")]
-    assert len(examples) >= 5
+    examples = [shlex.split(line) for line in told.stdout.splitlines() if line.startswith("  python -m benchmarks ")]
+    assert len(examples) >= 8
     for words in examples:
         end = next((i for i, word in enumerate(words) if word in ("this", "all:", "an")), len(words))
-        command._parser().parse_args(words[3:end])
+        given = [str(ROOT) if word == "../before" else word for word in words[3:end]]
+        command._parser().parse_args(given)
 
 
 def test_the_list_has_every_benchmark(capsys):
@@ -206,14 +272,177 @@ def test_every_kernel_of_an_operation_and_every_file_is_in_the_list():
 
 
 def test_quick_names_rows_that_there_are():
-    ops = {name: cases for name, cases in command.QUICK.items() if name not in modules.STEPS}
+    ops = {name: cases for name, cases in plan.QUICK.items() if name not in modules.STEPS}
     assert all(set(cases) <= modules.load(name).cases.keys() for name, cases in ops.items())
-    assert len(list(kernel_race.cases(ops, False, command.QUICK))) == sum(map(len, ops.values()))
-    assert set(command.QUICK["train_step"]) <= bench_train_step.CASES.keys()
+    assert len(list(kernel_race.cases(ops, False, plan.QUICK))) == sum(map(len, ops.values()))
+    assert set(plan.QUICK["train_step"]) <= bench_train_step.CASES.keys()
+    raced = plan.plan([*plan.QUICK], quick=True, only=True, bfloat16=False)
+    assert raced.steps == plan.Race(plan.QUICK["train_step"], ["tinygpt float32", "torch float32"])
+    assert raced.size == "small" and len(raced.rows) == sum(map(len, ops.values()))
+
+
+def test_cases_and_sides_are_chosen_by_name_or_words():
+    names = ["linear", "train_step"]
+    raced = plan.plan(names, cases=["nano", "c_fc, N=256"], sides=["tinygpt", "torch float32"])
+    assert {case for _, case, _ in raced.rows} == {"c_fc, N=256"} and raced.kernel_sides == ["tinygpt", "torch"]
+    assert raced.steps == plan.Race(["nanoGPT's recipe, B=12 T=64"], [*bench_train_step.OURS, "torch float32"])
+    assert plan.plan(["train_step"], sides=["max-autotune"]).steps.sides == [
+        "torch float32 max-autotune", "torch bfloat16 max-autotune",
+    ]  # fmt: skip
+    everything = plan.plan(names)
+    assert everything.steps == plan.Race([*bench_train_step.CASES], [*bench_train_step.SIDES])
+    assert not any("bfloat16" in side for side in plan.plan(names, bfloat16=False).steps.sides)
+    assert plan.plan(["generate"], bfloat16=False).generation.sides == [*bench_generate.SIDES]
+
+
+def test_the_other_checkout_races_beside_the_chosen_sides_of_ours():
+    raced = plan.plan(["train_step", "generate"], against=True, sides=["tinygpt float32", "compiled"])
+    compiled = ["torch float32 compiled", "torch bfloat16 compiled"]
+    assert raced.steps.sides == ["tinygpt float32", *compiled, "against float32"]
+    assert raced.generation.sides == ["tinygpt float32", "against float32"]
+
+
+@pytest.mark.parametrize("option", ["--cases", "--sides"])
+def test_a_case_or_side_that_there_is_not_is_told_with_those_there_are(option):
+    result = run("gelu", option, "tourch")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"benchmarks: {option}: nothing is called 'tourch'; there are: ")
+
+
+def test_a_folder_that_is_no_checkout_is_told(tmp_path):
+    result = run("gelu", "--against", str(tmp_path))
+    assert result.returncode == 2 and "--against must be a checkout of tinygpt" in result.stderr
+
+
+class Side:
+    """Stands for a worker: answers what a side of training steps is asked for."""
+
+    fails: dict[str, Exception] = {}  # noqa: RUF012 (set by monkeypatch)
+    limits: list = []  # noqa: RUF012
+
+    def __init__(self, side, root=None):
+        self.side = side
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    kill = close = lambda self: None
+
+    def ask_within(self, seconds, *arguments, **given):
+        self.limits.append(seconds)
+        return self.ask(*arguments, **given)
+
+    def ask(self, module, function, **given):
+        if function == "prepare" and self.side in self.fails:
+            raise self.fails[self.side]
+        return {"prepare": [4.0, 3.9], "measure": 0.5, "peak_memory": 10**9}[function]
+
+
+@pytest.fixture
+def no_processes(monkeypatch):
+    """Sides without processes; returns the class, whose `fails` says which do."""
+    monkeypatch.setattr(bench_train_step, "Worker", Side)
+    monkeypatch.setattr(bench_train_step, "PAUSE", 0)
+    monkeypatch.setattr(Side, "fails", {})
+    monkeypatch.setattr(Side, "limits", [])
+    return Side
+
+
+def test_a_side_that_cannot_be_compiled_is_left_out_and_named(no_processes):
+    compiled = "torch float32 max-autotune"
+    no_processes.fails[compiled] = worker.WorkerError(f"{compiled}: took longer than 7 s")
+    (found,) = bench_train_step.race(2, ["tiny"], ["tinygpt float32", compiled, "torch float32 compiled"], limit=7)
+    assert [*found["readings"]] == ["tinygpt float32", "torch float32 compiled", "tinygpt float32 again"]
+    assert found["left_out"] == {compiled: "took longer than 7 s"} and no_processes.limits == [7, 7]
+    assert f"Left out, {compiled}: took longer than 7 s." in table.steps([found])
+    assert found["float32_to_torch"] == 1.0
+
+
+def test_a_side_that_need_not_be_compiled_must_not_fail(no_processes):
+    no_processes.fails["torch float32"] = worker.WorkerError("torch float32: no")
+    with pytest.raises(worker.WorkerError, match="torch float32: no"):
+        list(bench_train_step.race(1, ["tiny"], ["tinygpt float32", "torch float32"]))
+
+
+def test_a_side_that_finds_no_memory_is_left_out_and_named(no_processes, monkeypatch):
+    left = iter([9 * 10**9, 9 * 10**9, 10**9])
+    monkeypatch.setattr(bench_train_step, "available_memory", lambda: next(left))
+    (found,) = bench_train_step.race(1, ["tiny"], ["tinygpt float32", "torch float32", "torch bfloat16"])
+    assert [*found["left_out"]] == ["torch bfloat16"] and "1.0 GB of memory are left" in found["left_out"][
+        "torch bfloat16"
+    ]
+
+
+def test_losses_are_verified_by_float32_though_it_is_not_raced(no_processes):
+    (found,) = bench_train_step.race(1, ["tiny"], ["torch bfloat16", "tinygpt bfloat16"])
+    assert [*found["readings"]] == ["torch bfloat16", "tinygpt bfloat16", "torch bfloat16 again"]
+
+
+def test_the_table_of_steps_says_memory_and_the_other_checkout():
+    found = {**STEP, "memory": {"tinygpt float32": 3e9, "torch float32": 4e9, "torch float32 compiled": 5e9}}
+    found["readings"] = {**STEP["readings"], "against float32": [1.5, 1.5]}
+    text = table.steps([found])
+    assert "Peak memory, as a share of the least that PyTorch needs: 0.75 in float32." in text
+    assert "PyTorch's best takes **2.00** times as long in float32" in text
+    assert "the other checkout takes **1.49** times as long as ours in float32." in text
+
+
+def test_a_side_that_takes_too_long_is_ended():
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    start = time.monotonic()
+    with worker.Worker("numpy") as it, pytest.raises(worker.WorkerError, match=r"^numpy: took longer than 3 s$"):
+        it.ask_within(3, "subprocess", "call", args=sleep)
+    assert time.monotonic() - start < 40
+
+
+def test_within_the_time_the_answer_is_that_of_the_function():
+    with worker.Worker("numpy") as it:
+        assert it.ask_within(100, "os.path", "basename", p="a/b") == "b"
+        with pytest.raises(worker.WorkerError, match="numpy: "):
+            it.ask_within(100, "os.path", "basename", q=1)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the project whose tinygpt says so, and whose operations without kernels give twice as much."""
+    for name in ("tinygpt", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / "other" / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    with open(tmp_path / "other" / "tinygpt" / "__init__.py", "a", encoding="utf-8") as file:
+        file.write("\n\ndef marker():\n    return 'other'\n")
+    sides = tmp_path / "other" / "benchmarks" / "sides.py"
+    text = sides.read_text(encoding="utf-8")
+    ours = "        return numpy(op, given)\n"
+    assert text.count(ours) == 1
+    sides.write_text(text.replace(ours, "        return lambda: [2 * each for each in numpy(op, given)()]\n"))
+    return tmp_path / "other"
+
+
+def test_another_checkout_runs_its_own_code_and_must_be_right_too(own, checkout):
+    with worker.Worker("against", checkout) as it:
+        assert it.ask("tinygpt", "marker") == "other"
+    own(OWN + "CASES = {'tiny': {'shape': (2, 3)}}")
+    rows = [("own:", "tiny", "highest")]
+    with pytest.raises(kernel_race.WrongResult, match="own, tiny, highest: against: the output is off by"):
+        list(kernel_race.race(rows, 1, None, against=checkout))
+    shutil.copy(ROOT / "benchmarks" / "sides.py", checkout / "benchmarks" / "sides.py")
+    (found,) = kernel_race.race(rows, 1, None, sides=["tinygpt"], against=checkout)
+    assert [*found["readings"]] == ["tinygpt", "against", "tinygpt again"] and found["to_against"] > 0
+
+
+def test_what_torch_compiles_is_kept_where_the_user_says_else_beside_the_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = machine.compiled_by_torch()["TORCHINDUCTOR_CACHE_DIR"]
+    assert Path(kept) == tmp_path / "tinygpt-benchmarks" / "torchinductor"  # nothing that `tinygpt cache` looks into
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert machine.compiled_by_torch() == {"TORCHINDUCTOR_CACHE_DIR": "/elsewhere"}
 
 
 def test_no_row_is_begun_when_the_time_is_over(monkeypatch):
-    monkeypatch.setattr(kernel_race, "Worker", lambda side: contextlib.nullcontext(None))
+    monkeypatch.setattr(kernel_race, "Worker", lambda side, root: contextlib.nullcontext(None))
     assert list(kernel_race.race([("gelu", "N=256", "highest")], 1, None, until=time.monotonic() - 1)) == []
 
 

@@ -99,6 +99,18 @@ def test_code_for_other_processors_gives_the_product_too(name, tmp_path):
     assert shown.strip() == expected
 
 
+@pytest.mark.parametrize(
+    ("features", "a", "b"),
+    [(f"{AVX512},+avx512bf16", True, False), (f"{AVX512},+avx512bf16,+sse4a", False, True), (X86_64_V3, False, True)],
+    ids=["Intel", "AMD", "AVX2"],
+)
+def test_each_processor_prefetches_the_panels_that_were_slow_on_its_kind(features, a, b):
+    """Nothing is compiled: the processor need not have the features."""
+    program = "from tinygpt.kernels.simd.cpu import PREFETCHING as p; print(p.a > 0, p.b > 0)"
+    shown = in_a_process(program, NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES=features)
+    assert shown.split() == [str(a), str(b)]
+
+
 @pytest.mark.slow
 def test_plain_python_gives_the_product_too():
     program = (

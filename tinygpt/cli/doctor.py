@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import add_json, add_threads
@@ -10,9 +11,12 @@ from tinygpt.cli.shared_options import add_json, add_threads
 _LINES = (
     "processor",
     "features",
+    "float32",
     "bfloat16",
     "cores",
     "threads",
+    "caches",
+    "host",
     "memory",
     "numpy",
     "numba",
@@ -20,7 +24,7 @@ _LINES = (
     "kernels",
     "cache",
 )
-
+_BUSY = 0.2  # where half of the turns are so far below the best
 
 _EXAMPLES = """\
 What --report prints can be pasted into a bug report: it has no passwords, and
@@ -45,7 +49,6 @@ def run(options: argparse.Namespace) -> int:
     """Measure for a few seconds, and print what was found; or print the facts for a bug report."""
     if options.report:
         return _run_report(options)
-    from tinygpt.kernels.rates import in_words
     from tinygpt.runtime.streams import print_json
     from tinygpt.study.machine import report
 
@@ -53,15 +56,33 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found, indent=2)
         return 0
-    for line in _LINES:
-        print(f"{line.replace('_', '-'):<12} {found[line]}")
-    flops = [in_words(found[f"{kind}_gflops"], "FLOP/s") for kind in ("float32", "bfloat16")]
-    print(f"{'products':<12} {flops[0]} float32, {flops[1]} bfloat16, the best of {found['turns']} turns")
-    print(f"{'reading':<12} {in_words(found['read_gbytes'])} from memory, the best of {found['turns']} turns over "
-          f"{found['read_megabytes']:.0f} MB")  # fmt: skip
+    for name in _LINES:
+        if text := found["topology" if name == "cores" else name]:
+            print(f"{name.replace('_', '-'):<12} {text}")
+    for name, text in _rates(found):
+        print(f"{name:<12} {text}")
     for line in found["advice"]:
         print(f"{'advice':<12} {line}")
     return 0
+
+
+def _rates(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, and on what: a line for each, the first of a kind with its name."""
+    from tinygpt.kernels.rates import in_words
+
+    flops = [in_words(found[f"{kind}_gflops"], "FLOP/s") for kind in ("float32", "bfloat16")]
+    size = found["product_size"]
+    cache = "the third-level cache: there is none, or the system does not say how large it is"
+    if found["cache_gbytes"] is not None:
+        cache = (f"{in_words(found['cache_gbytes'])} from the third-level cache, an array of "
+                 f"{found['cache_megabytes']:.1f} MB")  # fmt: skip
+    busy = ": a busy machine" if found["spread"] > _BUSY else ""
+    return [
+        ("products", f"{flops[0]} float32, {flops[1]} bfloat16, {size} x {size} x {size}"),
+        ("reading", f"{in_words(found['read_gbytes'])} from memory, an array of {found['read_megabytes']:.0f} MB"),
+        ("", cache),
+        ("", f"each the best of {found['turns']} turns, half of which were within {found['spread']:.0%}{busy}"),
+    ]
 
 
 def _run_report(options: argparse.Namespace) -> int:

@@ -46,6 +46,23 @@ def require_memory(needed: int, message: str) -> None:
         raise MemoryError(f"{message} ({had})")
 
 
+def available_memory() -> int | None:
+    """
+    Bytes that processes can still have together without swapping; None where the system does not say.
+
+    Examples
+    --------
+    >>> left = available_memory()
+    >>> left is None or left > 0
+    True
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
 def _of_machine() -> int | None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -150,22 +150,18 @@ def _terminal() -> str:
 
 
 def _processor() -> str:
-    from llvmlite.binding import get_host_cpu_name
+    """The name even where Numba is broken: what follows it then says so."""
+    from tinygpt.runtime.processor import identity
 
-    from tinygpt.kernels.simd.cpu import FEATURES
+    name = identity().text
+    try:
+        from llvmlite.binding import get_host_cpu_name
 
+        from tinygpt.kernels.simd.cpu import FEATURES
+    except Exception as error:
+        return f"{name}; its features: failed: {type(error).__name__}: {error}"
     features = [name for name in ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon") if name in FEATURES]
-    return f"{_model_name()} ({get_host_cpu_name()}), {' '.join(features) or 'no features that matter'}"
-
-
-def _model_name() -> str:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if sys.platform == "darwin":
-            return _output("sysctl", "-n", "machdep.cpu.brand_string")
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown model"
+    return f"{name}, {' '.join(features) or 'no features that matter'} (LLVM: {get_host_cpu_name()})"
 
 
 def _cores() -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from tinygpt.files.user_cache import kernel_root
 from tinygpt.kernels import norm
 from tinygpt.kernels.jit import compiler, threads
 from tinygpt.kernels.rates import rates
-from tinygpt.kernels.simd.cpu import BFLOAT16, FEATURES, TILES
-from tinygpt.runtime import settings
+from tinygpt.kernels.simd.cpu import BFLOAT16, FEATURES, LANES, TILES
 from tinygpt.runtime.plural import counted
+from tinygpt.runtime.processor import Cache, Topology, caches, identity, topology
 
 _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
 
@@ -34,13 +34,20 @@ def report() -> dict[str, Any]:
     dict
         Texts, numbers and, under "advice", a list of sentences.
     """
-    count = threads()
+    who, where = identity(), topology()
     result: dict[str, Any] = {
-        "processor": f"{llvmlite.binding.get_host_cpu_name()}, {platform.machine()}",
-        "features": " ".join(name for name in _WORTH_KNOWING if name in FEATURES) or "none that matter",
+        "processor": who.text,
+        "features": f"{' '.join(name for name in _WORTH_KNOWING if name in FEATURES) or 'none that matter'}; "
+        f"LLVM takes it for {llvmlite.binding.get_host_cpu_name()}",
+        "float32": f"by {_vectors()}",
         "bfloat16": "by AMX's tiles" if TILES else "by AVX-512" if BFLOAT16 else "none: products stay float32",
-        "cores": settings.available_cores(),
-        "threads": count,
+        "topology": topology_text(where),
+        "processors": where.processors,
+        "cores": where.cores,
+        "sockets": where.sockets,
+        "threads": threads(),
+        "caches": caches_text(caches(), where),
+        "host": "a virtual machine: others may share its cores and its last cache" if who.virtual else "",
         "memory": _memory(),
         "numpy": f"{np.__version__}, {_blas()}",
         "numba": f"{numba.__version__}, threading layer {_layer()}",
@@ -48,12 +55,61 @@ def report() -> dict[str, Any]:
         f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}, "
         f"OMP_PROC_BIND={os.environ.get('OMP_PROC_BIND', 'unset')}",
         "kernels": f"{compiler.folder}, {_megabytes(compiler.folder):.3g} MB" if compiler.folder else "not kept",
-        **rates(seconds=1.0),
+        "cache_gbytes": None,
+        "cache_megabytes": None,
+        **rates(seconds=1.5),
     }
     trouble = compiler.trouble()
     result["cache"] = f"does not work: {trouble}" if trouble else f"works, in {kernel_root()}"
     result["advice"] = advice(result, _layer(), not trouble)
     return result
+
+
+def topology_text(found: Topology) -> str:
+    """
+    Cores, hyperthreads and sockets.
+
+    Examples
+    --------
+    >>> topology_text(Topology(16, cores=8, sockets=1))
+    '8 cores with 2 hyperthreads each, 1 socket'
+    >>> topology_text(Topology(4))
+    '4 processors; the system does not say which are hyperthreads of one core'
+    """
+    if found.cores is None or found.sockets is None:
+        return f"{counted(found.processors, 'processor')}; the system does not say which are hyperthreads of one core"
+    whole, rest = divmod(found.processors, found.cores)
+    each = "without hyperthreads" if found.processors == found.cores else f"with {whole} hyperthreads each"
+    if rest:
+        each = f"with {found.processors} hyperthreads"
+    return f"{counted(found.cores, 'core')} {each}, {counted(found.sockets, 'socket')}"
+
+
+def caches_text(found: Sequence[Cache], where: Topology) -> str:
+    """
+    The size of each level, and how many share it.
+
+    Examples
+    --------
+    >>> levels = [Cache(1, 49152, 2, 8), Cache(2, 2**21, 2, 8), Cache(3, 2**25, 8, 2)]
+    >>> caches_text(levels, Topology(16, cores=8, sockets=1))
+    'L1 48 KiB per core, L2 2 MiB per core, 2 x L3 32 MiB, each shared by 8 processors'
+    """
+    siblings = where.processors // where.cores if where.cores else 1
+    return ", ".join(_cache_text(cache, siblings) for cache in found) or "the system does not say"
+
+
+def _cache_text(cache: Cache, siblings: int) -> str:
+    size = f"{cache.bytes / 2**20:.3g} MiB" if cache.bytes >= 2**20 else f"{cache.bytes / 2**10:.3g} KiB"
+    if cache.shared_by <= siblings:
+        return f"L{cache.level} {size} per core"
+    several, each = (f"{cache.instances} x ", ", each") if cache.instances > 1 else ("", "")
+    return f"{several}L{cache.level} {size}{each} shared by {counted(cache.shared_by, 'processor')}"
+
+
+def _vectors() -> str:
+    kind = "AVX-512" if "avx512f" in FEATURES else "AVX2" if LANES == 8 else "NEON" if "neon" in FEATURES else "SSE"
+    return f"{kind}, vectors of {LANES} numbers"
 
 
 def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
@@ -62,19 +118,19 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
 
     Examples
     --------
-    >>> advice({"cores": 4, "threads": 2, "bfloat16": "by AVX-512"}, "omp", True)
+    >>> advice({"processors": 4, "cores": 4, "threads": 2, "bfloat16": "by AVX-512"}, "omp", True)
     ['2 of 4 cores are used: set NUMBA_NUM_THREADS, or --threads, to 4']
     """
-    lines = []
+    lines, count = [], found["threads"]
+    cores = found["cores"] or found["processors"]
     if layer != "omp":
         lines.append(f"Numba's threading layer is {layer}, which starts loops slowly: install OpenMP (libgomp1)")
-    if found["threads"] < found["cores"]:
-        lines.append(f"{found['threads']} of {found['cores']} cores are used: set NUMBA_NUM_THREADS, or --threads, "
-                     f"to {found['cores']}")  # fmt: skip
-    if found["threads"] > found["cores"]:
-        lines.append(
-            f"{found['threads']} threads share {counted(found['cores'], 'core')}: one thread per core is faster"
-        )
+    if count < cores:
+        lines.append(f"{count} of {cores} cores are used: set NUMBA_NUM_THREADS, or --threads, to {cores}")
+    elif count > found["processors"]:
+        lines.append(f"{count} threads share {counted(cores, 'core')}: one thread per core is faster")
+    elif count > cores:
+        lines.append(f"{count} threads are hyperthreads of {counted(cores, 'core')}: compare with --threads {cores}")
     if not kept:
         lines.append(f"compiled kernels cannot be kept{_where()}: make it writable, or set NUMBA_CACHE_DIR or "
                      "XDG_CACHE_HOME to an absolute path")  # fmt: skip

@@ -8,8 +8,8 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
             (2) for each task: NR columns jc, TASK rows i      the next free thread takes the next task
                     pack B[pc : pc + KC, jc : jc + NR]         one micro-panel, in the cache of this core
                     for ir in i, i + MR ... i + TASK
-                        prefetch a part of the next panel of B
-                        micro-kernel: C[ir : ir + MR, jc : jc + NR] (+)= panel of A  panel of B
+                        micro-kernel: C[ir : ir + MR, jc : jc + NR] (+)= panel of A  panel of B;
+                                      prefetches its part of C, and a part of the next panel of B
                 barrier
 
 MR x NR is the register tile, 8 x 48 with AVX-512. The other sizes follow the caches: a panel of B (KC x NR numbers,
@@ -37,16 +37,18 @@ from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
     AMX_LAYOUT,
+    LINE,
     NON_TEMPORAL,
     OVERWRITE,
     WITH_BIAS,
+    Upcoming,
     configure_amx,
     format_of,
     release_amx,
 )
 from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, packed_elements, panel_size, scratch_in, update_tile
-from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
+from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, PREFETCHING, TILES
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
 from tinygpt.runtime import memory, settings
 
@@ -55,7 +57,6 @@ MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for th
 TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
-_LARGE = 2**23  # bytes: more than the second-level caches of two cores
 _OF_B = (np.float32, np.int8, np.uint16)
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
@@ -146,8 +147,8 @@ def _stored(array):
 
 
 def _bypasses_caches(c):
-    """Whether C is larger than the caches, and aligned as non-temporal stores demand."""
-    return c.nbytes > _LARGE and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
+    """Whether C would not stay in the caches, and is aligned as non-temporal stores demand."""
+    return c.nbytes > PREFETCHING.large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
 def operand_format(quantized=False):
@@ -219,19 +220,39 @@ def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, counters, phase, wo
         columns = min(nr, c.columns - jc)
         pack_b(block(b, ZERO, jc, kc, columns), packed_b, ZERO, scratch.staged)
         panel_of_b = Panels(packed_b, ZERO, ZERO, kc)
-        next_jc = min((task + workers) // parts, panels - 1) * nr
+        next_jc = min((task + workers) // parts * nr, c.columns)  # after the last task: an empty panel
         next_panel = block(b, ZERO, next_jc, kc, min(nr, c.columns - next_jc))
         last = min(i + TASK, c.rows)
         for ir in range(i, last, mr):
-            _prefetch_part(next_panel, ir - i, last - i, mr)
+            if form.unit == 2:
+                _prefetch_part(next_panel, ir - i, last - i, mr)
+            upcoming = _part(next_panel, (ir - i) // mr, (last - i + mr - 1) // mr, nr)
             panel_of_a = Panels(packed_a, ir // mr * size, size, kc)
             tile = block(c, ir, jc, min(mr, c.rows - ir), columns)
-            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge)
+            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge, upcoming)
+
+
+@inlined
+def _part(panel, number, parts, nr):
+    """
+    The part of the next panel of B that tile `number` of `parts` prefetches.
+
+    Of a B that is stored across k, some rows; else as many columns as a row of NR numbers has cache lines.
+    """
+    words = panel.stride * panel.data.itemsize // 4  # what `Upcoming` counts in; numbers, unless B is quantized
+    if panel.transposed:
+        lines = (nr + LINE - 1) // LINE
+        length = (panel.rows + LINE - 1) // LINE if number * lines < panel.columns else ZERO
+        start, gap, stride = panel.start + number * lines * panel.stride, words, np.int64(LINE)
+    else:
+        length = (panel.rows + parts - 1) // parts if panel.columns > 0 else ZERO
+        start, gap, stride = panel.start + number * length * panel.stride, np.int64(LINE), words
+    return Upcoming(panel.data, start, gap, stride, length)
 
 
 @inlined
 def _prefetch_part(panel, done, rows, step):
-    """Prefetch a part of the panel of B that comes next: `step` of `rows` parts, of which `done` are there."""
+    """For AMX: `step` of `rows` parts of the panel of B that comes next, of which `done` are there."""
     lines, length = (panel.columns, panel.rows) if panel.transposed else (panel.rows, panel.columns)
     for line in range(lines * done // rows, min(lines, lines * (done + step) // rows)):
         first = panel.start + line * panel.stride

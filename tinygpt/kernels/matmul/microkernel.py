@@ -11,6 +11,11 @@ AMX a step takes 32 k: one instruction adds the product of 16 rows of A and 16 c
 
 Sums run over k from 0 upwards, in one float32 for each number of C.
 
+While the loop runs, it prefetches: first the tile of C, then a part of the panel of B that the next task needs
+(`Upcoming`). It does so line by line, with dozens of multiplications between two of them. A core waits for at most 16
+lines or so at a time (Intel: line-fill buffers, 16 since Ice Lake), and a burst of requests would occupy them all: the
+loop's own loads from the second-level cache need one each.
+
 Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3); the register tile
         is that of Van Zee & van de Geijn 2015, "BLIS", ACM TOMS 41(3). Instructions: Intel's Architecture Instruction
         Set Extensions Programming Reference, VDPBF16PS and chapter 3, AMX.
@@ -19,7 +24,7 @@ Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplica
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -27,7 +32,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS
+from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS, PREFETCHING
 from tinygpt.kernels.simd.llvm import (
     BFLOAT,
     FLOAT,
@@ -49,7 +54,30 @@ from tinygpt.kernels.simd.llvm import (
 # NON_TEMPORAL is OVERWRITE by non-temporal stores, which bypass the caches: for a C that is larger than they are, and
 # is aligned to 64 bytes, as all of its rows are.
 OVERWRITE, ACCUMULATE, WITH_BIAS, NON_TEMPORAL = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
-_AHEAD = 8  # lines of B between the one in use and the one that is prefetched: the latency of the second-level cache
+LINE = 16  # numbers in a cache line
+_UNROLLED = 8  # steps per turn of the loop
+
+
+class Upcoming(NamedTuple):
+    """
+    Rows of a matrix that a micro-kernel prefetches into the second-level cache, for a later one.
+
+    Attributes
+    ----------
+    data : ndarray, float32, 1-D
+    start : int
+        The index of the first number.
+    gap, stride : int
+        The distance of two cache lines of a row, and of two rows. A row has as many lines as the micro-kernel's C.
+    rows : int
+        How many; a micro-kernel has time for one per `_UNROLLED` steps.
+    """
+
+    data: np.ndarray
+    start: int
+    gap: int
+    stride: int
+    rows: int
 
 
 FORMATS = {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}
@@ -68,16 +96,17 @@ def _compiled_format_of(packed):
 
 def _make_micro_kernel(vectors: int) -> Callable[..., None]:
     """
-    `micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start)` for a tile that is
-    `vectors` vectors wide.
+    `micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming)` for a tile
+    that is `vectors` vectors wide.
 
     `a` and `b` are packed; `lines` are those of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
-    `c_stride` apart in `c`. To be called between `configure_amx(a)` and `release_amx(a)`.
+    `c_stride` apart in `c`; `upcoming` is an `Upcoming` or None. To be called between `configure_amx(a)` and
+    `release_amx(a)`.
     """
     columns = vectors * LANES
     if numba.config.DISABLE_JIT:
 
-        def micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start):
+        def micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming):
             left, right = unpacked(a, a_start, b, b_start, lines, columns)
             total = left @ right
             for r in range(len(total)):
@@ -90,34 +119,41 @@ def _make_micro_kernel(vectors: int) -> Callable[..., None]:
         return micro_kernel
 
     @intrinsic
-    def micro_kernel(typingctx, a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start):
+    def micro_kernel(typingctx, a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming):
         def codegen(context, builder, signature, arguments):
             rows = FORMATS[signature.args[0].dtype].rows
-            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start = arguments
+            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming = arguments
             a = pointer(context, builder, signature.args[0], a, a_start)
             b = pointer(context, builder, signature.args[2], b, b_start)
             c = pointer(context, builder, signature.args[5], c, c_start)
             bias = pointer(context, builder, signature.args[9], bias, bias_start)
-            _prefetch_tile(builder, c, c_stride, mode, rows, vectors)
             if signature.args[0].dtype == types.uint16:
+                _prefetch_tile(builder, c, c_stride, mode, rows, vectors)
                 if vectors <= AMX.vectors:
                     _multiply_by_amx(builder, a, b, lines, c, c_stride, mode, bias, vectors)
                 return
             step = _step if signature.args[0].dtype == types.float32 else _step_of_pairs
-            sums = _multiply(builder, a, b, lines, rows, vectors, step)
+            through_caches = builder.icmp_signed("!=", mode, INT64(int(NON_TEMPORAL)))
+            rows_of_c = builder.select(through_caches, INT64(rows), INT64(0))
+            prefetches = [_Prefetch(c, INT64(LINE), c_stride, rows_of_c, to_write=True)]
+            if not isinstance(signature.args[-1], types.NoneType):
+                data, start, gap, stride, count = (builder.extract_value(upcoming, i) for i in range(5))
+                place = pointer(context, builder, signature.args[-1][0], data, start)
+                prefetches.append(_Prefetch(place, gap, stride, count, to_write=False))
+            sums = _multiply(builder, a, b, lines, rows, vectors, step, prefetches)
             _store(builder, sums, c, c_stride, mode, bias, vectors)
 
         n = types.int64
-        return types.void(a, n, b, n, n, c, n, n, n, bias, n), codegen
+        return types.void(a, n, b, n, n, c, n, n, n, bias, n, upcoming), codegen
 
     return micro_kernel
 
 
 def _prefetch_tile(builder: Any, c: Any, stride: Any, mode: Any, rows: int, vectors: int) -> None:
-    """Prefetch the tile of C: it arrives while the sums are computed. Non-temporal stores do not need it."""
+    """Prefetch the tile of C at once, for AMX. Non-temporal stores do not need it."""
     with builder.if_then(builder.icmp_signed("!=", mode, INT64(int(NON_TEMPORAL)))):
         for _ in range(rows):
-            for word in range(0, vectors * LANES, 16):
+            for word in range(0, vectors * LANES, LINE):
                 prefetch(builder, advance(builder, c, word), to_write=True)
             c = advance(builder, c, stride)
 
@@ -142,26 +178,63 @@ def unpacked(a, a_start, b, b_start, lines, columns):
     return left.T, right
 
 
-def _multiply(
-    builder: Any, a: Any, b: Any, lines: Any, rows: int, vectors: int, step: Callable[..., list[Any]]
-) -> list[Any]:
-    """All steps, unrolled by four, then the remainder; returns the rows x vectors sums."""
+class _Prefetch(NamedTuple):
+    """`Upcoming` as LLVM's values; with `to_write`, into the first-level cache, to be written."""
 
-    def steps(count: int) -> Callable[[list[Any]], list[Any]]:
+    place: Any
+    gap: Any
+    stride: Any
+    rows: Any
+    to_write: bool
+
+
+def _multiply(
+    builder: Any,
+    a: Any,
+    b: Any,
+    lines: Any,
+    rows: int,
+    vectors: int,
+    step: Callable[..., list[Any]],
+    prefetches: list[_Prefetch],
+) -> list[Any]:
+    """
+    All steps; returns the rows x vectors sums.
+
+    A loop for each of `prefetches`, which requests one row per turn; one for the turns that are left, all of them
+    unrolled; and one for the steps that are left.
+    """
+    row = range(0, vectors * LANES, LINE)  # where a cache line begins in a line of B, or in a row to prefetch
+
+    def steps(count: int, ahead: _Prefetch | None = None) -> Callable[[list[Any]], list[Any]]:
+        requests = {i * count // len(row): i for i in range(len(row))} if ahead else {}  # spread among the steps
+
         def body(state: list[Any]) -> list[Any]:
-            a, b, *sums = state
-            for _ in range(count):
-                for word in range(0, vectors * LANES, 16):
-                    prefetch(builder, advance(builder, b, _AHEAD * vectors * LANES + word))
+            a, b, place, *sums = state
+            for number in range(count):
+                if ahead and number in requests:
+                    line = advance(builder, place, builder.mul(ahead.gap, INT64(requests[number])))
+                    prefetch(builder, line, ahead.to_write, cache=1 if ahead.to_write else 2)
+                if PREFETCHING.a and number % (LINE // rows) == 0:
+                    prefetch(builder, advance(builder, a, PREFETCHING.a * rows))
+                if PREFETCHING.b:
+                    for word in row:
+                        prefetch(builder, advance(builder, b, PREFETCHING.b * vectors * LANES + word))
                 sums = step(builder, a, b, sums, vectors)
                 a, b = advance(builder, a, rows), advance(builder, b, vectors * LANES)
-            return [a, b, *sums]
+            return [a, b, advance(builder, place, ahead.stride) if ahead else place, *sums]
 
         return body
 
     zero = ir.Constant(ir.VectorType(FLOAT, LANES), [0.0] * LANES)
-    state = loop(builder, builder.lshr(lines, INT64(2)), [a, b, *[zero] * (rows * vectors)], steps(4))
-    return loop(builder, builder.and_(lines, INT64(3)), state, steps(1))[2:]
+    sums = [zero] * (rows * vectors)
+    turns = builder.udiv(lines, INT64(_UNROLLED))
+    for ahead in prefetches:
+        now = builder.select(builder.icmp_signed("<", ahead.rows, turns), ahead.rows, turns)
+        a, b, _, *sums = loop(builder, now, [a, b, ahead.place, *sums], steps(_UNROLLED, ahead))
+        turns = builder.sub(turns, now)
+    state = loop(builder, turns, [a, b, a, *sums], steps(_UNROLLED))
+    return loop(builder, builder.urem(lines, INT64(_UNROLLED)), state, steps(1))[3:]
 
 
 def _step(builder: Any, a: Any, b: Any, sums: list[Any], vectors: int) -> list[Any]:

@@ -135,11 +135,12 @@ def multiply(left, right, into, mode, scratch):
 
 
 @inlined
-def update_tile(left, right, tile, mode, bias, column, edge):
+def update_tile(left, right, tile, mode, bias, column, edge, upcoming=None):
     """
     One tile of C from the first panel of each side: the micro-kernel writes to C itself, or to `edge` if C is smaller.
 
-    With WITH_BIAS, ``bias[column]`` is added to the tile's first column; else `bias` is any array.
+    With WITH_BIAS, ``bias[column]`` is added to the tile's first column; else `bias` is any array. `upcoming` is what
+    the micro-kernel prefetches for a later one, or None.
     """
     form = format_of(left.data)
     vectors = (tile.columns + LANES - 1) // LANES
@@ -147,11 +148,13 @@ def update_tile(left, right, tile, mode, bias, column, edge):
     a, a_start = left.data, left.start
     b, b_start = right.data, right.start
     if tile.rows == form.rows and tile.columns == vectors * LANES:
+        c, c_start, stride = tile.data, tile.start, tile.stride
         first = column if mode == WITH_BIAS else ZERO
-        _micro_kernel(a, a_start, b, b_start, lines, tile.data, tile.start, tile.stride, mode, bias, first, vectors)
+        _micro_kernel(a, a_start, b, b_start, lines, c, c_start, stride, mode, bias, first, vectors, upcoming)
     else:
-        _micro_kernel(a, a_start, b, b_start, lines, edge, ZERO, vectors * LANES, OVERWRITE, edge, ZERO, vectors)
-        _copy_edge(edge, vectors * LANES, tile, mode, bias, column)
+        c, stride = edge, vectors * LANES
+        _micro_kernel(a, a_start, b, b_start, lines, c, ZERO, stride, OVERWRITE, edge, ZERO, vectors, upcoming)
+        _copy_edge(edge, stride, tile, mode, bias, column)
 
 
 @kernel
@@ -168,10 +171,10 @@ def _copy_edge(edge, stride, tile, mode, bias, column):
 
 
 @kernel
-def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors):
+def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors, upcoming):
     if vectors == 3:
-        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
+        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming)
     elif vectors == 2:
-        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
+        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming)
     else:
-        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column)
+        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming)

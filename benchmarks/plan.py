@@ -1,0 +1,113 @@
+"""What a run of `python -m benchmarks` races: which rows, and which sides of each kind of row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks import bench_generate, bench_train_step, choice, kernel_race, modules
+
+QUICK = {
+    "linear": ["c_fc, N=256"],
+    "attention": ["B=4 T=64 H=12 D=64"],
+    "layernorm": ["N=1024"],
+    "gelu": ["N=1024"],
+    "cross_entropy": ["N=256, V=50257"],
+    "adamw": ["7 M parameters"],
+    "train_step": ["nanoGPT's recipe, B=12 T=64"],
+    "generate": ["one stream"],
+}
+
+
+class Race(NamedTuple):
+    """The cases and sides of training steps, or of generation; both are empty where there is nothing to race."""
+
+    cases: list[str]
+    sides: list[str]
+
+
+class Plan(NamedTuple):
+    """
+    What is raced.
+
+    Attributes
+    ----------
+    rows : list of (name, case, precision)
+        Of kernels.
+    kernel_sides : list of str
+        Those that are timed; tinygpt always is, and "against" where another checkout races.
+    steps, generation : Race
+    size : str
+        Of the model that generates.
+    """
+
+    rows: list[tuple[str, str, str]]
+    kernel_sides: list[str]
+    steps: Race
+    generation: Race
+    size: str
+
+
+def plan(
+    names: Sequence[str], quick: bool = False, only: bool = False, bfloat16: bool = True, against: bool = False,
+    cases: Sequence[str] | None = None, sides: Sequence[str] | None = None,
+) -> Plan:  # fmt: skip
+    """
+    The rows and sides of the benchmarks `names`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As `modules.resolve` gives them.
+    quick, only : bool
+        Whether steps and generation are those of --quick, and whether kernels are.
+    bfloat16 : bool
+        Whether products of bfloat16 are raced, too.
+    against : bool
+        Whether another checkout races.
+    cases, sides : sequence of str or None
+        What --cases and --sides say.
+
+    Raises
+    ------
+    ValueError
+        If one of them names nothing.
+    """
+    ops = [name for name in names if name not in modules.STEPS]
+    rows = list(kernel_race.cases(ops, bfloat16, QUICK if only else None))
+    steps, generation = Race([], []), Race([], [])
+    if "train_step" in names:
+        steps = _raced(bench_train_step.CASES, bench_train_step.SIDES, quick, bfloat16, "train_step")
+    if "generate" in names:  # weights in bfloat16 need no instructions for it
+        generation = _raced(bench_generate.CASES, bench_generate.SIDES, quick, True, "generate")
+    frameworks = kernel_race.SIDES if rows else ()
+    choice.check("--cases", cases, [case for _, case, _ in rows] + steps.cases + generation.cases)
+    choice.check("--sides", sides, [*frameworks, *steps.sides, *generation.sides])
+    case_of, side_of = choice.having(cases), choice.having(sides)
+    wanted = {*case_of(case for _, case, _ in rows)}
+    return Plan(
+        [row for row in rows if row[1] in wanted], _frameworks(frameworks, sides),
+        *(
+            Race(case_of(each.cases), _with_other_checkout(side_of(each.sides), against))
+            for each in (steps, generation)
+        ),
+        "small" if quick else "gpt2",
+    )  # fmt: skip
+
+
+def _raced(cases: Sequence[str], sides: Sequence[str], quick: bool, bfloat16: bool, name: str) -> Race:
+    if quick:
+        return Race(QUICK[name], [side for side in sides if side.split()[1:] == ["float32"]])
+    return Race([*cases], [side for side in sides if bfloat16 or "bfloat16" not in side])
+
+
+def _frameworks(known: Sequence[str], sides: Sequence[str] | None) -> list[str]:
+    """Those of which --sides names one, in whatever precision; all, if it names none."""
+    words = {word for text in sides or () for word in text.lower().split()}
+    named = [side for side in known if side in words]
+    return [side for side in known if not named or side in named or side == "tinygpt"]
+
+
+def _with_other_checkout(sides: list[str], against: bool) -> list[str]:
+    ours = [side for side in sides if side.startswith("tinygpt")]
+    return sides + [side.replace("tinygpt", "against") for side in ours if against]
