@@ -1,5 +1,6 @@
 """
-Weights in fewer bits, for generation. One token reads every weight once, and takes as long as reading them takes.
+Weights in fewer bits, for generation. One token reads every weight once, and takes as long as reading them takes. Many
+tokens at once, a prompt, take as long as their products, and processors multiply numbers in fewer bits faster.
 
     float32     as they are
     bfloat16    the upper half of each float32, rounded: 2 bytes, an error of up to 2^-9 of the number
@@ -11,6 +12,13 @@ The output channels are the columns of a linear layer's (I, O) weight, and the r
 which is the head.
 
 Layer norms, biases and positions stay float32: they are a thousandth of what is read.
+
+What multiplies these weights depends on how many tokens come at once:
+
+    one token of each text    the weight is converted to float32, and so is everything else: kernels/decode_step.py
+    a whole text              the activations are rounded to bfloat16 as well, each by up to 2^-9 of itself, where the
+                              processor multiplies bfloat16; sums are float32. So are prompts read, and texts scored
+    a gradient is wanted      float32, with the rounded weights; also in the NumPy implementation, and by the head
 
 A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); of this file, only
 `round_weights` knows layers.
@@ -228,9 +236,10 @@ def round_weights(model: Any, kind: str) -> None:
     """
     Quantize the matrices of a GPT-2: those of its linear layers, and the table of embeddings, which is also the head.
 
-    Each layer keeps both forms: `weight`, rounded, with which the model computes from then on (its perplexity, for
-    one), and `quantized`, which generation reads. All parameters are frozen, `requires_grad` being False: training
-    would change one form and not the other.
+    Each layer keeps both forms: `quantized`, which its products read, and `weight`, what that stands for in float32.
+    All parameters are frozen, `requires_grad` being False: training would change one form and not the other.
+    Where a whole text is read or scored at once, the layers round their inputs to bfloat16 too, if the processor
+    multiplies that faster.
 
     Parameters
     ----------

@@ -376,7 +376,8 @@ class GPT(Module):
         seed : int
             Seed of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8"}
-            What the matrices are rounded to, for faster generation; see `quantization.round_weights`.
+            What the matrices are rounded to, for faster generation; a prompt's activations are then rounded to bfloat16
+            too. See `quantization.round_weights`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
 

@@ -99,6 +99,9 @@ class Linear(Module):
         """
         Round the weight to what `kind` can hold, keep it in that form in `quantized`, and freeze it.
 
+        From then on, where no gradient is wanted, the layer rounds its inputs to bfloat16 as well, if the processor
+        multiplies that faster: see `quantization.quantized_linear`.
+
         Parameters
         ----------
         kind : {"float32", "bfloat16", "int8"}
