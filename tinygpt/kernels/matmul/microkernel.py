@@ -68,7 +68,8 @@ class Upcoming(NamedTuple):
     start : int
         The index of the first number.
     gap, stride : int
-        The distance of two cache lines of a row, and of two rows, in words of 4 bytes. A row has as many lines as the micro-kernel's C.
+        The distance of two cache lines of a row, and of two rows, in words of 4 bytes. A row has as many lines as the
+        micro-kernel's C.
     rows : int
         How many; a micro-kernel has time for one per `_UNROLLED` steps.
     """
