@@ -63,7 +63,9 @@ CORE = [  # what a training step runs; not dispatch.py, the way to the kernels, 
     "optim/*.py",
     "ops/*.py",
 ]
-BUDGET = 4000  # lines of code of the core
+# Lines of code of the core. Fifty are for what is saved while nobody sees the memory of gradients, and for the rules of
+# who does (gradients.py, gradient_norm.py): norm and clip take no pass over it, which were a tenth of a step of 124M.
+BUDGET = 4050
 
 
 def name_of(path: Path) -> str:

@@ -90,6 +90,7 @@ def test_the_update_and_the_norm_are_apart_from_the_python_around_them():
     optimizer = AdamW(model.parameters())
     for side, update, squares in (("kernels", "adamw update", "norm squares"),
                                   ("numpy", "adamw_update", "sum_of_squares")):  # fmt: skip
+        assert model.flat_gradients.size  # of gradients that somebody has seen, all are read for the norm
         with implementation(side), profile() as found:
             model.loss(TOKENS, TOKENS).backward()
             grad_norm(model.parameters())
@@ -169,6 +170,7 @@ def test_an_operation_of_the_users_own_may_have_the_name_of_one_of_ours():
 @pytest.mark.parametrize(("side", "name"), [("kernels", "norm update"), ("numpy", "scale")])
 def test_the_clip_has_a_row_of_its_own(side, name):
     model = model_of(1)
+    assert model.flat_gradients.size  # gradients that nobody has seen would be clipped later, by the optimizer
     with implementation(side), profile() as found:
         model.loss(TOKENS, TOKENS).backward()
         clip_grad_norm(model.parameters(), 1e-6)

@@ -12,6 +12,7 @@ from benchmarks.worker import X86_64_V2, X86_64_V3
 from tinygpt.kernels.matmul.gemm import KC, MC_KC, multiply
 from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
 from tinygpt.runtime import memory
+from tinygpt.runtime.memory import SquareSum
 
 SIZES = [
     (1, 1, 1),
@@ -37,19 +38,26 @@ def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
     """
     The error of one product, element by element, as a share of sum_k |a_ik| |b_kj|: what rounding is measured by.
 
-    In "medium" precision the exact product is that of the rounded numbers.
+    In "medium" precision the exact product is that of the rounded numbers. The sum of squares must be that of the
+    result to float64, and asking for it must not change a bit.
     """
     rng = np.random.default_rng(seed)
     (m, n, k), draw = size, lambda *shape: rng.standard_normal(shape, np.float32)
     a, b, before, bias = draw(m, k), draw(k, n), draw(m, n), draw(n)
-    c = before.copy() if how == "accumulate" else np.full((m, n), np.nan, np.float32)
-    multiply(
-        a if a_along_k else np.asfortranarray(a),
-        np.asfortranarray(b) if b_along_k else b,
-        into=c,
-        accumulate=how == "accumulate",
-        bias=bias if how == "bias" else None,
-    )
+    results, squares = [], SquareSum(before=5.0)
+    for asked in (None, squares):
+        results.append(before.copy() if how == "accumulate" else np.full((m, n), np.nan, np.float32))
+        multiply(
+            a if a_along_k else np.asfortranarray(a),
+            np.asfortranarray(b) if b_along_k else b,
+            into=results[-1],
+            accumulate=how == "accumulate",
+            bias=bias if how == "bias" else None,
+            squares=asked,
+        )
+    c = results[0]
+    np.testing.assert_array_equal(c, results[1])
+    np.testing.assert_allclose(squares.after, np.square(c, dtype=np.float64).sum(), rtol=1e-12)
     from tinygpt.runtime import settings  # here, because this function also runs in processes of its own
 
     if settings.get_float32_matmul_precision() == "medium" and BFLOAT16:
@@ -132,13 +140,14 @@ def test_rounding_to_bfloat16_is_seen():
 @pytest.mark.parametrize("name", ["highest", "medium"])
 def test_one_thread_and_two_give_the_same_bits(name, rng):
     a, b = (rng.standard_normal(shape, np.float32) for shape in ((700, 900), (900, 301)))
-    results = []
+    results, squares = [], [SquareSum(), SquareSum()]
     for count in (1, 2):
         c = np.empty((700, 301), np.float32)
         with precision(name), using_threads(count):
-            multiply(a, b, c)
+            multiply(a, b, c, squares=squares[count - 1])
         results.append(c)
     np.testing.assert_array_equal(*results)
+    assert squares[0].after == squares[1].after
 
 
 @pytest.mark.slow
@@ -149,13 +158,15 @@ from tinygpt.runtime import settings
 from tinygpt.runtime import memory
 from benchmarks.worker import X86_64_V2, X86_64_V3
 from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.runtime.memory import SquareSum
+squares = SquareSum()
 rng = np.random.default_rng(0)
 a, b = (rng.standard_normal(shape, np.float32) for shape in ((1500, 800), (800, 500)))
 c = np.empty((1500, 500), np.float32)
 for precision in ("highest", "medium"):
     settings.set_float32_matmul_precision(precision)
-    multiply(a, b, c)
-    print(hashlib.sha256(c.tobytes()).hexdigest())
+    multiply(a, b, c, squares=squares)
+    print(hashlib.sha256(c.tobytes()).hexdigest(), squares.after.hex())
 """
     one, two, four = digest_on_threads(program)
     assert one == two == four
@@ -167,8 +178,10 @@ def test_what_is_not_finite_is_seen_where_it_belongs(name, value, rng):
     a, b = rng.standard_normal((20, 40), np.float32), np.abs(rng.standard_normal((40, 60), np.float32)) + 1
     a[7, 30] = value
     c = np.empty((20, 60), np.float32)
+    squares = SquareSum()
     with precision(name):
-        multiply(a, b, c)
+        multiply(a, b, c, squares=squares)
+    np.testing.assert_equal(squares.after, abs(value))
     np.testing.assert_array_equal(c[7], np.full(60, value, np.float32))
     assert np.isfinite(np.delete(c, 7, axis=0)).all()
 
@@ -178,8 +191,10 @@ def test_a_large_result_written_by_non_temporal_stores_is_the_product(rng):
     for columns in (1536, 1552, 1543):
         a, b = rng.standard_normal((1601, 20), np.float32), rng.standard_normal((20, columns), np.float32)
         c = memory.empty((1601, columns))
-        multiply(a, b, c)
+        squares = SquareSum()
+        multiply(a, b, c, squares=squares)
         np.testing.assert_allclose(c, a.astype(np.float64) @ b, atol=2e-5)
+        np.testing.assert_allclose(squares.after, np.square(c, dtype=np.float64).sum(), rtol=1e-12)
 
 
 def test_nothing_outside_of_c_is_touched(rng):
@@ -217,3 +232,23 @@ def test_what_does_not_fit_is_refused():
         multiply(a, b, np.ones((4, 2), np.float32).T)
     with pytest.raises(ValueError, match=r"multiply: bias must be contiguous float32 of shape \(4,\)"):
         multiply(a, b, c, bias=np.ones(3, np.float32))
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_squares_are_summed_in_float64(size):
+    """float32 has no numbers as small or as large as these squares."""
+    squares = SquareSum()
+    multiply(
+        np.full((40, 1), size, np.float32),
+        np.ones((1, 70), np.float32),
+        np.empty((40, 70), np.float32),
+        squares=squares,
+    )
+    np.testing.assert_allclose(squares.after, 40 * 70 * np.float64(np.float32(size)) ** 2, rtol=1e-12)
+
+
+def test_squares_of_a_sum_of_nothing_are_unknown_or_right():
+    for accumulate in (False, True):
+        squares, c = SquareSum(before=12.0), np.full((2, 3), 2.0, np.float32)
+        multiply(np.ones((2, 0), np.float32), np.ones((0, 3), np.float32), c, accumulate, squares=squares)
+        assert squares.after in (None, np.square(c).sum())

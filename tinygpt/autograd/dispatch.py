@@ -6,8 +6,9 @@ A kernel is a module, its name, or any other object (a class, a SimpleNamespace)
     accepts(*arrays, **attrs)      optional: whether it takes these inputs. If not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
     backward(dout, saved, into)    writes the gradient of input i into the slot `into[i]`, which says whether to add to
-                                   what is there or to overwrite it; None where no gradient is needed. A kernel
-                                   without a backward uses the reference's, on what the kernel's forward saved
+                                   what is there or to overwrite it; None where no gradient is needed. Its memory
+                                   must not be kept: nobody writes there later. A kernel without a backward uses the
+                                   reference's, on what the kernel's forward saved
     GRADIENTS_IN_FORWARD = True    optional: `forward` has a parameter `reserved` as well, for each input None or a
                                    `Reservation`, memory for its gradient, to compute it ahead (see `gradients.py`)
 

@@ -15,18 +15,28 @@ Ahead of time. The kernel of `linear_cross_entropy` knows its inputs' gradients 
 logits at hand. `Accumulator.reserve` gives it memory for them: `storage` itself where that is free, so that nothing is
 copied later. `Accumulator.release` ends the reservation before another gradient is written there. For GPT-2's token
 embeddings this saves an array of 154 MB and a pass over it: see the rows of `benchmarks/bench_linear_cross_entropy.py`.
+
+While nobody looks. Two passes over all gradients are saved as long as their memory is `private`, known to the engine
+alone: a kernel that writes the last share leaves the sum of its squares, for the norm, and the clip is a `factor` that
+the optimizer applies as it reads. Arrays do not tell when they are written to, so memory that was given out once, as
+`Tensor.grad` or in a flat array, is never private again: `publish` ends it.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
+from typing import Any
 
 import numpy as np
 
-from tinygpt.runtime.memory import Slot, copied, empty
+from tinygpt.runtime.memory import Slot, SquareSum, copied, empty
+
+_multiplying = threading.Lock()
 
 
 class RefCount:
@@ -80,7 +90,8 @@ class SharedGradient:
         """The array itself if this is its only owner, else a copy: what becomes a leaf's `grad`."""
         base = self.array.base
         # A view keeps all of its base alive: accept what the memory pool adds to an array, an eighth at most.
-        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
+        held = len(base) if isinstance(base, mmap) else getattr(base, "nbytes", math.inf)
+        whole = base is None or held <= self.array.nbytes * 1.125
         return self.array if whole and self.exclusive else copied(self.array)
 
 
@@ -92,10 +103,11 @@ def _same_order(a: np.ndarray, b: np.ndarray) -> bool:
 class Reservation:
     """Memory for a gradient that a kernel computes during its forward, before backward asks for it."""
 
-    __slots__ = ("__weakref__", "array")
+    __slots__ = ("__weakref__", "array", "squares")
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
+        self.squares: SquareSum | None = None
 
 
 class Accumulator:
@@ -110,33 +122,74 @@ class Accumulator:
         The memory that `grad` must have: a parameter's slice of the flat array. Its content counts once `grad` is set.
     reserved : callable or None
         A weak reference to the reservation of `storage`: a loss without a backward frees the place again.
+    private : bool
+        Whether nobody outside of the engine and its kernels can see the memory of `grad` and of `storage`.
+    squares : SquareSum or None
+        Of the share that was written last; None where `grad` was changed otherwise, or is not private.
+    factor : float
+        What `grad` is yet to be multiplied by: 1 if it is not private.
     """
 
-    __slots__ = ("dtype", "grad", "reserved", "shape", "storage")
+    __slots__ = ("dtype", "factor", "grad", "private", "reserved", "shape", "squares", "storage")
     shape: tuple[int, ...]
     dtype: np.dtype
     grad: np.ndarray | None
     storage: np.ndarray | None
     reserved: Callable[[], Reservation | None] | None
+    private: bool
+    squares: SquareSum | None
+    factor: float
 
     def slot(self) -> Slot:
         """Memory for one more share, which the caller must write: from now on it counts as written."""
         self.release()
+        self.apply_factor()
+        self.squares = SquareSum(self.sum_of_squares()) if self.private else None
         if self.grad is not None:
-            return Slot(self.grad, add=True)
+            return Slot(self.grad, True, self.squares)
         self.grad = empty(self.shape, self.dtype) if self.storage is None else self.storage
-        return Slot(self.grad, add=False)
+        return Slot(self.grad, False, self.squares)
 
     def accumulate(self, share: SharedGradient) -> None:
         """Add a share to `grad`; the first one becomes `grad`, in `storage` if there is one."""
         self.release()
+        self.apply_factor()
+        self.squares = None
         if self.storage is not None:
             Slot(self.storage, add=self.grad is not None).write(share.array)
             self.grad = self.storage
         elif self.grad is None:
-            self.grad = share.take()
+            self.grad, self.private = share.take(), False  # whoever made the share may have kept its array
         else:
             np.add(self.grad, share.array, out=self.grad)
+
+    def replace(self, gradient: np.ndarray | None) -> None:
+        """Set `grad` to None, or to a copy: backward adds to it, and the caller may use the array otherwise."""
+        copy = None if gradient is None else copied(gradient)
+        if copy is not None and self.storage is not None:
+            self.release()
+            np.copyto(self.storage, copy)
+            copy = self.storage
+        self.grad, self.squares, self.factor = copy, None, 1.0
+
+    def sum_of_squares(self) -> float | None:
+        """Of `grad`, if the kernel that wrote there last has left it."""
+        known = None if self.squares is None else self.squares.after
+        return None if known is None else known * self.factor**2
+
+    def publish(self) -> None:
+        """From now on anyone may read and write the memory of `grad` and `storage`: it holds what it seems to hold."""
+        self.apply_factor()
+        self.private, self.squares = False, None
+
+    def apply_factor(self) -> Any:
+        """`grad`, multiplied by its pending factor, in one rounding of each number."""
+        if self.factor != 1:
+            with _multiplying:  # another thread may ask as well
+                if self.factor != 1:
+                    np.multiply(self.grad, self.dtype.type(self.factor), out=self.grad)  # type: ignore[arg-type]
+                self.factor, self.squares = 1.0, None
+        return self.grad
 
     def reserve(self) -> Reservation:
         """Memory for a share that is computed ahead: `storage` if that is free, else separate memory."""
@@ -144,6 +197,7 @@ class Accumulator:
         if self.storage is None or taken:
             return Reservation(empty(self.shape, self.dtype))
         reservation = Reservation(self.storage)
+        reservation.squares = SquareSum() if self.private else None
         self.reserved = weakref.ref(reservation)
         return reservation
 

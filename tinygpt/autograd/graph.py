@@ -120,7 +120,8 @@ class Node(Accumulator):
         self.checksums: list[int] = []
         self.hooks: Hooks = {}
         self.keeps_grad = op is None
-        self.grad = self.storage = self.reserved = None
+        self.grad = self.storage = self.reserved = self.squares = None
+        self.private, self.factor = True, 1.0
 
     @property
     def name(self) -> str:

@@ -241,6 +241,8 @@ class Tensor(Copying):
                 "only; call retain_grad() before backward",
                 stacklevel=2,
             )
+        if self.node.grad is not None:
+            self.node.publish()
         return self.node.grad
 
     @grad.setter
@@ -252,12 +254,7 @@ class Tensor(Copying):
         if value is not None:
             value = np.asarray(value)
             check_gradient("Tensor.grad", value, self.node)
-            value = copied(value)  # backward adds into it, and the caller may use it for something else
-            if self.node.storage is not None:  # keep the parameter's gradient where the optimizer expects it
-                self.node.release()
-                np.copyto(self.node.storage, value)
-                value = self.node.storage
-        self.node.grad = value
+        self.node.replace(value)
 
     def retain_grad(self) -> None:
         """Keep the gradient of a tensor that is not a leaf, too: it will be in `grad` after backward."""
@@ -270,7 +267,9 @@ class Tensor(Copying):
         if not memory.flags.carray:
             raise ValueError("keep_grad_in: the memory must be C-contiguous and writable, for kernels to write into it")
         node.release()
+        node.publish()
         node.storage = memory
+        node.replace(node.grad)  # one that is there already moves
 
     def register_hook(self, hook: Callable[[np.ndarray], np.ndarray | None]) -> HookHandle:
         """

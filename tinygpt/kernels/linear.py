@@ -40,7 +40,7 @@ def backward(dout, saved, into):
     if dx is not None:
         multiply(drows, weight.T, into=dx.array.reshape(-1, inputs), accumulate=dx.add)  # (1)
     if dweight is not None:
-        multiply(rows.T, drows, into=dweight.array, accumulate=dweight.add)  # (1)
+        multiply(rows.T, drows, into=dweight.array, accumulate=dweight.add, squares=dweight.squares)  # (1)
     if dbias is not None:
         sum_rows(drows, dbias.array, dbias.add)  # (1)
 

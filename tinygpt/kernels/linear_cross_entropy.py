@@ -54,7 +54,8 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
         if dx is not None:
             multiply(logits_chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
-            multiply(logits_chunk.T, x_chunk, into=dweight.array, accumulate=first > 0)  # (1)
+            squares = dweight.squares if first + ROWS >= len(x) else None  # of the last sum
+            multiply(logits_chunk.T, x_chunk, into=dweight.array, accumulate=first > 0, squares=squares)  # (1)
     return mean_loss(z, shifted_target, targets, count), reserved  # (3, 4)
 
 
@@ -67,6 +68,8 @@ def backward(dout, saved, into):
             spread(_scale, slot.array.size)(reservation.array.reshape(-1), dloss, slot.array.reshape(-1), slot.add)
         elif dloss != 1:
             spread(_scale, slot.array.size)(slot.array.reshape(-1), dloss, slot.array.reshape(-1), False)
+        elif slot.squares is not None and reservation.squares is not None:
+            slot.squares.after = reservation.squares.after
 
 
 @parallel

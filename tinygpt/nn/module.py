@@ -111,6 +111,7 @@ class Module:
     training = True
     _buffers: Mapping[str, bool] = {}  # the names of the buffers, and whether they are saved; replaced, never changed
     _hooks: tuple[Hooks, Hooks] | None = None  # before forward and after it
+    _flat_gradients: tuple[np.ndarray, list[Any]]  # and the nodes of the parameters that have their gradients there
     _computes_in_turn = False  # whether its parts, in order, are all that it computes
 
     def __copy__(self) -> Module:
@@ -119,7 +120,7 @@ class Module:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "flat_gradients"}
+        state = {name: value for name, value in vars(self).items() if name != "_flat_gradients"}
         if "flat_parameters" in state:
             state["flat_parameters"] = None  # built again from the parameters
         return state
@@ -522,16 +523,25 @@ class Module:
             raise TypeError("flatten_parameters: all parameters must have one dtype")
         dtype = parameters[0].dtype if parameters else np.float32
         self.flat_parameters = np.empty(sum(parameter.size for parameter in parameters), dtype)
-        self.flat_gradients = empty(self.flat_parameters.size, dtype)
+        gradients, nodes = self._flat_gradients = empty(self.flat_parameters.size, dtype), []
         start = 0
         for parameter in parameters:
             here = slice(start, start + parameter.size)
             self.flat_parameters[here] = parameter.data.ravel()
             parameter.data = self.flat_parameters[here].reshape(parameter.shape)
             if parameter.requires_grad:
-                parameter.keep_grad_in(self.flat_gradients[here].reshape(parameter.shape))
-                parameter.grad = parameter.grad  # one that is there already moves: the next backward will add to it
+                parameter.keep_grad_in(gradients[here].reshape(parameter.shape))
+                nodes.append(parameter.node)
             start = here.stop
+        for node in nodes:
+            node.private = True  # nobody has seen the new array yet
+
+    @property
+    def flat_gradients(self) -> np.ndarray:
+        gradients, nodes = self._flat_gradients
+        for node in nodes:
+            node.publish()
+        return gradients
 
     # what is shown
 

@@ -1,6 +1,10 @@
 """
 The norm of all gradients together, and its clip, so that one bad batch cannot move the model far.
 
+As long as nobody has seen the memory of a gradient (`Accumulator.private`), neither takes a pass over it: the kernel
+that wrote the gradient has left the sum of its squares, and the optimizer multiplies by the factor of the clip as it
+reads. Whoever looks at `grad` finds it clipped.
+
 Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 """
 
@@ -15,13 +19,18 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place, kernel_for
+from tinygpt.autograd.graph import Node
 from tinygpt.autograd.watch import observable, observed
 from tinygpt.optim.merge_contiguous import merge_contiguous
+from tinygpt.runtime.settings import current_implementation
 
 
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """
     Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
+
+    Each number is multiplied by the factor in float32, rounded once: where an optimizer of ours multiplies as it reads,
+    a step may differ from that by rounding in float32.
 
     Parameters
     ----------
@@ -49,7 +58,14 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     parameters = _listed("clip_grad_norm", parameters)
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
-        for gradient in _gradients(parameters):
+        at_once = []
+        for node in _with_gradient(parameters):
+            if node.private and current_implementation() == "kernels":
+                node.factor *= max_norm / norm
+            else:
+                node.squares = None
+                at_once.append(node)
+        for gradient in _merged(at_once):
             _scale(gradient, max_norm / norm)
     return norm
 
@@ -66,8 +82,9 @@ def grad_norm(parameters: Tensor | Iterable[Tensor]) -> float:
     >>> grad_norm([w])
     10.0
     """
-    parameters = _listed("grad_norm", parameters)
-    return math.sqrt(sum(map(_squares, _gradients(parameters))))
+    known = {node: node.sum_of_squares() for node in _with_gradient(_listed("grad_norm", parameters))}
+    measured = map(_squares, _merged(node for node, squares in known.items() if squares is None))
+    return math.sqrt(sum(squares for squares in known.values() if squares is not None) + sum(measured))
 
 
 def _listed(who: str, parameters: Any) -> list[Tensor]:
@@ -97,6 +114,12 @@ def _scale(gradient: np.ndarray, factor: float) -> None:
              [gradient], [factor])  # fmt: skip
 
 
-def _gradients(parameters: Iterable[Tensor]) -> list[np.ndarray]:
-    """All gradients, those that are contiguous in memory as one."""
-    return [array for (array,) in merge_contiguous([p.grad] for p in parameters if p.grad is not None)]
+def _with_gradient(parameters: Iterable[Tensor]) -> list[Node]:
+    """The nodes that hold a gradient, each once, in the order of `Module.flatten_parameters`."""
+    nodes = {p.node: p for p in parameters if p.node is not None and (p.node.grad is not None or p.grad is not None)}
+    return sorted(nodes, key=lambda node: len(node.shape) < 2)
+
+
+def _merged(nodes: Iterable[Node]) -> list[np.ndarray]:
+    """The gradients of nodes, multiplied by their factors; those that are contiguous in memory as one array."""
+    return [array for (array,) in merge_contiguous([node.apply_factor()] for node in nodes)]

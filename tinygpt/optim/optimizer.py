@@ -172,7 +172,7 @@ class Optimizer:
             Called first: it computes the loss and its gradients, as PyTorch's optimizers take it.
         scale : float
             What the gradients are multiplied by as they are read, for instance ``min(1, max_norm / norm)``: the same
-            as `clip_grad_norm` before the step, without reading and writing them once more.
+            as `clip_grad_norm` before the step, for gradients that somebody has seen too.
 
         Returns
         -------
@@ -193,19 +193,23 @@ class Optimizer:
         if not isinstance(scale, Real):
             raise TypeError(f"{who}: scale must be a number, got {scale!r}")
         loss = None if closure is None else closure()
-        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        groups = [(group, [p for p in group["params"] if p.node is not None and p.node.grad is not None])
+                  for group in self.param_groups]  # fmt: skip
         for group, parameters in groups:
+            if not vars(type(self)).get("_only_reads_gradients"):  # not inherited: a subclass may do otherwise
+                for parameter in parameters:
+                    parameter.node.publish()  # type: ignore[union-attr]
             self._check_options(group, who)  # a schedule may have changed them
             for parameter in parameters:
                 self._check_row(self._row(group, parameter))
         for group, parameters in groups:
             alike = self._alike(group, parameters)
             self._begin(self._arrays_of(group), [p for members in alike.values() for p in members])
-            for (options, _), members in alike.items():
+            for (options, _, factor), members in alike.items():
                 for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
                     if np.may_share_memory(arrays[0], arrays[1]):
                         arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
-                    in_place(f"{type(self).__name__}.step", self.kernel, self.update, arrays, (*options, scale))
+                    in_place(who, self.kernel, self.update, arrays, (*options, scale * factor))
                 if "step" in self.state_names:
                     for parameter in members:
                         self.state[parameter]["step"] += 1
@@ -359,10 +363,11 @@ class Optimizer:
                 raise ValueError(f"{who}: {name} must be True or False, got {value!r}")
 
     def _alike(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
-        """The parameters, grouped by what must be equal for one call of `update`: their options and dtype."""
+        """The parameters, by what must be equal for one call of `update`: options, dtype, the factor of a clip."""
         alike: dict[Any, list[Tensor]] = defaultdict(list)
         for parameter in sorted(parameters, key=lambda p: p.ndim < 2):  # the order of `Module.flatten_parameters`
-            alike[self.update_options(group, parameter), parameter.dtype].append(parameter)
+            factor = getattr(parameter.node, "factor", 1.0)
+            alike[self.update_options(group, parameter), parameter.dtype, factor].append(parameter)
         return alike
 
     def _arrays_of(self, group: dict[str, Any]) -> tuple[str, ...]:
@@ -371,9 +376,9 @@ class Optimizer:
 
     def _row(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
         """The arrays that a step of this parameter reads and writes; none of the state before the first step."""
-        state = self.state[parameter]
+        state, node = self.state[parameter], parameter.node
         arrays = [state[name] for name in self._arrays_of(group) if name in state]
-        return [parameter.data, parameter.grad, *arrays]
+        return [parameter.data, node.grad, *arrays]  # type: ignore[union-attr, list-item]
 
     def _check_row(self, row: list[np.ndarray]) -> None:
         """Raise unless a parameter, its gradient and its state still fit together, and the parameter can be written."""

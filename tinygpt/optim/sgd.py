@@ -110,6 +110,7 @@ class SGD(Optimizer):
 
     state_names = ("momentum_buffer",)
     kernel = "tinygpt.kernels.sgd"
+    _only_reads_gradients = True
     update = staticmethod(sgd_update)
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,

@@ -38,6 +38,7 @@ from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
     AMX_LAYOUT,
     LINE,
+    NO_SQUARES,
     NON_TEMPORAL,
     OVERWRITE,
     WITH_BIAS,
@@ -50,6 +51,7 @@ from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, packed_elements, panel_size, scratch_in, update_tile
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, PREFETCHING, TILES
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
+from tinygpt.kernels.simd.math import sum_of_squares
 from tinygpt.runtime import memory, settings
 
 KC = 768  # with NR columns: a panel of B
@@ -57,11 +59,12 @@ MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for th
 TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
+_PART = 2**14  # numbers of C of which one thread sums the squares
 _OF_B = (np.float32, np.int8, np.uint16)
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
-def multiply(a, b, into, accumulate=False, bias=None):
+def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     """
     C = A B, C += A B or C = A B + bias, in float32.
 
@@ -77,6 +80,8 @@ def multiply(a, b, into, accumulate=False, bias=None):
         Add to what `into` holds; else overwrite it.
     bias : ndarray, float32, (N,), optional
         Added to each row; not together with `accumulate`.
+    squares : SquareSum, optional
+        Its `after` becomes the sum of the squares of the new C, in float64.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def multiply(a, b, into, accumulate=False, bias=None):
     if K == 0:
         if not accumulate:
             into[...] = 0 if bias is None else bias
-        return
+        return  # squares stay unknown
     form, dtype = operand_format(b.dtype != np.float32)
     kc = min(KC, -(-K // form.block) * form.block)
     mc = max(form.rows, MC_KC // kc // form.rows * form.rows)
@@ -115,10 +120,25 @@ def multiply(a, b, into, accumulate=False, bias=None):
     packed_a, packed_b = memory.empty(of_a, dtype), memory.empty((workers, of_b), dtype)
     scratch = memory.empty((workers, STAGED + EDGE), np.float32)
     counters = np.zeros((-(-K // kc)) * (-(-M // mc)) * 2, np.int64)
+    tasks = -(-M // mc) * -(-N // (form.vectors * LANES)) * -(-min(mc, M) // TASK)
+    sums = np.zeros(tasks * LANES if squares is not None and form is not AMX else 0)
     _multiply(
         *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
-        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, counters, AMX_LAYOUT,
+        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, sums, counters, AMX_LAYOUT,
     )  # fmt: skip
+    if squares is not None:
+        squares.after = float(sums.sum())
+    if squares is not None and form is AMX:
+        sums = np.empty(-(-into.size // _PART))
+        _squares(into.reshape(-1), sums)
+        squares.after = float(sums.sum())
+
+
+@parallel
+def _squares(c, sums):
+    for part_ in prange(len(sums)):
+        part = np.int64(part_)
+        sums[part] = sum_of_squares(c[part * _PART : (part + 1) * _PART])
 
 
 def _check(a, b, into, accumulate, bias):
@@ -164,15 +184,18 @@ def operand_format(quantized=False):
 
 @parallel
 def _multiply(
-    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, counters, layout
+    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, squares, counters, layout
 ):  # fmt: skip
     M, N, K, KC, MC, workers = sizes
+    of_block = len(squares) // ((M + MC - 1) // MC)  # sums of squares, a vector for each task
     phase = np.int64(0)
     for pc in range(0, K, KC):
         kc = min(KC, K - pc)
         mode_of_pc = mode if pc == 0 else ACCUMULATE
         for ic in range(0, M, MC):
             mc = min(MC, M - ic)
+            first = ic // MC * of_block
+            squares_of_block = squares[first : first + (of_block if pc + kc == K else 0)]  # where C is complete
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
                 all_of_a = Matrix(a, ZERO, M if a_transposed else K, M, K, a_transposed)
@@ -185,7 +208,7 @@ def _multiply(
                 configure_amx(packed_a, layout)
                 _do_tasks(
                     rows_of_b, packed_a, packed_b[worker], rows_of_c, bias, mode_of_pc, scratch_in(scratch[worker]),
-                    counters, phase + 1, workers,
+                    squares_of_block, counters, phase + 1, workers,
                 )  # fmt: skip
                 release_amx(packed_a)
             phase += 2
@@ -206,8 +229,8 @@ def _pack_panels(a, packed, scratch, counters, phase):
 
 
 @kernel
-def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, counters, phase, workers):
-    """(2) Do tasks, whichever is next, until none is left."""
+def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, squares, counters, phase, workers):
+    """(2) Do tasks, whichever is next, until none is left. `squares` has a vector for the sums of each, or nothing."""
     form = format_of(packed_a)
     mr, nr, kc = form.rows, form.vectors * LANES, b.rows
     panels, parts = (c.columns + nr - 1) // nr, (c.rows + TASK - 1) // TASK
@@ -229,7 +252,8 @@ def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, counters, phase, wo
             upcoming = _part(next_panel, (ir - i) // mr, (last - i + mr - 1) // mr, nr)
             panel_of_a = Panels(packed_a, ir // mr * size, size, kc)
             tile = block(c, ir, jc, min(mr, c.rows - ir), columns)
-            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge, upcoming)
+            own_squares = task * LANES if len(squares) > 0 else NO_SQUARES
+            update_tile(panel_of_a, panel_of_b, tile, mode, bias, jc, scratch.edge, upcoming, squares, own_squares)
 
 
 @inlined

@@ -40,6 +40,7 @@ from tinygpt.kernels.simd.llvm import (
     INT32,
     INT64,
     POINTER,
+    add_squares,
     advance,
     broadcast,
     fma,
@@ -54,6 +55,7 @@ from tinygpt.kernels.simd.llvm import (
 # NON_TEMPORAL is OVERWRITE by non-temporal stores, which bypass the caches: for a C that is larger than they are, and
 # is aligned to 64 bytes, as all of its rows are.
 OVERWRITE, ACCUMULATE, WITH_BIAS, NON_TEMPORAL = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
+NO_SQUARES = np.int64(-1)
 LINE = 16  # numbers in a cache line
 _UNROLLED = 8  # steps per turn of the loop
 
@@ -97,17 +99,21 @@ def _compiled_format_of(packed):
 
 def _make_micro_kernel(vectors: int) -> Callable[..., None]:
     """
-    `micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming)` for a tile
-    that is `vectors` vectors wide.
+    `micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares,
+    own_squares)` for a tile that is `vectors` vectors wide.
 
     `a` and `b` are packed; `lines` are those of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
-    `c_stride` apart in `c`; `upcoming` is an `Upcoming` or None. To be called between `configure_amx(a)` and
+    `c_stride` apart in `c`; `upcoming` is an `Upcoming` or None. `squares` is a float64
+    array or None: to its vector at `own_squares`, if that is not `NO_SQUARES`, the squares of the tile are added; not
+    with AMX. To be called between `configure_amx(a)` and
     `release_amx(a)`.
     """
     columns = vectors * LANES
     if numba.config.DISABLE_JIT:
 
-        def micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming):
+        def micro_kernel(
+            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares, own_squares
+        ):
             left, right = unpacked(a, a_start, b, b_start, lines, columns)
             total = left @ right
             for r in range(len(total)):
@@ -116,14 +122,21 @@ def _make_micro_kernel(vectors: int) -> Callable[..., None]:
                     row += total[r]
                 else:
                     row[:] = total[r] + bias[bias_start:][:columns] if mode == WITH_BIAS else total[r]
+                if squares is not None and own_squares != NO_SQUARES:
+                    squares[own_squares] += np.square(row, dtype=np.float64).sum()
 
         return micro_kernel
 
     @intrinsic
-    def micro_kernel(typingctx, a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming):
+    def micro_kernel(
+        typingctx, a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares,
+        own_squares,
+    ):  # fmt: skip
         def codegen(context, builder, signature, arguments):
             rows = FORMATS[signature.args[0].dtype].rows
-            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming = arguments
+            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares, own = (
+                arguments
+            )
             a = pointer(context, builder, signature.args[0], a, a_start)
             b = pointer(context, builder, signature.args[2], b, b_start)
             c = pointer(context, builder, signature.args[5], c, c_start)
@@ -137,15 +150,17 @@ def _make_micro_kernel(vectors: int) -> Callable[..., None]:
             through_caches = builder.icmp_signed("!=", mode, INT64(int(NON_TEMPORAL)))
             rows_of_c = builder.select(through_caches, INT64(rows), INT64(0))
             prefetches = [_Prefetch(c, INT64(LINE), c_stride, rows_of_c, to_write=True)]
-            if not isinstance(signature.args[-1], types.NoneType):
+            if not isinstance(signature.args[11], types.NoneType):
                 data, start, gap, stride, count = (builder.extract_value(upcoming, i) for i in range(5))
-                place = pointer(context, builder, signature.args[-1][0], data, start)
+                place = pointer(context, builder, signature.args[11][0], data, start)
                 prefetches.append(_Prefetch(place, gap, stride, count, to_write=False))
             sums = _multiply(builder, a, b, lines, rows, vectors, step, prefetches)
-            _store(builder, sums, c, c_stride, mode, bias, vectors)
+            kind = signature.args[12]
+            into = None if isinstance(kind, types.NoneType) else (pointer(context, builder, kind, squares, own), own)
+            _store(builder, sums, c, c_stride, mode, bias, vectors, into)
 
         n = types.int64
-        return types.void(a, n, b, n, n, c, n, n, n, bias, n, upcoming), codegen
+        return types.void(a, n, b, n, n, c, n, n, n, bias, n, upcoming, squares, n), codegen
 
     return micro_kernel
 
@@ -269,11 +284,13 @@ def _broadcast_from(builder: Any, address: Any, element: Any) -> Any:
     return broadcast(builder, builder.load(address, align=4, typ=element), LANES)
 
 
-def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: Any, vectors: int) -> None:
-    """Write the tile to C as `mode` says."""
+def _store(
+    builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: Any, vectors: int, squares: Any
+) -> None:
+    """Write the tile to C as `mode` says, and add its squares to a vector: its address and index, or None."""
 
     def write(kind: int) -> None:
-        place = c
+        place, totals = c, []
         biases = _line(builder, bias, vectors, FLOAT) if kind == WITH_BIAS else []
         for r in range(len(sums) // vectors):
             for v in range(vectors):
@@ -287,7 +304,11 @@ def _store(builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: 
                     store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
                 else:
                     builder.store(total, here, align=4)
+                totals.append(total)
             place = advance(builder, place, stride)
+        if squares is not None:
+            with builder.if_then(builder.icmp_signed("!=", squares[1], INT64(int(NO_SQUARES)))):
+                add_squares(builder, totals, squares[0])
 
     switch(builder, mode, 4, write)
 

@@ -20,6 +20,7 @@ from tinygpt.kernels.jit import ZERO, inlined, kernel
 from tinygpt.kernels.matmul.matrix import block
 from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
+    NO_SQUARES,
     OVERWRITE,
     WITH_BIAS,
     format_of,
@@ -135,12 +136,13 @@ def multiply(left, right, into, mode, scratch):
 
 
 @inlined
-def update_tile(left, right, tile, mode, bias, column, edge, upcoming=None):
+def update_tile(left, right, tile, mode, bias, column, edge, upcoming=None, squares=None, own_squares=NO_SQUARES):
     """
     One tile of C from the first panel of each side: the micro-kernel writes to C itself, or to `edge` if C is smaller.
 
     With WITH_BIAS, ``bias[column]`` is added to the tile's first column; else `bias` is any array. `upcoming` is what
-    the micro-kernel prefetches for a later one, or None.
+    the micro-kernel prefetches for a later one, or None. From ``squares[own_squares]`` on, a vector of float64, the
+    squares of the new numbers are added up, unless `own_squares` is `NO_SQUARES`.
     """
     form = format_of(left.data)
     vectors = (tile.columns + LANES - 1) // LANES
@@ -150,15 +152,33 @@ def update_tile(left, right, tile, mode, bias, column, edge, upcoming=None):
     if tile.rows == form.rows and tile.columns == vectors * LANES:
         c, c_start, stride = tile.data, tile.start, tile.stride
         first = column if mode == WITH_BIAS else ZERO
-        _micro_kernel(a, a_start, b, b_start, lines, c, c_start, stride, mode, bias, first, vectors, upcoming)
+        _micro_kernel(
+            a,
+            a_start,
+            b,
+            b_start,
+            lines,
+            c,
+            c_start,
+            stride,
+            mode,
+            bias,
+            first,
+            vectors,
+            upcoming,
+            squares,
+            own_squares,
+        )
     else:
         c, stride = edge, vectors * LANES
-        _micro_kernel(a, a_start, b, b_start, lines, c, ZERO, stride, OVERWRITE, edge, ZERO, vectors, upcoming)
-        _copy_edge(edge, stride, tile, mode, bias, column)
+        _micro_kernel(
+            a, a_start, b, b_start, lines, c, ZERO, stride, OVERWRITE, edge, ZERO, vectors, upcoming, None, NO_SQUARES
+        )
+        _copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares)
 
 
 @kernel
-def _copy_edge(edge, stride, tile, mode, bias, column):
+def _copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares):
     """Bring what is inside C from `edge` to its tile. Not inlined, because it writes: see `kernels/__init__.py`."""
     for i in range(tile.rows):
         for j in range(tile.columns):
@@ -168,13 +188,15 @@ def _copy_edge(edge, stride, tile, mode, bias, column):
             elif mode == WITH_BIAS:
                 total = total + bias[column + j]
             tile.data[tile.start + i * tile.stride + j] = total
+            if squares is not None and own_squares != NO_SQUARES:
+                squares[own_squares] += np.float64(total) * np.float64(total)
 
 
 @kernel
-def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors, upcoming):
+def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors, upcoming, squares, own):
     if vectors == 3:
-        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming)
+        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming, squares, own)
     elif vectors == 2:
-        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming)
+        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming, squares, own)
     else:
-        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming)
+        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming, squares, own)

@@ -158,6 +158,19 @@ def to_bfloat16_pairs(builder: Any, first: Any, second: Any) -> Any:
     return builder.or_(low, builder.shl(high, ir.Constant(wide, [16] * lanes)))
 
 
+def add_squares(builder: Any, vectors: list[Any], place: Any) -> None:
+    """Add the squares of vectors of float32 to the vector of float64 at an address, in which each square is exact."""
+    wide = ir.VectorType(ir.DoubleType(), vectors[0].type.count)
+    sums = [ir.Constant(wide, [0.0] * wide.count)] * 4  # so that four additions are under way
+    for number, vector in enumerate(vectors):
+        double = builder.fpext(vector, wide)
+        square = builder.fmul(double, double, flags=("contract",))
+        sums[number % 4] = builder.fadd(sums[number % 4], square, flags=("contract",))
+    sums = [builder.fadd(sums[0], sums[1]), builder.fadd(sums[2], sums[3])]
+    before = builder.load(place, align=8, typ=wide)
+    builder.store(builder.fadd(before, builder.fadd(*sums)), place, align=8)
+
+
 def loop(builder: Any, count: Any, state: list[Any], body: Callable[[list[Any]], list[Any]]) -> list[Any]:
     """Run `body` `count` times, each time on the values that it returned last; returns the final ones."""
     before = builder.block
