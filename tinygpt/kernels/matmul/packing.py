@@ -34,12 +34,12 @@ from tinygpt.kernels.simd.llvm import (
     INT32,
     INT64,
     advance,
+    bfloat16_pairs,
+    load_bfloat16,
     load_float32,
     numpy_bfloat16_pairs,
     pointer,
     skip,
-    to_bfloat16,
-    to_bfloat16_pairs,
     transpose,
 )
 
@@ -95,13 +95,18 @@ def _words_along(
     vectors = []
     for _ in range(across):
         places = [skip(builder, read, k, dtype) for k in range(0, form.block, LANES)]
-        row = [load_float32(builder, place, dtype, LANES) for place in places]
+        row = [_load(form)(builder, place, dtype, LANES) for place in places]
         if form is not FLOAT32:
-            halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
+            halves = [builder.bitcast(v, ir.VectorType(INT32, LANES // 2)) for v in row]
             row = [_concatenated(builder, *halves)] if len(halves) == 2 else halves
         vectors += row
         read = skip(builder, read, stride, dtype)
     return (vectors, form.lines) if as_stored else (transpose(builder, vectors), across)
+
+
+def _load(form: Any) -> Callable[..., Any]:
+    """What loads a vector of numbers as the format has them."""
+    return load_float32 if form is FLOAT32 else load_bfloat16
 
 
 def _concatenated(builder: Any, low: Any, high: Any) -> Any:
@@ -116,11 +121,11 @@ def _words_across(
     rows = []
     for _ in range(form.block):
         places = [skip(builder, read, i, dtype) for i in range(0, across, LANES)]
-        rows.append([load_float32(builder, place, dtype, min(across, LANES)) for place in places])
+        rows.append([_load(form)(builder, place, dtype, min(across, LANES)) for place in places])
         read = skip(builder, read, stride, dtype)
     if form is not FLOAT32:
         rows = [
-            [to_bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
+            [bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
             for first, second in zip(rows[0::2], rows[1::2], strict=True)
         ]
     if as_stored:  # AMX wants A along k
