@@ -150,7 +150,7 @@ def to_bfloat16(builder: Any, vector: Any) -> Any:
 
 
 def load_bfloat16(builder: Any, address: Any, dtype: Any, lanes: int) -> Any:
-    """A vector of `lanes` numbers of a type that `to_float32` takes, as the bits of bfloat16, which uint16 holds already."""
+    """A vector of `lanes` numbers of a type that `to_float32` takes, as the bits of bfloat16, as uint16 holds them."""
     half = ir.VectorType(INT16, lanes)
     if dtype == types.uint16:
         return builder.load(address, align=2, typ=half)
