@@ -192,6 +192,8 @@ print(child, held.min(), held.max(), (memory.empty((400, 1000), np.float32) == 5
 @FORK
 def test_a_childs_tokenizer_uses_its_kernels_which_start_no_threads():
     code = """
+from tinygpt.tokenizer import switch
+switch._WORTH_COMPILING = 2**20  # this text is, whether or not its kernels were compiled before
 gelu()
 text = "the hen and the fox " * 60_000
 tokenizer = Tokenizer.train("the hen and the fox and the other hen. " * 3, 270, progress=False)
