@@ -18,6 +18,8 @@ the last-level cache, and each number of C is read and written once per KC. Thre
 that is slower for a while delays nobody. Each number of C is summed in the order of k by whichever thread, so the
 result is the same, bit for bit, for any number of threads.
 
+With AMX the plan is another one: see amx_gemm.py.
+
 Read ladder.py first: it builds the plan up from three loops. The register tile is in microkernel.py, the formats of
 packed panels are in packing.py, and panels.py is the same product on one thread.
 
@@ -33,25 +35,22 @@ import numpy as np
 from numba import prange
 
 from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel, threads
+from tinygpt.kernels.matmul import amx_gemm
 from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
-    AMX_LAYOUT,
     LINE,
     NO_SQUARES,
     NON_TEMPORAL,
     OVERWRITE,
     WITH_BIAS,
     Upcoming,
-    configure_amx,
     format_of,
-    release_amx,
 )
 from tinygpt.kernels.matmul.packing import pack_a, pack_b
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, packed_elements, panel_size, scratch_in, update_tile
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, PREFETCHING, TILES
-from tinygpt.kernels.simd.intrinsics import fetch_and_increment, prefetch
-from tinygpt.kernels.simd.math import sum_of_squares
+from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.runtime import memory, settings
 
 KC = 768  # with NR columns: a panel of B
@@ -59,7 +58,6 @@ MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for th
 TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
-_PART = 2**14  # numbers of C of which one thread sums the squares
 _OF_B = (np.float32, np.int8, np.uint16)
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
@@ -110,35 +108,31 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
             into[...] = 0 if bias is None else bias
         return  # squares stay unknown
     form, dtype = operand_format(b.dtype != np.float32)
+    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
+    workers = threads(most=None if M * N * K > _SMALL else 1)
+    if form is AMX:
+        past_the_caches = _bypasses_caches(into, amx_gemm.LARGE)
+        bias = _NO_BIAS if bias is None else bias
+        amx_gemm.multiply(
+            *_stored(a), *_stored(b), into.reshape(-1), bias, mode, past_the_caches, (M, N, K), workers, squares
+        )
+        return
     kc = min(KC, -(-K // form.block) * form.block)
     mc = max(form.rows, MC_KC // kc // form.rows * form.rows)
-    mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
     if mode == OVERWRITE and kc >= K and _bypasses_caches(into):
         mode = NON_TEMPORAL
-    workers = threads(most=None if M * N * K > _SMALL else 1)
     of_a, of_b = packed_elements(form, min(mc, M), form.vectors * LANES, kc)
     packed_a, packed_b = memory.empty(of_a, dtype), memory.empty((workers, of_b), dtype)
     scratch = memory.empty((workers, STAGED + EDGE), np.float32)
     counters = np.zeros((-(-K // kc)) * (-(-M // mc)) * 2, np.int64)
     tasks = -(-M // mc) * -(-N // (form.vectors * LANES)) * -(-min(mc, M) // TASK)
-    sums = np.zeros(tasks * LANES if squares is not None and form is not AMX else 0)
+    sums = np.zeros(0 if squares is None else tasks * LANES)
     _multiply(
         *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
-        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, sums, counters, AMX_LAYOUT,
+        (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, sums, counters,
     )  # fmt: skip
     if squares is not None:
         squares.after = float(sums.sum())
-    if squares is not None and form is AMX:
-        sums = np.empty(-(-into.size // _PART))
-        _squares(into.reshape(-1), sums)
-        squares.after = float(sums.sum())
-
-
-@parallel
-def _squares(c, sums):
-    for part_ in prange(len(sums)):
-        part = np.int64(part_)
-        sums[part] = sum_of_squares(c[part * _PART : (part + 1) * _PART])
 
 
 def _check(a, b, into, accumulate, bias):
@@ -166,9 +160,9 @@ def _stored(array):
     return (array.T if transposed else array).reshape(-1), transposed
 
 
-def _bypasses_caches(c):
+def _bypasses_caches(c, large=PREFETCHING.large):
     """Whether C would not stay in the caches, and is aligned as non-temporal stores demand."""
-    return c.nbytes > PREFETCHING.large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
+    return c.nbytes > large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
 def operand_format(quantized=False):
@@ -184,7 +178,7 @@ def operand_format(quantized=False):
 
 @parallel
 def _multiply(
-    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, squares, counters, layout
+    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, squares, counters
 ):  # fmt: skip
     M, N, K, KC, MC, workers = sizes
     of_block = len(squares) // ((M + MC - 1) // MC)  # sums of squares, a vector for each task
@@ -205,12 +199,10 @@ def _multiply(
                 worker = np.int64(worker_)
                 all_of_b = Matrix(b, ZERO, K if b_transposed else N, K, N, b_transposed)
                 rows_of_b, rows_of_c = block(all_of_b, pc, ZERO, kc, N), row_major(c, ic * N, N, mc, N)
-                configure_amx(packed_a, layout)
                 _do_tasks(
                     rows_of_b, packed_a, packed_b[worker], rows_of_c, bias, mode_of_pc, scratch_in(scratch[worker]),
                     squares_of_block, counters, phase + 1, workers,
                 )  # fmt: skip
-                release_amx(packed_a)
             phase += 2
 
 
@@ -247,8 +239,6 @@ def _do_tasks(b, packed_a, packed_b, c, bias, mode, scratch, squares, counters, 
         next_panel = block(b, ZERO, next_jc, kc, min(nr, c.columns - next_jc))
         last = min(i + TASK, c.rows)
         for ir in range(i, last, mr):
-            if form.unit == 2:
-                _prefetch_part(next_panel, ir - i, last - i, mr)
             upcoming = _part(next_panel, (ir - i) // mr, (last - i + mr - 1) // mr, nr)
             panel_of_a = Panels(packed_a, ir // mr * size, size, kc)
             tile = block(c, ir, jc, min(mr, c.rows - ir), columns)
@@ -272,14 +262,3 @@ def _part(panel, number, parts, nr):
         length = (panel.rows + parts - 1) // parts if panel.columns > 0 else ZERO
         start, gap, stride = panel.start + number * length * panel.stride, np.int64(LINE), words
     return Upcoming(panel.data, start, gap, stride, length)
-
-
-@inlined
-def _prefetch_part(panel, done, rows, step):
-    """For AMX: `step` of `rows` parts of the panel of B that comes next, of which `done` are there."""
-    lines, length = (panel.columns, panel.rows) if panel.transposed else (panel.rows, panel.columns)
-    for line in range(lines * done // rows, min(lines, lines * (done + step) // rows)):
-        first = panel.start + line * panel.stride
-        for number in range(0, length, 64 // panel.data.itemsize):
-            prefetch(panel.data, first + number)
-        prefetch(panel.data, first + length - 1)

@@ -14,6 +14,7 @@ number that is loaded is used many times before it has to be loaded again.
 `python -m benchmarks.bench_ladder` times the steps and the real product on one thread. (3) alone gains little over (2):
 it makes (4) possible. What gemm.py adds to (4): threads, prefetching (asking for a number before it is needed),
 bfloat16, and the processor's widest vectors: the loops below are compiled to vectors of 8 numbers where AVX-512 has 16.
+amx_gemm.py goes on from there for processors with AMX, and says what each of its steps is worth.
 
 Words
     vector, lane   a register of 8 or 16 numbers that one instruction works on; a lane is the place of one of them

@@ -32,14 +32,13 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from tinygpt.kernels.matmul.amx import amx, load_dense, unpacked_a, unpacked_b
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS, PREFETCHING
 from tinygpt.kernels.simd.llvm import (
     BFLOAT,
     FLOAT,
-    INT8,
     INT32,
     INT64,
-    POINTER,
     add_squares,
     advance,
     broadcast,
@@ -103,10 +102,9 @@ def _make_micro_kernel(vectors: int) -> Callable[..., None]:
     own_squares)` for a tile that is `vectors` vectors wide.
 
     `a` and `b` are packed; `lines` are those of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
-    `c_stride` apart in `c`; `upcoming` is an `Upcoming` or None. `squares` is a float64
-    array or None: to its vector at `own_squares`, if that is not `NO_SQUARES`, the squares of the tile are added; not
-    with AMX. To be called between `configure_amx(a)` and
-    `release_amx(a)`.
+    `c_stride` apart in `c`; `upcoming` is an `Upcoming` or None. `squares` is a float64 array or None: to its vector at
+    `own_squares`, if that is not `NO_SQUARES`, the squares of the tile are added; not with AMX. To be called between
+    `configure_amx(a)` and `release_amx(a)`, see amx.py.
     """
     columns = vectors * LANES
     if numba.config.DISABLE_JIT:
@@ -179,17 +177,14 @@ def unpacked(a, a_start, b, b_start, lines, columns):
     if a.dtype == np.float32:
         left, right = a[a_start:][: lines * FLOAT32.rows], b[b_start:][: lines * columns]
         return left.reshape(lines, -1).T, right.reshape(lines, -1)
-    form, words = (PAIRS, 1) if a.dtype == np.uint32 else (AMX, 2)
-    lines = -(-lines // AMX.lines) * AMX.lines if form is AMX else lines
-    left, right = (
-        x[s:][: lines * n * words].view(np.uint32) for x, s, n in ((a, a_start, form.rows), (b, b_start, columns))
-    )
-    if form is AMX:
-        left = left.reshape(-1, form.rows, form.lines).transpose(0, 2, 1)
+    if a.dtype == np.uint16:
+        whole = -(-lines // AMX.lines) * AMX.block
+        return unpacked_a(a[a_start:][: whole * AMX.rows]), unpacked_b(b[b_start:][: whole * columns], columns)
+    left, right = a[a_start:][: lines * PAIRS.rows], b[b_start:][: lines * columns]
     low, high = np.uint32(16), np.uint32(0xFFFF0000)
     left, right = (
         np.stack([x << low, x & high], axis=1).reshape(2 * lines, -1).view(np.float32)
-        for x in (left.reshape(lines, form.rows), right.reshape(lines, columns))
+        for x in (left.reshape(lines, -1), right.reshape(lines, -1))
     )
     return left.T, right
 
@@ -316,83 +311,36 @@ def _store(
 def _multiply_by_amx(
     builder: Any, a: Any, b: Any, lines: Any, c: Any, stride: Any, mode: Any, bias: Any, vectors: int
 ) -> None:
-    """The whole tile in AMX's registers: 0 to 3 hold the sums, 4 and 5 rows of A, 6 and 7 columns of B."""
-    load_tile, multiply_add = (
-        _amx(builder, name, *kinds)
-        for name, kinds in (("tileloadd64", (INT8, POINTER, INT64)), ("tdpbf16ps", (INT8, INT8, INT8)))
-    )
+    """The whole tile in AMX's registers: 0 to 3 hold the sums, 4 and 5 rows of A, 6 and 7 columns of B. See amx.py."""
     row_bytes = builder.mul(stride, INT64(4))
     sums = []  # register, its place in C, its first column
     for row in range(2):
-        sums += [(INT8(2 * row + v), advance(builder, c, 16 * v), v) for v in range(vectors)]
+        sums += [(2 * row + v, advance(builder, c, 16 * v), v) for v in range(vectors)]
         c = advance(builder, c, builder.mul(stride, INT64(16)))
 
     def begin(kind: int) -> None:
         for register, place, v in sums:
             if kind in (OVERWRITE, NON_TEMPORAL):
-                builder.call(_amx(builder, "tilezero", INT8), [register])
+                amx(builder, "tilezero", register)
             elif kind == ACCUMULATE:
-                builder.call(load_tile, [register, place, row_bytes])
+                amx(builder, "tileloadd64", register, place, row_bytes)
             else:  # the same line sixteen times: a row stride of 0
-                builder.call(load_tile, [register, advance(builder, bias, 16 * v), INT64(0)])
+                amx(builder, "tileloadd64", register, advance(builder, bias, 16 * v), INT64(0))
 
     def step(state: list[Any]) -> list[Any]:
         a, b = state
-        for line in range(32):
-            prefetch(builder, advance(builder, a, 512 + 16 * line))
-        for line in range(16 * vectors):
-            prefetch(builder, advance(builder, b, 256 * vectors + 16 * line))
         for row in range(2):
-            builder.call(load_tile, [INT8(4 + row), advance(builder, a, 256 * row), INT64(64)])
+            load_dense(builder, 4 + row, advance(builder, a, 256 * row))
         for v in range(vectors):
-            builder.call(load_tile, [INT8(6 + v), advance(builder, b, 16 * v), INT64(64 * vectors)])
+            load_dense(builder, 6 + v, advance(builder, b, 256 * v))
         for index, (register, _, v) in enumerate(sums):
-            builder.call(multiply_add, [register, INT8(4 + index // vectors), INT8(6 + v)])
+            amx(builder, "tdpbf16ps", register, 4 + index // vectors, 6 + v)
         return [advance(builder, a, 512), advance(builder, b, 256 * vectors)]
 
     switch(builder, mode, 4, begin)
     loop(builder, builder.lshr(builder.add(lines, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
     for register, place, _ in sums:
-        builder.call(_amx(builder, "tilestored64", INT8, POINTER, INT64), [register, place, row_bytes])
-
-
-def _amx(builder: Any, name: str, *kinds: Any) -> Any:
-    return builder.module.declare_intrinsic(f"llvm.x86.{name}", (), ir.FunctionType(ir.VoidType(), kinds))
+        amx(builder, "tilestored64", register, place, row_bytes)
 
 
 micro_kernel_1, micro_kernel_2, micro_kernel_3 = _make_micro_kernel(1), _make_micro_kernel(2), _make_micro_kernel(3)
-
-# AMX's tile configuration, 64 bytes: palette 1; for each of eight registers the bytes of a row, and how many rows.
-AMX_LAYOUT = np.zeros(64, np.uint8)
-AMX_LAYOUT[0], AMX_LAYOUT[16:32:2], AMX_LAYOUT[48:56] = 1, 64, 16
-
-if numba.config.DISABLE_JIT:
-
-    def configure_amx(packed, layout):
-        pass
-
-    def release_amx(packed):
-        pass
-
-else:
-
-    @intrinsic
-    def configure_amx(typingctx, packed, layout):
-        """Before the first micro-kernel: load AMX's tile configuration, if `packed` is an array for AMX (uint16)."""
-
-        def codegen(context, builder, signature, arguments):
-            if signature.args[0].dtype == types.uint16:
-                place = pointer(context, builder, signature.args[1], arguments[1], INT64(0))
-                builder.call(_amx(builder, "ldtilecfg", POINTER), [place])
-
-        return types.void(packed, layout), codegen
-
-    @intrinsic
-    def release_amx(typingctx, packed):
-        """After the last micro-kernel: release AMX's registers, so that no context switch saves and restores them."""
-
-        def codegen(context, builder, signature, arguments):
-            if signature.args[0].dtype == types.uint16:
-                builder.call(_amx(builder, "tilerelease"), [])
-
-        return types.void(packed), codegen

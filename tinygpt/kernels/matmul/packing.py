@@ -7,7 +7,8 @@ array (`format_of`; sizes in simd/cpu.py):
 
     float32    a line of A is a[0..MR, k], a line of B is b[k, 0..NR]
     uint32     the same with pairs: a line is two k, rounded to bfloat16
-    uint16     B as with uint32. A block of A is MR lines of 32 numbers with consecutive k, as AMX loads them
+    uint16     blocks of 32 k as AMX loads them, see amx.py: MR lines of 32 numbers of A, and for each vector of columns
+               of B a tile of its own, 16 lines of pairs
 
 B may also be a weight in fewer bits, int8 or bfloat16 (uint16, its bits): each number of these is a bfloat16 exactly.
 
@@ -27,6 +28,8 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from tinygpt.kernels.jit import inlined, kernel
+from tinygpt.kernels.matmul.amx import WORDS, pack_dense
+from tinygpt.kernels.matmul.matrix import block
 from tinygpt.kernels.matmul.microkernel import FORMATS, format_of
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES
 from tinygpt.kernels.simd.intrinsics import to_float32
@@ -34,12 +37,12 @@ from tinygpt.kernels.simd.llvm import (
     INT32,
     INT64,
     advance,
-    bfloat16_pairs,
-    load_bfloat16,
     load_float32,
     numpy_bfloat16_pairs,
     pointer,
     skip,
+    to_bfloat16,
+    to_bfloat16_pairs,
     transpose,
 )
 
@@ -74,9 +77,12 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
             form, dtype = FORMATS[signature.args[3].dtype], signature.args[0].dtype
             read = pointer(context, builder, signature.args[0], *arguments[:2])
             write = pointer(context, builder, signature.args[3], *arguments[3:5])
+            if form is AMX:
+                _pack_for_amx(builder, read, arguments[2], dtype, write, of_a, along_k)
+                return
             across = form.rows if of_a else LANES
             words = _words_along if along_k else _words_across
-            vectors, width = words(builder, read, arguments[2], dtype, form, across, form is AMX and of_a)
+            vectors, width = words(builder, read, arguments[2], dtype, form, across)
             for index, vector in enumerate(vectors):
                 line, column = divmod(index * vector.type.count, width)
                 offset = builder.add(builder.mul(arguments[5], INT64(line)), INT64(column))
@@ -88,25 +94,27 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
     return pack
 
 
-def _words_along(
-    builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int, as_stored: bool
-) -> tuple[list[Any], int]:
+def _words_along(builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int) -> tuple[list[Any], int]:
     """The words of a block that is stored along k: its rows, transposed; and how many make a line."""
     vectors = []
     for _ in range(across):
         places = [skip(builder, read, k, dtype) for k in range(0, form.block, LANES)]
-        row = [_load(form)(builder, place, dtype, LANES) for place in places]
+        row = [load_float32(builder, place, dtype, LANES) for place in places]
         if form is not FLOAT32:
-            halves = [builder.bitcast(v, ir.VectorType(INT32, LANES // 2)) for v in row]
+            halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
             row = [_concatenated(builder, *halves)] if len(halves) == 2 else halves
         vectors += row
         read = skip(builder, read, stride, dtype)
-    return (vectors, form.lines) if as_stored else (transpose(builder, vectors), across)
+    return transpose(builder, vectors), across
 
 
-def _load(form: Any) -> Callable[..., Any]:
-    """What loads a vector of numbers as the format has them."""
-    return load_float32 if form is FLOAT32 else load_bfloat16
+def _pack_for_amx(builder: Any, read: Any, stride: Any, dtype: Any, write: Any, of_a: bool, along_k: bool) -> None:
+    """The block of B is a dense tile; that of A is two: 16 rows, and 16 more."""
+    for tile in range(AMX.rows // 16 if of_a else 1):
+        across = builder.mul(stride, INT64(16 * tile)) if along_k else INT64(16 * tile)
+        first, target = skip(builder, read, across, dtype), advance(builder, write, WORDS * tile)
+        for _ in pack_dense(builder, first, stride, dtype, target, of_a, along_k):
+            pass
 
 
 def _concatenated(builder: Any, low: Any, high: Any) -> Any:
@@ -114,22 +122,18 @@ def _concatenated(builder: Any, low: Any, high: Any) -> Any:
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
 
-def _words_across(
-    builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int, as_stored: bool
-) -> tuple[list[Any], int]:
+def _words_across(builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int) -> tuple[list[Any], int]:
     """The words of a block that is stored across k: its rows as they are, or in pairs; and how many make a line."""
     rows = []
     for _ in range(form.block):
         places = [skip(builder, read, i, dtype) for i in range(0, across, LANES)]
-        rows.append([_load(form)(builder, place, dtype, min(across, LANES)) for place in places])
+        rows.append([load_float32(builder, place, dtype, min(across, LANES)) for place in places])
         read = skip(builder, read, stride, dtype)
     if form is not FLOAT32:
         rows = [
-            [bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
+            [to_bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
             for first, second in zip(rows[0::2], rows[1::2], strict=True)
         ]
-    if as_stored:  # AMX wants A along k
-        return [v for i in range(across // LANES) for v in transpose(builder, [row[i] for row in rows])], form.lines
     return [vector for row in rows for vector in row], across
 
 
@@ -187,24 +191,35 @@ def pack_b(b, packed, start, staged):
     form = format_of(packed)
     vectors = (b.columns + LANES - 1) // LANES
     size = vectors * LANES * form.lines * form.unit
+    step, apart = vectors * LANES, 1  # of the lines, and of the columns in a line
+    if form.unit == 2:  # AMX: each vector of columns is a tile of its own
+        step, apart = LANES, form.lines * form.unit
     for k in range(0, b.rows, form.block):
         depth = min(form.block, b.rows - k)
         for v in range(vectors):
-            column, columns = v * LANES, min(LANES, b.columns - v * LANES)
-            target = start + column * form.unit
-            whole = columns == LANES and depth == form.block
-            if b.transposed:
-                first = b.start + column * b.stride + k
-                if whole:
-                    _b_along(b.data, first, b.stride, packed, target, vectors * LANES)
-                else:
-                    _stage(b.data, first, b.stride, columns, depth, staged, form.block)
-                    _b_along(staged, 0, form.block, packed, target, vectors * LANES)
-            else:
-                first = b.start + k * b.stride + column
-                if whole:
-                    _b_across(b.data, first, b.stride, packed, target, vectors * LANES)
-                else:
-                    _stage(b.data, first, b.stride, depth, columns, staged, LANES)
-                    _b_across(staged, 0, LANES, packed, target, vectors * LANES)
+            column = v * LANES
+            here = block(b, k, column, depth, min(LANES, b.columns - column))
+            pack_block_of_b(here, packed, start + column * apart, step, staged)
         start += size
+
+
+@kernel
+def pack_block_of_b(b, packed, start, step, staged):
+    """
+    Pack one block of B, up to LANES columns of as many k as the format packs at once, as lines `step` words apart.
+
+    `b` is a `Matrix`; what is missing of it becomes zeros.
+    """
+    form = format_of(packed)
+    whole = b.columns == LANES and b.rows == form.block
+    if b.transposed:
+        if whole:
+            _b_along(b.data, b.start, b.stride, packed, start, step)
+        else:
+            _stage(b.data, b.start, b.stride, b.columns, b.rows, staged, form.block)
+            _b_along(staged, 0, form.block, packed, start, step)
+    elif whole:
+        _b_across(b.data, b.start, b.stride, packed, start, step)
+    else:
+        _stage(b.data, b.start, b.stride, b.rows, b.columns, staged, LANES)
+        _b_across(staged, 0, LANES, packed, start, step)

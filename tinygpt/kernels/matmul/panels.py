@@ -152,33 +152,20 @@ def update_tile(left, right, tile, mode, bias, column, edge, upcoming=None, squa
     if tile.rows == form.rows and tile.columns == vectors * LANES:
         c, c_start, stride = tile.data, tile.start, tile.stride
         first = column if mode == WITH_BIAS else ZERO
+        own = own_squares
         _micro_kernel(
-            a,
-            a_start,
-            b,
-            b_start,
-            lines,
-            c,
-            c_start,
-            stride,
-            mode,
-            bias,
-            first,
-            vectors,
-            upcoming,
-            squares,
-            own_squares,
+            a, a_start, b, b_start, lines, c, c_start, stride, mode, bias, first, vectors, upcoming, squares, own
         )
     else:
         c, stride = edge, vectors * LANES
         _micro_kernel(
             a, a_start, b, b_start, lines, c, ZERO, stride, OVERWRITE, edge, ZERO, vectors, upcoming, None, NO_SQUARES
         )
-        _copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares)
+        copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares)
 
 
 @kernel
-def _copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares):
+def copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares):
     """Bring what is inside C from `edge` to its tile. Not inlined, because it writes: see `kernels/__init__.py`."""
     for i in range(tile.rows):
         for j in range(tile.columns):

@@ -1,5 +1,5 @@
 """
-Instructions that Numba has no name for, as functions that kernels call: prefetch, conversion to float32, the transpose
+Instructions that Numba has no name for, as functions that kernels call: conversion to float32, the transpose
 of a block in registers, and an atomic counter that several threads share.
 
 With NUMBA_DISABLE_JIT=1 each is a plain Python function that does the same.
@@ -22,9 +22,6 @@ if numba.config.DISABLE_JIT:
         counters[index] += 1
         return counters[index] - 1
 
-    def prefetch(array, index):
-        pass
-
     def transpose_block(source, start, stride, target, target_start, target_stride):
         for i in range(LANES):
             for j in range(LANES):
@@ -44,16 +41,6 @@ else:
             return builder.atomic_rmw("add", place, llvm.INT64(1), "monotonic")
 
         return types.int64(counters, types.int64), codegen
-
-    @intrinsic
-    def prefetch(typingctx, array, index):
-        """Prefetch the 64-byte line of `array[index]` into the second-level cache."""
-
-        def codegen(context, builder, signature, arguments):
-            llvm.prefetch(builder, llvm.pointer(context, builder, signature.args[0], *arguments), cache=2)
-            return context.get_dummy_value()
-
-        return types.void(array, types.int64), codegen
 
     @intrinsic
     def transpose_block(typingctx, source, start, stride, target, target_start, target_stride):

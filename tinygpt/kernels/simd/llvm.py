@@ -149,19 +149,12 @@ def to_bfloat16(builder: Any, vector: Any) -> Any:
     return builder.fptrunc(vector, ir.VectorType(BFLOAT, vector.type.count))
 
 
-def load_bfloat16(builder: Any, address: Any, dtype: Any, lanes: int) -> Any:
-    """A vector of `lanes` numbers of a type that `to_float32` takes, as the bits of bfloat16, as uint16 holds them."""
-    half = ir.VectorType(INT16, lanes)
-    if dtype == types.uint16:
-        return builder.load(address, align=2, typ=half)
-    return builder.bitcast(to_bfloat16(builder, load_float32(builder, address, dtype, lanes)), half)
-
-
-def bfloat16_pairs(builder: Any, first: Any, second: Any) -> Any:
-    """Two vectors of bfloat16's bits as one of pairs."""
+def to_bfloat16_pairs(builder: Any, first: Any, second: Any) -> Any:
+    """Two vectors of float32 as one of pairs."""
     lanes = first.type.count
+    halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT16, lanes)) for v in (first, second)]
     wide = ir.VectorType(INT32, lanes)
-    low, high = (builder.zext(half, wide) for half in (first, second))
+    low, high = (builder.zext(half, wide) for half in halves)
     return builder.or_(low, builder.shl(high, ir.Constant(wide, [16] * lanes)))
 
 
@@ -210,6 +203,9 @@ def switch(builder: Any, choice: Any, count: int, body: Callable[[int], None]) -
 
 
 def numpy_bfloat16_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two float32 arrays as one of uint32, pairs of bfloat16, in NumPy."""
-    low, high = (bfloat16.to_bfloat16(array).astype(np.uint32) for array in (first, second))
+    """Two arrays of a type that `to_float32` takes as one of uint32, pairs of bfloat16, in NumPy."""
+    low, high = (
+        (array if array.dtype == np.uint16 else bfloat16.to_bfloat16(array)).astype(np.uint32)
+        for array in (first, second)
+    )
     return low | high << np.uint32(16)

@@ -1,0 +1,313 @@
+"""
+AMX: the instructions of Intel's processors that multiply small matrices, and the tiles that they read.
+
+AMX has eight *tile registers* of 16 rows of 64 bytes. Three instructions are all that a product needs:
+
+    tileloadd     load 16 rows, any distance apart in memory
+    tdpbf16ps     C += A B    C  16 x 16 float32
+                              A  16 rows of 32 bfloat16: 16 rows, 32 k
+                              B  16 rows of 16 pairs:    32 k, 16 columns; a row holds two k of each column
+    tilestored    store 16 rows
+
+One such product is 16,384 operations in 16 cycles, sixteen times what a core's vector units do in float32. So the
+operands, not the multiplications, are what takes time, and each rule below is about moving less:
+
+    32 x 32 tile    Four registers hold sums, two hold A and two hold B: four loads for four products. With one register
+                    of sums it would be two loads for one.
+    dense tiles     16 x 64 bytes that follow each other: 16 whole cache lines, read one after the other. The same rows
+                    inside of a matrix lie on 16 pages or compete for the same places of the cache.
+    pack meanwhile  AMX and the vector units are different parts of a core. `add_products_and_pack` gives both work:
+                    a quarter of a dense tile of the next B is rounded and packed between two products.
+
+A dense tile of A is 16 rows as they are, rounded; one of B is the same with pairs of k in place of numbers, transposed.
+B may be a quantized weight: int8 is converted, and bfloat16 is what tiles hold.
+Packed panels of 32 rows of A, or of 32 columns of B, have two dense tiles for each 32 k.
+
+Denormal numbers count as zero: so do these instructions, and those that round to bfloat16.
+
+Source: Intel's Architecture Instruction Set Extensions Programming Reference, chapter 3; Intel's Optimization Reference
+        Manual, chapter 20 (the 2 x 2 blocking, and vector code between AMX's instructions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from tinygpt.kernels.simd.llvm import (
+    BFLOAT,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    advance,
+    load_float32,
+    loop,
+    numpy_bfloat16_pairs,
+    pointer,
+    skip,
+    transpose,
+)
+
+ROWS = COLUMNS = 32  # of a tile of C
+STEP = 32  # k that one instruction multiplies
+TILE = 512  # uint16 in a dense tile
+WORDS = 256  # of 4 bytes in a dense tile
+_LINE = ir.VectorType(INT32, 16)  # a line of one
+
+# AMX's tile configuration, 64 bytes: palette 1; for each of eight registers the bytes of a row, and how many rows.
+AMX_LAYOUT = np.zeros(64, np.uint8)
+AMX_LAYOUT[0], AMX_LAYOUT[16:32:2], AMX_LAYOUT[48:56] = 1, 64, 16
+
+
+def amx(builder: Any, name: str, *arguments: Any) -> None:
+    """Emit one of AMX's instructions; an int is the number of a register."""
+    values = [INT8(argument) if isinstance(argument, int) else argument for argument in arguments]
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+    builder.call(builder.module.declare_intrinsic(f"llvm.x86.{name}", (), kind), values)
+
+
+def load_dense(builder: Any, register: int, place: Any) -> None:
+    """Load a dense tile."""
+    amx(builder, "tileloadd64", register, place, INT64(64))
+
+
+def pack_dense(
+    builder: Any, read: Any, stride: Any, dtype: Any, write: Any, of_a: bool, along_k: bool
+) -> Iterator[None]:
+    """
+    Emit the packing of a dense tile, in four parts: the caller may emit other instructions between them.
+
+    `read` is where 32 k of 16 rows of A, or of 16 columns of B, begin in a matrix; its rows are `stride` numbers
+    apart. `dtype` is Numba's type of these, as `to_float32` takes it.
+    """
+    vectors = []
+    for part in range(4):
+        for index in range(4 * part, 4 * part + 4):
+            if along_k:  # 32 k of one row or column
+                vector = _along(builder, read, dtype)
+                read = skip(builder, read, stride, dtype)
+            else:  # two k of 16 rows or columns
+                below = skip(builder, read, stride, dtype)
+                vector = _across(builder, read, below, dtype)
+                read = skip(builder, below, stride, dtype)
+            if of_a == along_k:  # it is a line of the tile
+                builder.store(vector, advance(builder, write, 16 * index), align=4)
+            vectors.append(vector)
+        if part == 3 and of_a != along_k:
+            for index, line in enumerate(transpose(builder, vectors)):
+                builder.store(line, advance(builder, write, 16 * index), align=4)
+        yield
+
+
+def _along(builder: Any, address: Any, dtype: Any) -> Any:
+    """32 numbers side by side as bfloat16, in 16 words."""
+    if dtype == types.uint16:
+        return builder.load(address, align=2, typ=_LINE)
+    return builder.bitcast(_rounded(builder, address, skip(builder, address, 16, dtype), dtype), _LINE)
+
+
+def _across(builder: Any, first: Any, second: Any, dtype: Any) -> Any:
+    """16 numbers at each address, of two k, as 16 pairs of bfloat16."""
+    if dtype == types.uint16:
+        halves = [builder.load(address, align=2, typ=ir.VectorType(INT16, 16)) for address in (first, second)]
+    else:
+        halves = [_rounded(builder, first, second, dtype)] * 2
+    order = ir.Constant(ir.VectorType(INT32, 32), [index for lane in range(16) for index in (lane, 16 + lane)])
+    return builder.bitcast(builder.shuffle_vector(*halves, order), _LINE)
+
+
+def _rounded(builder: Any, first: Any, second: Any, dtype: Any) -> Any:
+    """16 numbers at each address as 32 of bfloat16's bits."""
+    low, high = (load_float32(builder, address, dtype, 16) for address in (first, second))
+    kind = ir.FunctionType(ir.VectorType(BFLOAT, 32), [low.type] * 2)
+    convert = builder.module.declare_intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", (), kind)
+    return builder.bitcast(builder.call(convert, [high, low]), ir.VectorType(INT16, 32))
+
+
+def _add_step(builder: Any, a: Any, b: Any) -> None:
+    """Registers 0 to 3 += 32 rows of A (4, 5) times 32 columns of B (6, 7), for 32 k."""
+    load_dense(builder, 6, b)
+    load_dense(builder, 4, a)
+    amx(builder, "tdpbf16ps", 0, 4, 6)
+    load_dense(builder, 7, advance(builder, b, WORDS))
+    amx(builder, "tdpbf16ps", 1, 4, 7)
+    load_dense(builder, 5, advance(builder, a, WORDS))
+    amx(builder, "tdpbf16ps", 2, 5, 6)
+    amx(builder, "tdpbf16ps", 3, 5, 7)
+
+
+def _steps(builder: Any, count: Any, a: Any, b: Any) -> list[Any]:
+    def body(state: list[Any]) -> list[Any]:
+        _add_step(builder, *state)
+        return [advance(builder, place, 2 * WORDS) for place in state]
+
+    return loop(builder, count, [a, b], body)
+
+
+def _four_steps_and_pack(
+    builder: Any, count: Any, along_k: bool, stride: Any, dtype: Any, state: list[Any]
+) -> list[Any]:
+    """`count` times four steps, each time with a dense tile of the next B packed."""
+
+    def body(state: list[Any]) -> list[Any]:
+        a, b, read, write = state
+        parts = pack_dense(builder, read, stride, dtype, write, of_a=False, along_k=along_k)
+        for _ in range(4):
+            _add_step(builder, a, b)
+            next(parts)
+            a, b = advance(builder, a, 2 * WORDS), advance(builder, b, 2 * WORDS)
+        across = builder.mul(stride, INT64(16)) if along_k else INT64(16)
+        return [a, b, skip(builder, read, across, dtype), advance(builder, write, WORDS)]
+
+    return loop(builder, count, state, body)
+
+
+def _sums(builder: Any, place: Any, instruction: str) -> None:
+    """Load or store all four registers of sums: 32 rows of 32 numbers, 128 bytes apart."""
+    for register in range(4):
+        here = advance(builder, place, register // 2 * 16 * COLUMNS + register % 2 * 16)
+        amx(builder, instruction, register, here, INT64(4 * COLUMNS))
+
+
+def _load_or_clear(builder: Any, place: Any, clear: Any) -> None:
+    with builder.if_else(clear) as (then, otherwise):
+        with then:
+            for register in range(4):
+                amx(builder, "tilezero", register)
+        with otherwise:
+            _sums(builder, place, "tileloadd64")
+
+
+def _make_add_products_and_pack(along_k: bool) -> Callable[..., None]:
+    """
+    `add_products_and_pack(a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target,
+    target_start)`: as `add_products`, for four steps or more, and packs a part of the next panel of B.
+
+    For each four of the steps one dense tile is packed, from ``source[first]`` to ``target[target_start]``; the next
+    one has the 16 columns after those.
+    """
+    if numba.config.DISABLE_JIT:
+
+        def add_products_and_pack(
+            a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start
+        ):
+            add_products(a, a_start, b, b_start, steps, sums, start, clear)
+            for tile in range(steps // 4):
+                read = first + tile * 16 * (stride if along_k else 1)
+                numpy_pack_dense(source, read, stride, target, target_start + tile * TILE, False, along_k)
+
+        return add_products_and_pack
+
+    @intrinsic
+    def add_products_and_pack(
+        typingctx, a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start
+    ):
+        def codegen(context, builder, signature, arguments):
+            def at(array, start):
+                return pointer(context, builder, signature.args[array], arguments[array], arguments[start])
+
+            steps, stride, place = arguments[4], arguments[10], at(5, 6)
+            _load_or_clear(builder, place, arguments[7])
+            state = [at(0, 1), at(2, 3), at(8, 9), at(11, 12)]
+            fours, dtype = builder.lshr(steps, INT64(2)), signature.args[8].dtype
+            state = _four_steps_and_pack(builder, fours, along_k, stride, dtype, state)
+            _steps(builder, builder.and_(steps, INT64(3)), *state[:2])
+            _sums(builder, place, "tilestored64")
+            return context.get_dummy_value()
+
+        n = types.int64
+        return types.void(a, n, b, n, n, sums, n, types.boolean, source, n, n, target, n), codegen
+
+    return add_products_and_pack
+
+
+add_products_and_pack_along = _make_add_products_and_pack(along_k=True)  # B is stored (N, K)
+add_products_and_pack_across = _make_add_products_and_pack(along_k=False)  # B is stored (K, N)
+
+
+def unpacked_a(panel: np.ndarray) -> np.ndarray:
+    """A packed panel of A, uint16, as the float32 matrix (32, k)."""
+    return _numbers(panel.reshape(-1, ROWS, STEP)).transpose(1, 0, 2).reshape(ROWS, -1)
+
+
+def unpacked_b(panel: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
+    """A packed panel of B, uint16, as the float32 matrix (k, columns)."""
+    tiles = panel.reshape(-1, columns // 16, 16, 16, 2)  # 32 k, 16 columns, pair, column, k of the pair
+    return _numbers(tiles.transpose(0, 2, 4, 1, 3)).reshape(-1, columns)
+
+
+def _numbers(words: np.ndarray) -> np.ndarray:
+    return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def numpy_pack_dense(source, first, stride, target, target_start, of_a, along_k):
+    """`pack_dense` in NumPy; the lines follow each other."""
+    shape = (16, STEP) if along_k else (STEP, 16)
+    block = np.stack([source[first + i * stride :][: shape[1]] for i in range(shape[0])])
+    numbers = block if along_k else block.T  # (16 rows or columns, k)
+    pairs = numpy_bfloat16_pairs(numbers[:, 0::2], numbers[:, 1::2])
+    target[target_start:][:TILE] = np.ascontiguousarray(pairs if of_a else pairs.T).view(np.uint16).reshape(-1)
+
+
+if numba.config.DISABLE_JIT:
+
+    def configure_amx(packed, layout):
+        pass
+
+    def release_amx(packed):
+        pass
+
+    def add_products(a, a_start, b, b_start, steps, sums, start, clear):
+        left, right = a[a_start:][: 2 * TILE * steps], b[b_start:][: 2 * TILE * steps]
+        total = unpacked_a(left) @ unpacked_b(right)
+        tile = sums[start:][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)
+        tile[:] = total if clear else tile + total
+
+else:
+
+    @intrinsic
+    def configure_amx(typingctx, packed, layout):
+        """Before AMX's other instructions: load its tile configuration, if `packed` is an array for AMX (uint16)."""
+
+        def codegen(context, builder, signature, arguments):
+            if signature.args[0].dtype == types.uint16:
+                amx(builder, "ldtilecfg", pointer(context, builder, signature.args[1], arguments[1], INT64(0)))
+
+        return types.void(packed, layout), codegen
+
+    @intrinsic
+    def release_amx(typingctx, packed):
+        """After the last: release AMX's registers, so that no context switch saves and restores them."""
+
+        def codegen(context, builder, signature, arguments):
+            if signature.args[0].dtype == types.uint16:
+                amx(builder, "tilerelease")
+
+        return types.void(packed), codegen
+
+    @intrinsic
+    def add_products(typingctx, a, a_start, b, b_start, steps, sums, start, clear):
+        """
+        sums += A B for 32 x 32 sums that follow each other from ``sums[start]`` on; sums = A B if `clear`.
+
+        `a` and `b` are packed panels of uint16, of `steps` times 32 k.
+        """
+
+        def codegen(context, builder, signature, arguments):
+            a, b, place = (
+                pointer(context, builder, signature.args[i], arguments[i], arguments[i + 1]) for i in (0, 2, 5)
+            )
+            _load_or_clear(builder, place, arguments[7])
+            _steps(builder, arguments[4], a, b)
+            _sums(builder, place, "tilestored64")
+            return context.get_dummy_value()
+
+        n = types.int64
+        return types.void(a, n, b, n, n, sums, n, types.boolean), codegen
