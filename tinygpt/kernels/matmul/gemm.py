@@ -59,6 +59,7 @@ MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for th
 TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
+_OF_B = (np.float32, np.int8, np.uint16)
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
@@ -70,8 +71,8 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     ----------
     a : ndarray, float32, (M, K)
         C-contiguous, or the transpose of such an array.
-    b : ndarray, float32, (K, N)
-        C-contiguous, or the transpose of such an array.
+    b : ndarray, float32, int8 or uint16, (K, N)
+        C-contiguous, or the transpose of such an array. A uint16 is the bits of a bfloat16.
     into : ndarray, float32, (M, N)
         C, C-contiguous. Must not overlap the others.
     accumulate : bool
@@ -89,7 +90,8 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     Notes
     -----
     With `set_float32_matmul_precision("medium")` the numbers of A and B are rounded to bfloat16 where the processor
-    multiplies that faster.
+    multiplies that faster. So are those of A whatever the precision where B is int8 or bfloat16, whose numbers that
+    rounding leaves as they are.
 
     Examples
     --------
@@ -106,7 +108,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
         if not accumulate:
             into[...] = 0 if bias is None else bias
         return  # squares stay unknown
-    form, dtype = operand_format()
+    form, dtype = operand_format(b.dtype != np.float32)
     mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
     workers = threads(most=None if M * N * K > _SMALL else 1)
     if form is AMX:
@@ -141,9 +143,10 @@ def _check(a, b, into, accumulate, bias):
         raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {a.shape}, {b.shape}, {into.shape}")
     for name, array in (("a", a), ("b", b), ("into", into)):
         fits = array.flags.carray or (name != "into" and array.T.flags.carray)
-        if array.dtype != np.float32 or not fits:
+        if array.dtype not in (_OF_B if name == "b" else (np.float32,)) or not fits:
             got = f"{array.dtype}, strides {array.strides}{'' if array.flags.writeable else ', read-only'}"
-            required = "C-contiguous float32" + ("" if name == "into" else ", or the transpose of such an array")
+            required = "C-contiguous float32" + (", int8 or uint16" if name == "b" else "")
+            required += "" if name == "into" else ", or the transpose of such an array"
             raise ValueError(f"multiply: {name} must be {required}, got {got}")
     if bias is not None and (bias.shape != (N,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
         raise ValueError(f"multiply: bias must be contiguous float32 of shape ({N},), got {bias.dtype} {bias.shape}")
@@ -163,9 +166,13 @@ def _bypasses_caches(c, large=PREFETCHING.large):
     return c.nbytes > large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
-def operand_format():
-    """The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it."""
-    if settings.get_float32_matmul_precision() != "medium" or not BFLOAT16:
+def operand_format(quantized=False):
+    """
+    The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it.
+
+    Operands of a product with a quantized weight are bfloat16 whatever the precision.
+    """
+    if not BFLOAT16 or not (quantized or settings.get_float32_matmul_precision() == "medium"):
         return FLOAT32, np.dtype(np.float32)
     return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
 
@@ -247,11 +254,12 @@ def _part(panel, number, parts, nr):
 
     Of a B that is stored across k, some rows; else as many columns as a row of NR numbers has cache lines.
     """
+    words = panel.stride * panel.data.itemsize // 4  # what `Upcoming` counts in; numbers, unless B is quantized
     if panel.transposed:
         lines = (nr + LINE - 1) // LINE
         length = (panel.rows + LINE - 1) // LINE if number * lines < panel.columns else ZERO
-        start, gap, stride = panel.start + number * lines * panel.stride, panel.stride, np.int64(LINE)
+        start, gap, stride = panel.start + number * lines * panel.stride, words, np.int64(LINE)
     else:
         length = (panel.rows + parts - 1) // parts if panel.columns > 0 else ZERO
-        start, gap, stride = panel.start + number * length * panel.stride, np.int64(LINE), panel.stride
+        start, gap, stride = panel.start + number * length * panel.stride, np.int64(LINE), words
     return Upcoming(panel.data, start, gap, stride, length)
