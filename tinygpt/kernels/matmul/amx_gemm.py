@@ -37,6 +37,8 @@ of processes in turns, with a noise of 5 %. x has 256 or 1024 rows, W the shape 
 
 KC = 256 is worth nothing beyond noise over 768 here, but keeps a block of A small where sums have to wait. Prefetching
 the panel of B after the next, into the second-level cache, gained nothing: the processor's own prefetcher follows it.
+Of a B in bfloat16 (K, N) it does not, for each row of a panel is a single line on a page of its own: prefetching these
+took the products of 124M's layers, by 512 rows, from 81 to 69 ms.
 Prefetching a tile of C that is written through the caches gains 15 % where C's rows are not aligned, as those of 50,257
 logits.
 
