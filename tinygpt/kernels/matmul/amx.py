@@ -51,6 +51,7 @@ from tinygpt.kernels.simd.llvm import (
     loop,
     numpy_bfloat16_pairs,
     pointer,
+    prefetch,
     skip,
     transpose,
 )
@@ -95,6 +96,9 @@ def pack_dense(
                 read = skip(builder, read, stride, dtype)
             else:  # two k of 16 rows or columns
                 below = skip(builder, read, stride, dtype)
+                if dtype == types.uint16:  # a row of a panel is one line: prefetch the one beside it, of the next panel
+                    for place in (read, below):
+                        prefetch(builder, skip(builder, place, COLUMNS, dtype), cache=2)
                 vector = _across(builder, read, below, dtype)
                 read = skip(builder, below, stride, dtype)
             if of_a == along_k:  # it is a line of the tile
