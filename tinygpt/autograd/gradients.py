@@ -16,10 +16,11 @@ logits at hand. `Accumulator.reserve` gives it memory for them: `storage` itself
 copied later. `Accumulator.release` ends the reservation before another gradient is written there. For GPT-2's token
 embeddings this saves an array of 154 MB and a pass over it: see the rows of `benchmarks/bench_linear_cross_entropy.py`.
 
-While nobody looks. Two passes over all gradients are saved as long as their memory is `private`, known to the engine
-alone: a kernel that writes the last share leaves the sum of its squares, for the norm, and the clip is a `factor` that
-the optimizer applies as it reads. Arrays do not tell when they are written to, so memory that was given out once, as
-`Tensor.grad` or in a flat array, is never private again: `publish` ends it.
+Private memory. As long as only the engine and its kernels can reach the memory of a gradient, it is `private`, and two
+passes over it are saved. For the norm, the kernel that writes the last share leaves the sum of the squares. For the
+clip, a `factor` is kept, by which the optimizer multiplies as it reads. Once a user has the array, as `Tensor.grad` or
+in a flat array, it may change at any time without notice. `publish` then ends all this, for good: the gradients of
+later steps are in the same memory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import numpy as np
 
 from tinygpt.runtime.memory import Slot, SquareSum, copied, empty
 
-_multiplying = threading.Lock()
+_factor_lock = threading.Lock()
 
 
 class RefCount:
@@ -123,11 +124,11 @@ class Accumulator:
     reserved : callable or None
         A weak reference to the reservation of `storage`: a loss without a backward frees the place again.
     private : bool
-        Whether nobody outside of the engine and its kernels can see the memory of `grad` and of `storage`.
+        Whether only the engine and its kernels can reach the memory of `grad` and of `storage`.
     squares : SquareSum or None
-        Of the share that was written last; None where `grad` was changed otherwise, or is not private.
+        Of the last write to `grad`, by a kernel; None after a write by anything else, or if not private.
     factor : float
-        What `grad` is yet to be multiplied by: 1 if it is not private.
+        What `grad` is still to be multiplied by; 1 if it is not private.
     """
 
     __slots__ = ("dtype", "factor", "grad", "private", "reserved", "shape", "squares", "storage")
@@ -164,7 +165,7 @@ class Accumulator:
             np.add(self.grad, share.array, out=self.grad)
 
     def replace(self, gradient: np.ndarray | None) -> None:
-        """Set `grad` to None, or to a copy: backward adds to it, and the caller may use the array otherwise."""
+        """Set `grad` to None, or to a copy of `gradient`: backward adds to `grad`, never to the caller's array."""
         copy = None if gradient is None else copied(gradient)
         if copy is not None and self.storage is not None:
             self.release()
@@ -173,19 +174,19 @@ class Accumulator:
         self.grad, self.squares, self.factor = copy, None, 1.0
 
     def sum_of_squares(self) -> float | None:
-        """Of `grad`, if the kernel that wrote there last has left it."""
+        """The sum of the squares of `grad`; None unless the kernel that wrote it last has left it."""
         known = None if self.squares is None else self.squares.after
         return None if known is None else known * self.factor**2
 
     def publish(self) -> None:
-        """From now on anyone may read and write the memory of `grad` and `storage`: it holds what it seems to hold."""
+        """Make the memory of `grad` and `storage` ready for a user: multiplied by the factor, and no longer private."""
         self.apply_factor()
         self.private, self.squares = False, None
 
     def apply_factor(self) -> Any:
-        """`grad`, multiplied by its pending factor, in one rounding of each number."""
+        """Multiply `grad` by its pending factor, in one rounding of each number; returns `grad`."""
         if self.factor != 1:
-            with _multiplying:  # another thread may ask as well
+            with _factor_lock:  # so that two threads do not both multiply
                 if self.factor != 1:
                     np.multiply(self.grad, self.dtype.type(self.factor), out=self.grad)  # type: ignore[arg-type]
                 self.factor, self.squares = 1.0, None

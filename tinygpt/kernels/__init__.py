@@ -3,17 +3,26 @@ The operations as loops that Numba compiles. Each file is the fast twin of the f
 `ops/`, with the same names and the same step numbers, and works in memory that it is given.
 
 Reading order
-    layernorm.py                                        the pattern: forward, backward, and what each keeps
-    gelu.py, dropout.py, add.py, embedding.py           an element or a row at a time
-    cross_entropy.py                                    a sum and a maximum per row
-    matmul/                                             the matrix product: most of a training step
-    linear.py, gelu_linear.py                           calls of the product
-    linear_cross_entropy.py, attention.py               products of which only a block exists at a time
-    adamw.py, adam.py, sgd.py, norm.py, decode_step.py  the twins of functions in optim/ and gpt2/
-    dependencies.py                                     which files and values a user's kernel was compiled from
-    simd/                                               what the processor can do, and instructions that Numba lacks
-    jit.py, compiler.py, kernel_cache.py                how kernels are compiled and kept
-    notice.py, rates.py                                 what a user sees of that; how fast this machine is
+    layernorm.py                                the pattern: forward, backward, and what each keeps
+    gelu.py, dropout.py, add.py, embedding.py   an element or a row at a time
+    cross_entropy.py                            a sum and a maximum per row
+    simd/                                       what the processor can do, and instructions that Numba lacks
+        cpu.py, vector_width.py                     its features, the tile that follows from them; how wide vectors are
+        llvm.py, intrinsics.py                      pieces of LLVM code; what kernels call of them
+        math.py, gemv.py                            exp and sums; matrix-vector products
+    matmul/                                     the matrix product: most of a training step
+        ladder.py                                   from three loops to a register tile, and on to AMX: begin here
+        matrix.py, packing.py                       a block of a matrix, and how it is packed
+        microkernel.py, gemm.py                     the register tile, and the loops and threads around it
+        panels.py                                   the same on one thread, of operands packed before: for attention
+        amx.py, amx_gemm.py, epilogue.py            AMX: its instructions, a plan of its own, how C is written
+    linear.py, gelu_linear.py                   calls of the product
+    linear_cross_entropy.py, attention.py       products of which only a block exists at a time
+    adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip
+    decode_step.py                              one token of generation: the twin of `Block` with a cache, in gpt2/
+    jit.py, compiler.py, kernel_cache.py        how kernels are compiled and kept
+    dependencies.py                             which files and values a user's kernel was compiled from
+    notice.py, rates.py                         what a user sees of compilation; how fast this machine is
 
 What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs

@@ -13,7 +13,7 @@ dx has one term for each path from x to out: direct, through the mean, and throu
 
 The rows are cut into parts of at least 16, and no more than 128 parts. Each part sums its own dweight and dbias, and
 the parts are added in order: no two threads write to the same number, and the result does not depend on how many
-threads there are. More parts would be more sums to write, read again and add.
+threads there are. With more parts there would be more sums to write, read again and add.
 
 Cost: forward reads x and writes out, backward reads dout and x and writes dx. The first pass over a row brings it into
       the cache, where the later ones find it.
@@ -33,7 +33,7 @@ __all__ = ["accepts", "backward", "forward"]
 
 _PART = 16  # rows that one thread takes at a time, at least
 _MOST_PARTS = 128
-_NOTHING = np.empty((0, 0), np.float32)  # Numba needs an array where none is wanted, too
+_NOTHING = np.empty((0, 0), np.float32)  # where no dx is wanted, because Numba needs an array all the same
 
 
 def forward(x, weight, bias, eps=1e-5):

@@ -1,9 +1,9 @@
 """
 The norm of all gradients together, and its clip, so that one bad batch cannot move the model far.
 
-As long as nobody has seen the memory of a gradient (`Accumulator.private`), neither takes a pass over it: the kernel
+As long as no user can reach the memory of a gradient (`Accumulator.private`), neither takes a pass over it: the kernel
 that wrote the gradient has left the sum of its squares, and the optimizer multiplies by the factor of the clip as it
-reads. Whoever looks at `grad` finds it clipped.
+reads. `Tensor.grad` multiplies first, so a user finds the gradient clipped.
 
 Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 """
@@ -29,8 +29,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     """
     Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
 
-    Each number is multiplied by the factor in float32, rounded once: where an optimizer of ours multiplies as it reads,
-    a step may differ from that by rounding in float32.
+    `grad` becomes the gradient times the factor, rounded once to float32. An optimizer that multiplies as it reads
+    rounds elsewhere, so its step may differ by rounding from one that is taken with the clipped `grad`.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     parameters = _listed("clip_grad_norm", parameters)
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
-        at_once = []
+        to_scale = []
         for node in _with_gradient(parameters):
             if node.private and current_implementation() == "kernels":
-                node.factor *= max_norm / norm
+                node.factor *= max_norm / norm  # the optimizer applies it
             else:
                 node.squares = None
-                at_once.append(node)
-        for gradient in _merged(at_once):
+                to_scale.append(node)
+        for gradient in _merged(to_scale):
             _scale(gradient, max_norm / norm)
     return norm
 

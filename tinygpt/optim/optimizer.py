@@ -171,8 +171,8 @@ class Optimizer:
         closure : callable, optional
             Called first: it computes the loss and its gradients, as PyTorch's optimizers take it.
         scale : float
-            What the gradients are multiplied by as they are read, for instance ``min(1, max_norm / norm)``: the same
-            as `clip_grad_norm` before the step, for gradients that somebody has seen too.
+            What the gradients are multiplied by as they are read. ``min(1, max_norm / norm)`` clips them as
+            `clip_grad_norm` does, and never takes a pass over them.
 
         Returns
         -------
@@ -208,7 +208,7 @@ class Optimizer:
             for (options, _, factor), members in alike.items():
                 for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
                     if np.may_share_memory(arrays[0], arrays[1]):
-                        arrays[1] = arrays[1].copy()  # a parameter that is its own gradient, shifted perhaps
+                        arrays[1] = arrays[1].copy()  # the update must not change the gradient that it still reads
                     in_place(who, self.kernel, self.update, arrays, (*options, scale * factor))
                 if "step" in self.state_names:
                     for parameter in members:
@@ -363,7 +363,7 @@ class Optimizer:
                 raise ValueError(f"{who}: {name} must be True or False, got {value!r}")
 
     def _alike(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
-        """The parameters, by what must be equal for one call of `update`: options, dtype, the factor of a clip."""
+        """Groups of parameters that one call of `update` may do: of equal options, dtype and factor of the clip."""
         alike: dict[Any, list[Tensor]] = defaultdict(list)
         for parameter in sorted(parameters, key=lambda p: p.ndim < 2):  # the order of `Module.flatten_parameters`
             factor = getattr(parameter.node, "factor", 1.0)

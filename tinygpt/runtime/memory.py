@@ -2,7 +2,7 @@
 Memory for the arrays of a training step, and `Slot`, the destination of a gradient.
 
 A training step needs the same large arrays as the step before. Fresh memory from the system is slow, since each page of
-it is filled with zeros when it is first touched: `empty` takes it from a *pool* of memory that was used before.
+it is filled with zeros when it is first touched. So `empty` takes memory from a *pool* of what was used before.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Pool:
     """
     Memory for arrays, used again once the array and all its views are gone.
 
-    Pieces come in eight sizes per power of two, so that a piece is at most an eighth larger than its array. A piece
-    that was not used while the pool handed out `patience` times its own size goes back to the system, or a little
-    later: the pool looks for such pieces each time it has handed out its size once.
+    Pieces come in eight sizes per power of two, so that a piece is at most an eighth larger than its array. Time is
+    counted in bytes handed out. Each time that these have reached the size of the whole pool once more, it returns to
+    the system the free pieces that were not used for `patience` times that size.
 
-    An array begins a piece, and is the base of all its views: NumPy follows bases as far as arrays go, and below is
-    the system's memory. So a view of any kind keeps the array alive, and a weak reference to it tells the end of all.
+    Each piece holds one array, which is the base of all views of it, views of views included. So any view keeps the
+    array alive, and when a weak reference to the array dies, the piece is free.
 
     Attributes
     ----------
@@ -57,12 +57,12 @@ class Pool:
         self.patience = patience
         self.in_use = self.kept = self.allocated = 0
         self._free: dict[int, list[tuple[mmap.mmap, int]]] = defaultdict(list)  # size -> piece, when it came back
-        self._loans: dict[int, _Loan] = {}
-        self._clock = self._next_look = 0  # bytes handed out so far; when to look for pieces that are too old
+        self._pieces: dict[int, _PieceInUse] = {}
+        self._clock = self._next_trim = 0  # bytes handed out so far; when to look for pieces that are too old
         self._lock = threading.RLock()  # a weak reference may call back while this thread holds it
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-        """An array with whatever the memory holds; NaN with TINYGPT_DEBUG=1. Cost: 2 microseconds, and 1 at its end."""
+        """An uninitialized array; all NaN with TINYGPT_DEBUG=1. Costs 2 microseconds, and 1 when it is freed."""
         dtype = np.dtype(dtype)
         size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * dtype.itemsize
         if settings.GUARD:
@@ -81,25 +81,25 @@ class Pool:
             self.in_use += rounded
             self._clock += rounded
             array: np.ndarray = np.ndarray(shape, dtype, piece)
-            self._loans[id(piece)] = loan = _Loan(array, self._take_back)
-            loan.piece, loan.size = piece, rounded
-            if self._clock >= self._next_look:
-                self._let_go()
+            self._pieces[id(piece)] = used = _PieceInUse(array, self._take_back)
+            used.piece, used.size = piece, rounded
+            if self._clock >= self._next_trim:
+                self._trim()
         return _poisoned(array)
 
-    def _take_back(self, loan: _Loan) -> None:
+    def _take_back(self, used: _PieceInUse) -> None:
         with self._lock:
-            del self._loans[id(loan.piece)]
-            self.in_use -= loan.size
-            self.kept += loan.size
-            self._free[loan.size].append((loan.piece, self._clock))
+            del self._pieces[id(used.piece)]
+            self.in_use -= used.size
+            self.kept += used.size
+            self._free[used.size].append((used.piece, self._clock))
 
-    def _let_go(self) -> None:
+    def _trim(self) -> None:
         """Return to the system what was not used for too long: the oldest of each size come first."""
-        all_of_it = max(self.in_use + self.kept, 2**24)
-        self._next_look = self._clock + all_of_it
+        whole = max(self.in_use + self.kept, 2**24)
+        self._next_trim = self._clock + whole
         for free in self._free.values():
-            while free and free[0][1] < self._clock - self.patience * all_of_it:
+            while free and free[0][1] < self._clock - self.patience * whole:
                 self.kept -= len(free.pop(0)[0])
 
     def clear(self) -> None:
@@ -109,8 +109,8 @@ class Pool:
             self.kept = 0
 
 
-class _Loan(weakref.ref):
-    """A weak reference to an array, and the piece that is free when the array is gone."""
+class _PieceInUse(weakref.ref):
+    """A weak reference to an array, and the piece that becomes free when the array is gone."""
 
     __slots__ = ("piece", "size")
     piece: mmap.mmap
@@ -145,7 +145,7 @@ def copied(array: np.ndarray) -> np.ndarray:
 
 class SquareSum:
     """
-    The sum of the squares of a gradient, in float64, where a kernel knows it: its norm then takes no pass over memory.
+    The sum of the squares of a gradient, in float64, where a kernel knows it: the norm then takes no pass over memory.
 
     Attributes
     ----------

@@ -9,45 +9,49 @@ The matrix product with AMX: C (+)= A B with operands rounded to bfloat16.
                     for pc in pb, pb + KC ... pb + KB
                         for each 32 rows: sums (+)= panel of A  panel of B, over KC numbers of k,
                                           while a part of the next panel of B is packed;
-                                          after the last k the epilogue writes the sums to C
+                                          after the last k of all the epilogue writes the sums to C
                 barrier
 
-AMX multiplies sixteen times as fast as the vector units. So this plan is about where numbers lie while they are used:
+AMX multiplies sixteen times as fast as the vector units, so what decides is where numbers lie while they are used
+(ladder.py, "From here to AMX", has the reasons):
 
     panel of B (KC x 32)    16 kB, two of them, of which one is multiplied while the next one is packed: both stay in
                             the first-level cache (48 kB), beside the panel of A that passes through
     block of A (MC x KB)    at most 0.8 MB: a core reads it again for each panel of B, from its second-level cache
-    sums                    32 x 32 at a time, in memory of their own. The rows of a tile of C lie on 32 pages, and a
-                            store to C reads the line first that it overwrites
-    C                       written once, when its sums over all k are done; past the caches if it is large, because
-                            what is stored there would only be evicted before somebody reads it
+    sums                    32 x 32 at a time, 4 kB of consecutive memory. The rows of a tile of C lie far apart, on a
+                            page each where N is 1024 or more, and a store to C first reads the line that it overwrites
+    C                       written once, when its sums over all k are done; by non-temporal stores if it is large,
+                            because it would leave the caches before anything reads it
 
-What each step is worth, GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167), medians
-of processes in turns, with a noise of 5 %. x has 256 or 1024 rows, W the shape (768, 2304):
+Measured, one change at a time: GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167),
+medians of processes in turns, noise 5 %. x has 256 or 1024 rows, W the shape (768, 2304):
 
                                                         256 rows                     1024 rows
                                               x W + b   dout W^T   x^T dout   x W + b   dout W^T   x^T dout
     this plan                                    1370       1230       1490      1680       1420       1710
     C written through the caches                 1360       1150       1300      1570       1330       1510
     B packed between the tiles                   1240       1110       1470      1610       1270       1500
-    KC = 128: sums are loaded twice as often     1320       1180       1420      1640       1340       1510
-    KC = 768: a panel of B outgrows the cache    1520       1180       1490      1790       1430       1570
+    KC = 128                                     1320       1180       1420      1640       1340       1510
+    KC = 768                                     1520       1180       1490      1790       1430       1570
     all rows and k in one block of A             1440       1200       1500      1600       1090       1480
-    as in gemm.py, C in registers                 870        800        800      1170       1050        890
+    gemm.py's plan, with AMX's tile               870        800        800      1170       1050        890
 
-KC = 256 is worth nothing beyond noise over 768 here, but keeps a block of A small where sums have to wait. Prefetching
-the panel of B after the next, into the second-level cache, gained nothing: the processor's own prefetcher follows it.
-Of a B in bfloat16 (K, N) it does not, for each row of a panel is a single line on a page of its own: prefetching these
-took the products of 124M's layers, by 512 rows, from 81 to 69 ms.
-Prefetching a tile of C that is written through the caches gains 15 % where C's rows are not aligned, as those of 50,257
-logits.
+The last row differs in everything at once: sums that go from the registers straight to C, larger blocks, B packed ahead
+of its tiles. What the sums' own memory is worth was not measured alone. With 256 rows this plan has a single block of
+A, too, so those three cells of the row above show the noise. KC = 768 cost nothing in this run, although a panel of B
+then fills the first-level cache; 256 is a choice by the size of that cache, not by this table.
 
-A task is done by whichever thread, and each number of C is summed in the order of k: the bits are the same for any
-number of threads. Each thread first takes its own tasks, whose sums are in its cache if there is more than one block of
-k, then those that slower threads have not begun.
+Prefetching the panel of B after the next, into the second-level cache, gained nothing with float32. Of a bfloat16 B
+(K, N) each row of a panel is a single line on a page of its own; prefetching these took the products of 124M's layers,
+with 512 rows, from 81 to 69 ms. Prefetching a tile of C that is
+written through the caches gained 15 %, in one run on one shape: logits, 50,257 columns, whose rows are not aligned.
 
-Read amx.py first: the tiles, and how packing hides behind multiplying. The edges of a matrix are packed with zeros
-around them, between the tiles.
+Any thread may do a task, and each number of C is summed in the order of k: the bits are the same for any number of
+threads. Each thread first takes tasks of its own, then those that slower threads have not begun. If there is more than
+one block of k, the sums of its own tasks are in its cache.
+
+Read amx.py first: the tiles, and how packing is hidden behind multiplying. Incomplete panels, at the edges of a matrix,
+are padded with zeros and packed between the tiles.
 
 Source: Goto & van de Geijn 2008, see gemm.py; A's block in the second-level cache and B's panel in the first, as there.
 Cost:   2 M N K operations; packing moves A once and B once per MC rows.
@@ -83,26 +87,26 @@ KC = 256
 _PANEL = KC * COLUMNS  # numbers in a panel of B
 _BLOCK = 400_000  # numbers in a block of A
 _CACHE = 1_250_000  # bytes of a second-level cache for the block of A and sums that wait
-LARGE = 2**21  # bytes of C: from here on it is written past the caches, where its mode and alignment allow
-_PAST_THE_CACHES = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
+LARGE = 2**21  # bytes of C: from here on non-temporal stores write it, where its mode and alignment allow
+_NON_TEMPORAL = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
 
 
-def multiply(a, a_transposed, b, b_transposed, c, bias, mode, past_the_caches, sizes, workers, squares):
+def multiply(a, a_transposed, b, b_transposed, c, bias, mode, non_temporal, sizes, workers, squares):
     """
     What gemm.py's `multiply` does, of arrays that it has checked: flat, with their order in memory, for sizes M, N, K.
 
-    `past_the_caches` wants non-temporal stores, for a C that is aligned. The squares of C are summed tile by tile, so
-    that the sum does not depend on the tasks, whose size depends on the number of threads.
+    `non_temporal` asks for non-temporal stores; C must be aligned then. The squares of C are summed tile by tile: the
+    size of a task depends on the number of threads, and the sum must not.
     """
     M, N, K = sizes
     MC, KB = _block_of_a(M, N, K, workers)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = _whole(-(-MC // parts), ROWS)
-    waiting = workers if KB >= K else panels * -(-MC // rows)
-    if past_the_caches:
-        mode = _PAST_THE_CACHES.get(mode, mode)
-    work = memory.empty(MC * _whole(KB, STEP) // 2 + workers * (_PANEL + STAGED) + waiting * rows * COLUMNS)
+    rows = _round_up(-(-MC // parts), ROWS)  # of a task
+    waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
+    if non_temporal:
+        mode = _NON_TEMPORAL.get(mode, mode)
+    work = memory.empty(MC * _round_up(KB, STEP) // 2 + workers * (_PANEL + STAGED) + waiting * rows * COLUMNS)
     counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
     of_tiles = np.zeros(0 if squares is None else panels * -(-M // ROWS))
     _multiply(
@@ -117,20 +121,21 @@ def _block_of_a(M, N, K, workers):
     """
     MC and KB: rows and k of a block of A.
 
-    All k where 256 rows of them fit, for sums that wait for the next block take room too.
+    All k if 256 rows of them fit into the cache. Else 3 KC, and the sums of each task wait for the next block of k:
+    they take room in the cache too.
     """
     if 256 * 2 * K <= _CACHE:
         KB = K
-        most = max(256, _BLOCK // K)
+        most_rows = max(256, _BLOCK // K)
     else:
         KB = 3 * KC
-        most = 512 if 512 * (2 * KB + 4 * N // workers) <= _CACHE else 256
-    blocks = -(-M // most)
-    return _whole(-(-M // blocks), ROWS), KB
+        most_rows = 512 if 512 * (2 * KB + 4 * N // workers) <= _CACHE else 256
+    blocks = -(-M // most_rows)
+    return _round_up(-(-M // blocks), ROWS), KB
 
 
-def _whole(count, size):
-    """The next multiple of a size."""
+def _round_up(count, size):
+    """The next multiple of `size`."""
     return -(-count // size) * size
 
 
@@ -164,7 +169,7 @@ def _multiply(a, a_transposed, b, b_transposed, c, bias, mode, sizes, work, squa
 
 @inlined
 def _divided(work, MC, KB, worker, workers):
-    """Parts of the memory: the packed block of A; a thread's panels of B; sums of all threads; a thread's scratch."""
+    """Views of `work`: the packed block of A; this thread's panels of B; the sums of all; this thread's scratch."""
     of_a = MC * ((KB + STEP - 1) // STEP * STEP) // 2
     of_b, staged = of_a + worker * _PANEL, of_a + workers * _PANEL + worker * STAGED
     return (
@@ -179,10 +184,10 @@ def _divided(work, MC, KB, worker, workers):
 def _pack_block_of_a(a, packed, staged, counters, counter):
     """(1) Pack panels of A, 32 rows and up to KC k, whichever is next, until none is left."""
     panels = (a.rows + ROWS - 1) // ROWS
-    chunks = (a.columns + KC - 1) // KC
+    blocks_of_k = (a.columns + KC - 1) // KC
     while True:
         number = fetch_and_increment(counters, counter)
-        if number >= panels * chunks:
+        if number >= panels * blocks_of_k:
             break
         row, k = number % panels * ROWS, number // panels * KC
         kc = min(KC, a.columns - k)
@@ -194,9 +199,9 @@ def _pack_block_of_a(a, packed, staged, counters, counter):
 @kernel
 def _next_task(counters, worker, tasks):
     """
-    The number of the next task: of this thread's own, then of others; `tasks` if none is left.
+    The number of the next task: one of this thread's own, then of the others'; `tasks` if none is left.
 
-    A thread's own follow each other: two neighbours in C share cache lines where its rows are not aligned.
+    A thread's own tasks are consecutive: tiles side by side in C share cache lines where its rows are not aligned.
     """
     workers = len(counters)
     for i in range(workers):
@@ -209,7 +214,11 @@ def _next_task(counters, worker, tasks):
 
 @kernel
 def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, squares, counters, worker, rows, first, last):
-    """(2) Do tasks until none is left. While a panel of B is multiplied, the next one is packed."""
+    """
+    (2) Do tasks until none is left. While a panel of B is multiplied, the next one is packed.
+
+    `rows` are those of a task; `first` and `last` tell whether this is the first block of k, and the last.
+    """
     parts = (c.rows + rows - 1) // rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
@@ -225,13 +234,13 @@ def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, squares, count
         for pc in range(0, b.rows, KC):
             steps = (min(KC, b.rows - pc) + STEP - 1) // STEP
             start_of_a = (pc // STEP * panels_of_a + ir // ROWS * steps) * 2 * TILE
-            end = pc + KC >= b.rows
-            if end:
+            last_panel = pc + KC >= b.rows
+            if last_panel:
                 following = _next_task(counters, worker, tasks)
             next_task, next_pc = _after(task, pc, following, b.rows)
             next_panel = _panel_of(b, next_task // parts, next_pc)  # empty after the last
             _multiply_panel(
-                packed_a, start_of_a, packed_b, current, steps, own_sums, first and pc == 0, tiles, last and end,
+                packed_a, start_of_a, packed_b, current, steps, own_sums, first and pc == 0, tiles, last and last_panel,
                 mode, bias, jc, next_panel, spare, staged, squares,
             )  # fmt: skip
             current, spare = spare, current

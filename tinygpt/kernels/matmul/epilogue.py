@@ -1,14 +1,14 @@
 """
-The epilogue of a product: a finished tile of sums goes from scratch memory to C, as the mode says.
+The epilogue of the product with AMX: a finished tile of sums goes from scratch memory to C, as the mode says.
 
     OVERWRITE                                  C = sums
     WITH_BIAS                                  C = sums + one bias per column
     ACCUMULATE                                 C += sums
-    NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS       the first two, past the caches
+    NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS       the first two, by non-temporal stores
 
-A store through the caches first reads the line that it is about to overwrite, and evicts another that would be used
-again. A non-temporal store does neither. The line then lies in memory alone, so the way is for a C that is larger than
-what the caches could keep until somebody reads it.
+An ordinary store first brings the line that it overwrites into the cache, where it replaces one that may be needed
+again. A non-temporal store does neither: it writes whole lines to memory. The next reader of C has to fetch them from
+there, so this pays where C is so large that it would leave the caches anyway before it is read.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, load, loop, 
 ROWS = COLUMNS = 32
 NON_TEMPORAL_WITH_BIAS = np.int64(4)  # after the modes of microkernel.py
 _BIASED = (int(WITH_BIAS), int(NON_TEMPORAL_WITH_BIAS))
-_PAST_THE_CACHES = (int(NON_TEMPORAL), int(NON_TEMPORAL_WITH_BIAS))
+_NON_TEMPORAL = (int(NON_TEMPORAL), int(NON_TEMPORAL_WITH_BIAS))
 
 
 @kernel
 def write_tile(sums, start, tile, mode, bias, column, squares):
     """
-    Write the sums from ``sums[start]`` on, 32 x 32, to a tile of C, a `Matrix`; what is outside of it is left out.
+    Write the 32 x 32 sums from ``sums[start]`` on to a tile of C, a `Matrix`, which at the edges of C is smaller.
 
-    ``bias[column]`` belongs to its first column. Non-temporal modes demand that C and its rows are aligned to 64 bytes.
-    `squares` has a place for the sum of the squares of each tile of C, in float64, or nothing.
+    ``bias[column]`` belongs to the tile's first column. Non-temporal modes demand that C and its rows are aligned to 64
+    bytes. `squares`, float64, has a place for the sum of the squares of each tile of C, in row-major order, or none.
     """
     number = tile.start // tile.stride // ROWS * ((tile.stride + COLUMNS - 1) // COLUMNS) + column // COLUMNS
     own = number if len(squares) > 0 else NO_SQUARES
@@ -46,8 +46,8 @@ def write_tile(sums, start, tile, mode, bias, column, squares):
         first = column if mode in (WITH_BIAS, NON_TEMPORAL_WITH_BIAS) else ZERO
         _write_whole_tile(sums, start, tile.data, tile.start, tile.stride, mode, bias, first, squares, own)
     else:
-        cached = WITH_BIAS if mode == NON_TEMPORAL_WITH_BIAS else mode
-        copy_edge(sums[start : start + ROWS * COLUMNS], COLUMNS, tile, cached, bias, column, squares, own)
+        ordinary = WITH_BIAS if mode == NON_TEMPORAL_WITH_BIAS else mode
+        copy_edge(sums[start : start + ROWS * COLUMNS], COLUMNS, tile, ordinary, bias, column, squares, own)
 
 
 if numba.config.DISABLE_JIT:
@@ -69,7 +69,7 @@ else:
 
     @intrinsic
     def prefetch_tile(typingctx, c, start, stride):
-        """Prefetch a tile of C, which begins at ``c[start]``, to write to: it arrives while its sums are computed."""
+        """Prefetch for writing the tile of C at ``c[start]``: it arrives while its sums are computed."""
 
         def codegen(context, builder, signature, arguments):
             place = pointer(context, builder, signature.args[0], *arguments[:2])
@@ -117,8 +117,8 @@ def _write_rows(builder: Any, read: Any, write: Any, stride: Any, kind: int, bia
                 total = builder.fadd(load(builder, here, FLOAT, 16), total)
             elif kind in _BIASED:
                 total = builder.fadd(total, biases[v])
-            store = builder.store(total, here, align=64 if kind in _PAST_THE_CACHES else 4)
-            if kind in _PAST_THE_CACHES:
+            store = builder.store(total, here, align=64 if kind in _NON_TEMPORAL else 4)
+            if kind in _NON_TEMPORAL:
                 store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
             if squares is not None:
                 double = builder.fpext(total, wide)

@@ -15,10 +15,11 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
 MR x NR is the register tile, 8 x 48 with AVX-512. The other sizes follow the caches: a panel of B (KC x NR numbers,
 147 kB) stays in the second-level cache of a core, while the block of A (MC x KC numbers, 4 MB) streams through it from
 the last-level cache, and each number of C is read and written once per KC. Threads take one task at a time, so a core
-that is slower for a while delays nobody. Each number of C is summed in the order of k by whichever thread, so the
-result is the same, bit for bit, for any number of threads.
+that is slower for a while delays the others little. Each number of C is summed in the order of k, whichever thread does
+it, so the result is the same, bit for bit, for any number of threads.
 
-With AMX the plan is another one: see amx_gemm.py.
+This is the plan for the vector units: float32, and bfloat16 in pairs. On a processor with AMX, `multiply` leaves
+products of bfloat16 to amx_gemm.py, which has another plan.
 
 Read ladder.py first: it builds the plan up from three loops. The register tile is in microkernel.py, the formats of
 packed panels are in packing.py, and panels.py is the same product on one thread.

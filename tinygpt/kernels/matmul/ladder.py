@@ -12,9 +12,30 @@ cache (L1), a fraction of that from the second-level cache (L2), and one or two 
 number that is loaded is used many times before it has to be loaded again.
 
 `python -m benchmarks.bench_ladder` times the steps and the real product on one thread. (3) alone gains little over (2):
-it makes (4) possible. What gemm.py adds to (4): threads, prefetching (asking for a number before it is needed),
-bfloat16, and the processor's widest vectors: the loops below are compiled to vectors of 8 numbers where AVX-512 has 16.
-amx_gemm.py goes on from there for processors with AMX, and says what each of its steps is worth.
+it makes (4) possible. What gemm.py adds to (4): threads, prefetching (requesting a cache line before it is needed),
+bfloat16, and a tile that is written for the processor's registers, 8 x 48 numbers with AVX-512.
+
+From here to AMX
+    Newer Xeons have a unit beside the vectors, AMX, that multiplies small matrices of bfloat16. With it a core does 512
+    products per cycle, where its vectors do 32 of float32. Nothing else that a product consists of becomes faster by
+    that. This is for how many cycles a core multiplies, per number that it has to pack or to write:
+
+                                                               vectors    AMX
+        a number of b: packed once, then used by 512 rows         16      1
+        a number of c: a sum of K = 768 products                  24      1.5
+
+    With vectors, packing b and writing c cost little beside the multiplications. With AMX, to read a number of b from
+    memory, round it and store it in its place takes a good part of that one cycle; and 24 cycles after one cache line
+    of c, 16 numbers, the next is due, sooner than a line arrives from memory. The loops remain those of (4). What
+    decides now is what happens around the multiplications, and amx_gemm.py is written for that:
+
+    loads      The register tile is 32 x 32 and loads a cache line per cycle. L2 cannot sustain that, so panels of b are
+               small enough for L1 (KC = 256), and only those of a come from L2.
+    packing    The vectors have nothing to do while AMX multiplies. They pack the next panel of b meanwhile.
+    c          Sums are kept in a small dense piece of memory until they are complete. Then c is written once, and if it
+               is large, by stores that bypass the caches and do not read the old line first.
+
+    Read amx.py next, the instructions, then amx_gemm.py, the plan and what was measured of it.
 
 Words
     vector, lane   a register of 8 or 16 numbers that one instruction works on; a lane is the place of one of them

@@ -7,14 +7,15 @@ A and B come packed (see packing.py), so the loop reads both from front to back.
 as vectors, broadcasts one number of A's line after the other, and adds their products to MR x vectors sums. With pairs
 a step takes two k at once, by an instruction that multiplies bfloat16 numbers and adds both products to a float32. With
 AMX a step takes 32 k: one instruction adds the product of 16 rows of A and 16 columns of B to one of four registers of
-16 x 16 sums.
+16 x 16 sums. That branch serves products of packed panels alone (panels.py, for attention): amx_gemm.py has a loop of
+its own.
 
 Sums run over k from 0 upwards, in one float32 for each number of C.
 
-While the loop runs, it prefetches: first the tile of C, then a part of the panel of B that the next task needs
-(`Upcoming`). It does so line by line, with dozens of multiplications between two of them. A core waits for at most 16
-lines or so at a time (Intel: line-fill buffers, 16 since Ice Lake), and a burst of requests would occupy them all: the
-loop's own loads from the second-level cache need one each.
+The loops with vectors prefetch as they run: first the tile of C, then a part of the panel of B that the next task needs
+(`Upcoming`), one cache line at a time with many multiplications between. A core can wait for about 16 lines at once
+(Intel: line-fill buffers, 16 since Ice Lake). The loop's own loads from the second-level cache need one each, and a
+burst of prefetches would occupy them all.
 
 Source: Goto & van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", ACM TOMS 34(3); the register tile
         is that of Van Zee & van de Geijn 2015, "BLIS", ACM TOMS 41(3). Instructions: Intel's Architecture Instruction

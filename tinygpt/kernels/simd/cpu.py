@@ -18,9 +18,10 @@ The sizes of the tile follow from the registers, those of `Prefetching` were mea
     AVX-512, Intel              64      -    above 4 MB      Xeon with AMX (Granite Rapids), two cores
     all others                   -      8    above 8 MB      EPYC of Zen 4, two cores
 
-`A` and `B` are how many lines ahead of the one in use the micro-kernel prefetches a panel. On the Xeon, A's panels were
-packed by another core half of the time, and arrive late (2.5 % of the time of products); B's arrive without help, from
-a second-level cache of 2 MB.
+`A` and `B` are how many lines ahead of the one in use the micro-kernel prefetches a panel. `non-temporal` says above
+which size C is written by stores that bypass the caches; for AMX, amx_gemm.py has its own. On the Xeon half of A's
+panels were packed by the other core and arrive late: prefetching them saves 2.5 % of the time of products. B's arrive
+without help, from a second-level cache of 2 MB.
 
 Tests emulate other processors: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say which one code is generated for.
 """
@@ -47,9 +48,9 @@ class Format(NamedTuple):
     block : int
         How many k are packed at once.
     lines : int
-        How many lines a block of B becomes: one for each k, or one for each pair of two.
+        How many lines a block of B becomes: one for each k, or one for each pair of k.
     unit : int
-        How many elements of the packed array a line holds for each column.
+        How many elements of the packed array a line has per column of B.
     """
 
     rows: int
@@ -61,14 +62,14 @@ class Format(NamedTuple):
 
 class Prefetching(NamedTuple):
     """
-    What a product requests from memory before it is needed, and what it writes past the caches.
+    What a product prefetches, and when it writes C by non-temporal stores, which bypass the caches.
 
     Attributes
     ----------
     a, b : int
         How many lines of a panel lie between the one in use and the one that is prefetched; 0: none is.
     large : int
-        Bytes from which on C is written by non-temporal stores.
+        In bytes. A C above this is written by non-temporal stores.
     """
 
     a: int
