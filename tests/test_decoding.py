@@ -8,6 +8,7 @@ from kernel_checks import using_threads
 
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
 from tinygpt.gpt2.kv_cache import Decoder, LayerCache
+from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.quantization import round_weights
 
 SIZES = {"vocab_size": 131, "n_positions": 24, "n_embd": 40, "n_layer": 3, "n_head": 4}
@@ -27,6 +28,13 @@ def random_model(dtype=np.float32, kind="float32", **changes) -> GPT:
 
 def uncached(model: GPT, text: list[int]) -> np.ndarray:
     return model(np.array([text])).data[0, -1]
+
+
+def in_float32(function, *arguments):
+    """A pass over a text by kernels rounds the activations to bfloat16 where weights are; a step of one token does not,
+    and neither does the reference, to which a step is held here."""
+    with implementation("numpy"):
+        return function(*arguments)
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [(np.float32, "numpy"), (np.float32, "kernels"), (np.float32, "check"),
@@ -55,10 +63,10 @@ def test_each_kind_of_weights_gives_the_logits_of_the_rounded_model(kind, n_embd
     """Widths below a vector, not a multiple of one, and over several; in some of them not all threads have columns."""
     model = random_model(kind=kind, n_embd=n_embd)
     decoder = Decoder(model, sequences=2)
-    decoder.prefill(0, [1, 2, 3]), decoder.prefill(1, [130])
+    in_float32(decoder.prefill, 0, [1, 2, 3]), in_float32(decoder.prefill, 1, [130])
     logits = decoder.step([1, 0], [6, 5])
     for row, text in zip(logits, [[130, 6], [1, 2, 3, 5]], strict=True):
-        expected = uncached(model, text)
+        expected = in_float32(uncached, model, text)
         np.testing.assert_allclose(row, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
@@ -71,10 +79,10 @@ def test_the_hidden_layer_may_have_any_width(kind, n_inner):
     for mode in ("kernels", "numpy"):
         with implementation(mode):
             decoder = Decoder(model, sequences=2)
-            decoder.prefill(0, text), decoder.prefill(1, text[:1])
+            in_float32(decoder.prefill, 0, text), in_float32(decoder.prefill, 1, text[:1])
             for i in range(3):
                 logits = decoder.step([1, 0], [text[i], more[i]])[1]
-        expected = uncached(model, text + more)
+        expected = in_float32(uncached, model, text + more)
         np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
@@ -104,6 +112,21 @@ def test_bits_depend_neither_on_the_threads_nor_on_the_neighbours(kind):
     all_, reordered = told(2, [0, 1, 2, 3]), told(1, [3, 0, 2])
     for i, logits in [*reordered.items(), *told(2, [1]).items()]:
         np.testing.assert_array_equal(logits, all_[i])
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+@pytest.mark.parametrize("n_embd", [4, 12, 72, 96])
+def test_a_prompt_is_read_as_by_the_rounded_model_and_in_float32_up_to_bfloat16(kind, n_embd):
+    """Each activation is off by up to 2^-9 of itself, at random: some thousandths of the logits after three layers."""
+    model = random_model(kind=kind, n_embd=n_embd)
+    for text in ([3], TEXTS[2]):
+        logits, exact = Decoder(model).prefill(0, text), in_float32(uncached, model, text)
+        scale = np.abs(exact).max()
+        np.testing.assert_allclose(logits, uncached(model, text), rtol=0, atol=2e-5 * scale)
+        gap = np.abs(logits - exact).max()
+        assert gap < 0.02 * scale and (gap > 1e-4 * scale) == BFLOAT16
+        with implementation("check"):
+            np.testing.assert_array_equal(Decoder(model).prefill(0, text), logits)
 
 
 def test_reading_a_prompt_is_reading_its_tokens_one_by_one():
@@ -203,7 +226,7 @@ def test_a_step_reads_each_weight_of_its_layer_where_the_block_does(name, kind):
     weight = dict(changed.h[1].named_parameters())[name]
     weight.data[...] = np.random.default_rng(4).permutation(weight.data.reshape(-1)).reshape(weight.shape) + 0.5
     round_weights(model, kind), round_weights(changed, kind)
-    expected = changed.h[1](Tensor(x[None])).data[0]
+    expected = in_float32(changed.h[1], Tensor(x[None])).data[0]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(stepped(changed, 1, x), expected, rtol=0, atol=BOUND[np.float32] * scale)
     assert np.abs(stepped(model, 1, x) - expected).max() > 1e-2 * scale
@@ -242,6 +265,24 @@ def test_a_block_with_a_cache_may_read_texts_in_pieces(mode):
                                            atol=BOUND[np.float32] * np.abs(expected).max())  # fmt: skip
             lengths = [n + size for n in lengths]
     assert np.isnan(keys[1]).all() and np.isnan(values[1]).all()  # a sequence that was not read is not touched
+
+
+@pytest.mark.parametrize(
+    ("T", "H", "D", "N", "lengths"),
+    [(1, 2, 16, 4, [3]), (16, 1, 16, 16, [0]), (37, 3, 20, 64, [5, 9]), (3, 5, 7, 11, [2, 8]), (50, 2, 33, 60, [10])],
+)
+def test_the_keys_and_values_of_a_text_lie_where_a_step_reads_them(rng, T, H, D, N, lengths):
+    """Whole blocks of a vector's width and what is left of them; nothing else is written."""
+    B, S, C = len(lengths), len(lengths) + 1, H * D
+    qkv = rng.standard_normal((B, T, 3 * C), np.float32)
+    keys, values = np.full((S, H, D, N), np.nan, np.float32), np.full((S, H, N, D), np.nan, np.float32)
+    sequences = list(range(B, 0, -1))
+    with no_grad():
+        LayerCache(keys, values, sequences, lengths).attend(Tensor(qkv), H)
+    for (b, t, head, d), n in zip(np.ndindex(B, T, H, D), np.repeat(lengths, T * H * D), strict=True):
+        assert keys[sequences[b], head, d, n + t] == qkv[b, t, C + head * D + d]
+        assert values[sequences[b], head, n + t, d] == qkv[b, t, 2 * C + head * D + d]
+    assert np.isfinite(keys).sum() == np.isfinite(values).sum() == qkv.size // 3
 
 
 def test_what_a_layers_cache_cannot_do_is_refused():

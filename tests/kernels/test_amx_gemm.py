@@ -20,6 +20,7 @@ from tinygpt.kernels.matmul.amx_gemm import KC
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.simd.cpu import TILES
 from tinygpt.runtime import memory
+from tinygpt.runtime.bfloat16 import to_bfloat16, to_float32
 
 with_amx = pytest.mark.skipif(not TILES, reason="this processor, or this process, has no AMX")
 
@@ -60,6 +61,30 @@ def test_any_number_of_threads_gives_the_same_bits(size, rng):
             multiply(a, b, into=c)
         results.append(c)
     np.testing.assert_array_equal(*results)
+
+
+@with_amx
+@pytest.mark.parametrize("along_k", [True, False])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_quantized_weight_is_multiplied_as_its_float32_form_is(size, along_k, rng):
+    """Both sides are exactly bfloat16 then, so the bits are the same; for int8 against whole numbers, for one more."""
+    m, n, k = size
+    weights = {"bfloat16": to_bfloat16(rng.standard_normal((k, n), np.float32)), "int8": draw_int8(rng, (k, n))}
+    a = rng.integers(-9, 10, (m, k)).astype(np.float32)
+    for kind, weight in weights.items():
+        results = []
+        number = weight.astype(np.float32) if kind == "int8" else to_float32(weight)
+        for b in (weight, number):
+            results.append(np.full((m, n), np.nan, np.float32))
+            with precision("medium"):
+                multiply(a, np.asfortranarray(b) if along_k else b, into=results[-1])
+        np.testing.assert_array_equal(*results)
+        if kind == "int8":
+            np.testing.assert_array_equal(results[0], a.astype(np.int64) @ weight.astype(np.int64))
+
+
+def draw_int8(rng, shape):
+    return rng.integers(-127, 128, shape).astype(np.int8)
 
 
 @with_amx
@@ -132,6 +157,7 @@ PLAIN = """
 import sys; sys.path.insert(0, 'tests/kernels'); sys.path.insert(0, 'tests')
 import numpy as np
 from test_gemm import rounded
+from tinygpt.runtime.bfloat16 import to_bfloat16, to_float32
 from tinygpt.kernels.matmul import amx_gemm
 from tinygpt.kernels.matmul.microkernel import ACCUMULATE
 rng = np.random.default_rng(0)
@@ -145,6 +171,15 @@ for m, n, k in ((33, 40, 300), (64, 64, 256), (40, 97, 129), (300, 33, 2600)):
         )
         exact = before + rounded(a) @ rounded(b)
         assert np.abs(c - exact).max() < 1e-4, (m, n, k, a_t, b_t)
+for weight in (to_bfloat16(np.round(b, 2)), rng.integers(-9, 10, b.shape).astype(np.int8)):
+    for b_t in (False, True):
+        c = np.zeros_like(before)
+        amx_gemm.multiply(
+            a.reshape(-1), False, (weight.T if b_t else weight).reshape(-1), b_t, c.reshape(-1),
+            np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2, None,
+        )
+        exact = rounded(a) @ (to_float32(weight) if weight.dtype == np.uint16 else weight)
+        assert np.abs(c - exact).max() < 1e-3, (weight.dtype, b_t)
 print("equal")
 """
 

@@ -197,6 +197,32 @@ def test_a_large_result_written_by_non_temporal_stores_is_the_product(rng):
         np.testing.assert_allclose(squares.after, np.square(c, dtype=np.float64).sum(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["highest", "medium"])
+@pytest.mark.parametrize("gap", [1, 9, 16, 64])
+@pytest.mark.parametrize(("m", "n", "k"), [(33, 65, 40), (1, 3, 5), (70, 40, 800), (300, 2000, 30)])
+def test_rows_with_gaps_are_read_and_written_and_the_gaps_are_not(m, n, k, gap, kind, rng):
+    def padded(rows, columns):
+        memory = np.full((rows, columns + gap), np.nan, np.float32)
+        memory[:, :columns] = rng.integers(-4, 5, (rows, columns))  # exact in bfloat16, as are the sums in float32
+        return memory[:, :columns]
+
+    with precision(kind):
+        for a, b in (
+            (padded(m, k), padded(k, n)), (padded(k, m).T, padded(k, n)),
+            (padded(m, k), padded(n, k).T), (padded(k, m).T, padded(n, k).T),
+        ):  # fmt: skip
+            into, squares = padded(m, n), SquareSum()
+            before = into.copy()
+            multiply(a, b, into, squares=squares)
+            np.testing.assert_array_equal(into, a @ b)
+            assert squares.after == np.square(into, dtype=np.float64).sum()
+            multiply(a, b, into, accumulate=True)
+            np.testing.assert_array_equal(into, 2 * (a @ b))
+            multiply(a, b, into, bias=before[0].copy())
+            np.testing.assert_array_equal(into, a @ b + before[0])
+            assert np.isnan(into.base[:, n:]).all()
+
+
 def test_nothing_outside_of_c_is_touched(rng):
     m, n, k = FLOAT32.rows + 1, COLUMNS + 1, 37
     memory = np.full(m * n + 200, 7.0, np.float32)
@@ -224,11 +250,11 @@ def test_what_does_not_fit_is_refused():
     a, b, c = (np.ones(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
     with pytest.raises(ValueError, match=r"multiply: shapes must be \(M, K\), \(K, N\) and \(M, N\), got"):
         multiply(a, b.T.copy(), c)
-    with pytest.raises(ValueError, match="multiply: b must be C-contiguous float32, or the transpose of such an array"):
+    with pytest.raises(ValueError, match="multiply: b must be contiguous rows of float32, int8 or uint16, or the tra"):
         multiply(a, np.ones((3, 8), np.float32)[:, ::2], c)
-    with pytest.raises(ValueError, match="multiply: into must be C-contiguous float32, got float64"):
+    with pytest.raises(ValueError, match="multiply: into must be contiguous rows of float32, got float64"):
         multiply(a, b, c.astype(np.float64))
-    with pytest.raises(ValueError, match="multiply: into must be C-contiguous float32, got float32, strides"):
+    with pytest.raises(ValueError, match="multiply: into must be contiguous rows of float32, got float32, strides"):
         multiply(a, b, np.ones((4, 2), np.float32).T)
     with pytest.raises(ValueError, match=r"multiply: bias must be contiguous float32 of shape \(4,\)"):
         multiply(a, b, c, bias=np.ones(3, np.float32))

@@ -264,11 +264,18 @@ def _both(op: Op, kernel: Any) -> Implementation:
     return Implementation(forward, backward)
 
 
-def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any], computed: Any = None) -> None:
+def compare(
+    name: str,
+    direction: str,
+    ours: Sequence[Any],
+    theirs: Sequence[Any],
+    computed: Any = None,
+    tolerance: float | None = None,
+) -> None:
     """
     Raise ValueError, naming the op, where a kernel's results are not the reference's within the tolerance.
 
-    The tolerance is a share of each result's largest value (`kernel_tolerance`). Where that is exceeded and
+    The tolerance is a share of each result's largest value (by default `kernel_tolerance`). Where that is exceeded and
     `computed`, the reference and its arguments, is given, the effect of rounding on each element is measured (see
     `rounding.py`): a multiple of that is allowed as well.
     """
@@ -277,17 +284,18 @@ def compare(name: str, direction: str, ours: Sequence[Any], theirs: Sequence[Any
         raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
     noise: list[Any] | None = None
     for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        tolerance = settings.kernel_tolerance(np.asarray(b).dtype == np.float64) * largest(b)
-        if np.allclose(a, b, rtol=0, atol=tolerance, equal_nan=True):
+        share = settings.kernel_tolerance(np.asarray(b).dtype == np.float64) if tolerance is None else tolerance
+        allowed = share * largest(b)
+        if np.allclose(a, b, rtol=0, atol=allowed, equal_nan=True):
             continue
         gap = np.abs(np.asarray(a, np.float64) - b)
         if computed is not None:
             noise = _noise(computed[0], computed[1], theirs) if noise is None else noise
-            if np.all((gap <= tolerance + _NOISE * noise[index]) | (np.isnan(a) & np.isnan(b)) | (a == b)):
+            if np.all((gap <= allowed + _NOISE * noise[index]) | (np.isnan(a) & np.isnan(b)) | (a == b)):
                 continue
         raise ValueError(
             f"{name}.{direction}: kernel and reference disagree on result {index} by {np.max(gap):.3g}, "
-            f"where {tolerance:.3g} is allowed; implementation('numpy') runs the reference alone"
+            f"where {allowed:.3g} is allowed; implementation('numpy') runs the reference alone"
         )
 
 

@@ -119,9 +119,7 @@ class LayerCache(NamedTuple):
         q, k, v = split_heads(qkv.data, n_head)  # (B, H, T, D) each
         T = q.shape[2]
         self._check(*q.shape)
-        for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
-            self.keys[sequence, :, :, n : n + T] = k[b].swapaxes(1, 2)  # (H, D, T)
-            self.values[sequence, :, n : n + T] = v[b]  # (H, T, D)
+        self._append(qkv.data, k, v)
         if not any(self.lengths):
             return attention(qkv, n_head)  # the texts begin here: nothing to attend to but themselves
         heads = np.empty_like(q)  # (B, H, T, D)
@@ -132,6 +130,17 @@ class LayerCache(NamedTuple):
                 scores[:, causal_mask(n + T)[n:]] = -np.inf
             heads[b] = softmax_forward(scores)[0] @ values  # (H, T, D)
         return Tensor(merge_heads(heads))  # (B, T, C)
+
+    def _append(self, qkv: np.ndarray, k: np.ndarray, v: np.ndarray) -> None:
+        """Bring k and v (B, H, T, D), parts of qkv, into the cache."""
+        kernel = kernel_for(_KERNEL, qkv, self.keys, self.values)
+        if kernel is not None:
+            kernel.append(qkv, self.keys, self.values, self.sequences, self.lengths)
+            return
+        T = k.shape[2]
+        for b, (sequence, n) in enumerate(zip(self.sequences, self.lengths, strict=True)):
+            self.keys[sequence, :, :, n : n + T] = k[b].swapaxes(1, 2)  # (H, D, T)
+            self.values[sequence, :, n : n + T] = v[b]  # (H, T, D)
 
     def _check(self, B: int, H: int, T: int, D: int) -> None:
         """Raise ValueError, before anything is written, unless each row has a sequence of its own with room for it."""

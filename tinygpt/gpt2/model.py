@@ -40,8 +40,10 @@ from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.cross_entropy import check_targets
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids, integers
+from tinygpt.ops.gelu import gelu
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
+from tinygpt.quantization import quantized_linear
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import check_seed
 
@@ -71,7 +73,9 @@ class GELULinear(Linear):
     """A linear layer of GELU(x), as one operation, which keeps x alone for backward."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return gelu_linear(x, self.weight, self.bias)
+        if self.quantized is None:
+            return gelu_linear(x, self.weight, self.bias)
+        return quantized_linear(gelu(x), self.weight, self.quantized, self.bias)
 
 
 class MLP(Module):
@@ -372,7 +376,8 @@ class GPT(Module):
         seed : int
             Seed of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8"}
-            What the matrices are rounded to, for faster generation; see `quantization.round_weights`.
+            What the matrices are rounded to, for faster generation; a prompt's activations are then rounded to bfloat16
+            too. See `quantization.round_weights`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
 

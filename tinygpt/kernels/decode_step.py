@@ -21,6 +21,8 @@ what it needs for them: x and its norm, the same on every thread; one head's att
 the rows of that head only; hidden, of which (5) multiplies these rows only. So there are four barriers per layer. The
 result has the same bits for any number of threads, and for any other sequences in the batch.
 
+Before the first step, `append` brings the keys and values of a whole prompt into the cache.
+
 Cost: every weight is read once, 4, 2 or 1 bytes; and the keys and values of each sequence so far.
 """
 
@@ -30,11 +32,11 @@ import numpy as np
 from numba import prange
 
 from tinygpt.kernels.gelu import gate
-from tinygpt.kernels.jit import ZERO, kernel, parallel, threads
+from tinygpt.kernels.jit import ZERO, kernel, parallel, spread, threads
 from tinygpt.kernels.layernorm import normalize
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import add_rows_1, add_rows_4, dot_row, dot_rows_1, dot_rows_4
-from tinygpt.kernels.simd.intrinsics import to_float32
+from tinygpt.kernels.simd.intrinsics import to_float32, transpose_block
 from tinygpt.kernels.simd.math import exp, maximum, total
 from tinygpt.runtime import memory
 
@@ -53,6 +55,35 @@ def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.
 def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):
     """Replace x (B, C) by the output of the layer, and append the tokens' keys and values to the cache."""
     _layer(x, *layer, (keys, values), sequences, lengths, np.float32(eps), len(scratch[0]), scratch)
+
+
+def append(qkv, keys, values, sequences, lengths):
+    """Copy the keys and values in qkv (B, T, 3C) to those of these sequences, from these lengths on."""
+    sequences, lengths = np.asarray(sequences, np.int64), np.asarray(lengths, np.int64)
+    spread(_append, qkv.size)(qkv, keys, values, sequences, lengths)
+
+
+@parallel
+def _append(qkv, keys, values, sequences, lengths):
+    (B, T, _), (_, H, D, N) = qkv.shape, keys.shape
+    flat_qkv, flat_keys = qkv.reshape(-1), keys.reshape(-1)
+    whole_T, whole_D = T // LANES * LANES, D // LANES * LANES
+    for task_ in prange(B * H):
+        task = np.int64(task_)
+        b, head = task // H, task % H
+        k, v = qkv[b, :, (H + head) * D :][:, :D], qkv[b, :, (2 * H + head) * D :][:, :D]  # (T, D) each
+        own_keys, own_values = keys[sequences[b], head], values[sequences[b], head]  # (D, N) and (N, D)
+        for t in range(0, whole_T, LANES):
+            for d in range(0, whole_D, LANES):
+                source = (b * T + t) * 3 * H * D + (H + head) * D + d
+                target = ((sequences[b] * H + head) * D + d) * N + lengths[b] + t
+                transpose_block(flat_qkv, source, 3 * H * D, flat_keys, target, N)
+        for t in range(T):
+            for d in range(whole_D if t < whole_T else 0, D):
+                own_keys[d, lengths[b] + t] = k[t, d]
+            values_t, v_t = own_values[lengths[b] + t], v[t]
+            for d in range(D):
+                values_t[d] = v_t[d]
 
 
 def head_step(x, norm, table, eps):

@@ -27,6 +27,7 @@ from tinygpt.kernels.cross_entropy import counted_targets, max_V, mean_loss
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import parallel, rows_of, spread
 from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.kernels.matmul.microkernel import LINE
 from tinygpt.kernels.simd.math import exp, total
 from tinygpt.runtime import memory
 
@@ -42,7 +43,9 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
     dx, dweight = reserved
     dnll = np.float32(1 / count)  # of a target that counts, for dloss = 1
     z, shifted_target = memory.empty((2, len(x)), np.float32)
-    logits = memory.empty((min(ROWS, len(x)), len(weight)), np.float32)
+    V = len(weight)
+    memory_of_chunk = memory.empty((min(ROWS, len(x)), -(-V // LINE) * LINE), np.float32)  # rows begin on cache lines
+    logits = memory_of_chunk[:, :V]
     for first in range(0, len(x), ROWS):
         here = slice(first, first + ROWS)
         x_chunk = x[here]
@@ -50,7 +53,7 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
         multiply(x_chunk, weight.T, into=logits_chunk)  # (1)
         wanted = dx is not None or dweight is not None
         softmax = spread(_softmax, logits_chunk.size)
-        softmax(logits_chunk, targets[here], dnll, z[here], shifted_target[here], wanted)  # (2)
+        softmax(memory_of_chunk[: len(x_chunk)], V, targets[here], dnll, z[here], shifted_target[here], wanted)  # (2)
         if dx is not None:
             multiply(logits_chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
@@ -73,11 +76,11 @@ def backward(dout, saved, into):
 
 
 @parallel
-def _softmax(logits, targets, dnll, z, shifted_target, wanted):
-    """(2); if `wanted`, then dlogits for dloss = 1 in place of the logits. `dnll` is 1 / M."""
+def _softmax(logits, V, targets, dnll, z, shifted_target, wanted):
+    """(2) of the first V columns; if `wanted`, then dlogits for dloss = 1 in place of the logits. `dnll` is 1 / M."""
     for n_ in prange(len(logits)):
         n = np.int64(n_)
-        logits_n = p_n = dlogits_n = logits[n]  # one after the other in the same memory
+        logits_n = p_n = dlogits_n = logits[n, :V]  # one after the other in the same memory
         max_n, target = max_V(logits_n), targets[n]  # (2)
         shifted_target[n] = logits_n[max(target, 0)] - max_n  # (2)
         for v in range(len(p_n)):

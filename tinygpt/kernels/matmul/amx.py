@@ -20,6 +20,7 @@ operands, not the multiplications, are what takes time, and each rule below is a
                     a quarter of a dense tile of the next B is rounded and packed between two products.
 
 A dense tile of A is 16 rows as they are, rounded; one of B is the same with pairs of k in place of numbers, transposed.
+B may be a quantized weight: int8 is converted, and bfloat16 is what tiles hold.
 Packed panels of 32 rows of A, or of 32 columns of B, have two dense tiles for each 32 k.
 
 Denormal numbers count as zero: so do these instructions, and those that round to bfloat16.
@@ -41,16 +42,17 @@ from numba.extending import intrinsic
 
 from tinygpt.kernels.simd.llvm import (
     BFLOAT,
-    FLOAT,
     INT8,
     INT16,
     INT32,
     INT64,
     advance,
-    load,
+    load_float32,
     loop,
     numpy_bfloat16_pairs,
     pointer,
+    prefetch,
+    skip,
     transpose,
 )
 
@@ -58,6 +60,7 @@ ROWS = COLUMNS = 32  # of a tile of C
 STEP = 32  # k that one instruction multiplies
 TILE = 512  # uint16 in a dense tile
 WORDS = 256  # of 4 bytes in a dense tile
+_LINE = ir.VectorType(INT32, 16)  # a line of one
 
 # AMX's tile configuration, 64 bytes: palette 1; for each of eight registers the bytes of a row, and how many rows.
 AMX_LAYOUT = np.zeros(64, np.uint8)
@@ -76,24 +79,28 @@ def load_dense(builder: Any, register: int, place: Any) -> None:
     amx(builder, "tileloadd64", register, place, INT64(64))
 
 
-def pack_dense(builder: Any, read: Any, stride: Any, write: Any, of_a: bool, along_k: bool) -> Iterator[None]:
+def pack_dense(
+    builder: Any, read: Any, stride: Any, dtype: Any, write: Any, of_a: bool, along_k: bool
+) -> Iterator[None]:
     """
     Emit the packing of a dense tile, in four parts: the caller may emit other instructions between them.
 
-    `read` is where 32 k of 16 rows of A, or of 16 columns of B, begin in a float32 matrix; its rows are `stride`
-    numbers apart.
+    `read` is where 32 k of 16 rows of A, or of 16 columns of B, begin in a matrix; its rows are `stride` numbers
+    apart. `dtype` is Numba's type of these, as `to_float32` takes it.
     """
     vectors = []
     for part in range(4):
         for index in range(4 * part, 4 * part + 4):
             if along_k:  # 32 k of one row or column
-                beside = advance(builder, read, 16)
-                vector = _rounded(builder, load(builder, read, FLOAT, 16), load(builder, beside, FLOAT, 16))
-                read = advance(builder, read, stride)
+                vector = _along(builder, read, dtype)
+                read = skip(builder, read, stride, dtype)
             else:  # two k of 16 rows or columns
-                below = advance(builder, read, stride)
-                vector = _pairs(builder, load(builder, read, FLOAT, 16), load(builder, below, FLOAT, 16))
-                read = advance(builder, below, stride)
+                below = skip(builder, read, stride, dtype)
+                if dtype == types.uint16:  # a row of a panel is one line: prefetch the one beside it, of the next panel
+                    for place in (read, below):
+                        prefetch(builder, skip(builder, place, COLUMNS, dtype), cache=2)
+                vector = _across(builder, read, below, dtype)
+                read = skip(builder, below, stride, dtype)
             if of_a == along_k:  # it is a line of the tile
                 builder.store(vector, advance(builder, write, 16 * index), align=4)
             vectors.append(vector)
@@ -103,18 +110,29 @@ def pack_dense(builder: Any, read: Any, stride: Any, write: Any, of_a: bool, alo
         yield
 
 
-def _rounded(builder: Any, first: Any, second: Any) -> Any:
-    """Two vectors of 16 float32 as one of 32 bfloat16, in 16 words."""
-    kind = ir.FunctionType(ir.VectorType(BFLOAT, 32), [first.type] * 2)
-    convert = builder.module.declare_intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", (), kind)
-    return builder.bitcast(builder.call(convert, [second, first]), ir.VectorType(INT32, 16))
+def _along(builder: Any, address: Any, dtype: Any) -> Any:
+    """32 numbers side by side as bfloat16, in 16 words."""
+    if dtype == types.uint16:
+        return builder.load(address, align=2, typ=_LINE)
+    return builder.bitcast(_rounded(builder, address, skip(builder, address, 16, dtype), dtype), _LINE)
 
 
-def _pairs(builder: Any, first: Any, second: Any) -> Any:
-    """Two vectors of 16 float32, of two k, as 16 pairs of bfloat16."""
-    halves = builder.bitcast(_rounded(builder, first, second), ir.VectorType(INT16, 32))
+def _across(builder: Any, first: Any, second: Any, dtype: Any) -> Any:
+    """16 numbers at each address, of two k, as 16 pairs of bfloat16."""
+    if dtype == types.uint16:
+        halves = [builder.load(address, align=2, typ=ir.VectorType(INT16, 16)) for address in (first, second)]
+    else:
+        halves = [_rounded(builder, first, second, dtype)] * 2
     order = ir.Constant(ir.VectorType(INT32, 32), [index for lane in range(16) for index in (lane, 16 + lane)])
-    return builder.bitcast(builder.shuffle_vector(halves, halves, order), ir.VectorType(INT32, 16))
+    return builder.bitcast(builder.shuffle_vector(*halves, order), _LINE)
+
+
+def _rounded(builder: Any, first: Any, second: Any, dtype: Any) -> Any:
+    """16 numbers at each address as 32 of bfloat16's bits."""
+    low, high = (load_float32(builder, address, dtype, 16) for address in (first, second))
+    kind = ir.FunctionType(ir.VectorType(BFLOAT, 32), [low.type] * 2)
+    convert = builder.module.declare_intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", (), kind)
+    return builder.bitcast(builder.call(convert, [high, low]), ir.VectorType(INT16, 32))
 
 
 def _add_step(builder: Any, a: Any, b: Any) -> None:
@@ -137,18 +155,20 @@ def _steps(builder: Any, count: Any, a: Any, b: Any) -> list[Any]:
     return loop(builder, count, [a, b], body)
 
 
-def _four_steps_and_pack(builder: Any, count: Any, along_k: bool, stride: Any, state: list[Any]) -> list[Any]:
+def _four_steps_and_pack(
+    builder: Any, count: Any, along_k: bool, stride: Any, dtype: Any, state: list[Any]
+) -> list[Any]:
     """`count` times four steps, each time with a dense tile of the next B packed."""
 
     def body(state: list[Any]) -> list[Any]:
         a, b, read, write = state
-        parts = pack_dense(builder, read, stride, write, of_a=False, along_k=along_k)
+        parts = pack_dense(builder, read, stride, dtype, write, of_a=False, along_k=along_k)
         for _ in range(4):
             _add_step(builder, a, b)
             next(parts)
             a, b = advance(builder, a, 2 * WORDS), advance(builder, b, 2 * WORDS)
         across = builder.mul(stride, INT64(16)) if along_k else INT64(16)
-        return [a, b, advance(builder, read, across), advance(builder, write, WORDS)]
+        return [a, b, skip(builder, read, across, dtype), advance(builder, write, WORDS)]
 
     return loop(builder, count, state, body)
 
@@ -200,7 +220,8 @@ def _make_add_products_and_pack(along_k: bool) -> Callable[..., None]:
             steps, stride, place = arguments[4], arguments[10], at(5, 6)
             _load_or_clear(builder, place, arguments[7])
             state = [at(0, 1), at(2, 3), at(8, 9), at(11, 12)]
-            state = _four_steps_and_pack(builder, builder.lshr(steps, INT64(2)), along_k, stride, state)
+            fours, dtype = builder.lshr(steps, INT64(2)), signature.args[8].dtype
+            state = _four_steps_and_pack(builder, fours, along_k, stride, dtype, state)
             _steps(builder, builder.and_(steps, INT64(3)), *state[:2])
             _sums(builder, place, "tilestored64")
             return context.get_dummy_value()

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import prange
+from numpy.lib.stride_tricks import as_strided
 
 from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel, threads
 from tinygpt.kernels.matmul import amx_gemm
@@ -59,6 +60,7 @@ MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for th
 TASK = 512  # rows of C that a thread computes with one panel of B
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
+_OF_B = (np.float32, np.int8, np.uint16)
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
@@ -69,11 +71,11 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     Parameters
     ----------
     a : ndarray, float32, (M, K)
-        C-contiguous, or the transpose of such an array.
-    b : ndarray, float32, (K, N)
-        C-contiguous, or the transpose of such an array.
+        The numbers of a row lie side by side in memory, as do the rows or with gaps; or the transpose of such an array.
+    b : ndarray, float32, int8 or uint16, (K, N)
+        In memory like a. A uint16 is the bits of a bfloat16.
     into : ndarray, float32, (M, N)
-        C, C-contiguous. Must not overlap the others.
+        C, by rows. Must not overlap the others. Written past the caches where it is large and its rows are aligned.
     accumulate : bool
         Add to what `into` holds; else overwrite it.
     bias : ndarray, float32, (N,), optional
@@ -89,7 +91,8 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     Notes
     -----
     With `set_float32_matmul_precision("medium")` the numbers of A and B are rounded to bfloat16 where the processor
-    multiplies that faster.
+    multiplies that faster. So are those of A whatever the precision where B is int8 or bfloat16, whose numbers that
+    rounding leaves as they are.
 
     Examples
     --------
@@ -106,14 +109,14 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
         if not accumulate:
             into[...] = 0 if bias is None else bias
         return  # squares stay unknown
-    form, dtype = operand_format()
+    form, dtype = operand_format(b.dtype != np.float32)
     mode = ACCUMULATE if accumulate else WITH_BIAS if bias is not None else OVERWRITE
     workers = threads(most=None if M * N * K > _SMALL else 1)
     if form is AMX:
         past_the_caches = _bypasses_caches(into, amx_gemm.LARGE)
         bias = _NO_BIAS if bias is None else bias
         amx_gemm.multiply(
-            *_stored(a), *_stored(b), into.reshape(-1), bias, mode, past_the_caches, (M, N, K), workers, squares
+            *_stored(a), *_stored(b), *_stored(into)[:2], bias, mode, past_the_caches, (M, N, K), workers, squares
         )
         return
     kc = min(KC, -(-K // form.block) * form.block)
@@ -127,7 +130,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     tasks = -(-M // mc) * -(-N // (form.vectors * LANES)) * -(-min(mc, M) // TASK)
     sums = np.zeros(0 if squares is None else tasks * LANES)
     _multiply(
-        *_stored(a), *_stored(b), into.reshape(-1), _NO_BIAS if bias is None else bias, mode,
+        *_stored(a), *_stored(b), *_stored(into)[:2], _NO_BIAS if bias is None else bias, mode,
         (M, N, K, kc, mc, workers), packed_a, packed_b, scratch, sums, counters,
     )  # fmt: skip
     if squares is not None:
@@ -140,10 +143,11 @@ def _check(a, b, into, accumulate, bias):
     if inner != K or into.shape != (M, N):
         raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {a.shape}, {b.shape}, {into.shape}")
     for name, array in (("a", a), ("b", b), ("into", into)):
-        fits = array.flags.carray or (name != "into" and array.T.flags.carray)
-        if array.dtype != np.float32 or not fits:
+        fits = _by_rows(array) or (name != "into" and _by_rows(array.T))
+        if array.dtype not in (_OF_B if name == "b" else (np.float32,)) or not fits:
             got = f"{array.dtype}, strides {array.strides}{'' if array.flags.writeable else ', read-only'}"
-            required = "C-contiguous float32" + ("" if name == "into" else ", or the transpose of such an array")
+            required = "contiguous rows of float32" + (", int8 or uint16" if name == "b" else "")
+            required += "" if name == "into" else ", or the transpose of such an array"
             raise ValueError(f"multiply: {name} must be {required}, got {got}")
     if bias is not None and (bias.shape != (N,) or bias.dtype != np.float32 or not bias.flags.c_contiguous):
         raise ValueError(f"multiply: bias must be contiguous float32 of shape ({N},), got {bias.dtype} {bias.shape}")
@@ -152,10 +156,21 @@ def _check(a, b, into, accumulate, bias):
     return M, N, K
 
 
+def _by_rows(array):
+    """Whether a kernel may read and write an array row by row: each contiguous, the next behind it."""
+    rows, columns = array.strides[0] // array.itemsize, array.shape[1]
+    padded = array.strides == (rows * array.itemsize, array.itemsize) and rows >= columns
+    return array.flags.carray or (padded and array.flags.behaved)
+
+
 def _stored(array):
-    """The numbers in the order of memory, flat, and whether that is the transpose's order."""
-    transposed = not array.flags.c_contiguous
-    return (array.T if transposed else array).reshape(-1), transposed
+    """The numbers in the order of memory, flat; the distance of two rows there; and whether it is the transpose's."""
+    transposed = not _by_rows(array)
+    rows = array.T if transposed else array
+    if rows.flags.c_contiguous:
+        return rows.reshape(-1), rows.shape[1], transposed
+    stride = rows.strides[0] // rows.itemsize
+    return as_strided(rows, ((len(rows) - 1) * stride + rows.shape[1],), (rows.itemsize,)), stride, transposed
 
 
 def _bypasses_caches(c, large=PREFETCHING.large):
@@ -163,16 +178,21 @@ def _bypasses_caches(c, large=PREFETCHING.large):
     return c.nbytes > large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
-def operand_format():
-    """The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it."""
-    if settings.get_float32_matmul_precision() != "medium" or not BFLOAT16:
+def operand_format(quantized=False):
+    """
+    The `Format` that operands are packed in, and the packed array's dtype: as precision and processor want it.
+
+    Operands of a product with a quantized weight are bfloat16 whatever the precision.
+    """
+    if not BFLOAT16 or not (quantized or settings.get_float32_matmul_precision() == "medium"):
         return FLOAT32, np.dtype(np.float32)
     return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
 
 
 @parallel
 def _multiply(
-    a, a_transposed, b, b_transposed, c, bias, mode, sizes, packed_a, packed_b, scratch, squares, counters
+    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, sizes, packed_a, packed_b, scratch,
+    squares, counters,
 ):  # fmt: skip
     M, N, K, KC, MC, workers = sizes
     of_block = len(squares) // ((M + MC - 1) // MC)  # sums of squares, a vector for each task
@@ -186,13 +206,13 @@ def _multiply(
             squares_of_block = squares[first : first + (of_block if pc + kc == K else 0)]  # where C is complete
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
-                all_of_a = Matrix(a, ZERO, M if a_transposed else K, M, K, a_transposed)
+                all_of_a = Matrix(a, ZERO, a_stride, M, K, a_transposed)
                 block_of_a = block(all_of_a, ic, pc, mc, kc)
                 _pack_panels(block_of_a, packed_a, scratch_in(scratch[worker]), counters, phase)
             for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
-                all_of_b = Matrix(b, ZERO, K if b_transposed else N, K, N, b_transposed)
-                rows_of_b, rows_of_c = block(all_of_b, pc, ZERO, kc, N), row_major(c, ic * N, N, mc, N)
+                all_of_b = Matrix(b, ZERO, b_stride, K, N, b_transposed)
+                rows_of_b, rows_of_c = block(all_of_b, pc, ZERO, kc, N), row_major(c, ic * c_stride, c_stride, mc, N)
                 _do_tasks(
                     rows_of_b, packed_a, packed_b[worker], rows_of_c, bias, mode_of_pc, scratch_in(scratch[worker]),
                     squares_of_block, counters, phase + 1, workers,
@@ -247,11 +267,12 @@ def _part(panel, number, parts, nr):
 
     Of a B that is stored across k, some rows; else as many columns as a row of NR numbers has cache lines.
     """
+    words = panel.stride * panel.data.itemsize // 4  # what `Upcoming` counts in; numbers, unless B is quantized
     if panel.transposed:
         lines = (nr + LINE - 1) // LINE
         length = (panel.rows + LINE - 1) // LINE if number * lines < panel.columns else ZERO
-        start, gap, stride = panel.start + number * lines * panel.stride, panel.stride, np.int64(LINE)
+        start, gap, stride = panel.start + number * lines * panel.stride, words, np.int64(LINE)
     else:
         length = (panel.rows + parts - 1) // parts if panel.columns > 0 else ZERO
-        start, gap, stride = panel.start + number * length * panel.stride, np.int64(LINE), panel.stride
+        start, gap, stride = panel.start + number * length * panel.stride, np.int64(LINE), words
     return Upcoming(panel.data, start, gap, stride, length)

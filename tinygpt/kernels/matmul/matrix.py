@@ -16,11 +16,12 @@ from tinygpt.kernels.jit import inlined
 
 class Matrix(NamedTuple):
     """
-    A matrix, or a block of one, that lies in a flat float32 array.
+    A matrix, or a block of one, that lies in a flat array.
 
     Attributes
     ----------
-    data : ndarray, float32, 1-D
+    data : ndarray, 1-D
+        float32; of a quantized weight int8, or uint16 with the bits of bfloat16.
     start : int
         The index of its first number.
     stride : int

@@ -66,11 +66,12 @@ class Upcoming(NamedTuple):
 
     Attributes
     ----------
-    data : ndarray, float32, 1-D
+    data : ndarray, 1-D
     start : int
         The index of the first number.
     gap, stride : int
-        The distance of two cache lines of a row, and of two rows. A row has as many lines as the micro-kernel's C.
+        The distance of two cache lines of a row, and of two rows, in words of 4 bytes. A row has as many lines as the
+        micro-kernel's C.
     rows : int
         How many; a micro-kernel has time for one per `_UNROLLED` steps.
     """

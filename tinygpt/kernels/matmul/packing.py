@@ -10,6 +10,8 @@ array (`format_of`; sizes in simd/cpu.py):
     uint16     blocks of 32 k as AMX loads them, see amx.py: MR lines of 32 numbers of A, and for each vector of columns
                of B a tile of its own, 16 lines of pairs
 
+B may also be a weight in fewer bits, int8 or bfloat16 (uint16, its bits): each number of these is a bfloat16 exactly.
+
 How a matrix is stored decides which way a block is read: *along k*, when k is the last axis of its array (A as it is,
 or B transposed), else *across*. At the edges of a matrix a block is filled up with zeros, which add nothing to a sum.
 """
@@ -30,14 +32,15 @@ from tinygpt.kernels.matmul.amx import WORDS, pack_dense
 from tinygpt.kernels.matmul.matrix import block
 from tinygpt.kernels.matmul.microkernel import FORMATS, format_of
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES
+from tinygpt.kernels.simd.intrinsics import to_float32
 from tinygpt.kernels.simd.llvm import (
-    FLOAT,
     INT32,
     INT64,
     advance,
-    load,
+    load_float32,
     numpy_bfloat16_pairs,
     pointer,
+    skip,
     to_bfloat16,
     to_bfloat16_pairs,
     transpose,
@@ -57,7 +60,7 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
             form = format_of(target)
             across = form.rows if of_a else LANES
             shape = (across, form.block) if along_k else (form.block, across)
-            block = np.stack([source[start + i * stride :][: shape[1]] for i in range(shape[0])])
+            block = np.stack([to_float32(source[start + i * stride :][: shape[1]]) for i in range(shape[0])])
             block = block.T if along_k else block  # (k, rows or columns)
             words = block.view(np.uint32) if form is FLOAT32 else numpy_bfloat16_pairs(block[0::2], block[1::2])
             words = words.T if form is AMX and of_a else words
@@ -71,15 +74,15 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
     @intrinsic
     def pack(typingctx, source, start, stride, target, target_start, step):
         def codegen(context, builder, signature, arguments):
-            form = FORMATS[signature.args[3].dtype]
+            form, dtype = FORMATS[signature.args[3].dtype], signature.args[0].dtype
             read = pointer(context, builder, signature.args[0], *arguments[:2])
             write = pointer(context, builder, signature.args[3], *arguments[3:5])
             if form is AMX:
-                _pack_for_amx(builder, read, arguments[2], write, of_a, along_k)
+                _pack_for_amx(builder, read, arguments[2], dtype, write, of_a, along_k)
                 return
             across = form.rows if of_a else LANES
             words = _words_along if along_k else _words_across
-            vectors, width = words(builder, read, arguments[2], form, across)
+            vectors, width = words(builder, read, arguments[2], dtype, form, across)
             for index, vector in enumerate(vectors):
                 line, column = divmod(index * vector.type.count, width)
                 offset = builder.add(builder.mul(arguments[5], INT64(line)), INT64(column))
@@ -91,25 +94,26 @@ def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:
     return pack
 
 
-def _words_along(builder: Any, read: Any, stride: Any, form: Any, across: int) -> tuple[list[Any], int]:
+def _words_along(builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int) -> tuple[list[Any], int]:
     """The words of a block that is stored along k: its rows, transposed; and how many make a line."""
     vectors = []
     for _ in range(across):
-        row = [load(builder, advance(builder, read, k), FLOAT, LANES) for k in range(0, form.block, LANES)]
+        places = [skip(builder, read, k, dtype) for k in range(0, form.block, LANES)]
+        row = [load_float32(builder, place, dtype, LANES) for place in places]
         if form is not FLOAT32:
             halves = [builder.bitcast(to_bfloat16(builder, v), ir.VectorType(INT32, LANES // 2)) for v in row]
             row = [_concatenated(builder, *halves)] if len(halves) == 2 else halves
         vectors += row
-        read = advance(builder, read, stride)
+        read = skip(builder, read, stride, dtype)
     return transpose(builder, vectors), across
 
 
-def _pack_for_amx(builder: Any, read: Any, stride: Any, write: Any, of_a: bool, along_k: bool) -> None:
+def _pack_for_amx(builder: Any, read: Any, stride: Any, dtype: Any, write: Any, of_a: bool, along_k: bool) -> None:
     """The block of B is a dense tile; that of A is two: 16 rows, and 16 more."""
     for tile in range(AMX.rows // 16 if of_a else 1):
         across = builder.mul(stride, INT64(16 * tile)) if along_k else INT64(16 * tile)
-        first, target = advance(builder, read, across), advance(builder, write, WORDS * tile)
-        for _ in pack_dense(builder, first, stride, target, of_a, along_k):
+        first, target = skip(builder, read, across, dtype), advance(builder, write, WORDS * tile)
+        for _ in pack_dense(builder, first, stride, dtype, target, of_a, along_k):
             pass
 
 
@@ -118,14 +122,13 @@ def _concatenated(builder: Any, low: Any, high: Any) -> Any:
     return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
 
-def _words_across(builder: Any, read: Any, stride: Any, form: Any, across: int) -> tuple[list[Any], int]:
+def _words_across(builder: Any, read: Any, stride: Any, dtype: Any, form: Any, across: int) -> tuple[list[Any], int]:
     """The words of a block that is stored across k: its rows as they are, or in pairs; and how many make a line."""
     rows = []
     for _ in range(form.block):
-        rows.append(
-            [load(builder, advance(builder, read, i), FLOAT, min(across, LANES)) for i in range(0, across, LANES)]
-        )
-        read = advance(builder, read, stride)
+        places = [skip(builder, read, i, dtype) for i in range(0, across, LANES)]
+        rows.append([load_float32(builder, place, dtype, min(across, LANES)) for place in places])
+        read = skip(builder, read, stride, dtype)
     if form is not FLOAT32:
         rows = [
             [to_bfloat16_pairs(builder, *pair) for pair in zip(first, second, strict=True)]
@@ -145,7 +148,7 @@ def _stage(source, start, stride, rows, columns, staged, width):
         staged[i] = np.float32(0)
     for i in range(rows):
         for j in range(columns):
-            staged[i * width + j] = source[start + i * stride + j]
+            staged[i * width + j] = to_float32(source[start + i * stride + j])
 
 
 @kernel

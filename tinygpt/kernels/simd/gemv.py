@@ -29,16 +29,15 @@ from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.llvm import (
     FLOAT,
     INT8,
-    INT16,
     INT64,
     advance,
     broadcast,
     fma,
+    load_float32,
     loop,
     pointer,
     prefetch,
     sum_of_lanes,
-    to_float32,
 )
 
 WIDE = ir.VectorType(FLOAT, LANES)
@@ -48,9 +47,7 @@ _AHEAD = 16  # rows between the weights that are used and those that are prefetc
 def _load_weights(builder: Any, address: Any, dtype: Any, ahead: Any) -> Any:
     """A vector of weights as float32; prefetches the one `ahead` bytes further on."""
     prefetch(builder, builder.gep(address, [ahead], source_etype=INT8), cache=2)
-    element = {types.float32: FLOAT, types.int8: INT8, types.uint16: INT16}[dtype]
-    weights = builder.load(address, align=dtype.bitwidth // 8, typ=ir.VectorType(element, LANES))
-    return to_float32(builder, weights, dtype)
+    return load_float32(builder, address, dtype, LANES)
 
 
 def _words(dtype: Any) -> int:

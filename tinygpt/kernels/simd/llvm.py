@@ -21,6 +21,7 @@ from tinygpt.runtime import bfloat16
 
 FLOAT, INT8, INT16, INT32, INT64 = ir.FloatType(), *(ir.IntType(bits) for bits in (8, 16, 32, 64))
 POINTER = ir.PointerType()
+ELEMENTS = {types.float32: FLOAT, types.int8: INT8, types.uint16: INT16}  # what a weight may be: see `to_float32`
 
 
 class _BFloat16(ir.Type):
@@ -55,6 +56,17 @@ def advance(builder: Any, address: Any, words: Any) -> Any:
 def load(builder: Any, address: Any, element: Any, lanes: int) -> Any:
     """A vector of `lanes` elements; the address need not be aligned to more than 4 bytes."""
     return builder.load(address, align=4, typ=ir.VectorType(element, lanes))
+
+
+def skip(builder: Any, address: Any, count: Any, dtype: Any) -> Any:
+    """The address `count` numbers further on; `dtype` is Numba's type of the numbers."""
+    return builder.gep(address, [INT64(count) if isinstance(count, int) else count], source_etype=ELEMENTS[dtype])
+
+
+def load_float32(builder: Any, address: Any, dtype: Any, lanes: int) -> Any:
+    """A vector of `lanes` numbers of a type that `to_float32` takes, as float32."""
+    vector = builder.load(address, align=dtype.bitwidth // 8, typ=ir.VectorType(ELEMENTS[dtype], lanes))
+    return to_float32(builder, vector, dtype)
 
 
 def prefetch(builder: Any, address: Any, to_write: bool = False, cache: int = 1) -> None:
@@ -191,6 +203,9 @@ def switch(builder: Any, choice: Any, count: int, body: Callable[[int], None]) -
 
 
 def numpy_bfloat16_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """`to_bfloat16_pairs` in NumPy: two float32 arrays as one of uint32."""
-    low, high = (bfloat16.to_bfloat16(array).astype(np.uint32) for array in (first, second))
+    """Two arrays of a type that `to_float32` takes as one of uint32, pairs of bfloat16, in NumPy."""
+    low, high = (
+        (array if array.dtype == np.uint16 else bfloat16.to_bfloat16(array)).astype(np.uint32)
+        for array in (first, second)
+    )
     return low | high << np.uint32(16)
