@@ -41,10 +41,10 @@ of its tiles. What the sums' own memory is worth was not measured alone. With 25
 A, too, so those three cells of the row above show the noise. KC = 768 cost nothing in this run, although a panel of B
 then fills the first-level cache; 256 is a choice by the size of that cache, not by this table.
 
-Prefetching the panel of B after the next, into the second-level cache, gained nothing with float32. But each row of a panel of a
-bfloat16 B (K, N) is a single line on a page of its own, which no prefetcher of the processor guesses: prefetching these
-took the products of 124M's layers, by 512 rows, from 81 to 69 ms. Prefetching a tile of C that is written through the
-caches gained 15 %, in one run on one shape, 50,257 columns whose rows were not aligned.
+Prefetching the panel of B after the next, into the second-level cache, gained nothing with float32. But each row of a
+panel of a bfloat16 B (K, N) is a single line on a page of its own, which no prefetcher of the processor guesses:
+prefetching these took the products of 124M's layers, by 512 rows, from 81 to 69 ms. Prefetching a tile of C that is
+written through the caches gained 15 %, in one run on one shape, 50,257 columns whose rows were not aligned.
 
 Any thread may do a task, and each number of C is summed in the order of k: the bits are the same for any number of
 threads. Each thread first takes tasks of its own, then those that slower threads have not begun. If there is more than
