@@ -160,13 +160,16 @@ from test_gemm import rounded
 from tinygpt.runtime.bfloat16 import to_bfloat16, to_float32
 from tinygpt.kernels.matmul import amx_gemm
 from tinygpt.kernels.matmul.microkernel import ACCUMULATE
+def stored(array, transposed):
+    rows = array.T if transposed else array
+    return rows.reshape(-1), rows.shape[1], transposed
 rng = np.random.default_rng(0)
 for m, n, k in ((33, 40, 300), (64, 64, 256), (40, 97, 129), (300, 33, 2600)):
     a, b, before = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, n), (m, n)))
     for a_t, b_t in ((False, False), (True, False), (False, True), (True, True)):
         c = before.copy()
         amx_gemm.multiply(
-            (a.T if a_t else a).reshape(-1), a_t, (b.T if b_t else b).reshape(-1), b_t, c.reshape(-1),
+            *stored(a, a_t), *stored(b, b_t), *stored(c, False)[:2],
             np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2, None,
         )
         exact = before + rounded(a) @ rounded(b)
@@ -175,7 +178,7 @@ for weight in (to_bfloat16(np.round(b, 2)), rng.integers(-9, 10, b.shape).astype
     for b_t in (False, True):
         c = np.zeros_like(before)
         amx_gemm.multiply(
-            a.reshape(-1), False, (weight.T if b_t else weight).reshape(-1), b_t, c.reshape(-1),
+            *stored(a, False), *stored(weight, b_t), *stored(c, False)[:2],
             np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2, None,
         )
         exact = rounded(a) @ (to_float32(weight) if weight.dtype == np.uint16 else weight)
