@@ -264,7 +264,6 @@ INSIDE = {
             "add",
             "cross_entropy",
             "dropout",
-            "embedding",
             "gelu",
             "layernorm",
             "linear",
@@ -272,7 +271,7 @@ INSIDE = {
             "quantized_linear",
             "sgd",
         },
-        {"adam", "attention", "decode_step", "gelu_linear", "linear_cross_entropy", "rates"},
+        {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "rates"},
     ],
     "study": [
         {

@@ -69,7 +69,7 @@ CASES = {
     "loss, write": ("from tinygpt.kernels import cross_entropy as c; "
                     "c._forward(a(3, 9), ids(0, 0, 0), a(3), a(3), a(N))", 2, 3),
     "head, write": ("from tinygpt.kernels import linear_cross_entropy as c; "
-                    "c._softmax(a(3, 9), ids(0, 0, 0), F(1), a(N), a(3), True)", 2, 3),
+                    "c._softmax(a(3, 9), 9, ids(0, 0, 0), F(1), a(N), a(3), True)", 2, 3),
     "product, read along k": (GEMM + "gemm.multiply(a(65, 33), a(64, N).T, a(65, 64))", 32, 33),
     "product, read across": (GEMM + "gemm.multiply(a(65, 33), a(N, 64), a(65, 64))", 32, 33),
     "product, write": (GEMM + "gemm.multiply(a(65, 33), a(33, 64), a(N, 64))", 64, 65),

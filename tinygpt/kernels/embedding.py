@@ -17,7 +17,7 @@ import numpy as np
 from numba import prange
 
 from tinygpt.kernels.jit import flat, parallel, rows_of, spread
-from tinygpt.kernels.simd.math import sum_of_squares
+from tinygpt.kernels.norm import squares_of_rows
 from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
@@ -46,26 +46,12 @@ def backward(dout, saved, into):
     before = None if dweight.squares is None else dweight.squares.before
     known = before is not None and 4 * len(saved) < len(dweight.array)  # else all rows are read as quickly
     ids = np.unique(saved) if known else saved[:0]
-    replaced = _squares_of(dweight.array, ids)
+    replaced = squares_of_rows(dweight.array, ids)
     spread(_scatter, dout.size)(rows_of(dout, dout.shape[-1]), saved, dweight.array)
     if known:
-        after = before - replaced + _squares_of(dweight.array, ids)
+        after = before - replaced + squares_of_rows(dweight.array, ids)
         if after > _CANCELLED * before:
             dweight.squares.after = after
-
-
-def _squares_of(dweight, ids):
-    sums = np.zeros(len(ids))
-    if len(ids):
-        spread(_squares, dweight.shape[1] * len(ids))(dweight, ids, sums)
-    return float(sums.sum())
-
-
-@parallel
-def _squares(dweight, ids, sums):
-    for n_ in prange(len(ids)):
-        n = np.int64(n_)
-        sums[n] = sum_of_squares(dweight[ids[n]])
 
 
 @parallel

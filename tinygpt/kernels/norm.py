@@ -1,5 +1,6 @@
 """
-The norm of the gradients, and their scaling, in one pass each: the twin of optim/gradient_norm.py.
+The norm of the gradients, and their scaling, in one pass each: the twin of optim/gradient_norm.py. And the squares of
+some rows, for embedding.py, which writes no others.
 
 The squares are summed in float64, in parts of 2^14 numbers, and the parts are added in order: the norm does not depend
 on the number of threads, and is as exact as float64 for any number of parameters.
@@ -27,6 +28,14 @@ def squares(array: np.ndarray) -> float:
     return math.fsum(sums) if np.isfinite(sums).all() else float(sums.sum())
 
 
+def squares_of_rows(array: np.ndarray, rows: np.ndarray) -> float:
+    """The sum of the squares of some rows of a (N, C) float32 array, in float64."""
+    sums = np.zeros(len(rows))
+    if len(rows):
+        spread(_squares_of_rows, array.shape[1] * len(rows))(array, rows, sums)
+    return float(sums.sum())
+
+
 def update(array: np.ndarray, factor: float) -> None:
     """Multiply a flat float32 array in place."""
     spread(_scale, array.size)(array, np.float32(factor))
@@ -37,6 +46,13 @@ def _squares(array, sums):
     for part_ in prange(len(sums)):
         part = np.int64(part_)
         sums[part] = sum_of_squares(array[part * _PART : (part + 1) * _PART])
+
+
+@parallel
+def _squares_of_rows(array, rows, sums):
+    for i_ in prange(len(rows)):
+        i = np.int64(i_)
+        sums[i] = sum_of_squares(array[rows[i]])
 
 
 @parallel
