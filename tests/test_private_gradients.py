@@ -9,6 +9,9 @@ were handed out before, for which everything is measured and carried out at once
 from __future__ import annotations
 
 import copy
+import os
+import signal
+import sys
 import threading
 from collections.abc import Callable
 
@@ -558,3 +561,109 @@ def test_two_handles_of_one_gradient_count_once():
     norm = grad_norm(handles)
     assert norm == grad_norm(handles[0]) == clip_grad_norm(handles, norm / 4)
     np.testing.assert_allclose(np.linalg.norm(handles[0].grad), norm / 4, rtol=1e-6)
+
+
+def one_layer(size: int) -> Tensor:
+    """A weight of zeros that nobody has seen the gradient of, ones, which is clipped to a norm of half its own."""
+    layer = Linear(1, size, np.random.default_rng(0), bias=False)
+    layer.weight.data[...] = 0
+    layer(Tensor(np.ones((1, 1), np.float32))).sum().backward()
+    clip_grad_norm(layer.parameters(), float(np.sqrt(size)) / 2)
+    return layer.weight
+
+
+def test_a_watch_that_reads_a_gradient_during_a_step_changes_nothing():
+    weight = one_layer(4)
+
+    class Reads(Watch):
+        def function(self, function, code):
+            assert (weight.grad == 0.5).all()
+            return function
+
+    with watching(Reads()):
+        SGD([weight], lr=1.0).step()
+    np.testing.assert_array_equal(weight.data, np.full((1, 4), -0.5))
+
+
+def test_a_thread_that_reads_gradients_during_a_step_changes_nothing():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(50):
+            weights = [one_layer(64) for _ in range(20)]
+            reader = threading.Thread(target=lambda weights=weights: [weight.grad for weight in weights])
+            reader.start()
+            SGD(weights, lr=1.0).step()
+            reader.join()
+            assert all((weight.data == -0.5).all() for weight in weights)
+            assert all((weight.grad == 0.5).all() for weight in weights)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
+@pytest.mark.parametrize("look", [lambda weight: weight.grad, lambda weight: setattr(weight, "grad", weight.data + 3)])
+def test_an_interrupt_while_a_clip_is_carried_out_does_not_do_it_twice(look):
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for delay in (0.0005, 0.001, 0.002, 0.004, 0.008):
+            weight = one_layer(2**22)
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            try:
+                look(weight)
+                threading.Event().wait(0.1)
+            except KeyboardInterrupt:
+                pass
+            assert set(np.unique(weight.grad)) <= {0.5, 3.0}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def test_what_underflows_in_a_clip_is_no_error():
+    weight = Tensor(np.ones(3, np.float32), requires_grad=True)
+    table = Tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    F.linear(Tensor(np.array([[1e-36, 1]], np.float32)), table, weight).sum().backward()
+    clip_grad_norm([table, weight], 0.01)
+    with np.errstate(all="raise"):
+        first = table.grad.copy()
+    np.testing.assert_array_equal(table.grad, first)
+    assert grad_norm([table, weight]) == pytest.approx(0.01)
+
+
+def test_an_update_in_place_of_ours_is_handed_a_clipped_gradient():
+    weight, got = one_layer(16), []
+    optimizer = AdamW([weight])
+    optimizer.kernel, optimizer.update = None, lambda parameter, gradient, *others: got.append(gradient.copy())
+    optimizer.step()
+    np.testing.assert_array_equal(got[0], np.full(16, 0.5))
+
+
+def test_flat_gradients_may_be_scaled_in_place_and_set():
+    net = Net()
+    net.loss(batch()).backward()
+    before = net.first.weight.grad.copy()
+    net.flat_gradients *= 0.5
+    np.testing.assert_array_equal(net.first.weight.grad, before / 2)
+    net.flat_gradients = np.ones_like(net.flat_gradients)
+    assert (net.first.weight.grad == 1).all()
+
+
+def test_a_largest_norm_of_float32_clips_a_gradient_beyond_float32s_squares():
+    layer = Linear(4, 3, np.random.default_rng(0))
+    layer(Tensor(np.full((2, 4), 1e20, np.float32))).sum().backward()
+    clip_grad_norm(layer.parameters(), np.float32(1))
+    assert grad_norm(layer.parameters()) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_reads_a_gradient_while_another_thread_of_its_parent_did():
+    large, small = one_layer(2**24), one_layer(4)
+    reader = threading.Thread(target=lambda: large.grad)
+    reader.start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (small.grad == 0.5).all() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    reader.join()

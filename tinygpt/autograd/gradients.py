@@ -26,6 +26,7 @@ later steps are in the same memory.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -37,7 +38,12 @@ import numpy as np
 
 from tinygpt.runtime.memory import Slot, SquareSum, copied, empty
 
-_factor_lock = threading.Lock()
+# Held while a factor and the memory that it belongs to are changed, or read together: in one thread at a time.
+FACTOR_LOCK = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit it from a thread that is not in the child
+    os.register_at_fork(
+        before=FACTOR_LOCK.acquire, after_in_parent=FACTOR_LOCK.release, after_in_child=FACTOR_LOCK.release
+    )
 
 
 class RefCount:
@@ -167,11 +173,12 @@ class Accumulator:
     def replace(self, gradient: np.ndarray | None) -> None:
         """Set `grad` to None, or to a copy of `gradient`: backward adds to `grad`, never to the caller's array."""
         copy = None if gradient is None else copied(gradient)
+        self.squares, self.factor = None, 1.0
         if copy is not None and self.storage is not None:
             self.release()
             np.copyto(self.storage, copy)
             copy = self.storage
-        self.grad, self.squares, self.factor = copy, None, 1.0
+        self.grad = copy
 
     def sum_of_squares(self) -> float | None:
         """The sum of the squares of `grad`; None unless the kernel that wrote it last has left it."""
@@ -185,12 +192,13 @@ class Accumulator:
 
     def apply_factor(self) -> Any:
         """Multiply `grad` by its pending factor, in one rounding of each number; returns `grad`."""
-        if self.factor != 1:
-            with _factor_lock:  # so that two threads do not both multiply
-                if self.factor != 1:
-                    np.multiply(self.grad, self.dtype.type(self.factor), out=self.grad)  # type: ignore[arg-type]
-                self.factor, self.squares = 1.0, None
-        return self.grad
+        with FACTOR_LOCK:
+            factor, self.factor = self.factor, 1.0  # first: Ctrl-C during the multiplication is raised after it
+            if factor != 1:
+                self.squares = None
+                with np.errstate(all="ignore"):  # what underflows is 0, as where an optimizer multiplies
+                    np.multiply(self.grad, self.dtype.type(factor), out=self.grad)  # type: ignore[arg-type]
+            return self.grad
 
     def reserve(self) -> Reservation:
         """Memory for a share that is computed ahead: `storage` if that is free, else separate memory."""

@@ -543,6 +543,10 @@ class Module:
             node.publish()
         return gradients
 
+    @flat_gradients.setter
+    def flat_gradients(self, array: np.ndarray) -> None:
+        np.copyto(self.flat_gradients, array)  # nothing after `*=`, which has written there already
+
     # what is shown
 
     def extra_repr(self) -> str:

@@ -95,7 +95,7 @@ class Adam(Optimizer):
 
     state_names = ("step", "exp_avg", "exp_avg_sq")
     kernel = "tinygpt.kernels.adam"
-    _only_reads_gradients = True
+    _reads_gradients_in = "tinygpt.kernels.adam", adam_update
     update = staticmethod(adam_update)
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),

@@ -101,7 +101,7 @@ class AdamW(Adam):
     """
 
     kernel = "tinygpt.kernels.adamw"
-    _only_reads_gradients = True
+    _reads_gradients_in = "tinygpt.kernels.adamw", adamw_update
     update = staticmethod(adamw_update)
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),

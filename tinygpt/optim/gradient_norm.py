@@ -19,6 +19,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place, kernel_for
+from tinygpt.autograd.gradients import FACTOR_LOCK
 from tinygpt.autograd.graph import Node
 from tinygpt.autograd.watch import observable, observed
 from tinygpt.optim.merge_contiguous import merge_contiguous
@@ -55,18 +56,19 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     """
     if not (isinstance(max_norm, Real) and max_norm > 0):
         raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm!r}")
-    parameters = _listed("clip_grad_norm", parameters)
-    norm = grad_norm(parameters)
-    if max_norm < norm < math.inf:
-        to_scale = []
-        for node in _with_gradient(parameters):
-            if node.private and current_implementation() == "kernels":
-                node.factor *= max_norm / norm  # the optimizer applies it
-            else:
-                node.squares = None
-                to_scale.append(node)
-        for gradient in _merged(to_scale):
-            _scale(gradient, max_norm / norm)
+    parameters, max_norm = _listed("clip_grad_norm", parameters), float(max_norm)
+    with FACTOR_LOCK:
+        norm = grad_norm(parameters)
+        if max_norm < norm < math.inf:
+            to_scale = []
+            for node in _with_gradient(parameters):
+                if node.private and current_implementation() == "kernels":
+                    node.factor *= max_norm / norm  # the optimizer applies it
+                else:
+                    node.squares = None
+                    to_scale.append(node)
+            for gradient in _merged(to_scale):
+                _scale(gradient, max_norm / norm)
     return norm
 
 

@@ -18,6 +18,7 @@ works element by element. An optimizer that needs each parameter with its shape 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +29,8 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
-from tinygpt.autograd.watch import observable
+from tinygpt.autograd.gradients import FACTOR_LOCK
+from tinygpt.autograd.watch import current_watch, observable
 from tinygpt.optim.merge_contiguous import merge_contiguous
 from tinygpt.runtime.plain_array import plain_array
 
@@ -89,6 +91,7 @@ class Optimizer:
 
     state_names: tuple[str, ...] = ()
     kernel: Any = None
+    _reads_gradients_in: tuple[Any, Any] = None, None  # a kernel and an update of ours
 
     def __init__(
         self, params: Iterable[Any], defaults: Mapping[str, Any], others: Mapping[str, Any] | None = None
@@ -196,24 +199,36 @@ class Optimizer:
         groups = [(group, [p for p in group["params"] if p.node is not None and p.node.grad is not None])
                   for group in self.param_groups]  # fmt: skip
         for group, parameters in groups:
-            if not vars(type(self)).get("_only_reads_gradients"):  # not inherited: a subclass may do otherwise
+            if not self._only_reads_gradients():
                 for parameter in parameters:
                     parameter.node.publish()  # type: ignore[union-attr]
             self._check_options(group, who)  # a schedule may have changed them
             for parameter in parameters:
                 self._check_row(self._row(group, parameter))
-        for group, parameters in groups:
-            alike = self._alike(group, parameters)
-            self._begin(self._arrays_of(group), [p for members in alike.values() for p in members])
-            for (options, _, factor), members in alike.items():
-                for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
-                    if np.may_share_memory(arrays[0], arrays[1]):
-                        arrays[1] = arrays[1].copy()  # the update must not change the gradient that it still reads
-                    in_place(who, self.kernel, self.update, arrays, (*options, scale * factor))
-                if "step" in self.state_names:
-                    for parameter in members:
-                        self.state[parameter]["step"] += 1
+        # Who looks at a private gradient during the step waits, and then finds it clipped.
+        with FACTOR_LOCK if self._only_reads_gradients() else contextlib.nullcontext():
+            for group, parameters in groups:
+                self._update_group(group, parameters, who, scale)
         return loss
+
+    def _update_group(self, group: dict[str, Any], parameters: list[Tensor], who: str, scale: float) -> None:
+        if current_watch() is not None:  # it may look at any time
+            for parameter in parameters:
+                parameter.node.apply_factor()  # type: ignore[union-attr]
+        alike = self._alike(group, parameters)
+        self._begin(self._arrays_of(group), [p for members in alike.values() for p in members])
+        for (options, _, factor), members in alike.items():
+            for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
+                if np.may_share_memory(arrays[0], arrays[1]):
+                    arrays[1] = arrays[1].copy()  # the update must not change the gradient that it still reads
+                in_place(who, self.kernel, self.update, arrays, (*options, scale * factor))
+            if "step" in self.state_names:
+                for parameter in members:
+                    self.state[parameter]["step"] += 1
+
+    def _only_reads_gradients(self) -> bool:
+        """Whether nobody is handed the gradients but an update of ours, which leaves them as they are."""
+        return (self.kernel, self.update) == self._reads_gradients_in
 
     @staticmethod
     def update(*arrays_and_options: Any) -> None:

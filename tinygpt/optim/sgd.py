@@ -110,7 +110,7 @@ class SGD(Optimizer):
 
     state_names = ("momentum_buffer",)
     kernel = "tinygpt.kernels.sgd"
-    _only_reads_gradients = True
+    _reads_gradients_in = "tinygpt.kernels.sgd", sgd_update
     update = staticmethod(sgd_update)
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
