@@ -87,21 +87,27 @@ def _rounded(array: np.ndarray) -> np.ndarray:
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
+@pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__.removeprefix("_by_"))
-def test_products_have_the_weights_of_now(write, precision):
+def test_products_have_the_weights_of_now(write, precision, quantized):
     rng = np.random.default_rng(3)
     x, dout, new = (
         rng.standard_normal(shape, np.float32) for shape in ((ROWS, INPUTS), (ROWS, OUTPUTS), (INPUTS, OUTPUTS))
     )
     with float32_matmul_precision(precision):
         layer = Linear(INPUTS, OUTPUTS)
+        if quantized:
+            layer.quantize("int8")
+            layer.weight.requires_grad = True  # to be trained further
         held = layer.weight.data.reshape(-1)  # handed out before anything is computed
         for _ in range(2):  # a step before: what could have kept a copy has had its chance
             (layer(Tensor(x, requires_grad=True)) * Tensor(dout)).sum().backward()
         write(layer, new)
         inputs = Tensor(x, requires_grad=True)
         out = layer(inputs)
+        with no_grad():
+            np.testing.assert_array_equal(layer(inputs).data, out.data)
         (out * Tensor(dout)).sum().backward()
     np.testing.assert_array_equal(layer.weight.data, new)
     exact = (np.float64(1) * x @ new + layer.bias.data, np.float64(1) * dout @ new.T)

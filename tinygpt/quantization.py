@@ -16,9 +16,9 @@ Layer norms, biases and positions stay float32: they are a thousandth of what is
 What multiplies these weights depends on how many tokens come at once:
 
     one token of each text    the weight is converted to float32, and so is everything else: kernels/decode_step.py
-    a whole text              the activations are rounded to bfloat16 as well, each by up to 2^-9 of itself, where the
-                              processor multiplies bfloat16; sums are float32. So are prompts read, and texts scored
-    a gradient is wanted      float32, with the rounded weights; also in the NumPy implementation, and by the head
+    a prompt                  the activations are rounded to bfloat16 as well, each by up to 2^-9 of itself, where the
+                              processor multiplies bfloat16; sums are float32
+    anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, the head
 
 A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); of this file, only
 `round_weights` knows layers.
@@ -37,12 +37,33 @@ from tinygpt.autograd.dispatch import aligned, compare, kernel_for
 from tinygpt.autograd.tensor import recording
 from tinygpt.ops.linear import check_linear, linear
 from tinygpt.runtime import bfloat16, settings
+from tinygpt.runtime.scope import Block, Setting
 
 KINDS = ("float32", "bfloat16", "int8")
 _KERNEL = "tinygpt.kernels.quantized_linear"
 _TOLERANCE = 2e-2  # of the kernel in check mode, as a share of the largest value: x is rounded to 8 bits
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _NO_SCALE = np.empty(0, np.float32)
+
+
+_by_quantized = Setting("products by quantized weights", False)
+
+
+class quantized_products(Block):
+    """
+    The block in which layers multiply by their quantized weights.
+
+    A quantized weight is what the weight was when it was rounded: nothing tells that the weight was written to since.
+    So only a `Decoder` reads a prompt in such a block, for its own steps read the quantized weights too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_by_quantized, True)
+
+    @staticmethod
+    def inside() -> bool:
+        """Whether this code runs in such a block."""
+        return bool(_by_quantized.get())
 
 
 class QuantizedWeight(NamedTuple):

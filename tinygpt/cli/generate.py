@@ -99,7 +99,7 @@ def add_arguments(parser: Parser) -> None:
     speed.add_argument(
         "--no-cache",
         action="store_true",
-        help="no KV cache: compute everything again for each token; the same text, slowly",
+        help="no KV cache: compute everything again for each token; slow; the same text but for rounded --weights",
     )
     add_threads(speed)
     add_json(parser, "print one JSON object per continuation: text, tokens, log-probabilities, reason for its end")

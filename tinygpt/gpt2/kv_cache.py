@@ -39,7 +39,7 @@ from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.ops.reductions import softmax_forward
-from tinygpt.quantization import QuantizedWeight
+from tinygpt.quantization import QuantizedWeight, quantized_products
 from tinygpt.runtime import settings
 from tinygpt.runtime.whole_number import whole_number
 
@@ -281,7 +281,7 @@ class Decoder:
         if not 0 < T <= self.capacity:
             raise ValueError(f"Decoder.prefill: from 1 to {self.capacity} tokens fit, got {T}")
         x = Tensor((self._tokens[tokens] + self._positions[:T])[None])  # (1, T, C)
-        with no_grad(), no_dropout():
+        with no_grad(), no_dropout(), quantized_products():
             for block, keys, values in zip(self.model.h, self._keys, self._values, strict=True):
                 x = block(x, LayerCache(keys, values, [sequence], [0]))
         self.lengths[sequence] = T

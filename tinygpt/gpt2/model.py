@@ -43,7 +43,7 @@ from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids, integers
 from tinygpt.ops.gelu import gelu
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
-from tinygpt.quantization import quantized_linear
+from tinygpt.quantization import quantized_linear, quantized_products
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import check_seed
 
@@ -73,9 +73,9 @@ class GELULinear(Linear):
     """A linear layer of GELU(x), as one operation, which keeps x alone for backward."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.quantized is None:
-            return gelu_linear(x, self.weight, self.bias)
-        return quantized_linear(gelu(x), self.weight, self.quantized, self.bias)
+        if self.quantized is not None and quantized_products.inside():
+            return quantized_linear(gelu(x), self.weight, self.quantized, self.bias)
+        return gelu_linear(x, self.weight, self.bias)
 
 
 class MLP(Module):

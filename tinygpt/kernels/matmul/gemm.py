@@ -175,6 +175,8 @@ def _stored(array):
 
 def _bypasses_caches(c, large=PREFETCHING.large):
     """Whether C would not stay in the caches, and is aligned as non-temporal stores demand."""
+    if settings.GUARD and not c.flags.c_contiguous:
+        return False  # its guarded copy ends where a page does, and so begins anywhere
     return c.nbytes > large and c.ctypes.data % 64 == 0 and c.strides[0] % 64 == 0
 
 
