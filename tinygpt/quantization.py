@@ -257,10 +257,9 @@ def round_weights(model: Any, kind: str) -> None:
     """
     Quantize the matrices of a GPT-2: those of its linear layers, and the table of embeddings, which is also the head.
 
-    Each layer keeps both forms: `quantized`, which its products read, and `weight`, what that stands for in float32.
-    All parameters are frozen, `requires_grad` being False: training would change one form and not the other.
-    Where a whole text is read or scored at once, the layers round their inputs to bfloat16 too, if the processor
-    multiplies that faster.
+    Each layer keeps both forms: `quantized`, which a `Decoder` reads, and `weight`, what that stands for in float32.
+    All parameters are frozen, `requires_grad` being False: training would change one form and not the other. Where a
+    `Decoder` reads a prompt, the layers round their inputs to bfloat16 too, if the processor multiplies that faster.
 
     Parameters
     ----------

@@ -79,7 +79,6 @@ def run(options: argparse.Namespace) -> int:
     exact = evaluate(model, tokens, tokenizer, **how)
     result = exact
     if options.weights != "float32":
-        compile_ahead(f"generating-{options.weights}")  # a prompt is read by the products that a text is scored by
         round_weights(model, options.weights)
         result = evaluate(model, tokens, tokenizer, **how)
     if options.json:
