@@ -6,6 +6,8 @@ copied where the caller may still change it, or refused with an error that names
 from __future__ import annotations
 
 import copy
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -473,6 +475,15 @@ def test_a_mask_is_not_lost_without_a_word():
         F.cross_entropy(Tensor(np.zeros((2, 4), np.float32)), masked)
     with pytest.raises(TypeError, match="Tensor: got a masked array"):
         Tensor(np.ma.masked_array([1.0], mask=[True]))
+
+
+def test_a_tensor_is_made_while_another_thread_imports_masked_arrays(monkeypatch):
+    """Python lists a module before it has run it; a child forked at that moment sees it so for ever."""
+    monkeypatch.setitem(sys.modules, "numpy.ma", types.ModuleType("numpy.ma"))
+    assert (Tensor([1.0, 2.0]).sum().item(), F.cross_entropy(Tensor(np.zeros((2, 4), np.float32)), [1, 2]).shape) == (
+        3.0,
+        (),
+    )
 
 
 def test_the_ends_of_a_slice_are_remembered_as_they_were():

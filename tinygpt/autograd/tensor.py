@@ -935,8 +935,8 @@ def _combined(sign: str, combine: np.ufunc, *operands: Any) -> Tensor:
 
 def is_masked(data: Any) -> bool:
     """Whether this is one of NumPy's masked arrays, without importing them: whoever has one has imported them."""
-    masked = sys.modules.get("numpy.ma")
-    return masked is not None and isinstance(data, masked.MaskedArray)
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())  # a thread may be in the middle of its import
+    return isinstance(data, masked)
 
 
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
