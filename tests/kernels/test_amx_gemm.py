@@ -137,7 +137,7 @@ def test_a_task_is_taken_once_by_its_own_thread_first_then_by_others():
 
 def test_a_block_of_a_fits_into_the_second_level_cache():
     for m, n, k in itertools.product((1, 31, 256, 1000, 50257), (1, 768, 50257), (1, 256, 768, 3072, 50257)):
-        mc, kb = amx_gemm._block_of_a(m, n, k, 2)
+        mc, kb = amx_gemm._block_of_a(m, n, k)
         assert mc % 32 == 0 and 0 < mc < m + 32
         assert mc * min(k, kb) * 2 <= amx_gemm._CACHE, (m, n, k)
 

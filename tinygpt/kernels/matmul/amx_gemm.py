@@ -86,7 +86,8 @@ from tinygpt.runtime import memory
 KC = 256
 _PANEL = KC * COLUMNS  # numbers in a panel of B
 _BLOCK = 400_000  # numbers in a block of A
-_CACHE = 1_250_000  # bytes of a second-level cache for the block of A and sums that wait
+_CACHE = 1_250_000  # bytes of a second-level cache for the block of A
+_SUMS = 2**21  # numbers of C that may wait for the next block of k
 LARGE = 2**21  # bytes of C: from here on non-temporal stores write it, where its mode and alignment allow
 _NON_TEMPORAL = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
 
@@ -102,7 +103,7 @@ def multiply(
     size of a task depends on the number of threads, and the sum must not.
     """
     M, N, K = sizes
-    MC, KB = _block_of_a(M, N, K, workers)
+    MC, KB = _block_of_a(M, N, K)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
     rows = _round_up(-(-MC // parts), ROWS)  # of a task
@@ -120,19 +121,19 @@ def multiply(
         squares.after = float(of_tiles.sum())
 
 
-def _block_of_a(M, N, K, workers):
+def _block_of_a(M, N, K):
     """
     MC and KB: rows and k of a block of A.
 
-    All k if 256 rows of them fit into the cache. Else 3 KC, and the sums of each task wait for the next block of k:
-    they take room in the cache too.
+    All k if 256 rows of them fit into the cache. Else 2 KC, and the sums of each task wait for the next block of k; but
+    B is read and packed again for each MC rows, which costs more than sums that leave the cache, unless C is very wide.
     """
     if 256 * 2 * K <= _CACHE:
         KB = K
         most_rows = max(256, _BLOCK // K)
     else:
-        KB = 3 * KC
-        most_rows = 512 if 512 * (2 * KB + 4 * N // workers) <= _CACHE else 256
+        KB = 2 * KC
+        most_rows = 1024 if 1024 * N <= _SUMS else 256
     blocks = -(-M // most_rows)
     return _round_up(-(-M // blocks), ROWS), KB
 
