@@ -33,6 +33,7 @@ compiler = Compiler(
     pipeline=WideVectors,
 )
 Function = TypeVar("Function", bound=Callable)
+_FROM_ENVIRONMENT = settings.threads_from_environment()  # read once, as by Numba: parsing takes microseconds
 ZERO = np.int64(0)
 
 kernel, inlined = compiler.float_kernel, compiler.inlined
@@ -49,7 +50,8 @@ def threads(most: int | None = None) -> int:
 
     Call it before a parallel kernel, and pass the result in where the kernel divides work among threads.
     """
-    count = most or min(settings.num_threads(), numba.config.NUMBA_NUM_THREADS)
+    count = most or settings.chosen_threads() or _FROM_ENVIRONMENT or settings.available_cores()
+    count = min(count, numba.config.NUMBA_NUM_THREADS)
     if numba.get_num_threads() != count:
         numba.set_num_threads(count)
     return count

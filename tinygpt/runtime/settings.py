@@ -93,9 +93,14 @@ def max_threads() -> int:
     return max(64, 4 * (os.cpu_count() or 1))
 
 
+def chosen_threads() -> int:
+    """What `set_num_threads` was told; 0 before."""
+    return int(_process["threads"])
+
+
 def num_threads() -> int:
     """The kernels' number of threads: the value set, else ``NUMBA_NUM_THREADS``, else one per available core."""
-    return _process["threads"] or threads_from_environment() or available_cores()
+    return chosen_threads() or threads_from_environment() or available_cores()
 
 
 def checked_threads(who: str, count: Any) -> int:
