@@ -9,7 +9,8 @@ import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
 from benchmarks.worker import X86_64_V2, X86_64_V3
-from tinygpt.kernels.matmul.gemm import KC, MC_KC, multiply
+from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.kernels.matmul.vector_gemm import KC, MC_KC
 from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
 from tinygpt.runtime import memory
 from tinygpt.runtime.memory import SquareSum
