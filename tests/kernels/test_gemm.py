@@ -247,6 +247,19 @@ def test_a_sum_of_nothing_is_zero_or_what_was_there():
     np.testing.assert_array_equal(c, [[1, 2, 3]] * 2)
 
 
+def test_a_result_that_overlaps_an_operand_is_refused_and_neighbours_in_one_array_are_not():
+    """C is written while A and B are still read."""
+    memory = np.zeros((60, 60), np.float32)
+    a, b = np.ones((30, 30), np.float32), np.eye(30, dtype=np.float32)
+    for arguments, name in (((memory[:30, :30], b), "a"), ((a, memory[:30, :30].T), "b")):
+        for into in (memory[:30, :30], memory[29:59, 29:59]):
+            with pytest.raises(ValueError, match=f"multiply: into must not share memory with {name}, which is read"):
+                multiply(*arguments, into)
+    memory[:30, :30] = a
+    multiply(memory[:30, :30], b, memory[:30, 30:])  # rows that lie between those of A
+    np.testing.assert_array_equal(memory[:30], np.ones((30, 60)))
+
+
 def test_what_does_not_fit_is_refused():
     a, b, c = (np.ones(shape, np.float32) for shape in ((2, 3), (3, 4), (2, 4)))
     with pytest.raises(ValueError, match=r"multiply: shapes must be \(M, K\), \(K, N\) and \(M, N\), got"):

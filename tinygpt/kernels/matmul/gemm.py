@@ -43,7 +43,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     b : ndarray, float32, int8 or uint16, (K, N)
         In memory like a. A uint16 is the bits of a bfloat16.
     into : ndarray, float32, (M, N)
-        C, by rows. Must not overlap the others. Written past the caches where it is large and its rows are aligned.
+        C, by rows. Written past the caches where it is large and its rows are aligned.
     accumulate : bool
         Add to what `into` holds; else overwrite it.
     bias : ndarray, float32, (N,), optional
@@ -54,7 +54,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     Raises
     ------
     ValueError
-        If a shape, a type or the order in memory does not fit.
+        If a shape, a type or the order in memory does not fit, or if `into` overlaps another.
 
     Notes
     -----
@@ -89,7 +89,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
 
 
 def _check(a, b, into, accumulate, bias):
-    """Raise unless shapes fit; return M, N and K."""
+    """Raise unless shapes fit, and C has memory of its own; return M, N and K."""
     (M, K), (inner, N) = a.shape, b.shape
     if inner != K or into.shape != (M, N):
         raise ValueError(f"multiply: shapes must be (M, K), (K, N) and (M, N), got {a.shape}, {b.shape}, {into.shape}")
@@ -97,6 +97,9 @@ def _check(a, b, into, accumulate, bias):
         raise ValueError(f"multiply: bias must be contiguous float32 of shape ({N},), got {bias.dtype} {bias.shape}")
     if bias is not None and accumulate:
         raise ValueError("multiply: takes a bias or accumulates, not both; add the bias once, to the first product")
+    for name, array in (("a", a), ("b", b)):
+        if np.may_share_memory(array, into) and np.shares_memory(array, into):  # the second is exact, and slow
+            raise ValueError(f"multiply: into must not share memory with {name}, which is read while C is written")
     return M, N, K
 
 
