@@ -111,8 +111,8 @@ class Node(Accumulator):
     )
 
     def __init__(self, array: np.ndarray, op: Op | None = None, parents: tuple[Node | None, ...] = ()) -> None:
+        Accumulator.__init__(self, array.shape, array.dtype)  # super() takes longer, and there is a node per operation
         self.time = next(_clock)
-        self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
         self.saved: Any = None  # this and backward: set by `apply` in tensor.py
         self.backward: Any = None  # (dout, saved, destinations) -> shares; see dispatch.py
@@ -120,8 +120,6 @@ class Node(Accumulator):
         self.checksums: list[int] = []
         self.hooks: Hooks = {}
         self.keeps_grad = op is None
-        self.grad = self.storage = self.reserved = self.squares = None
-        self.private, self.factor = True, 1.0
 
     @property
     def name(self) -> str:
@@ -209,10 +207,9 @@ def _needs_no_wait(node: Node) -> bool:
 
 def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tuple[Node, SharedGradient]]:
     """Run one backward. Returns the parents with their shares, whose owners are counted."""
-    name = node.name
     if node.saved is _FREED:
         raise ValueError(
-            f"Tensor.backward: the graph through '{name}' (shape {node.shape}) was freed by an earlier backward; "
+            f"Tensor.backward: the graph through '{node.name}' (shape {node.shape}) was freed by an earlier backward; "
             "run the forward again, or pass retain_graph=True the first time"
         )
     _check_saved(node)
@@ -224,7 +221,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
         _check_unchanged(node.name, before, checksums([gradient.array, *saved_arrays]))
     if not isinstance(results, (tuple, list)) or len(results) != len(node.parents):
         got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
-        raise ValueError(f"{name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
+        raise ValueError(f"{node.name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
     # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
     owners = {_block_of(array): RefCount(1) for array in saved_arrays}
     owners[_block_of(gradient.array)] = gradient.owners
@@ -232,7 +229,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     for index, (parent, result) in enumerate(zip(node.parents, results, strict=True)):
         if parent is not None and result is not WRITTEN:
             array = np.asarray(result)
-            check_gradient(f"{name}.backward: input {index}", array, parent)
+            check_gradient(f"{node.name}.backward: input {index}", array, parent)
             shares.append((parent, SharedGradient(array, owners.setdefault(_block_of(array), RefCount())).incref()))
     gradient.decref()
     return shares
