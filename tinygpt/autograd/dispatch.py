@@ -242,26 +242,33 @@ def _both(op: Op, kernel: Any) -> Implementation:
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         kernel_saved, reference_saved, arrays, attrs = saved
-        kept = [i for i, slot in enumerate(destinations) if slot is not None]
-
-        def by_kernel() -> list[Any]:
-            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that a stray read shows
-            slots = [None if slot is None else partial(Slot, memory[i], add=False)
-                     for i, slot in enumerate(destinations)]  # fmt: skip
-            written = checked.backward(dout, kernel_saved, slots)
-            return [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
-
-        def in_exact_arithmetic(dout: np.ndarray, *inputs: np.ndarray) -> list[Any]:
-            gradients = op.backward(dout, op.forward(*inputs, **attrs)[1])
-            return [gradients[i] for i in kept]
-
+        wanted = [i for i, slot in enumerate(destinations) if slot is not None]
+        by_kernel = partial(_into_new_memory, checked, dout, kernel_saved, arrays, wanted)
         ours = run_twice(f"{op.name}.backward", by_kernel, {}, ValueError)
         theirs = reference.backward(dout, reference_saved)
-        compare(op.name, "backward", [ours[i] for i in kept], [theirs[i] for i in kept],
-                (in_exact_arithmetic, [dout, *arrays]))  # fmt: skip
+        computed = partial(_gradients_from_inputs, op, attrs, wanted), [dout, *arrays]
+        compare(op.name, "backward", [ours[i] for i in wanted], [theirs[i] for i in wanted], computed)
         return ours
 
     return Implementation(forward, backward)
+
+
+def _into_new_memory(
+    kernel: Implementation, dout: np.ndarray, saved: Any, arrays: Sequence[np.ndarray], wanted: Sequence[int]
+) -> list[Any]:
+    """The gradients of a kernel's backward, in arrays that were full of NaN: so a read before the first write shows."""
+    memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]
+    slots = [partial(Slot, each, add=False) if i in wanted else None for i, each in enumerate(memory)]
+    written = kernel.backward(dout, saved, slots)
+    return [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
+
+
+def _gradients_from_inputs(
+    op: Op, attrs: dict[str, Any], wanted: Sequence[int], dout: np.ndarray, *inputs: np.ndarray
+) -> list[Any]:
+    """The reference, forward and backward: how rounding reaches its gradients is measured on all of it."""
+    gradients = op.backward(dout, op.forward(*inputs, **attrs)[1])
+    return [gradients[i] for i in wanted]
 
 
 def compare(
