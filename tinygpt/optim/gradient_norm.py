@@ -119,8 +119,8 @@ def _scale(gradient: np.ndarray, factor: float) -> None:
 def _with_gradient(parameters: Iterable[Tensor]) -> list[Node]:
     """The nodes that hold a gradient, each once, in the order of `Module.flatten_parameters`."""
     # p.grad, which is None where node.grad is, warns of a tensor whose gradient is not kept: see `retain_grad`
-    having = [p for p in parameters if p.node is not None and (p.node.grad is not None or p.grad is not None)]
-    return sorted(dict.fromkeys(p.node for p in having), key=lambda node: len(node.shape) < 2)
+    nodes = [p.node for p in parameters if p.node is not None and (p.node.grad is not None or p.grad is not None)]
+    return sorted(dict.fromkeys(nodes), key=lambda node: len(node.shape) < 2)
 
 
 def _merged(nodes: Iterable[Node]) -> list[np.ndarray]:
