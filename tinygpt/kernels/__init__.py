@@ -28,7 +28,8 @@ What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
     backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and
-                                   whether to add to it or to overwrite it, or None where no gradient is needed
+                                   whether to add to it or to overwrite it, or None where no gradient is needed. It
+                                   may leave the sum of the squares of the result in `into[i].squares`
 
 Names and steps
     x_n is row n of x, x_part a part of a flat x, x_c or x_i one number of it. `n_` is n as `prange` counts it.

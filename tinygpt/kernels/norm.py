@@ -37,7 +37,7 @@ def squares_of_rows(array: np.ndarray, rows: np.ndarray) -> float:
 
 
 def update(array: np.ndarray, factor: float) -> None:
-    """Multiply a flat float32 array in place."""
+    """Multiply a flat float32 array in place; of this name, so that `dispatch.in_place` finds it."""
     spread(_scale, array.size)(array, np.float32(factor))
 
 
