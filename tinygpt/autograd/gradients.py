@@ -179,13 +179,13 @@ class Accumulator:
 
     def replace(self, gradient: np.ndarray | None) -> None:
         """Set `grad` to None, or to a copy of `gradient`: backward adds to `grad`, never to the caller's array."""
-        copy = None if gradient is None else copied(gradient)
         self.squares, self.pending_scale = None, 1.0
-        if copy is not None and self.storage is not None:
+        if gradient is None or self.storage is None:
+            self.grad = None if gradient is None else copied(gradient)
+        else:
             self.release()
-            np.copyto(self.storage, copy)
-            copy = self.storage
-        self.grad = copy
+            np.copyto(self.storage, gradient)
+            self.grad = self.storage
 
     def sum_of_squares(self) -> float | None:
         """The sum of the squares of `grad`; None unless the kernel that wrote it last has left it."""
