@@ -207,9 +207,10 @@ def _needs_no_wait(node: Node) -> bool:
 
 def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tuple[Node, SharedGradient]]:
     """Run one backward. Returns the parents with their shares, whose owners are counted."""
+    name = node.name
     if node.saved is _FREED:
         raise ValueError(
-            f"Tensor.backward: the graph through '{node.name}' (shape {node.shape}) was freed by an earlier backward; "
+            f"Tensor.backward: the graph through '{name}' (shape {node.shape}) was freed by an earlier backward; "
             "run the forward again, or pass retain_graph=True the first time"
         )
     _check_saved(node)
@@ -221,7 +222,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
         _check_unchanged(node.name, before, checksums([gradient.array, *saved_arrays]))
     if not isinstance(results, (tuple, list)) or len(results) != len(node.parents):
         got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
-        raise ValueError(f"{node.name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
+        raise ValueError(f"{name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
     # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
     owners = {_block_of(array): RefCount(1) for array in saved_arrays}
     owners[_block_of(gradient.array)] = gradient.owners
@@ -229,7 +230,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     for index, (parent, result) in enumerate(zip(node.parents, results, strict=True)):
         if parent is not None and result is not WRITTEN:
             array = np.asarray(result)
-            check_gradient(f"{node.name}.backward: input {index}", array, parent)
+            check_gradient(f"{name}.backward: input {index}", array, parent)
             shares.append((parent, SharedGradient(array, owners.setdefault(_block_of(array), RefCount())).incref()))
     gradient.decref()
     return shares

@@ -47,8 +47,8 @@ What to know before changing anything here
     t[n]`, where s[n] and t[n] are numbers, Numba 0.68 takes a later `b[i] -= c` for dead code and drops it.
     Write to an array through an argument only, or a slice of one. Where a tuple is built and a function is inlined,
     Numba does not track arrays in that tuple, takes writes into them for dead code, and removes them.
-    A kernel called with a literal number, or with True, is compiled again for that number alone: pass np.int64(0),
-    or a constant of such a type.
+    A kernel called with a literal number, or with True, is compiled again for that number alone: pass np.int64(0)
+    (ZERO in jit.py), or another constant of such a type.
     A number without a type is a float64 and makes the whole loop float64: write np.float32(0.5).
     Results do not depend on the number of threads: sums are cut into parts by size alone, and the parts are added in
     order. They do depend on the order of statements: of two products that are added the compiler fuses one with the

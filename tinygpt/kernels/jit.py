@@ -33,7 +33,7 @@ compiler = Compiler(
     pipeline=WideVectors,
 )
 Function = TypeVar("Function", bound=Callable)
-ZERO = np.int64(0)  # as an argument: for a literal 0 Numba would compile the kernel once more
+ZERO = np.int64(0)
 
 kernel, inlined = compiler.float_kernel, compiler.inlined
 

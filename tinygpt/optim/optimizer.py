@@ -422,9 +422,8 @@ class Optimizer:
             start = 0
             for parameter in members:
                 parts = flat[:, start : start + parameter.size]
-                self.state[parameter] |= dict(
-                    zip(names, (part.reshape(parameter.shape) for part in parts), strict=True)
-                )
+                shaped = (part.reshape(parameter.shape) for part in parts)
+                self.state[parameter] |= dict(zip(names, shaped, strict=True))
                 start += parameter.size
 
     def _parameters(self) -> Iterable[Tensor]:
