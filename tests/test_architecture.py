@@ -44,6 +44,7 @@ AUTOGRAD = [  # inside autograd/, the same rule file by file
     "watch",
     "rounding",
     "contract",
+    "check_mode",
     "dispatch",
     "copying",
     "conversion",

@@ -111,8 +111,8 @@ class Node(Accumulator):
     )
 
     def __init__(self, array: np.ndarray, op: Op | None = None, parents: tuple[Node | None, ...] = ()) -> None:
+        Accumulator.__init__(self, array.shape, array.dtype)  # super() takes longer, and there is a node per operation
         self.time = next(_clock)
-        self.shape, self.dtype = array.shape, array.dtype
         self.op, self.parents = op, parents
         self.saved: Any = None  # this and backward: set by `apply` in tensor.py
         self.backward: Any = None  # (dout, saved, destinations) -> shares; see dispatch.py
@@ -120,8 +120,6 @@ class Node(Accumulator):
         self.checksums: list[int] = []
         self.hooks: Hooks = {}
         self.keeps_grad = op is None
-        self.grad = self.storage = self.reserved = self.squares = None
-        self.private, self.factor = True, 1.0
 
     @property
     def name(self) -> str:

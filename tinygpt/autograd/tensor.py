@@ -376,13 +376,13 @@ class Tensor(Copying):
         But `weight -= lr * weight.grad` under `no_grad` is an optimizer's update: the weight stays, its values change.
         Outside, a new tensor in its place would be no leaf, and get no gradient at the next step: that is refused.
         """
-        if recording.get() and self.requires_grad and self.is_leaf:
+        if not (self.requires_grad and self.is_leaf):
+            return result
+        if recording.get():
             raise RuntimeError(
                 "Tensor: cannot update a leaf that requires a gradient in place; write `with no_grad(): w -= ...`, or "
                 "w = w - ... for a new tensor"
             )
-        if recording.get() or not (self.requires_grad and self.is_leaf):
-            return result
         if result.shape != self.shape:
             raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}; "
                              "sum them to its shape first")  # fmt: skip

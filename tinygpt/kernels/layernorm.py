@@ -11,8 +11,8 @@ says what the names mean. Here x has shape (N, C), mean and rstd (N,). Backward 
 
 dx has one term for each path from x to out: direct, through the mean, and through the standard deviation.
 
-The rows are cut into parts of at least 16, and no more than 128 parts. Each part sums its own dweight and dbias, and
-the parts are added in order: no two threads write to the same number, and the result does not depend on how many
+Backward cuts the rows into parts of at least 16, and no more than 128 parts. Each part sums its own dweight and dbias,
+and the parts are added in order: no two threads write to the same number, and the result does not depend on how many
 threads there are. With more parts there would be more sums to write, read again and add.
 
 Cost: forward reads x and writes out, backward reads dout and x and writes dx. The first pass over a row brings it into
