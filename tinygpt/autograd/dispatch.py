@@ -9,6 +9,8 @@ A kernel is a module, its name, or any other object (a class, a SimpleNamespace)
                                    what is there or to overwrite it; None where no gradient is needed. Its memory
                                    must not be kept: nobody writes there later. A kernel without a backward uses the
                                    reference's, on what the kernel's forward saved
+    output(saved)                  -> out, optional: computes it again, with the same bits, from what forward saved. It
+                                   is called in place of keeping out until the backward of each operation that reads it
     GRADIENTS_IN_FORWARD = True    optional: `forward` has a parameter `reserved` as well, for each input None or a
                                    `Reservation`, memory for its gradient, to compute it ahead (see `gradients.py`)
 
@@ -48,10 +50,13 @@ class Implementation(NamedTuple):
     backward : callable
         ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is needed, else a
         function that returns the slot for it; in place of a gradient that was written there, `WRITTEN` is returned.
+    output : callable or None
+        ``output(saved) -> out``, where a kernel has it.
     """
 
     forward: Callable[[Sequence[np.ndarray], dict[str, Any], Sequence[Node | None]], tuple[Any, Any]]
     backward: Callable[[np.ndarray, Any, Sequence[Destination | None]], Sequence[Any]]
+    output: Callable[[Any], np.ndarray] | None = None
 
 
 def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Implementation:
@@ -173,7 +178,7 @@ def _kernel(op: Op, kernel: Any) -> Implementation:
             return op.backward(dout, saved)
         return _write(kernel, dout, saved, destinations)
 
-    return Implementation(forward, backward)
+    return Implementation(forward, backward, getattr(kernel, "output", None))
 
 
 def _with_reservations(kernel: Any) -> Implementation:

@@ -36,7 +36,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -100,10 +99,9 @@ class SharedGradient:
 
     def take(self) -> np.ndarray:
         """The array itself if this is its only owner, else a copy: what becomes a leaf's `grad`."""
-        base = self.array.base
         # A view keeps all of its base alive: accept what the memory pool adds to an array, an eighth at most.
-        held = len(base) if isinstance(base, mmap) else getattr(base, "nbytes", math.inf)
-        whole = base is None or held <= self.array.nbytes * 1.125
+        base = self.array.base
+        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
         return self.array if whole and self.exclusive else copied(self.array)
 
 
