@@ -38,6 +38,7 @@ SIZES = [
     (300, 1, 300),
     (700, 50, 1000),  # several blocks of A
     (300, 100, 3000),  # several blocks of k: sums wait
+    (1100, 33, 2600),  # and several of rows
     (33, 2000, 2600),
 ]
 
