@@ -16,6 +16,7 @@ Reading order
         microkernel.py, gemm.py                     the register tile, and the loops and threads around it
         panels.py                                   the same on one thread, of operands packed before: for attention
         amx.py, amx_gemm.py, epilogue.py            AMX: its instructions, a plan of its own, how C is written
+        amx_packed.py                               AMX by a B that is packed first
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip

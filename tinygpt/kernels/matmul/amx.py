@@ -147,12 +147,19 @@ def _add_step(builder: Any, a: Any, b: Any) -> None:
     amx(builder, "tdpbf16ps", 3, 5, 7)
 
 
-def _steps(builder: Any, count: Any, a: Any, b: Any) -> list[Any]:
-    def body(state: list[Any]) -> list[Any]:
-        _add_step(builder, *state)
-        return [advance(builder, place, 2 * WORDS) for place in state]
+def _steps(builder: Any, count: Any, a: Any, b: Any, upcoming: Any = None) -> list[Any]:
+    """`count` steps; with an address in `upcoming`, each prefetches four lines from there on."""
 
-    return loop(builder, count, [a, b], body)
+    def body(state: list[Any]) -> list[Any]:
+        a, b, *lines = state
+        for place in lines:
+            for index in range(4):
+                prefetch(builder, advance(builder, place, 16 * index), cache=2)
+        _add_step(builder, a, b)
+        following = [advance(builder, place, 4 * 16) for place in lines]
+        return [advance(builder, a, 2 * WORDS), advance(builder, b, 2 * WORDS), *following]
+
+    return loop(builder, count, [a, b] if upcoming is None else [a, b, upcoming], body)
 
 
 def _four_steps_and_pack(
@@ -274,6 +281,9 @@ if numba.config.DISABLE_JIT:
         tile = sums[start:][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)
         tile[:] = total if clear else tile + total
 
+    def add_products_and_prefetch(a, a_start, b, b_start, steps, sums, start, clear, source, first):
+        add_products(a, a_start, b, b_start, steps, sums, start, clear)
+
 else:
 
     @intrinsic
@@ -315,3 +325,19 @@ else:
 
         n = types.int64
         return types.void(a, n, b, n, n, sums, n, types.boolean), codegen
+
+    @intrinsic
+    def add_products_and_prefetch(typingctx, a, a_start, b, b_start, steps, sums, start, clear, source, first):
+        """As `add_products`; each step prefetches four lines, from ``source[first]`` on, to the second-level cache."""
+
+        def codegen(context, builder, signature, arguments):
+            a, b, place, upcoming = (
+                pointer(context, builder, signature.args[i], arguments[i], arguments[i + 1]) for i in (0, 2, 5, 8)
+            )
+            _load_or_clear(builder, place, arguments[7])
+            _steps(builder, arguments[4], a, b, upcoming)
+            _sums(builder, place, "tilestored64")
+            return context.get_dummy_value()
+
+        n = types.int64
+        return types.void(a, n, b, n, n, sums, n, types.boolean, source, n), codegen

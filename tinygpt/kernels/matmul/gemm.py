@@ -19,7 +19,7 @@ that is slower for a while delays the others little. Each number of C is summed 
 it, so the result is the same, bit for bit, for any number of threads.
 
 This is the plan for the vector units: float32, and bfloat16 in pairs. On a processor with AMX, `multiply` leaves
-products of bfloat16 to amx_gemm.py, which has another plan.
+products of bfloat16 to amx_gemm.py and amx_packed.py, which have other plans.
 
 Read ladder.py first: it builds the plan up from three loops. The register tile is in microkernel.py, the formats of
 packed panels are in packing.py, and panels.py is the same product on one thread.
@@ -37,7 +37,7 @@ from numba import prange
 from numpy.lib.stride_tricks import as_strided
 
 from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel, threads
-from tinygpt.kernels.matmul import amx_gemm
+from tinygpt.kernels.matmul import amx_gemm, amx_packed
 from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import (
     ACCUMULATE,
@@ -115,8 +115,10 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     if form is AMX:
         past_the_caches = _bypasses_caches(into, amx_gemm.LARGE)
         bias = _NO_BIAS if bias is None else bias
-        amx_gemm.multiply(
-            *_stored(a), *_stored(b), *_stored(into)[:2], bias, mode, past_the_caches, (M, N, K), workers, squares
+        stored_b, sizes = _stored(b), (M, N, K)
+        packs_first = b.dtype == np.float32 and amx_packed.pays(stored_b[2], sizes, workers)
+        (amx_packed if packs_first else amx_gemm).multiply(
+            *_stored(a), *stored_b, *_stored(into)[:2], bias, mode, past_the_caches, sizes, workers, squares
         )
         return
     kc = min(KC, -(-K // form.block) * form.block)

@@ -1,0 +1,221 @@
+"""
+The matrix product with AMX by a B that is packed first, in a pass of its own: C (+)= A B, the bits of amx_gemm.py.
+
+    for ic in 0, MC, 2 MC ... M
+        for pb in 0, KB, 2 KB ... K
+            (1) pack the block of A: rows ic to ic + MC, k from pb to pb + KB         all threads
+                pack k from pb to pb + KB of B, unless they are packed
+                barrier
+            (2) for each task: 32 columns of C, some of its rows                      a thread's own, then others'
+                    for pc in pb, pb + KC ... pb + KB
+                        for each 32 rows: sums (+)= panel of A  panel of B, over KC numbers of k,
+                                          while a part of the next panel of B is prefetched;
+                                          after the last k of all the epilogue writes the sums to C
+                barrier
+
+amx_gemm.py packs a panel of B while it multiplies the one before, and so reads B panel by panel. Where B is stored by
+rows, (K, N), a row of a panel is two cache lines on a page of its own: memory that is read so is slow, and multiplying
+waits for it. The pass reads 4 kB of a row at a time. Its result has half of B's bytes, often stays in a cache, and a
+panel of it is 16 kB of consecutive memory, which can be prefetched. A B that is stored along k is read well either way;
+there the pass pays where A has several blocks, for each of which amx_gemm.py packs B again.
+
+Each number is rounded and summed as there, in the same order, so that the bits are the same by either plan.
+
+Measured on two cores of an Intel Xeon with AMX (family 6 model 167): the time of amx_gemm.py over that of this plan,
+medians of 5 turns. All weights of GPT-2 124M's layers, one after the other, so that each comes from memory:
+
+    rows of A                            16     64    128    256    512   1024
+    x W + b      B is (K, N)           1.01   1.23   1.30   1.34   1.32   1.40
+    dout W^T     B is stored along k   0.85   0.93   0.87   0.98   1.08   1.20
+
+Source: packing the whole of B is what Goto & van de Geijn 2008 do with the operand that several blocks share.
+Cost:   2 M N K operations; packing moves A once and B once, and writes half of B's bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from tinygpt.kernels.jit import ZERO, inlined, kernel, parallel
+from tinygpt.kernels.matmul.amx import (
+    AMX_LAYOUT,
+    COLUMNS,
+    ROWS,
+    STEP,
+    TILE,
+    add_products,
+    add_products_and_prefetch,
+    configure_amx,
+    release_amx,
+)
+from tinygpt.kernels.matmul.amx_gemm import KC, NON_TEMPORAL_MODES, block_of_a, pack_block_of_a, round_up, take_task
+from tinygpt.kernels.matmul.epilogue import prefetch_tile, write_tile
+from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
+from tinygpt.kernels.matmul.microkernel import NON_TEMPORAL
+from tinygpt.kernels.matmul.packing import pack_block_of_b
+from tinygpt.kernels.matmul.panels import STAGED
+from tinygpt.kernels.simd.intrinsics import fetch_and_increment
+from tinygpt.runtime import memory
+
+_WIDTH = 1024  # columns of B that a thread packs at a time where B is stored by rows
+_LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, such as a head, a block of k
+
+
+def pays(b_transposed, sizes, workers):
+    """Whether this plan is the faster one for a B of float32, and takes little memory."""
+    M, N, K = sizes
+    MC, KB = block_of_a(M, N, K, workers)
+    return (not b_transposed or MC < M) and packed_size(min(KB, K), N) <= _LARGEST
+
+
+def packed_size(K, N):
+    """How many uint16 a packed (K, N) takes."""
+    return round_up(K, STEP) * round_up(N, COLUMNS)
+
+
+def multiply(
+    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, non_temporal, sizes, workers,
+    squares, packed=None, ready=False,
+):  # fmt: skip
+    """
+    What amx_gemm.py's `multiply` does.
+
+    `packed` is memory for the whole of B, uint16 of `packed_size`, for a caller who keeps it for other products; with
+    `ready` it has been packed by one of them, and B is not read.
+    """
+    M, N, K = sizes
+    MC, KB = block_of_a(M, N, K, workers)
+    panels = -(-N // COLUMNS)
+    parts = min(-(-4 * workers // panels), MC // ROWS)
+    rows = round_up(-(-MC // parts), ROWS)  # of a task
+    waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
+    if non_temporal:
+        mode = NON_TEMPORAL_MODES.get(mode, mode)
+    depth = K  # of the part of B that is packed at one time
+    if packed is None:
+        depth = K if MC < M and packed_size(K, N) <= _LARGEST else min(KB, K)
+        packed = memory.empty(packed_size(depth, N), np.uint16)
+    packed_a = memory.empty(MC * round_up(KB, STEP), np.uint16)
+    sums, staged = memory.empty((waiting, rows * COLUMNS)), memory.empty((workers, STAGED))
+    counters = np.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
+    of_tiles = np.zeros(0 if squares is None else -(-c_stride // COLUMNS) * -(-M // ROWS))
+    _multiply(
+        a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode,
+        (M, N, K, MC, KB, rows, depth, workers), ready, packed_a, packed, sums, staged, of_tiles, counters, AMX_LAYOUT,
+    )  # fmt: skip
+    if squares is not None:
+        squares.after = float(of_tiles.sum())
+
+
+@parallel
+def _multiply(
+    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, sizes, ready, packed_a, packed_b,
+    sums, staged, squares, counters, layout,
+):  # fmt: skip
+    M, N, K, MC, KB, rows, depth, workers = sizes
+    blocks_of_k = (K + KB - 1) // KB
+    for ic in range(0, M, MC):
+        mc = min(MC, M - ic)
+        for pb in range(0, K, KB):
+            kb, number = min(KB, K - pb), ic // MC * blocks_of_k + pb // KB
+            start = pb if depth == K else ZERO  # of these k in packed_b
+            for worker_ in prange(workers):  # (1)
+                worker = np.int64(worker_)
+                block_of_a = block(Matrix(a, ZERO, a_stride, M, K, a_transposed), ic, pb, mc, kb)
+                pack_block_of_a(block_of_a, packed_a, staged[worker], counters[number], ZERO)
+                if not ready and (ic == 0 or depth < K):
+                    rows_of_b = block(Matrix(b, ZERO, b_stride, K, N, b_transposed), pb, ZERO, kb, N)
+                    _pack_rows_of_b(rows_of_b, packed_b, start, depth, staged[worker], counters[number])
+            for worker_ in prange(workers):  # (2)
+                worker = np.int64(worker_)
+                configure_amx(packed_a, layout)
+                _do_tasks(
+                    packed_a, packed_b, start, depth, kb, row_major(c, ic * c_stride, c_stride, mc, N), bias, mode,
+                    sums, squares, counters[number, 2:], worker, rows, pb == 0, pb + kb == K,
+                )  # fmt: skip
+                release_amx(packed_a)
+
+
+@inlined
+def _panel_start(number, k, depth):
+    """Where in packed memory k and what follows of a panel begin; it holds `depth` k of each, in whole steps."""
+    return (number * ((depth + STEP - 1) // STEP) + k // STEP) * 2 * TILE
+
+
+@kernel
+def _pack_rows_of_b(b, packed, start, depth, staged, counters):
+    """(1) Pack parts of some rows of B, until none is left; `start` is the first row's k in packed memory."""
+    steps = (b.rows + STEP - 1) // STEP
+    height, width = (b.rows, COLUMNS) if b.transposed else (STEP, _WIDTH)  # of a part: consecutive memory
+    across = (b.columns + width - 1) // width
+    while True:
+        number = fetch_and_increment(counters, 1)
+        k, column = number // across * height, number % across * width
+        if k >= b.rows:
+            break
+        for jc in range(column, min(column + width, b.columns), COLUMNS):
+            for s in range(k // STEP, min((k + height + STEP - 1) // STEP, steps)):
+                target = _panel_start(jc // COLUMNS, start + s * STEP, depth)
+                for half in range(2):
+                    first = min(jc + 16 * half, b.columns)
+                    here = block(b, s * STEP, first, min(STEP, b.rows - s * STEP), min(16, b.columns - first))
+                    pack_block_of_b(here, packed, target + half * TILE, 16, staged)
+
+
+@kernel
+def _do_tasks(
+    packed_a, packed_b, start, depth, kb, c, bias, mode, sums, squares, counters, worker, rows, first, last
+):  # fmt: skip
+    """
+    (2) Do tasks until none is left. While a panel of B is multiplied, the next one is prefetched.
+
+    `rows` are those of a task; `first` and `last` tell whether this is the first block of k, and the last.
+    """
+    parts = (c.rows + rows - 1) // rows
+    tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
+    panels_of_a = (c.rows + ROWS - 1) // ROWS
+    task = take_task(counters, worker, tasks)
+    while task < tasks:
+        following = task
+        jc, ir = task // parts * COLUMNS, task % parts * rows
+        tiles = block(c, ir, jc, min(rows, c.rows - ir), min(COLUMNS, c.columns - jc))
+        own_sums = sums[worker if first and last else task]
+        for pc in range(0, kb, KC):
+            steps = (min(KC, kb - pc) + STEP - 1) // STEP
+            start_of_a = (pc // STEP * panels_of_a + ir // ROWS * steps) * 2 * TILE
+            start_of_b = _panel_start(task // parts, start + pc, depth)
+            upcoming = start_of_b + steps * 2 * TILE
+            last_panel = pc + KC >= kb
+            if last_panel:
+                following = take_task(counters, worker, tasks)
+                upcoming = _panel_start(min(following, tasks - 1) // parts, start, depth)
+            _multiply_panel(
+                packed_a, start_of_a, packed_b, start_of_b, steps, own_sums, first and pc == 0, tiles,
+                last and last_panel, mode, bias, jc, squares, upcoming,
+            )  # fmt: skip
+        task = following
+
+
+@kernel
+def _multiply_panel(
+    packed_a, start_of_a, packed_b, start_of_b, steps, sums, clear, tiles, finished, mode, bias, column, squares,
+    upcoming,
+):  # fmt: skip
+    """All tiles of a task with one panel of B; meanwhile prefetch the panel that begins at `upcoming`."""
+    end = upcoming + steps * 2 * TILE
+    for ir in range(0, tiles.rows, ROWS):
+        start = ir * COLUMNS
+        if finished and mode < NON_TEMPORAL:
+            prefetch_tile(tiles.data, tiles.start + ir * tiles.stride, tiles.stride)
+        if upcoming < end:
+            add_products_and_prefetch(
+                packed_a, start_of_a, packed_b, start_of_b, steps, sums, start, clear, packed_b, upcoming
+            )
+            upcoming += steps * TILE // 4
+        else:
+            add_products(packed_a, start_of_a, packed_b, start_of_b, steps, sums, start, clear)
+        if finished:
+            tile = block(tiles, ir, ZERO, min(ROWS, tiles.rows - ir), tiles.columns)
+            write_tile(sums, start, tile, mode, bias, column, squares)
+        start_of_a += steps * 2 * TILE
