@@ -88,7 +88,7 @@ _PANEL = KC * COLUMNS  # numbers in a panel of B
 _BLOCK = 400_000  # numbers in a block of A
 _CACHE = 1_250_000  # bytes of a second-level cache for the block of A and sums that wait
 LARGE = 2**21  # bytes of C: from here on non-temporal stores write it, where its mode and alignment allow
-NON_TEMPORAL_MODES = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
+_NON_TEMPORAL = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
 
 
 def multiply(
@@ -102,14 +102,14 @@ def multiply(
     size of a task depends on the number of threads, and the sum must not.
     """
     M, N, K = sizes
-    MC, KB = block_of_a(M, N, K, workers)
+    MC, KB = _block_of_a(M, N, K, workers)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = round_up(-(-MC // parts), ROWS)  # of a task
+    rows = _round_up(-(-MC // parts), ROWS)  # of a task
     waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
     if non_temporal:
-        mode = NON_TEMPORAL_MODES.get(mode, mode)
-    work = memory.empty(MC * round_up(KB, STEP) // 2 + workers * (_PANEL + STAGED) + waiting * rows * COLUMNS)
+        mode = _NON_TEMPORAL.get(mode, mode)
+    work = memory.empty(MC * _round_up(KB, STEP) // 2 + workers * (_PANEL + STAGED) + waiting * rows * COLUMNS)
     counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
     of_tiles = np.zeros(0 if squares is None else -(-c_stride // COLUMNS) * -(-M // ROWS))
     _multiply(
@@ -120,7 +120,7 @@ def multiply(
         squares.after = float(of_tiles.sum())
 
 
-def block_of_a(M, N, K, workers):
+def _block_of_a(M, N, K, workers):
     """
     MC and KB: rows and k of a block of A.
 
@@ -134,10 +134,10 @@ def block_of_a(M, N, K, workers):
         KB = 3 * KC
         most_rows = 512 if 512 * (2 * KB + 4 * N // workers) <= _CACHE else 256
     blocks = -(-M // most_rows)
-    return round_up(-(-M // blocks), ROWS), KB
+    return _round_up(-(-M // blocks), ROWS), KB
 
 
-def round_up(count, size):
+def _round_up(count, size):
     """The next multiple of `size`."""
     return -(-count // size) * size
 
@@ -157,7 +157,7 @@ def _multiply(
                 worker = np.int64(worker_)
                 all_of_a = Matrix(a, ZERO, a_stride, M, K, a_transposed)
                 packed_a, _, _, staged = _divided(work, MC, KB, worker, workers)
-                pack_block_of_a(block(all_of_a, ic, pb, mc, kb), packed_a, staged, counters, first_counter)
+                _pack_block_of_a(block(all_of_a, ic, pb, mc, kb), packed_a, staged, counters, first_counter)
             for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
                 all_of_b = Matrix(b, ZERO, b_stride, K, N, b_transposed)
@@ -187,7 +187,7 @@ def _divided(work, MC, KB, worker, workers):
 
 
 @kernel
-def pack_block_of_a(a, packed, staged, counters, counter):
+def _pack_block_of_a(a, packed, staged, counters, counter):
     """(1) Pack panels of A, 32 rows and up to KC k, whichever is next, until none is left."""
     panels = (a.rows + ROWS - 1) // ROWS
     blocks_of_k = (a.columns + KC - 1) // KC
@@ -203,7 +203,7 @@ def pack_block_of_a(a, packed, staged, counters, counter):
 
 
 @kernel
-def take_task(counters, worker, tasks):
+def _next_task(counters, worker, tasks):
     """
     The number of the next task: one of this thread's own, then of the others'; `tasks` if none is left.
 
@@ -228,7 +228,7 @@ def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, squares, count
     parts = (c.rows + rows - 1) // rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
-    task = take_task(counters, worker, tasks)
+    task = _next_task(counters, worker, tasks)
     current, spare = ZERO, np.int64(_PANEL)
     if task < tasks:
         _pack_panel(_panel_of(b, task // parts, ZERO), ZERO, packed_b, current, staged)
@@ -242,7 +242,7 @@ def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, squares, count
             start_of_a = (pc // STEP * panels_of_a + ir // ROWS * steps) * 2 * TILE
             last_panel = pc + KC >= b.rows
             if last_panel:
-                following = take_task(counters, worker, tasks)
+                following = _next_task(counters, worker, tasks)
             next_task, next_pc = _after(task, pc, following, b.rows)
             next_panel = _panel_of(b, next_task // parts, next_pc)  # empty after the last
             _multiply_panel(

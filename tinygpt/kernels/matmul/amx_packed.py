@@ -22,11 +22,14 @@ there the pass pays where A has several blocks, for each of which amx_gemm.py pa
 Each number is rounded and summed as there, in the same order, so that the bits are the same by either plan.
 
 Measured on two cores of an Intel Xeon with AMX (family 6 model 167): the time of amx_gemm.py over that of this plan,
-medians of 5 turns. All weights of GPT-2 124M's layers, one after the other, so that each comes from memory:
+medians of 6 turns. All weights of GPT-2 124M's layers, one after the other, so that each comes from memory:
 
-    rows of A                            16     64    128    256    512   1024
-    x W + b      B is (K, N)           1.01   1.23   1.30   1.34   1.32   1.40
-    dout W^T     B is stored along k   0.85   0.93   0.87   0.98   1.08   1.20
+    rows of A                             128    256    512   1024
+    x W + b      B is (K, N)                           1.20   1.36
+    dout W^T     B is stored along k     0.95   0.96   1.04   1.16
+
+With the pass as a kernel of its own, x W + b by 16, 64 and 256 rows: 1.01, 1.23 and 1.34. Prefetching panels is worth
+3 % of a training step in which weights are packed already.
 
 Source: packing the whole of B is what Goto & van de Geijn 2008 do with the operand that several blocks share.
 Cost:   2 M N K operations; packing moves A once and B once, and writes half of B's bytes.
@@ -49,7 +52,7 @@ from tinygpt.kernels.matmul.amx import (
     configure_amx,
     release_amx,
 )
-from tinygpt.kernels.matmul.amx_gemm import KC, NON_TEMPORAL_MODES, block_of_a, pack_block_of_a, round_up, take_task
+from tinygpt.kernels.matmul.amx_gemm import _NON_TEMPORAL, KC, _block_of_a, _next_task, _pack_block_of_a, _round_up
 from tinygpt.kernels.matmul.epilogue import prefetch_tile, write_tile
 from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
 from tinygpt.kernels.matmul.microkernel import NON_TEMPORAL
@@ -65,13 +68,13 @@ _LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, s
 def pays(b_transposed, sizes, workers):
     """Whether this plan is the faster one for a B of float32, and takes little memory."""
     M, N, K = sizes
-    MC, KB = block_of_a(M, N, K, workers)
+    MC, KB = _block_of_a(M, N, K, workers)
     return (not b_transposed or MC < M) and packed_size(min(KB, K), N) <= _LARGEST
 
 
 def packed_size(K, N):
     """How many uint16 a packed (K, N) takes."""
-    return round_up(K, STEP) * round_up(N, COLUMNS)
+    return _round_up(K, STEP) * _round_up(N, COLUMNS)
 
 
 def multiply(
@@ -85,18 +88,18 @@ def multiply(
     `ready` it has been packed by one of them, and B is not read.
     """
     M, N, K = sizes
-    MC, KB = block_of_a(M, N, K, workers)
+    MC, KB = _block_of_a(M, N, K, workers)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = round_up(-(-MC // parts), ROWS)  # of a task
+    rows = _round_up(-(-MC // parts), ROWS)  # of a task
     waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
     if non_temporal:
-        mode = NON_TEMPORAL_MODES.get(mode, mode)
+        mode = _NON_TEMPORAL.get(mode, mode)
     depth = K  # of the part of B that is packed at one time
     if packed is None:
         depth = K if MC < M and packed_size(K, N) <= _LARGEST else min(KB, K)
         packed = memory.empty(packed_size(depth, N), np.uint16)
-    packed_a = memory.empty(MC * round_up(KB, STEP), np.uint16)
+    packed_a = memory.empty(MC * _round_up(KB, STEP), np.uint16)
     sums, staged = memory.empty((waiting, rows * COLUMNS)), memory.empty((workers, STAGED))
     counters = np.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
     of_tiles = np.zeros(0 if squares is None else -(-c_stride // COLUMNS) * -(-M // ROWS))
@@ -123,7 +126,7 @@ def _multiply(
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
                 block_of_a = block(Matrix(a, ZERO, a_stride, M, K, a_transposed), ic, pb, mc, kb)
-                pack_block_of_a(block_of_a, packed_a, staged[worker], counters[number], ZERO)
+                _pack_block_of_a(block_of_a, packed_a, staged[worker], counters[number], ZERO)
                 if not ready and (ic == 0 or depth < K):
                     rows_of_b = block(Matrix(b, ZERO, b_stride, K, N, b_transposed), pb, ZERO, kb, N)
                     _pack_rows_of_b(rows_of_b, packed_b, start, depth, staged[worker], counters[number])
@@ -175,7 +178,7 @@ def _do_tasks(
     parts = (c.rows + rows - 1) // rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
-    task = take_task(counters, worker, tasks)
+    task = _next_task(counters, worker, tasks)
     while task < tasks:
         following = task
         jc, ir = task // parts * COLUMNS, task % parts * rows
@@ -188,7 +191,7 @@ def _do_tasks(
             upcoming = start_of_b + steps * 2 * TILE
             last_panel = pc + KC >= kb
             if last_panel:
-                following = take_task(counters, worker, tasks)
+                following = _next_task(counters, worker, tasks)
                 upcoming = _panel_start(min(following, tasks - 1) // parts, start, depth)
             _multiply_panel(
                 packed_a, start_of_a, packed_b, start_of_b, steps, own_sums, first and pc == 0, tiles,
