@@ -199,17 +199,21 @@ class Optimizer:
         groups = [(group, [p for p in group["params"] if p.node is not None and p.node.grad is not None])
                   for group in self.param_groups]  # fmt: skip
         for group, parameters in groups:
-            if not self._only_reads_gradients():
-                for parameter in parameters:
-                    parameter.node.publish()  # type: ignore[union-attr]
-            self._check_options(group, who)  # a schedule may have changed them
-            for parameter in parameters:
-                self._check_row(self._row(group, parameter))
+            self._check_group(group, parameters, who)
         # Who looks at a private gradient during the step waits, and then finds it clipped.
         with FACTOR_LOCK if self._only_reads_gradients() else contextlib.nullcontext():
             for group, parameters in groups:
                 self._update_group(group, parameters, who, scale)
         return loss
+
+    def _check_group(self, group: dict[str, Any], parameters: list[Tensor], who: str) -> None:
+        """Raise unless the options and arrays are as a step needs them; a user's update is handed whole gradients."""
+        if not self._only_reads_gradients():
+            for parameter in parameters:
+                parameter.node.publish()  # type: ignore[union-attr]
+        self._check_options(group, who)  # a schedule may have changed them
+        for parameter in parameters:
+            self._check_row(self._row(group, parameter))
 
     def _update_group(self, group: dict[str, Any], parameters: list[Tensor], who: str, scale: float) -> None:
         if current_watch() is not None:  # it may look at any time
