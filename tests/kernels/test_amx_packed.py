@@ -16,10 +16,10 @@ from kernel_checks import in_a_process, precision, using_threads
 from kernels.test_amx_gemm import SIZES, with_amx
 from kernels.test_gemm import rounded
 from tinygpt.kernels.matmul import amx_gemm, amx_packed
+from tinygpt.kernels.matmul.epilogue import ACCUMULATE, OVERWRITE, WITH_BIAS
 from tinygpt.kernels.matmul.gemm import multiply
-from tinygpt.kernels.matmul.microkernel import ACCUMULATE, OVERWRITE, WITH_BIAS
+from tinygpt.kernels.simd.cpu import AMX
 from tinygpt.runtime import memory
-from tinygpt.runtime.memory import SquareSum
 
 WIDER = [(40, 1100, 70), (31, 1024, 800)]  # more columns than a thread packs at a time
 MODES = {"overwrite": OVERWRITE, "accumulate": ACCUMULATE, "bias": WITH_BIAS}
@@ -32,13 +32,11 @@ def stored(array, transposed):
 
 def product(plan, a, b, c, bias, mode, transposed=(False, False), threads=2, **options):
     """The new C and the sum of its squares, by one of the two plans."""
-    c, squares = c.copy(), SquareSum()
+    c, sizes = c.copy(), (len(a), b.shape[1], len(b))
+    matrices = stored(a, transposed[0]), stored(b, transposed[1]), stored(c, False)
     with using_threads(threads):
-        plan.multiply(
-            *stored(a, transposed[0]), *stored(b, transposed[1]), *stored(c, False)[:2], bias, MODES[mode], False,
-            (*a.shape[:1], b.shape[1], len(b)), threads, squares, **options,
-        )  # fmt: skip
-    return c, squares.after
+        squares = plan.multiply(*matrices, bias, MODES[mode], sizes, threads, True, AMX, np.dtype(np.uint16), **options)
+    return c, squares.sum()
 
 
 def operands(size, rng):

@@ -28,7 +28,7 @@ from tinygpt.gpt2.config import GPTConfig
 FLOAT = 4  # bytes
 PROGRAM = 160 * 2**20  # measured on Linux, with a tiny model that has trained and kernels from the cache
 _HEAD_ROWS = 512  # ROWS in kernels/linear_cross_entropy.py
-_PANELS = 12 * 2**20  # kernels/matmul/gemm.py: packed panels of A, and of B for each thread
+_PANELS = 12 * 2**20  # kernels/matmul/vector_gemm.py: packed panels of A, and of B for each thread
 _ROUNDING = 17 / 16  # the mean of nothing and an eighth more
 
 

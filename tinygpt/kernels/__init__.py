@@ -12,10 +12,12 @@ Reading order
         math.py, gemv.py                            exp and sums; matrix-vector products
     matmul/                                     the matrix product: most of a training step
         ladder.py                                   from three loops to a register tile, and on to AMX: begin here
+        gemm.py                                     `multiply`: what is checked, and which plan does it
         matrix.py, packing.py                       a block of a matrix, and how it is packed
-        microkernel.py, gemm.py                     the register tile, and the loops and threads around it
+        epilogue.py, microkernel.py                 how C is written; the register tile
+        vector_gemm.py                              the loops and threads around the register tile
         panels.py                                   the same on one thread, of operands packed before: for attention
-        amx.py, amx_gemm.py, epilogue.py            AMX: its instructions, a plan of its own, how C is written
+        amx.py, amx_gemm.py                         AMX: its instructions and its tiles, and a plan of its own
         amx_packed.py                               AMX by a B that is packed first
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time

@@ -37,6 +37,8 @@ Cost:   2 M N K operations; packing moves A once and B once, and writes half of 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import prange
 
@@ -50,16 +52,28 @@ from tinygpt.kernels.matmul.amx import (
     add_products,
     add_products_and_prefetch,
     configure_amx,
+    prefetch_tile_of_c,
     release_amx,
 )
-from tinygpt.kernels.matmul.amx_gemm import _NON_TEMPORAL, KC, _block_of_a, _next_task, _pack_block_of_a, _round_up
-from tinygpt.kernels.matmul.epilogue import prefetch_tile, write_tile
-from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
-from tinygpt.kernels.matmul.microkernel import NON_TEMPORAL
+from tinygpt.kernels.matmul.amx_gemm import (
+    KC,
+    LARGE,
+    _block_of_a,
+    _next_task,
+    _of_tile,
+    _pack_block_of_a,
+    _Part,
+    _round_up,
+    _Sums,
+)
+from tinygpt.kernels.matmul.epilogue import NO_SQUARES, NON_TEMPORAL, Epilogue, write_tile
+from tinygpt.kernels.matmul.matrix import block, row_major, whole
 from tinygpt.kernels.matmul.packing import pack_block_of_b
-from tinygpt.kernels.matmul.panels import STAGED
+from tinygpt.kernels.matmul.panels import STAGED, Panels, panel
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.runtime import memory
+
+__all__ = ["LARGE", "multiply", "packed_size", "pays"]
 
 _WIDTH = 1024  # columns of B that a thread packs at a time where B is stored by rows
 _LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, such as a head, a block of k
@@ -77,10 +91,7 @@ def packed_size(K, N):
     return _round_up(K, STEP) * _round_up(N, COLUMNS)
 
 
-def multiply(
-    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, non_temporal, sizes, workers,
-    squares, packed=None, ready=False,
-):  # fmt: skip
+def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype, packed=None, ready=False):
     """
     What amx_gemm.py's `multiply` does.
 
@@ -93,62 +104,74 @@ def multiply(
     parts = min(-(-4 * workers // panels), MC // ROWS)
     rows = _round_up(-(-MC // parts), ROWS)  # of a task
     waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
-    if non_temporal:
-        mode = _NON_TEMPORAL.get(mode, mode)
     depth = K  # of the part of B that is packed at one time
     if packed is None:
         depth = K if MC < M and packed_size(K, N) <= _LARGEST else min(KB, K)
-        packed = memory.empty(packed_size(depth, N), np.uint16)
-    packed_a = memory.empty(MC * _round_up(KB, STEP), np.uint16)
+        packed = memory.empty(packed_size(depth, N), dtype)
+    packed_a = memory.empty(MC * _round_up(KB, STEP), dtype)
     sums, staged = memory.empty((waiting, rows * COLUMNS)), memory.empty((workers, STAGED))
     counters = np.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
-    of_tiles = np.zeros(0 if squares is None else -(-c_stride // COLUMNS) * -(-M // ROWS))
+    of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
     _multiply(
-        a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode,
-        (M, N, K, MC, KB, rows, depth, workers), ready, packed_a, packed, sums, staged, of_tiles, counters, AMX_LAYOUT,
+        a, b, c, bias, mode, (M, N, K, MC, KB, rows, depth, workers), ready, packed_a, packed, sums, staged, of_tiles,
+        counters, AMX_LAYOUT,
     )  # fmt: skip
-    if squares is not None:
-        squares.after = float(of_tiles.sum())
+    return of_tiles
+
+
+class _Packed(NamedTuple):
+    """
+    The packed numbers of B.
+
+    Attributes
+    ----------
+    data : ndarray, 1-D
+    start : int
+        The first of a block of k, among those that are packed at one time.
+    depth : int
+        How many k are packed at one time.
+    """
+
+    data: np.ndarray
+    start: int
+    depth: int
 
 
 @parallel
-def _multiply(
-    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, sizes, ready, packed_a, packed_b,
-    sums, staged, squares, counters, layout,
-):  # fmt: skip
+def _multiply(a, b, c, bias, mode, sizes, ready, packed_a, packed_b, sums, staged, squares, counters, layout):
     M, N, K, MC, KB, rows, depth, workers = sizes
     blocks_of_k = (K + KB - 1) // KB
     for ic in range(0, M, MC):
         mc = min(MC, M - ic)
         for pb in range(0, K, KB):
             kb, number = min(KB, K - pb), ic // MC * blocks_of_k + pb // KB
-            start = pb if depth == K else ZERO  # of these k in packed_b
+            packed = _Packed(packed_b, pb if depth == K else ZERO, depth)
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
-                block_of_a = block(Matrix(a, ZERO, a_stride, M, K, a_transposed), ic, pb, mc, kb)
+                block_of_a = block(whole(a, M, K), ic, pb, mc, kb)
                 _pack_block_of_a(block_of_a, packed_a, staged[worker], counters[number], ZERO)
                 if not ready and (ic == 0 or depth < K):
-                    rows_of_b = block(Matrix(b, ZERO, b_stride, K, N, b_transposed), pb, ZERO, kb, N)
-                    _pack_rows_of_b(rows_of_b, packed_b, start, depth, staged[worker], counters[number])
+                    rows_of_b = block(whole(b, K, N), pb, ZERO, kb, N)
+                    _pack_rows_of_b(rows_of_b, packed, staged[worker], counters[number])
             for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
+                part = _Part(rows, pb == 0, pb + kb == K, counters[number, 2:])
+                rows_of_c = block(whole(c, M, N), ic, ZERO, mc, N)
                 configure_amx(packed_a, layout)
-                _do_tasks(
-                    packed_a, packed_b, start, depth, kb, row_major(c, ic * c_stride, c_stride, mc, N), bias, mode,
-                    sums, squares, counters[number, 2:], worker, rows, pb == 0, pb + kb == K,
-                )  # fmt: skip
+                epilogue = Epilogue(mode, bias, ZERO, squares, NO_SQUARES)
+                _do_tasks(packed_a, packed, kb, rows_of_c, epilogue, sums, worker, part)
                 release_amx(packed_a)
 
 
 @inlined
-def _panel_start(number, k, depth):
-    """Where in packed memory k and what follows of a panel begin; it holds `depth` k of each, in whole steps."""
-    return (number * ((depth + STEP - 1) // STEP) + k // STEP) * 2 * TILE
+def _panel_start(packed, number, k):
+    """Where the numbers of a panel begin, from k on: one of its block's."""
+    return (number * ((packed.depth + STEP - 1) // STEP) + (packed.start + k) // STEP) * 2 * TILE
 
 
 @kernel
-def _pack_rows_of_b(b, packed, start, depth, staged, counters):
-    """(1) Pack parts of some rows of B, until none is left; `start` is the first row's k in packed memory."""
+def _pack_rows_of_b(b, packed, staged, counters):
+    """(1) Pack parts of some rows of B, whichever is next, until none is left."""
     steps = (b.rows + STEP - 1) // STEP
     height, width = (b.rows, COLUMNS) if b.transposed else (STEP, _WIDTH)  # of a part: consecutive memory
     across = (b.columns + width - 1) // width
@@ -159,66 +182,56 @@ def _pack_rows_of_b(b, packed, start, depth, staged, counters):
             break
         for jc in range(column, min(column + width, b.columns), COLUMNS):
             for s in range(k // STEP, min((k + height + STEP - 1) // STEP, steps)):
-                target = _panel_start(jc // COLUMNS, start + s * STEP, depth)
+                target = _panel_start(packed, jc // COLUMNS, s * STEP)
                 for half in range(2):
                     first = min(jc + 16 * half, b.columns)
                     here = block(b, s * STEP, first, min(STEP, b.rows - s * STEP), min(16, b.columns - first))
-                    pack_block_of_b(here, packed, target + half * TILE, 16, staged)
+                    pack_block_of_b(here, packed.data, target + half * TILE, 16, staged)
 
 
 @kernel
-def _do_tasks(
-    packed_a, packed_b, start, depth, kb, c, bias, mode, sums, squares, counters, worker, rows, first, last
-):  # fmt: skip
-    """
-    (2) Do tasks until none is left. While a panel of B is multiplied, the next one is prefetched.
-
-    `rows` are those of a task; `first` and `last` tell whether this is the first block of k, and the last.
-    """
-    parts = (c.rows + rows - 1) // rows
+def _do_tasks(packed_a, packed, kb, c, epilogue, sums, worker, part):
+    """(2) Do tasks until none is left. While a panel of B is multiplied, the next one is prefetched."""
+    parts = (c.rows + part.rows - 1) // part.rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
-    task = _next_task(counters, worker, tasks)
+    task = _next_task(part.taken, worker, tasks)
     while task < tasks:
         following = task
-        jc, ir = task // parts * COLUMNS, task % parts * rows
-        tiles = block(c, ir, jc, min(rows, c.rows - ir), min(COLUMNS, c.columns - jc))
-        own_sums = sums[worker if first and last else task]
+        jc, ir = task // parts * COLUMNS, task % parts * part.rows
+        tiles = block(c, ir, jc, min(part.rows, c.rows - ir), min(COLUMNS, c.columns - jc))
+        own_sums = sums[worker if part.first and part.last else task]
+        of_task = Epilogue(epilogue.mode, epilogue.bias, jc, epilogue.squares, NO_SQUARES)
         for pc in range(0, kb, KC):
-            steps = (min(KC, kb - pc) + STEP - 1) // STEP
-            start_of_a = (pc // STEP * panels_of_a + ir // ROWS * steps) * 2 * TILE
-            start_of_b = _panel_start(task // parts, start + pc, depth)
-            upcoming = start_of_b + steps * 2 * TILE
+            kc = (min(KC, kb - pc) + STEP - 1) // STEP * STEP
+            size = ROWS * kc
+            left = Panels(packed_a, pc * panels_of_a * ROWS + ir * kc, size, kc)
+            right = Panels(packed.data, _panel_start(packed, task // parts, pc), size, kc)
+            upcoming = right.start + size
             last_panel = pc + KC >= kb
             if last_panel:
-                following = _next_task(counters, worker, tasks)
-                upcoming = _panel_start(min(following, tasks - 1) // parts, start, depth)
-            _multiply_panel(
-                packed_a, start_of_a, packed_b, start_of_b, steps, own_sums, first and pc == 0, tiles,
-                last and last_panel, mode, bias, jc, squares, upcoming,
-            )  # fmt: skip
+                following = _next_task(part.taken, worker, tasks)
+                upcoming = _panel_start(packed, min(following, tasks - 1) // parts, ZERO)
+            clear, finished = part.first and pc == 0, part.last and last_panel
+            _multiply_panel(left, right, _Sums(own_sums, clear, finished), tiles, of_task, upcoming)
         task = following
 
 
 @kernel
-def _multiply_panel(
-    packed_a, start_of_a, packed_b, start_of_b, steps, sums, clear, tiles, finished, mode, bias, column, squares,
-    upcoming,
-):  # fmt: skip
+def _multiply_panel(left, right, sums, tiles, epilogue, upcoming):
     """All tiles of a task with one panel of B; meanwhile prefetch the panel that begins at `upcoming`."""
-    end = upcoming + steps * 2 * TILE
+    end = upcoming + right.size
     for ir in range(0, tiles.rows, ROWS):
-        start = ir * COLUMNS
-        if finished and mode < NON_TEMPORAL:
-            prefetch_tile(tiles.data, tiles.start + ir * tiles.stride, tiles.stride)
+        panel_of_a = panel(left, ir // ROWS)
+        tile = block(tiles, ir, ZERO, min(ROWS, tiles.rows - ir), tiles.columns)
+        tile_of_sums = row_major(sums.data, ir * COLUMNS, COLUMNS, ROWS, COLUMNS)
+        if sums.finished and epilogue.mode < NON_TEMPORAL:
+            prefetch_tile_of_c(tile)
         if upcoming < end:
-            add_products_and_prefetch(
-                packed_a, start_of_a, packed_b, start_of_b, steps, sums, start, clear, packed_b, upcoming
-            )
-            upcoming += steps * TILE // 4
+            next_lines = Panels(right.data, upcoming, ZERO, right.depth)
+            add_products_and_prefetch(panel_of_a, right, tile_of_sums, sums.clear, next_lines)
+            upcoming += right.size // 8
         else:
-            add_products(packed_a, start_of_a, packed_b, start_of_b, steps, sums, start, clear)
-        if finished:
-            tile = block(tiles, ir, ZERO, min(ROWS, tiles.rows - ir), tiles.columns)
-            write_tile(sums, start, tile, mode, bias, column, squares)
-        start_of_a += steps * 2 * TILE
+            add_products(panel_of_a, right, tile_of_sums, sums.clear)
+        if sums.finished:
+            write_tile(tile_of_sums, tile, _of_tile(epilogue, tile))
