@@ -88,8 +88,8 @@ def test_what_one_product_has_packed_serves_the_next(size, transposed, rng):
 
 @with_amx
 def test_a_head_is_not_packed_as_a_whole(rng):
-    """As a whole, the weight of dlogits @ weight takes 77 MB; here it is only wide enough that it would take 34."""
-    m, n, k = 300, 768, 22_000
+    """As a whole, the weight of dlogits @ weight takes 77 MB; this one would take 34."""
+    m, n, k = 1100, 768, 22_000
     assert amx_gemm._block_of_a(m, n, k, 2)[0] < m  # several blocks of A, for which a smaller B is packed once
     a, b = np.ones((m, k), np.float32), rng.integers(-9, 10, (k, n)).astype(np.float32)
     with precision("medium"):
