@@ -18,6 +18,7 @@ Reading order
         vector_gemm.py                              the loops and threads around the register tile
         panels.py                                   the same on one thread, of operands packed before: for attention
         amx.py, amx_gemm.py                         AMX: its instructions and its tiles, and a plan of its own
+        amx_packed.py                               AMX by a B that is packed first
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip
