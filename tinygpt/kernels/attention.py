@@ -15,15 +15,19 @@ Causal attention, a block of tokens at a time: the twin of ops/attention.py.
         (4) heads  /= sum of the weights
         (7) heads: where they belong in out
 
-Blocks are so small that scores and weights, or dscores, stay in the first-level cache of a core from one step to the
-next, and they never exist for all tokens: memory grows with T and not with its square. The largest score of a token is
-not known before its last block. So weights are relative to the largest so far, and whenever that grows, `heads` and the
-sum of the weights are multiplied by what it grew by: online softmax, see simd/softmax.py.
+Blocks are so small, 16 kB of scores, that they stay in the nearest caches of a core from one step to the next, and
+scores of all tokens never exist: memory grows with T and not with its square. The largest score of a token is not known
+before its last block. So weights are relative to the largest so far, and whenever that grows, `heads` and the sum of
+the weights are multiplied by what it grew by: online softmax, see simd/softmax.py.
 
 Forward, scores are stored transposed, a row per key: a vector has a score of each of LANES queries, and what softmax
 computes per query takes no step across its lanes. Kept for backward are qkv, out and one number per token, lse =
 ln sum_s e^(scores / sqrt(D)), from which the weights follow again in one step. In step (4), sum_s(dweights * weights) =
 sum_s(ddropped * dropped) = sum_d(dheads * heads): the dot product of rows of dout and out.
+
+Time for forward and backward, before and after the blocks became square; B=1 T=512 H=12 D=64, two cores of an Intel
+Granite Rapids, medians of 16 turns: bfloat16 1.40 and 2.95 ms, 1.08 and 2.01 ms; float32 2.49 and 5.50, 2.12 and 4.91.
+Before, a block was 64 queries and all of their keys. On other processors the size of a block was not measured.
 
 One thread does a sequence and head from the first block to the last, so no two threads add to the same dq, and the
 result does not depend on the number of threads.
