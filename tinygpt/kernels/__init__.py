@@ -9,7 +9,7 @@ Reading order
     simd/                                       what the processor can do, and instructions that Numba lacks
         cpu.py, vector_width.py                     its features, the tile that follows from them; how wide vectors are
         llvm.py, intrinsics.py                      pieces of LLVM code; what kernels call of them
-        math.py, gemv.py                            exp and sums; matrix-vector products
+        math.py, softmax.py, gemv.py                exp and sums; softmax of columns; matrix-vector products
     matmul/                                     the matrix product: most of a training step
         ladder.py                                   from three loops to a register tile, and on to AMX: begin here
         gemm.py                                     `multiply`: what is checked, and which plan does it
