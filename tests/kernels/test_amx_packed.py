@@ -90,7 +90,7 @@ def test_what_one_product_has_packed_serves_the_next(size, transposed, rng):
 def test_a_head_is_not_packed_as_a_whole(rng):
     """As a whole, the weight of dlogits @ weight takes 77 MB; this one would take 34."""
     m, n, k = 1100, 768, 22_000
-    assert amx_gemm._block_of_a(m, n, k, 2)[0] < m  # several blocks of A, for which a smaller B is packed once
+    assert amx_gemm._block_of_a(m, n, k)[0] < m  # several blocks of A, for which a smaller B is packed once
     a, b = np.ones((m, k), np.float32), rng.integers(-9, 10, (k, n)).astype(np.float32)
     with precision("medium"):
         multiply(a[:1], b, into=np.empty((1, n), np.float32))

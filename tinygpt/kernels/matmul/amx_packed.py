@@ -82,7 +82,7 @@ _LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, s
 def pays(b_transposed, sizes, workers):
     """Whether this plan is the faster one for a B of float32, and takes little memory."""
     M, N, K = sizes
-    MC, KB = _block_of_a(M, N, K, workers)
+    MC, KB = _block_of_a(M, N, K)
     return (not b_transposed or MC < M) and packed_size(min(KB, K), N) <= _LARGEST
 
 
@@ -99,7 +99,7 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype, packed=N
     `ready` it has been packed by one of them, and B is not read.
     """
     M, N, K = sizes
-    MC, KB = _block_of_a(M, N, K, workers)
+    MC, KB = _block_of_a(M, N, K)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
     rows = _round_up(-(-MC // parts), ROWS)  # of a task
