@@ -101,12 +101,12 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     threads, and the whole sum must not.
     """
     M, N, K = sizes
-    MC, KB = _block_of_a(M, N, K)
+    MC, KB = block_sizes(M, N, K)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = _round_up(-(-MC // parts), ROWS)  # of a task
+    rows = round_up(-(-MC // parts), ROWS)  # of a task
     waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
-    of_a, of_b = MC * _round_up(KB, STEP), workers * 2 * _PANEL
+    of_a, of_b = MC * round_up(KB, STEP), workers * 2 * _PANEL
     work = memory.empty((of_a + of_b) // 2 + workers * STAGED + waiting * rows * COLUMNS)  # see `_divided`
     counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
     of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
@@ -114,7 +114,7 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     return of_tiles
 
 
-def _block_of_a(M, N, K):
+def block_sizes(M, N, K):
     """
     MC and KB: rows and k of a block of A.
 
@@ -128,10 +128,10 @@ def _block_of_a(M, N, K):
         KB = 2 * KC
         most_rows = 1024 if 1024 * N <= _SUMS else 256
     blocks = -(-M // most_rows)
-    return _round_up(-(-M // blocks), ROWS), KB
+    return round_up(-(-M // blocks), ROWS), KB
 
 
-def _round_up(count, size):
+def round_up(count, size):
     """The next multiple of `size`."""
     return -(-count // size) * size
 
@@ -155,7 +155,7 @@ class _Thread(NamedTuple):
     sums: np.ndarray
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """
     A block of A: what is to be done with it, and how far that is.
 
@@ -183,7 +183,7 @@ class _Next(NamedTuple):
     staged: np.ndarray
 
 
-class _Sums(NamedTuple):
+class Sums(NamedTuple):
     """
     The sums of a task, 32 x 32 at a time.
 
@@ -212,14 +212,14 @@ def _multiply(a, b, c, bias, mode, sizes, work, squares, counters, layout):
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
                 packed_a, _, staged, _ = _divided(work, MC, KB, worker, workers)
-                block_of_a = block(whole(a, M, K), ic, pb, mc, kb)
-                _pack_block_of_a(block_of_a, packed_a, staged, counters, first_counter)
+                rows_of_a = block(whole(a, M, K), ic, pb, mc, kb)
+                pack_block_of_a(rows_of_a, packed_a, staged, counters, first_counter)
             for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
                 packed_a, panels, staged, sums = _divided(work, MC, KB, worker, workers)
                 thread = _Thread(worker, panels, staged, sums)
                 rows_of_b, rows_of_c = block(whole(b, K, N), pb, ZERO, kb, N), block(whole(c, M, N), ic, ZERO, mc, N)
-                part = _Part(rows, pb == 0, pb + kb == K, counters[first_counter + 1 : first_counter + 1 + workers])
+                part = Part(rows, pb == 0, pb + kb == K, counters[first_counter + 1 : first_counter + 1 + workers])
                 configure_amx(packed_a, layout)
                 _do_tasks(packed_a, rows_of_b, rows_of_c, Epilogue(mode, bias, ZERO, squares, NO_SQUARES), thread, part)
                 release_amx(packed_a)
@@ -243,7 +243,7 @@ def _split(numbers, size):
 
 
 @kernel
-def _pack_block_of_a(a, packed, staged, counters, counter):
+def pack_block_of_a(a, packed, staged, counters, counter):
     """(1) Pack panels of A, 32 rows and up to KC k, whichever is next, until none is left."""
     panels = (a.rows + ROWS - 1) // ROWS
     blocks_of_k = (a.columns + KC - 1) // KC
@@ -259,7 +259,7 @@ def _pack_block_of_a(a, packed, staged, counters, counter):
 
 
 @kernel
-def _next_task(counters, worker, tasks):
+def take_task(counters, worker, tasks):
     """
     The number of the next task: one of this thread's own, then of the others'; `tasks` if none is left.
 
@@ -280,7 +280,7 @@ def _do_tasks(packed_a, b, c, epilogue, thread, part):
     parts = (c.rows + part.rows - 1) // part.rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
-    task = _next_task(part.taken, thread.number, tasks)
+    task = take_task(part.taken, thread.number, tasks)
     current, spare = ZERO, np.int64(_PANEL)  # where the two panels begin
     if task < tasks:
         first_panel = _panel_of(b, task // parts, ZERO)
@@ -299,12 +299,12 @@ def _do_tasks(packed_a, b, c, epilogue, thread, part):
             right = Panels(thread.panels, current, ZERO, kc)
             last_panel = pc + KC >= b.rows
             if last_panel:
-                following = _next_task(part.taken, thread.number, tasks)
+                following = take_task(part.taken, thread.number, tasks)
             next_task, next_pc = _after(task, pc, following, b.rows)
             next_panel = _panel_of(b, next_task // parts, next_pc)  # empty after the last
             upcoming = _Next(next_panel, Panels(thread.panels, spare, ZERO, next_panel.rows), thread.staged)
             clear, finished = part.first and pc == 0, part.last and last_panel
-            _multiply_panel(left, right, _Sums(own_sums, clear, finished), tiles, of_task, upcoming)
+            _multiply_panel(left, right, Sums(own_sums, clear, finished), tiles, of_task, upcoming)
             current, spare = spare, current
         task = following
 
@@ -345,12 +345,12 @@ def _multiply_panel(left, right, sums, tiles, epilogue, upcoming):
         else:
             add_products(panel_of_a, right, tile_of_sums, sums.clear)
         if sums.finished:
-            write_tile(tile_of_sums, tile, _of_tile(epilogue, tile))
+            write_tile(tile_of_sums, tile, of_tile(epilogue, tile))
     _pack_panel(upcoming, packed // 2 * STEP)
 
 
 @inlined
-def _of_tile(epilogue, tile):
+def of_tile(epilogue, tile):
     """The epilogue with the place of a tile of C: those of `squares` are in row-major order."""
     number = tile.start // tile.stride // ROWS * ((tile.stride + COLUMNS - 1) // COLUMNS) + epilogue.column // COLUMNS
     own = number if len(epilogue.squares) > 0 else NO_SQUARES

@@ -4,7 +4,7 @@ The matrix product with AMX by a B that is packed first, in a pass of its own: C
     for ic in 0, MC, 2 MC ... M
         for pb in 0, KB, 2 KB ... K
             (1) pack the block of A: rows ic to ic + MC, k from pb to pb + KB         all threads
-                pack k from pb to pb + KB of B, unless they are packed
+                pack k from pb to pb + KB of B, unless a block of A before this one has
                 barrier
             (2) for each task: 32 columns of C, some of its rows                      a thread's own, then others'
                     for pc in pb, pb + KC ... pb + KB
@@ -58,13 +58,13 @@ from tinygpt.kernels.matmul.amx import (
 from tinygpt.kernels.matmul.amx_gemm import (
     KC,
     LARGE,
-    _block_of_a,
-    _next_task,
-    _of_tile,
-    _pack_block_of_a,
-    _Part,
-    _round_up,
-    _Sums,
+    Part,
+    Sums,
+    block_sizes,
+    of_tile,
+    pack_block_of_a,
+    round_up,
+    take_task,
 )
 from tinygpt.kernels.matmul.epilogue import NO_SQUARES, NON_TEMPORAL, Epilogue, write_tile
 from tinygpt.kernels.matmul.matrix import block, row_major, whole
@@ -73,47 +73,40 @@ from tinygpt.kernels.matmul.panels import STAGED, Panels, panel
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.runtime import memory
 
-__all__ = ["LARGE", "multiply", "packed_size", "pays"]
+__all__ = ["LARGE", "multiply", "pays"]
 
 _WIDTH = 1024  # columns of B that a thread packs at a time where B is stored by rows
 _LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, such as a head, a block of k
 
 
-def pays(b_transposed, sizes, workers):
+def pays(b_transposed, sizes):
     """Whether this plan is the faster one for a B of float32, and takes little memory."""
     M, N, K = sizes
-    MC, KB = _block_of_a(M, N, K)
-    return (not b_transposed or MC < M) and packed_size(min(KB, K), N) <= _LARGEST
+    MC, KB = block_sizes(M, N, K)
+    return (not b_transposed or MC < M) and _packed_size(min(KB, K), N) <= _LARGEST
 
 
-def packed_size(K, N):
+def _packed_size(K, N):
     """How many uint16 a packed (K, N) takes."""
-    return _round_up(K, STEP) * _round_up(N, COLUMNS)
+    return round_up(K, STEP) * round_up(N, COLUMNS)
 
 
-def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype, packed=None, ready=False):
-    """
-    What amx_gemm.py's `multiply` does.
-
-    `packed` is memory for the whole of B, uint16 of `packed_size`, for a caller who keeps it for other products; with
-    `ready` it has been packed by one of them, and B is not read.
-    """
+def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
+    """What amx_gemm.py's `multiply` does."""
     M, N, K = sizes
-    MC, KB = _block_of_a(M, N, K)
+    MC, KB = block_sizes(M, N, K)
     panels = -(-N // COLUMNS)
     parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = _round_up(-(-MC // parts), ROWS)  # of a task
+    rows = round_up(-(-MC // parts), ROWS)  # of a task
     waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
-    depth = K  # of the part of B that is packed at one time
-    if packed is None:
-        depth = K if MC < M and packed_size(K, N) <= _LARGEST else min(KB, K)
-        packed = memory.empty(packed_size(depth, N), dtype)
-    packed_a = memory.empty(MC * _round_up(KB, STEP), dtype)
+    depth = K if MC < M and _packed_size(K, N) <= _LARGEST else min(KB, K)  # how many k of B are packed at one time
+    packed = memory.empty(_packed_size(depth, N), dtype)
+    packed_a = memory.empty(MC * round_up(KB, STEP), dtype)
     sums, staged = memory.empty((waiting, rows * COLUMNS)), memory.empty((workers, STAGED))
     counters = np.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
     of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
     _multiply(
-        a, b, c, bias, mode, (M, N, K, MC, KB, rows, depth, workers), ready, packed_a, packed, sums, staged, of_tiles,
+        a, b, c, bias, mode, (M, N, K, MC, KB, rows, depth, workers), packed_a, packed, sums, staged, of_tiles,
         counters, AMX_LAYOUT,
     )  # fmt: skip
     return of_tiles
@@ -138,7 +131,7 @@ class _Packed(NamedTuple):
 
 
 @parallel
-def _multiply(a, b, c, bias, mode, sizes, ready, packed_a, packed_b, sums, staged, squares, counters, layout):
+def _multiply(a, b, c, bias, mode, sizes, packed_a, packed_b, sums, staged, squares, counters, layout):
     M, N, K, MC, KB, rows, depth, workers = sizes
     blocks_of_k = (K + KB - 1) // KB
     for ic in range(0, M, MC):
@@ -148,14 +141,14 @@ def _multiply(a, b, c, bias, mode, sizes, ready, packed_a, packed_b, sums, stage
             packed = _Packed(packed_b, pb if depth == K else ZERO, depth)
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
-                block_of_a = block(whole(a, M, K), ic, pb, mc, kb)
-                _pack_block_of_a(block_of_a, packed_a, staged[worker], counters[number], ZERO)
-                if not ready and (ic == 0 or depth < K):
+                rows_of_a = block(whole(a, M, K), ic, pb, mc, kb)
+                pack_block_of_a(rows_of_a, packed_a, staged[worker], counters[number], ZERO)
+                if ic == 0 or depth < K:
                     rows_of_b = block(whole(b, K, N), pb, ZERO, kb, N)
                     _pack_rows_of_b(rows_of_b, packed, staged[worker], counters[number])
             for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
-                part = _Part(rows, pb == 0, pb + kb == K, counters[number, 2:])
+                part = Part(rows, pb == 0, pb + kb == K, counters[number, 2:])
                 rows_of_c = block(whole(c, M, N), ic, ZERO, mc, N)
                 configure_amx(packed_a, layout)
                 epilogue = Epilogue(mode, bias, ZERO, squares, NO_SQUARES)
@@ -195,7 +188,7 @@ def _do_tasks(packed_a, packed, kb, c, epilogue, sums, worker, part):
     parts = (c.rows + part.rows - 1) // part.rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
-    task = _next_task(part.taken, worker, tasks)
+    task = take_task(part.taken, worker, tasks)
     while task < tasks:
         following = task
         jc, ir = task // parts * COLUMNS, task % parts * part.rows
@@ -210,10 +203,10 @@ def _do_tasks(packed_a, packed, kb, c, epilogue, sums, worker, part):
             upcoming = right.start + size
             last_panel = pc + KC >= kb
             if last_panel:
-                following = _next_task(part.taken, worker, tasks)
+                following = take_task(part.taken, worker, tasks)
                 upcoming = _panel_start(packed, min(following, tasks - 1) // parts, ZERO)
             clear, finished = part.first and pc == 0, part.last and last_panel
-            _multiply_panel(left, right, _Sums(own_sums, clear, finished), tiles, of_task, upcoming)
+            _multiply_panel(left, right, Sums(own_sums, clear, finished), tiles, of_task, upcoming)
         task = following
 
 
@@ -234,4 +227,4 @@ def _multiply_panel(left, right, sums, tiles, epilogue, upcoming):
         else:
             add_products(panel_of_a, right, tile_of_sums, sums.clear)
         if sums.finished:
-            write_tile(tile_of_sums, tile, _of_tile(epilogue, tile))
+            write_tile(tile_of_sums, tile, of_tile(epilogue, tile))
