@@ -59,7 +59,8 @@ BLOCK = 64  # tokens: whole panels of A in every format
 _SMALL = 2**18  # multiplications that one core has done in about ten microseconds
 
 
-def forward(qkv, n_head, p=0.0, seed=None):
+def forward(qkv, n_head, p=0.0, seed=None, bfloat16=False):
+    """`bfloat16`: round the operands of products, whatever the precision; backward then is not for these."""
     B, T, width = qkv.shape
     C = width // 3
     qkv = np.ascontiguousarray(qkv)
@@ -68,7 +69,7 @@ def forward(qkv, n_head, p=0.0, seed=None):
     sizes = (B, T, C, n_head)
     _forward(
         qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), sums.reshape(-1), sizes, _dropout(p, seed),
-        *_memory(sizes, backward=False),
+        *_memory(sizes, backward=False, bfloat16=bfloat16),
     )  # fmt: skip
     lse += np.log(sums)
     return out, (qkv, out, lse, n_head, p, seed)
@@ -92,11 +93,11 @@ def _dropout(p, seed):
     return (p > 0, *(constants(p, seed) if p else constants(0.5, 0)))
 
 
-def _memory(sizes, backward):
+def _memory(sizes, backward, bfloat16=False):
     """How many threads work, and each thread's memory: packed operands, scores and scratch."""
     B, T, C, H = sizes
     workers = min(threads(most=None if B * T * T * C > _SMALL else 1), B * H)
-    form, dtype = operand_format()
+    form, dtype = operand_format(bfloat16)
     D = C // H
     transposed, upright = packed_elements(form, 0, T, D)[1], packed_elements(form, 0, D, T)[1]  # k^T, v^T; k, v
     of_block = packed_elements(form, 0, D, BLOCK)[1]
