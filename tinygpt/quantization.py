@@ -35,9 +35,11 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.runtime import bfloat16
+from tinygpt.runtime.pages import new_pages
 
 KINDS = ("float32", "bfloat16", "int8")
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
+_LINE = 64  # bytes of a cache line
 _NO_SCALE = np.empty(0, np.float32)
 
 
@@ -217,12 +219,29 @@ def round_weights(model: Any, kind: str) -> None:
         return
     if model.wte.weight.dtype != np.float32:
         raise TypeError(f"round_weights: the model must be float32, got {model.wte.weight.dtype}")
-    model.wte.quantize(kind)
+    layers = [model.wte]
     for block in model.h:
-        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
-            layer.quantize(kind)
+        layers += [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
+    places = _places(layers, np.uint16 if kind == "bfloat16" else np.int8)
+    for layer, place in zip(layers, places, strict=True):
+        layer.quantize(kind)
+        np.copyto(place, layer.quantized.values)
+        layer.quantized = layer.quantized._replace(values=place)
     for parameter in model.parameters():
         parameter.requires_grad = False
+
+
+def _places(layers: list[Any], dtype: Any) -> list[np.ndarray]:
+    """
+    Memory for the layers' quantized weights, side by side in huge pages.
+
+    A product reads a few columns of a weight at a time, and each row of these lies on another page of 4096 bytes: more
+    pages than the processor keeps addresses of. Most weights are smaller than a huge page, so they share them.
+    """
+    bytes_of = [layer.weight.size * np.dtype(dtype).itemsize for layer in layers]
+    starts = np.cumsum([0] + [-(-size // _LINE) * _LINE for size in bytes_of]).tolist()
+    pages = new_pages(starts[-1])
+    return [np.ndarray(layer.weight.shape, dtype, pages, start) for layer, start in zip(layers, starts, strict=False)]
 
 
 def check_kind(who: str, kind: str) -> None:
