@@ -88,10 +88,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads:
         os.environ["BENCHMARK_THREADS"] = str(options.threads)
     names = list(dict.fromkeys(map(modules.resolve, options.names)))
-    only = options.quick and not names
-    bfloat16 = options.processor == "this" and not only
-    names = names or list(plan.QUICK if only else (*modules.OPS, *modules.STEPS))
-    raced = plan.plan(names, options.quick, only, bfloat16, options.against is not None, options.cases, options.sides)
+    quick_rows = options.quick and not names  # the kernels, too, are those of --quick
+    bfloat16 = options.processor == "this" and not quick_rows
+    names = names or list(plan.QUICK if quick_rows else (*modules.OPS, *modules.STEPS))
+    against = options.against is not None
+    raced = plan.plan(names, options.quick, quick_rows, bfloat16, against, options.cases, options.sides)
     for name in names:
         if name not in modules.STEPS:
             _tell_what_it_lacks(modules.load(name))
@@ -99,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
         print("torch is not installed: raced against NumPy only")
     if options.verify_only:
         return _verify(raced, names, bfloat16, options.against)
-    return _time(options, raced, names, only)
+    return _time(options, raced, names, quick_rows)
 
 
 def _tell_what_it_lacks(benchmark: modules.Benchmark) -> None:
@@ -125,7 +126,7 @@ def _verify(raced: plan.Plan, names: list[str], bfloat16: bool, against: Path | 
     return 0
 
 
-def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], only: bool) -> int:
+def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], quick_rows: bool) -> int:
     rounds = options.rounds or (3 if options.quick else 7)
     until = time.monotonic() + SECONDS if options.quick else float("inf")
     report: dict[str, Any] = {
@@ -153,7 +154,7 @@ def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], only:
         report["generate_peak"] = report["peak"]
         cases, sides = raced.generation
         keep("generate", bench_generate.race(rounds, raced.size, sides, cases, until, against))
-    if options.quick and (left_out := _left_out(names, raced, report, only)):
+    if options.quick and (left_out := _left_out(names, raced, report, quick_rows)):
         print(f"\n{left_out}")
     if options.save:
         picture.draw(results.read(saved), saved.with_suffix(".png"))
@@ -181,7 +182,7 @@ def _keep(report: dict[str, Any], group: str, rows: Iterable[dict], files: dict[
             print(f"\n{text}" + (f"\n\n{notes.pop()}" if " ~" in text and notes else ""), flush=True)
 
 
-def _left_out(names: list[str], raced: plan.Plan, report: dict[str, Any], only: bool) -> str:
+def _left_out(names: list[str], raced: plan.Plan, report: dict[str, Any], quick_rows: bool) -> str:
     """What --quick did not measure."""
     begun = {(row["benchmark"], row["case"]) for row in report.get("kernels", [])}
     late = [f"{name.rstrip(':')}, {case}" for name, case, _ in raced.rows if (name.rstrip(":"), case) not in begun]
@@ -189,7 +190,7 @@ def _left_out(names: list[str], raced: plan.Plan, report: dict[str, Any], only: 
     lines = []
     if late:
         lines.append(f"No time was left for: {'; '.join(late)}. The first run also compiles kernels: try again.")
-    if only or {*modules.STEPS} & {*names}:
+    if quick_rows or {*modules.STEPS} & {*names}:
         lines.append("Left out by --quick: other sizes and kernels, bfloat16, torch.compile, GPT-2 124M; "
                      "python -m benchmarks has them.")  # fmt: skip
     return "\n".join(lines)
@@ -228,14 +229,14 @@ def _parser() -> Parser:
         help="time only sides of these names, or with their words (default: all)")  # fmt: skip
     add("--against", type=_checkout, metavar="FOLDER", help="another checkout of tinygpt, as a further side")
     add("--verify-only", action="store_true", help="check the results, time nothing")
-    add("--rounds", type=positive, metavar="N", help="turns of each side (default: 7)")
+    add("--rounds", type=positive, metavar="N", help="turns of each side (default: 7; 3 with --quick)")
     add("--threads", type=positive, metavar="N", help="threads of each side (default: one per core)")
     add("--compile-limit", type=positive, metavar="SECONDS", default=bench_train_step.COMPILE_LIMIT,
         help="leave out a side that PyTorch compiles for longer (default: 300)")  # fmt: skip
     add("--processor", choices=PROCESSORS, default="this",
         help="what all sides may use: avx2 is a laptop without AVX-512 and bfloat16 (default: this)")  # fmt: skip
     add("--save", action="store_true", help="keep every reading in benchmarks/results, in this processor's file")
-    add("--json", type=file_to_write, metavar="FILE", help="keep every reading")
+    add("--json", type=file_to_write, metavar="FILE", help="write every reading into a file of your own")
     add("--plot", type=picture_to_write, metavar="FILE",
         help="draw shares of the peak, and times against PyTorch's: a .png, .svg or .pdf file")  # fmt: skip
     return parser

@@ -77,8 +77,11 @@ def race(
         If a side fails.
     """
     with contextlib.ExitStack() as processes:
-        raced = any(modules.load(name).torch for name, _, _ in rows)
-        wanted = ["numpy", "tinygpt", *["torch"] * (raced and "torch" in sides), *["against"] * (against is not None)]
+        wanted = ["numpy", "tinygpt"]
+        if "torch" in sides and any(modules.load(name).torch for name, _, _ in rows):
+            wanted.append("torch")
+        if against is not None:
+            wanted.append("against")
         roots = {"against": against or ROOT}
         workers = {side: processes.enter_context(Worker(side, roots.get(side, ROOT))) for side in wanted}
         for name, case, precision in bar(iterable=rows, desc="kernels", unit="case", leave=False):

@@ -18,9 +18,10 @@ from numba import prange
 from tinygpt.kernels.add import forward as add
 from tinygpt.kernels.jit import ZERO, parallel, threads
 from tinygpt.kernels.matmul.amx import AMX_LAYOUT, configure_amx, release_amx
+from tinygpt.kernels.matmul.epilogue import OVERWRITE
 from tinygpt.kernels.matmul.gemm import operand_format
 from tinygpt.kernels.matmul.matrix import row_major
-from tinygpt.kernels.matmul.microkernel import OVERWRITE, format_of
+from tinygpt.kernels.matmul.packing import format_of
 from tinygpt.kernels.matmul.panels import EDGE, STAGED, Panels, multiply, packed_elements, panel_size, scratch_in
 from tinygpt.kernels.rates import beyond_caches, reading, within_third_level
 from tinygpt.kernels.simd.cpu import LANES

@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    names: Sequence[str], quick: bool = False, only: bool = False, bfloat16: bool = True, against: bool = False,
+    names: Sequence[str], quick: bool = False, quick_rows: bool = False, bfloat16: bool = True, against: bool = False,
     cases: Sequence[str] | None = None, sides: Sequence[str] | None = None,
 ) -> Plan:  # fmt: skip
     """
@@ -59,8 +59,10 @@ def plan(
     ----------
     names : sequence of str
         As `modules.resolve` gives them.
-    quick, only : bool
-        Whether steps and generation are those of --quick, and whether kernels are.
+    quick : bool
+        Whether training steps and generation are those of --quick: of small models, in float32.
+    quick_rows : bool
+        Whether kernels are those of --quick: the most important rows.
     bfloat16 : bool
         Whether products of bfloat16 are raced, too.
     against : bool
@@ -74,7 +76,7 @@ def plan(
         If one of them names nothing.
     """
     ops = [name for name in names if name not in modules.STEPS]
-    rows = list(kernel_race.cases(ops, bfloat16, QUICK if only else None))
+    rows = list(kernel_race.cases(ops, bfloat16, QUICK if quick_rows else None))
     steps, generation = Race([], []), Race([], [])
     if "train_step" in names:
         steps = _raced(bench_train_step.CASES, bench_train_step.SIDES, quick, bfloat16, "train_step")

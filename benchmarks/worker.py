@@ -156,7 +156,8 @@ def prepare(side: str, name: str, case: str, precision: str, result: str) -> dic
     settings.set_float32_matmul_precision(precision)
     benchmark = load(name)
     given = benchmark.given(benchmark.cases[case], np.random.default_rng(11))
-    run = getattr(benchmark, side.replace("tinygpt", "ours"))(given)
+    make = {"tinygpt": benchmark.ours, "numpy": benchmark.numpy, "torch": benchmark.torch}[side]
+    run = make(given)
     np.savez(result, *run())
     seconds = _seconds(run, 1)  # warm
     _prepared["run"], _prepared["count"] = run, max(1, int(LEAST / max(seconds, 1e-7)))

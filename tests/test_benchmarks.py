@@ -276,7 +276,7 @@ def test_quick_names_rows_that_there_are():
     assert all(set(cases) <= modules.load(name).cases.keys() for name, cases in ops.items())
     assert len(list(kernel_race.cases(ops, False, plan.QUICK))) == sum(map(len, ops.values()))
     assert set(plan.QUICK["train_step"]) <= bench_train_step.CASES.keys()
-    raced = plan.plan([*plan.QUICK], quick=True, only=True, bfloat16=False)
+    raced = plan.plan([*plan.QUICK], quick=True, quick_rows=True, bfloat16=False)
     assert raced.steps == plan.Race(plan.QUICK["train_step"], ["tinygpt float32", "torch float32"])
     assert raced.size == "small" and len(raced.rows) == sum(map(len, ops.values()))
 

@@ -145,6 +145,11 @@ def test_the_first_advice_is_the_one_that_helps_most(found, layer, kept, expecte
     assert expected in advice(found, layer, kept)[0]
 
 
+def test_rates_of_a_busy_machine_are_to_be_measured_again():
+    assert "measure again" in advice(GOOD | {"spread": 0.25}, "omp", True)[-1]
+    assert not any("measure again" in line for line in advice(GOOD | {"spread": 0.15}, "omp", True))
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import threading
 import weakref
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinygpt.autograd.gradients import RefCount, SharedGradient
-from tinygpt.runtime import settings
+from tinygpt.runtime import memory, settings
 from tinygpt.runtime.memory import Pool, copied, empty
 
 pytestmark = pytest.mark.pool
@@ -77,23 +78,79 @@ def test_the_counts_of_bytes_follow_what_lives():
     assert (pool.in_use, pool.kept) == (0, size)
 
 
+def test_arrays_lie_in_parts_of_a_large_piece_which_is_whole_again_when_all_are_gone():
+    pool = Pool()
+    place = address(pool.empty(2**24, np.uint8))  # gone at once
+    for order in itertools.permutations(range(4)):
+        parts = [pool.empty(2**22, np.uint8) for _ in range(4)]
+        assert sorted(map(address, parts)) == [place + k * 2**22 for k in range(4)]
+        for index in order:
+            parts[index] = None
+        assert address(pool.empty(2**24, np.uint8)) == place
+    assert pool.allocated == 1 and (pool.in_use, pool.kept) == (0, 2**24)
+
+
+def test_an_array_takes_the_smallest_piece_that_it_fits_into_and_the_latest_of_these():
+    pool = Pool()
+    pieces = {size: pool.empty(size * 2**20, np.uint8) for size in (16, 4, 8)}
+    places = {size: address(array) for size, array in pieces.items()}
+    twin = pool.empty(4 * 2**20, np.uint8)
+    latest = address(twin)
+    pieces.clear()
+    del twin
+    kept = [pool.empty(size, np.uint8) for size in (5 * 2**20, 4 * 2**20, 2**20, 9 * 2**20)]
+    assert [address(array) for array in kept] == [places[8], latest, places[8] + 5 * 2**20, places[16]]
+
+
+def test_arrays_of_any_sizes_in_any_order_never_share_memory_and_leave_nothing_behind():
+    pool, rng = Pool(), np.random.default_rng(0)
+    live = []
+    for turn in range(3000):
+        if live and rng.random() < 0.5:
+            array, number = live.pop(rng.integers(len(live)))
+            assert (array == number).all()  # nobody else has written there
+            del array
+        else:
+            array = pool.empty(int(2 ** rng.uniform(16, 20)), np.uint8)
+            array[:] = number = turn % 251
+            live.append((array, number))
+        spans = sorted((address(array), array.nbytes) for array, _ in live)
+        assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(spans))
+        assert pool.in_use >= sum(array.nbytes for array, _ in live)
+    given = pool.in_use + pool.kept
+    live.clear()
+    array = None
+    assert (pool.in_use, pool.kept) == (0, given)
+    pool.clear()
+    assert pool.kept == 0  # all pieces were whole again
+
+
 def test_a_piece_that_is_not_asked_for_goes_back_to_the_system():
     pool = Pool(patience=4)
-    pool.empty(2**24, np.uint8)  # gone at once
-    rare = pool.kept
-    for _ in range(3):
-        pool.empty(2**23, np.uint8)
-    assert pool.kept > rare
+    both = [pool.empty(2**24, np.uint8), pool.empty(2**23, np.uint8)]
+    both.clear()
+    assert pool.kept == 2**24 + 2**23
     for _ in range(40):  # 2^23 bytes each: some times what there is
         pool.empty(2**23, np.uint8)
     assert pool.kept == 2**23 and pool.allocated == 2
 
 
+def test_what_is_free_beside_an_array_goes_back_with_it():
+    pool = Pool(patience=1)
+    pool.empty(2**24, np.uint8)  # gone at once
+    held = pool.empty(2**22, np.uint8)
+    pool.clear()
+    assert (pool.in_use, pool.kept) == (2**22, 2**24 - 2**22)
+    del held
+    pool.clear()
+    assert (pool.in_use, pool.kept) == (0, 0)
+
+
 def test_a_piece_that_is_asked_for_each_time_stays():
     pool = Pool(patience=1)
     for _ in range(100):
-        pool.empty(2**22, np.uint8)
-        pool.empty(2**23, np.uint8)
+        both = [pool.empty(2**22, np.uint8), pool.empty(2**23, np.uint8)]
+        both.clear()
     assert pool.allocated == 2
 
 
@@ -140,6 +197,37 @@ def test_the_collector_may_free_an_array_while_the_pool_hands_one_out():
         del cycle
         gc.collect()
     assert pool.in_use == 0
+
+
+def test_an_array_that_ends_in_the_middle_of_empty_is_free_afterwards(monkeypatch):
+    """The collector may run between any two steps; here it does when the system is asked for memory."""
+    pool = Pool()
+    pool.empty(2**20, np.uint8)  # gone at once: a free piece to search among
+    cycle = [pool.empty(2**22, np.uint8)]
+    cycle.append(cycle)
+
+    def new_pages_then_collect(size, new_pages=memory.new_pages):
+        nonlocal cycle
+        cycle = None
+        gc.collect()
+        return new_pages(size)
+
+    monkeypatch.setattr(memory, "new_pages", new_pages_then_collect)
+    array = pool.empty(2**23, np.uint8)
+    assert (pool.in_use, pool.kept) == (2**23, 2**20 + 2**22) and len(array) == 2**23
+
+
+def test_no_memory_from_the_system_leaves_the_pool_as_it_was(monkeypatch):
+    pool = Pool()
+
+    def none_left(size):
+        raise MemoryError
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(memory, "new_pages", none_left)
+        pool.empty(SHAPE)
+    assert (pool.in_use, pool.kept, pool.allocated) == (0, 0, 0)
+    assert pool.empty(SHAPE).shape == SHAPE
 
 
 def test_memory_that_outlives_its_pool_stays_valid():

@@ -279,7 +279,7 @@ def clipped(net: Net, look: bool) -> float:
         gradients(net)  # from now on everything happens at once
         assert not any(parameter.node.private for parameter in net.parameters())
     norm = clip_grad_norm(net.parameters(), 0.25)
-    assert any(parameter.node.factor != 1 for parameter in net.parameters()) != look
+    assert any(parameter.node.pending_scale != 1 for parameter in net.parameters()) != look
     return norm
 
 
@@ -550,7 +550,7 @@ def test_without_kernels_alone_a_clip_is_carried_out_at_once(mode):
     with implementation(mode):
         net.loss(batch()).backward()
         clip_grad_norm(net.parameters(), 0.25)
-    assert all(parameter.node.factor == 1 for parameter in net.parameters())
+    assert all(parameter.node.pending_scale == 1 for parameter in net.parameters())
     np.testing.assert_allclose(exact_norm(net), 0.25, rtol=1e-6)
 
 

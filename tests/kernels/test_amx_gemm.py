@@ -159,7 +159,12 @@ import numpy as np
 from test_gemm import rounded
 from tinygpt.runtime.bfloat16 import to_bfloat16, to_float32
 from tinygpt.kernels.matmul import amx_gemm
-from tinygpt.kernels.matmul.microkernel import ACCUMULATE
+from tinygpt.kernels.matmul.epilogue import ACCUMULATE
+from tinygpt.kernels.simd.cpu import AMX
+def run(*matrices_and_sizes):
+    *matrices, sizes = matrices_and_sizes
+    bias = np.zeros(48, np.float32)
+    amx_gemm.multiply(*matrices, bias, ACCUMULATE, sizes, 2, False, AMX, np.dtype(np.uint16))
 def stored(array, transposed):
     rows = array.T if transposed else array
     return rows.reshape(-1), rows.shape[1], transposed
@@ -168,19 +173,13 @@ for m, n, k in ((33, 40, 300), (64, 64, 256), (40, 97, 129), (300, 33, 2600)):
     a, b, before = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, n), (m, n)))
     for a_t, b_t in ((False, False), (True, False), (False, True), (True, True)):
         c = before.copy()
-        amx_gemm.multiply(
-            *stored(a, a_t), *stored(b, b_t), *stored(c, False)[:2],
-            np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2, None,
-        )
+        run(stored(a, a_t), stored(b, b_t), stored(c, False), (m, n, k))
         exact = before + rounded(a) @ rounded(b)
         assert np.abs(c - exact).max() < 1e-4, (m, n, k, a_t, b_t)
 for weight in (to_bfloat16(np.round(b, 2)), rng.integers(-9, 10, b.shape).astype(np.int8)):
     for b_t in (False, True):
         c = np.zeros_like(before)
-        amx_gemm.multiply(
-            *stored(a, False), *stored(weight, b_t), *stored(c, False)[:2],
-            np.zeros(48, np.float32), ACCUMULATE, False, (m, n, k), 2, None,
-        )
+        run(stored(a, False), stored(weight, b_t), stored(c, False), (m, n, k))
         exact = rounded(a) @ (to_float32(weight) if weight.dtype == np.uint16 else weight)
         assert np.abs(c - exact).max() < 1e-3, (weight.dtype, b_t)
 print("equal")

@@ -9,7 +9,8 @@ import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
 from benchmarks.worker import X86_64_V2, X86_64_V3
-from tinygpt.kernels.matmul.gemm import KC, MC_KC, multiply
+from tinygpt.kernels.matmul.gemm import multiply
+from tinygpt.kernels.matmul.vector_gemm import KC, MC_KC
 from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
 from tinygpt.runtime import memory
 from tinygpt.runtime.memory import SquareSum
@@ -244,6 +245,19 @@ def test_a_sum_of_nothing_is_zero_or_what_was_there():
     multiply(a, b, c, bias=np.array([1, 2, 3], np.float32))
     multiply(a, b, c, accumulate=True)
     np.testing.assert_array_equal(c, [[1, 2, 3]] * 2)
+
+
+def test_a_result_that_overlaps_an_operand_is_refused_and_neighbours_in_one_array_are_not():
+    """C is written while A and B are still read."""
+    memory = np.zeros((60, 60), np.float32)
+    a, b = np.ones((30, 30), np.float32), np.eye(30, dtype=np.float32)
+    for arguments, name in (((memory[:30, :30], b), "a"), ((a, memory[:30, :30].T), "b")):
+        for into in (memory[:30, :30], memory[29:59, 29:59]):
+            with pytest.raises(ValueError, match=f"multiply: into must not share memory with {name}, which is read"):
+                multiply(*arguments, into)
+    memory[:30, :30] = a
+    multiply(memory[:30, :30], b, memory[:30, 30:])  # rows that lie between those of A
+    np.testing.assert_array_equal(memory[:30], np.ones((30, 60)))
 
 
 def test_what_does_not_fit_is_refused():

@@ -15,6 +15,7 @@ and these when their question comes up:
     gradient_check    `gradcheck`: are the gradients right?
     rounding          how far may rounding carry a result?
     contract          does an op change its arguments?
+    check_mode        are kernel and reference the same? Both run, and an error names the first op where they differ
     watch             how `gradcheck`, check mode and `tinygpt diff` observe what is computed
     recompute         activations computed twice instead of kept
     conversion        what PyTorch's `to` asks for

@@ -36,7 +36,7 @@ class Copying:
         data = copy.deepcopy(self.data, memo)
         node = None if self.node is None else Node(data)
         if node is not None and self.node is not None and self.node.grad is not None:
-            node.grad = self.node.apply_factor().copy()
+            node.grad = self.node.apply_pending_scale().copy()
         twin = memo[id(self)] = _rebuilt(type(self), data, node)
         return _with_attributes(twin, copy.deepcopy(_own_attributes(self), memo))
 

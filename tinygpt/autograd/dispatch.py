@@ -9,6 +9,8 @@ A kernel is a module, its name, or any other object (a class, a SimpleNamespace)
                                    what is there or to overwrite it; None where no gradient is needed. Its memory
                                    must not be kept: nobody writes there later. A kernel without a backward uses the
                                    reference's, on what the kernel's forward saved
+    output(saved)                  -> out, optional: computes it again, with the same bits, from what forward saved. It
+                                   is called in place of keeping out until the backward of each operation that reads it
     GRADIENTS_IN_FORWARD = True    optional: `forward` has a parameter `reserved` as well, for each input None or a
                                    `Reservation`, memory for its gradient, to compute it ahead (see `gradients.py`)
 
@@ -20,22 +22,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.autograd.contract import Contract, run_twice
+from tinygpt.autograd.check_mode import compare, side_by_side
+from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.graph import WRITTEN, Node, Op
-from tinygpt.autograd.rounding import largest, scatter
 from tinygpt.autograd.watch import current_watch, observed
 from tinygpt.runtime import settings
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
 
 Destination = Callable[[], Slot]
-_NOISE = 32  # allowed difference in standard deviations of rounding: few samples are drawn, of one code
 
 
 class Implementation(NamedTuple):
@@ -50,10 +50,13 @@ class Implementation(NamedTuple):
     backward : callable
         ``backward(dout, saved, destinations) -> gradients``. A destination is None where no gradient is needed, else a
         function that returns the slot for it; in place of a gradient that was written there, `WRITTEN` is returned.
+    output : callable or None
+        ``output(saved) -> out``, where a kernel has it.
     """
 
     forward: Callable[[Sequence[np.ndarray], dict[str, Any], Sequence[Node | None]], tuple[Any, Any]]
     backward: Callable[[np.ndarray, Any, Sequence[Destination | None]], Sequence[Any]]
+    output: Callable[[Any], np.ndarray] | None = None
 
 
 def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Implementation:
@@ -175,7 +178,7 @@ def _kernel(op: Op, kernel: Any) -> Implementation:
             return op.backward(dout, saved)
         return _write(kernel, dout, saved, destinations)
 
-    return Implementation(forward, backward)
+    return Implementation(forward, backward, getattr(kernel, "output", None))
 
 
 def _with_reservations(kernel: Any) -> Implementation:
@@ -227,83 +230,7 @@ def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tup
 
 
 def _both(op: Op, kernel: Any) -> Implementation:
-    """
-    Kernel and reference side by side, each with its own `saved`; an error where they differ, or where one of them
-    breaks the contract (see `contract.py`).
-    """
+    """Check mode: kernel and reference, neither of which may break the contract (see `contract.py`)."""
     contract = Contract(ValueError)
-    reference, checked = contract.operation(op), _kernel(op, contract.kernel(op, kernel))
-
-    def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
-        out, kernel_saved = checked.forward(arrays, attrs, parents)
-        reference_out, saved = reference.forward(*arrays, **attrs)
-        compare(op.name, "forward", [out], [reference_out], (lambda *inputs: [op.forward(*inputs, **attrs)[0]], arrays))
-        return out, (kernel_saved, saved, arrays, attrs)
-
-    def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
-        kernel_saved, reference_saved, arrays, attrs = saved
-        kept = [i for i, slot in enumerate(destinations) if slot is not None]
-
-        def by_kernel() -> list[Any]:
-            memory = [np.full(array.shape, np.nan, array.dtype) for array in arrays]  # so that a stray read shows
-            slots = [None if slot is None else partial(Slot, memory[i], add=False)
-                     for i, slot in enumerate(destinations)]  # fmt: skip
-            written = checked.backward(dout, kernel_saved, slots)
-            return [memory[i] if gradient is WRITTEN else gradient for i, gradient in enumerate(written)]
-
-        def in_exact_arithmetic(dout: np.ndarray, *inputs: np.ndarray) -> list[Any]:
-            gradients = op.backward(dout, op.forward(*inputs, **attrs)[1])
-            return [gradients[i] for i in kept]
-
-        ours = run_twice(f"{op.name}.backward", by_kernel, {}, ValueError)
-        theirs = reference.backward(dout, reference_saved)
-        compare(op.name, "backward", [ours[i] for i in kept], [theirs[i] for i in kept],
-                (in_exact_arithmetic, [dout, *arrays]))  # fmt: skip
-        return ours
-
-    return Implementation(forward, backward)
-
-
-def compare(
-    name: str,
-    direction: str,
-    ours: Sequence[Any],
-    theirs: Sequence[Any],
-    computed: Any = None,
-    tolerance: float | None = None,
-) -> None:
-    """
-    Raise ValueError, naming the op, where a kernel's results are not the reference's within the tolerance.
-
-    The tolerance is a share of each result's largest value (by default `kernel_tolerance`). Where that is exceeded and
-    `computed`, the reference and its arguments, is given, the effect of rounding on each element is measured (see
-    `rounding.py`): a multiple of that is allowed as well.
-    """
-    kinds = [[f"{np.asarray(result).dtype} {np.shape(result)}" for result in results] for results in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(f"{name}.{direction}: kernel gives {', '.join(kinds[0])}, reference {', '.join(kinds[1])}")
-    noise: list[Any] | None = None
-    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        share = settings.kernel_tolerance(np.asarray(b).dtype == np.float64) if tolerance is None else tolerance
-        allowed = share * largest(b)
-        if np.allclose(a, b, rtol=0, atol=allowed, equal_nan=True):
-            continue
-        gap = np.abs(np.asarray(a, np.float64) - b)
-        if computed is not None:
-            noise = _noise(computed[0], computed[1], theirs) if noise is None else noise
-            if np.all((gap <= allowed + _NOISE * noise[index]) | (np.isnan(a) & np.isnan(b)) | (a == b)):
-                continue
-        raise ValueError(
-            f"{name}.{direction}: kernel and reference disagree on result {index} by {np.max(gap):.3g}, "
-            f"where {allowed:.3g} is allowed; implementation('numpy') runs the reference alone"
-        )
-
-
-def _noise(reference: Callable[..., Any], arrays: Sequence[np.ndarray], results: Sequence[Any]) -> list[Any]:
-    """The effect of rounding on each element of each result; 0 where it cannot be measured."""
-    try:
-        float64 = any(np.asarray(result).dtype == np.float64 for result in results)
-        found = scatter(reference, arrays, settings.unit_of_rounding(float64))
-        return [np.where(np.isfinite(share), share, 0) for share in found]
-    except Exception:  # a reference may refuse other arrays than plain ones
-        return [0.0] * len(results)
+    checked = _kernel(op, contract.kernel(op, kernel))
+    return Implementation(*side_by_side(op, contract.operation(op), checked.forward, checked.backward))

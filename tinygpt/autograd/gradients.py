@@ -1,26 +1,31 @@
 """
-The memory of gradients: who owns it on the way through the graph, and where the gradient of a leaf is kept.
+The memory of gradients: shared on the way back through the graph, in a place of its own at a leaf.
 
-On the way. Most gradients pass through unchanged: the sum of a residual connection returns the same array for both of
-its branches. Copying it for each would double the memory traffic of a training step, and writing into it for one would
-corrupt the other. So a gradient is *copied on write*: a `SharedGradient` is an array and a reference count,
+On the way: copy on write. Most gradients pass through unchanged: the sum of a residual connection returns the same
+array for both of its branches. Copying it for each would double the memory traffic of a training step, and writing into
+it for one would corrupt the other. So a `SharedGradient` is an array and a reference count,
 
     one owner      the next share is added in place, nothing is allocated
     more owners    the sum goes into a new array, once, and the others keep what they had
 
-In a leaf. An `Accumulator` holds the `grad` of one tensor. The gradient of a parameter has a fixed place, a slice
-of the module's flat array: its `storage`. A kernel writes or adds into it directly.
+At a leaf: an `Accumulator`. It holds the `grad` of one tensor. The gradient of a parameter has a fixed place, its slice
+of the module's flat array: `storage`. A kernel writes or adds its share there itself.
 
-Ahead of time. The kernel of `linear_cross_entropy` knows its inputs' gradients during its forward, while it has the
-logits at hand. `Accumulator.reserve` gives it memory for them: `storage` itself where that is free, so that nothing is
-copied later. `Accumulator.release` ends the reservation before another gradient is written there. For GPT-2's token
-embeddings this saves an array of 154 MB and a pass over it: see the rows of `benchmarks/bench_linear_cross_entropy.py`.
+Ahead of time: a `Reservation`. The kernel of `linear_cross_entropy` knows its inputs' gradients during its forward,
+while it has the logits at hand. `Accumulator.reserve` gives it memory for them: `storage` itself where that is free, so
+that nothing is copied later. `Accumulator.release` ends the reservation before another gradient is written there. For
+GPT-2's token embeddings this saves an array of 154 MB and a pass over it (`benchmarks/bench_linear_cross_entropy.py`).
 
-Private memory. As long as only the engine and its kernels can reach the memory of a gradient, it is `private`, and two
-passes over it are saved. For the norm, the kernel that writes the last share leaves the sum of the squares. For the
-clip, a `factor` is kept, by which the optimizer multiplies as it reads. Once a user has the array, as `Tensor.grad` or
-in a flat array, it may change at any time without notice. `publish` then ends all this, for good: the gradients of
-later steps are in the same memory.
+Private: what no user can reach. To clip gradients by their norm takes two passes over all of them, one that reads them
+for the norm and one that multiplies them. Both are spared where others have the numbers at hand:
+
+    loss.backward()           the kernel that writes a gradient leaves the sum of its squares: `squares`
+    clip_grad_norm(...)       adds these sums up, and only notes the factor, in `pending_scale`
+    optimizer.step()          multiplies by `pending_scale` as it reads the gradient
+
+That is right as long as nobody else reads the array or writes into it: while it is `private`. A user gets it from
+`Tensor.grad`, or with the flat array of a module. `publish`, called just before, multiplies by what is pending. From
+then on the norm and the clip take their passes, in later steps too, since their gradients are in the same memory.
 """
 
 from __future__ import annotations
@@ -31,18 +36,17 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from mmap import mmap
 from typing import Any
 
 import numpy as np
 
 from tinygpt.runtime.memory import Slot, SquareSum, copied, empty
 
-# Held while a factor and the memory that it belongs to are changed, or read together: in one thread at a time.
-FACTOR_LOCK = threading.RLock()
+# Held while a gradient and its `pending_scale` must belong together: another thread may publish it at any time.
+SCALE_LOCK = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a child must not inherit it from a thread that is not in the child
     os.register_at_fork(
-        before=FACTOR_LOCK.acquire, after_in_parent=FACTOR_LOCK.release, after_in_child=FACTOR_LOCK.release
+        before=SCALE_LOCK.acquire, after_in_parent=SCALE_LOCK.release, after_in_child=SCALE_LOCK.release
     )
 
 
@@ -95,10 +99,9 @@ class SharedGradient:
 
     def take(self) -> np.ndarray:
         """The array itself if this is its only owner, else a copy: what becomes a leaf's `grad`."""
-        base = self.array.base
         # A view keeps all of its base alive: accept what the memory pool adds to an array, an eighth at most.
-        held = len(base) if isinstance(base, mmap) else getattr(base, "nbytes", math.inf)
-        whole = base is None or held <= self.array.nbytes * 1.125
+        base = self.array.base
+        whole = base is None or getattr(base, "nbytes", math.inf) <= self.array.nbytes * 1.125
         return self.array if whole and self.exclusive else copied(self.array)
 
 
@@ -123,6 +126,8 @@ class Accumulator:
 
     Attributes
     ----------
+    shape, dtype : tuple of int, np.dtype
+        Those of the tensor, and so of its gradient.
     grad : np.ndarray or None
         The sum so far; None before the first share.
     storage : np.ndarray or None
@@ -133,24 +138,24 @@ class Accumulator:
         Whether only the engine and its kernels can reach the memory of `grad` and of `storage`.
     squares : SquareSum or None
         Of the last write to `grad`, by a kernel; None after a write by anything else, or if not private.
-    factor : float
+    pending_scale : float
         What `grad` is still to be multiplied by; 1 if it is not private.
     """
 
-    __slots__ = ("dtype", "factor", "grad", "private", "reserved", "shape", "squares", "storage")
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    grad: np.ndarray | None
-    storage: np.ndarray | None
-    reserved: Callable[[], Reservation | None] | None
-    private: bool
-    squares: SquareSum | None
-    factor: float
+    __slots__ = ("dtype", "grad", "pending_scale", "private", "reserved", "shape", "squares", "storage")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.grad: np.ndarray | None = None
+        self.storage: np.ndarray | None = None
+        self.reserved: Callable[[], Reservation | None] | None = None
+        self.squares: SquareSum | None = None
+        self.private, self.pending_scale = True, 1.0
 
     def slot(self) -> Slot:
         """Memory for one more share, which the caller must write: from now on it counts as written."""
         self.release()
-        self.apply_factor()
+        self.apply_pending_scale()
         self.squares = SquareSum(self.sum_of_squares()) if self.private else None
         if self.grad is not None:
             return Slot(self.grad, True, self.squares)
@@ -160,7 +165,7 @@ class Accumulator:
     def accumulate(self, share: SharedGradient) -> None:
         """Add a share to `grad`; the first one becomes `grad`, in `storage` if there is one."""
         self.release()
-        self.apply_factor()
+        self.apply_pending_scale()
         self.squares = None
         if self.storage is not None:
             Slot(self.storage, add=self.grad is not None).write(share.array)
@@ -172,33 +177,36 @@ class Accumulator:
 
     def replace(self, gradient: np.ndarray | None) -> None:
         """Set `grad` to None, or to a copy of `gradient`: backward adds to `grad`, never to the caller's array."""
-        copy = None if gradient is None else copied(gradient)
-        self.squares, self.factor = None, 1.0
-        if copy is not None and self.storage is not None:
+        self.squares, self.pending_scale = None, 1.0
+        if gradient is None or self.storage is None:
+            self.grad = None if gradient is None else copied(gradient)
+        else:
             self.release()
-            np.copyto(self.storage, copy)
-            copy = self.storage
-        self.grad = copy
+            np.copyto(self.storage, gradient)
+            self.grad = self.storage
 
     def sum_of_squares(self) -> float | None:
         """The sum of the squares of `grad`; None unless the kernel that wrote it last has left it."""
         known = None if self.squares is None else self.squares.after
-        return None if known is None else known * self.factor**2
+        return None if known is None else known * self.pending_scale**2
 
-    def publish(self) -> None:
-        """Make the memory of `grad` and `storage` ready for a user: multiplied by the factor, and no longer private."""
-        self.apply_factor()
-        self.private, self.squares = False, None
-
-    def apply_factor(self) -> Any:
-        """Multiply `grad` by its pending factor, in one rounding of each number; returns `grad`."""
-        with FACTOR_LOCK:
-            factor, self.factor = self.factor, 1.0  # first: Ctrl-C during the multiplication is raised after it
-            if factor != 1:
+    def apply_pending_scale(self) -> Any:
+        """Multiply `grad` by what is pending, in one rounding of each number; returns `grad`."""
+        with SCALE_LOCK:
+            scale, self.pending_scale = (
+                self.pending_scale,
+                1.0,
+            )  # first: Ctrl-C is raised after the multiplication
+            if scale != 1:
                 self.squares = None
                 with np.errstate(all="ignore"):  # what underflows is 0, as where an optimizer multiplies
-                    np.multiply(self.grad, self.dtype.type(factor), out=self.grad)  # type: ignore[arg-type]
+                    np.multiply(self.grad, self.dtype.type(scale), out=self.grad)  # type: ignore[arg-type]
             return self.grad
+
+    def publish(self) -> None:
+        """Make `grad` and `storage` ready for a user to hold: multiplied by what is pending, and private no more."""
+        self.apply_pending_scale()
+        self.private, self.squares = False, None
 
     def reserve(self) -> Reservation:
         """Memory for a share that is computed ahead: `storage` if that is free, else separate memory."""

@@ -102,10 +102,13 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     implementation = select(op, arrays, attrs)
     out, saved = implementation.forward(arrays, attrs, parents)
     out = np.asarray(out)
+    for array, tensor in zip(arrays, tensors, strict=True):
+        if tensor.node is not None and tensor.node.output is not None and np.may_share_memory(out, array):
+            tensor.node.exposed = True
     if all(parent is None for parent in parents) or out.dtype.kind != "f":
         return Tensor(out)
     node = Node(out, op, parents)
-    node.backward, node.saved = implementation.backward, saved
+    node.backward, node.saved, node.output = implementation.backward, saved, implementation.output
     node.remember(arrays)
     return Tensor(out, _node=node)
 
@@ -178,6 +181,8 @@ class Tensor(Copying):
 
     @property
     def data(self) -> np.ndarray:
+        if self.node is not None:
+            self.node.exposed = True
         return self._data
 
     @data.setter
@@ -185,19 +190,21 @@ class Tensor(Copying):
         if not isinstance(array, np.ndarray):
             got = type(array).__name__
             raise TypeError(f"Tensor.data: must be a NumPy array, got {got}; write np.array(..., np.float32)")
+        if self.node is not None:
+            self.node.exposed = True
         self._data = np.asarray(array)  # a subclass, such as np.matrix, would compute otherwise
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return self._data.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim
+        return self._data.ndim
 
     @property
     def size(self) -> Size:
@@ -376,13 +383,13 @@ class Tensor(Copying):
         But `weight -= lr * weight.grad` under `no_grad` is an optimizer's update: the weight stays, its values change.
         Outside, a new tensor in its place would be no leaf, and get no gradient at the next step: that is refused.
         """
-        if recording.get() and self.requires_grad and self.is_leaf:
+        if not (self.requires_grad and self.is_leaf):
+            return result
+        if recording.get():
             raise RuntimeError(
                 "Tensor: cannot update a leaf that requires a gradient in place; write `with no_grad(): w -= ...`, or "
                 "w = w - ... for a new tensor"
             )
-        if recording.get() or not (self.requires_grad and self.is_leaf):
-            return result
         if result.shape != self.shape:
             raise ValueError(f"Tensor: cannot update shape {self.shape} in place with values of shape {result.shape}; "
                              "sum them to its shape first")  # fmt: skip

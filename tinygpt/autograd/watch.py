@@ -19,7 +19,8 @@ from tinygpt.runtime.scope import Block, Setting
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _watch = Setting("watch", None)
-_OFFERS = ("accepts", "forward", "backward", "GRADIENTS_IN_FORWARD")  # what a kernel may have: see dispatch.py
+# What a kernel may have: see dispatch.py. Without its `output`, what a watch made of its forward's result is kept.
+_OFFERS = ("accepts", "forward", "backward", "GRADIENTS_IN_FORWARD")
 
 
 class Watch:

@@ -24,7 +24,6 @@ _LINES = (
     "kernels",
     "cache",
 )
-_BUSY = 0.2  # where half of the turns are so far below the best
 
 _EXAMPLES = """\
 What --report prints can be pasted into a bug report: it has no passwords, and
@@ -69,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
 def _rates(found: dict[str, Any]) -> list[tuple[str, str]]:
     """What was measured, and on what: a line for each, the first of a kind with its name."""
     from tinygpt.kernels.rates import in_words
+    from tinygpt.study.machine import BUSY
 
     flops = [in_words(found[f"{kind}_gflops"], "FLOP/s") for kind in ("float32", "bfloat16")]
     size = found["product_size"]
@@ -76,7 +76,7 @@ def _rates(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["cache_gbytes"] is not None:
         cache = (f"{in_words(found['cache_gbytes'])} from the third-level cache, an array of "
                  f"{found['cache_megabytes']:.1f} MB")  # fmt: skip
-    busy = ": a busy machine" if found["spread"] > _BUSY else ""
+    busy = ": a busy machine" if found["spread"] > BUSY else ""
     return [
         ("products", f"{flops[0]} float32, {flops[1]} bfloat16, {size} x {size} x {size}"),
         ("reading", f"{in_words(found['read_gbytes'])} from memory, an array of {found['read_megabytes']:.0f} MB"),

@@ -7,13 +7,15 @@ on N = B T tokens per micro-batch, in float32 (4 bytes per number):
     parameters     P numbers; as many gradients, and twice as many moments (AdamW's m and v)
     activations    what a block keeps for backward, N numbers per feature:
                        the residual stream before attention and before the MLP       2 C
-                       both layer norms' outputs, which the next products read        2 C
+                       both layer norms' outputs, if smaller than 1 MB: larger ones
+                       are computed again when the next products' backward reads them 2 C or 0
                        queries, keys, values; attention's output                      3 C + C
                        the MLP's hidden layer before GELU                             I
-                   that is N (8 C + I) per block, plus 4 N of the norms and N H of attention's log-sum-exp;
-                   with --recompute, N C per block, and all of the above for one block
-    workspace      the head: logits of at most 512 tokens at a time (512 V numbers); the MLP's hidden layer and the
-                   gradients inside a block (N (8 C + 2 I) numbers at once); the packed panels of a matrix product
+                   that is N (8 C + I) per block, or N (6 C + I); besides, 4 N of the norms, N H of attention's
+                   log-sum-exp; with --recompute, N C per block, and all of the above for one block
+    workspace      what is larger: the head's logits of at most 512 tokens at a time (512 V numbers), or, in the same
+                   memory later, the MLP's hidden layer and the gradients inside a block (N (8 C + 2 I) numbers at
+                   once, and with --recompute what the block keeps); and the packed panels of a matrix product
     program        the interpreter, its libraries and the compiled kernels
 
 The memory pool has eight sizes per power of two, so each array takes up to an eighth more than it needs.
@@ -23,12 +25,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tinygpt.autograd.graph import LARGE
 from tinygpt.gpt2.config import GPTConfig
 
 FLOAT = 4  # bytes
 PROGRAM = 160 * 2**20  # measured on Linux, with a tiny model that has trained and kernels from the cache
 _HEAD_ROWS = 512  # ROWS in kernels/linear_cross_entropy.py
-_PANELS = 12 * 2**20  # kernels/matmul/gemm.py: packed panels of A, and of B for each thread
+_PANELS = 12 * 2**20  # kernels/matmul/vector_gemm.py: packed panels of A, and of B for each thread
 _ROUNDING = 17 / 16  # the mean of nothing and an eighth more
 
 
@@ -76,10 +79,12 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
     L, C, V, H = config.n_layer, config.n_embd, config.vocab_size, config.n_head
     N = batch_size * context
     parameters = number_of_parameters(config)
-    per_block = (8 * C + config.inner) * N + 4 * N + N * H
+    norms = 0 if FLOAT * N * C >= LARGE else 2 * C
+    per_block = (6 * C + norms + config.inner) * N + 4 * N + N * H
     kept = L * N * C + per_block if recompute else L * per_block
     activations = kept + 3 * N * C  # the embeddings' sum, the last norm's input and output
-    workspace = min(_HEAD_ROWS, N) * V + (8 * C + 2 * config.inner) * N
+    logits, block = min(_HEAD_ROWS, N) * V, (8 * C + 2 * config.inner) * N
+    workspace = max(logits - (per_block if recompute else 0), block)
     return Ledger(
         parameters=FLOAT * parameters,
         gradients=FLOAT * parameters,

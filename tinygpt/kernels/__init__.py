@@ -12,10 +12,12 @@ Reading order
         math.py, gemv.py                            exp and sums; matrix-vector products
     matmul/                                     the matrix product: most of a training step
         ladder.py                                   from three loops to a register tile, and on to AMX: begin here
+        gemm.py                                     `multiply`: what is checked, and which plan does it
         matrix.py, packing.py                       a block of a matrix, and how it is packed
-        microkernel.py, gemm.py                     the register tile, and the loops and threads around it
+        epilogue.py, microkernel.py                 how C is written; the register tile
+        vector_gemm.py                              the loops and threads around the register tile
         panels.py                                   the same on one thread, of operands packed before: for attention
-        amx.py, amx_gemm.py, epilogue.py            AMX: its instructions, a plan of its own, how C is written
+        amx.py, amx_gemm.py                         AMX: its instructions and its tiles, and a plan of its own
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip
@@ -30,7 +32,8 @@ What a kernel module offers
     accepts(*arrays, **attrs)      whether the kernel takes these; where not, the reference runs
     forward(*arrays, **attrs)      -> out, saved
     backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and
-                                   whether to add to it or to overwrite it, or None where no gradient is needed
+                                   whether to add to it or to overwrite it, or None where no gradient is needed. It
+                                   may leave the sum of the squares of the result in `into[i].squares`
 
 Names and steps
     x_n is row n of x, x_part a part of a flat x, x_c or x_i one number of it. `n_` is n as `prange` counts it.
@@ -48,8 +51,8 @@ What to know before changing anything here
     t[n]`, where s[n] and t[n] are numbers, Numba 0.68 takes a later `b[i] -= c` for dead code and drops it.
     Write to an array through an argument only, or a slice of one. Where a tuple is built and a function is inlined,
     Numba does not track arrays in that tuple, takes writes into them for dead code, and removes them.
-    A kernel called with a literal number, or with True, is compiled again for that number alone: pass np.int64(0),
-    or a constant of such a type.
+    A kernel called with a literal number, or with True, is compiled again for that number alone: pass np.int64(0)
+    (ZERO in jit.py), or another constant of such a type.
     A number without a type is a float64 and makes the whole loop float64: write np.float32(0.5).
     Results do not depend on the number of threads: sums are cut into parts by size alone, and the parts are added in
     order. They do depend on the order of statements: of two products that are added the compiler fuses one with the

@@ -34,9 +34,10 @@ from tinygpt.kernels.dropout import constants, mix
 from tinygpt.kernels.jit import ZERO, flat, inlined, kernel, parallel, threads
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.matmul.amx import AMX_LAYOUT, configure_amx, release_amx
+from tinygpt.kernels.matmul.epilogue import ACCUMULATE, OVERWRITE
 from tinygpt.kernels.matmul.gemm import operand_format
 from tinygpt.kernels.matmul.matrix import block, row_major, transpose
-from tinygpt.kernels.matmul.microkernel import ACCUMULATE, OVERWRITE, format_of
+from tinygpt.kernels.matmul.packing import format_of
 from tinygpt.kernels.matmul.panels import (
     EDGE,
     STAGED,

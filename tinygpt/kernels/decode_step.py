@@ -46,12 +46,23 @@ _NEAR = 4096  # outputs that stay in the first-level cache while the rows of a w
 
 
 def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.ndarray, ...]:
-    """Memory for `layer_step`, the same for all layers and all tokens of a batch of B sequences."""
+    """
+    Memory for `layer_step`, the same for all layers and all tokens of a batch of B sequences.
+
+    `_layer` unpacks it in this order. Passing a NamedTuple to a kernel would take twice as long.
+    """
     workers = threads()
     widest = max(3 * C // heads, -(-inner // heads))  # a head's q, k and v, or the largest part of the hidden layer
-    own = [(workers, B, C), (workers, B, C), (workers, B, widest), (workers, positions)]
-    parts = [(heads, B, 3 * C), (heads, B, C), (heads, B, inner)]
-    return tuple(memory.empty(shape, np.float32) for shape in own + parts)
+    shapes = [
+        (workers, B, C),  # state: x after attention, the same on each thread
+        (workers, B, C),  # normed: what the next product reads
+        (workers, B, widest),  # own: the q, k and v of one head, then one part of the hidden layer
+        (workers, positions),  # scores: one head's
+        (heads, B, 3 * C),  # qkv, of each part its partial sums
+        (heads, B, C),  # added: the same for what is added to x
+        (heads, B, inner),  # hidden: the same for the hidden layer
+    ]
+    return tuple(memory.empty(shape, np.float32) for shape in shapes)
 
 
 def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):

@@ -6,7 +6,7 @@ Embedding, on all threads: the twin of ops/embedding.py.
 Backward goes through the tokens in order, once for each part of the columns: two threads never write to the same
 number, and a repeated token is added each time it comes. Nothing is sorted, and no table of zeros is made: GPT-2's tied
 table already holds the gradient of the head, and the rows of the tokens in the text are added to it. Where the sum of
-its squares is known, the squares of these rows are taken out of it before, and put in after.
+its squares is known, it stays known: what these rows contribute is subtracted before they change, and added after.
 
 Cost: moves the rows in use once; and the whole table where it is to be overwritten.
 """
@@ -44,14 +44,19 @@ def backward(dout, saved, into):
     if not dweight.add:
         dweight.array.fill(0)
     before = None if dweight.squares is None else dweight.squares.before
-    known = before is not None and 4 * len(saved) < len(dweight.array)  # else all rows are read as quickly
-    ids = np.unique(saved) if known else saved[:0]
-    replaced = squares_of_rows(dweight.array, ids)
-    spread(_scatter, dout.size)(rows_of(dout, dout.shape[-1]), saved, dweight.array)
-    if known:
-        after = before - replaced + squares_of_rows(dweight.array, ids)
-        if after > _CANCELLED * before:
-            dweight.squares.after = after
+    if before is None or 4 * len(saved) >= len(dweight.array):  # of so many rows, the norm may as well read all
+        _add_rows(dout, saved, dweight.array)
+        return
+    changed = np.unique(saved)
+    subtracted = squares_of_rows(dweight.array, changed)
+    _add_rows(dout, saved, dweight.array)
+    after = before - subtracted + squares_of_rows(dweight.array, changed)
+    if after > _CANCELLED * before:
+        dweight.squares.after = after
+
+
+def _add_rows(dout, ids, dweight):
+    spread(_scatter, dout.size)(rows_of(dout, dout.shape[-1]), ids, dweight)
 
 
 @parallel

@@ -57,10 +57,11 @@ def threads(most: int | None = None) -> int:
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
     """
-    Return `function`, having set the threads of its next call: all of them, or one if its work is small.
+    Return `function` itself, with the number of threads set for its next call: all, or one if its work is small.
 
-    Waking the other threads takes microseconds while they busy-wait, and much longer once they sleep: a small model
-    would spend most of its time on it.
+    ``spread(kernel, x.size)(x, out)`` is ``kernel(x, out)`` on as many threads as `x.size` numbers are worth. Waking
+    the other threads takes microseconds while they busy-wait, and much longer once they sleep: a small model would
+    spend most of its time on it.
 
     Parameters
     ----------

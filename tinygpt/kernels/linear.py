@@ -4,7 +4,9 @@ Linear, on all threads: the twin of ops/linear.py.
     (1) out = x @ weight + bias        (1) dx = dout @ weight^T,  dweight = x^T @ dout,  dbias = sum_N(dout)
 
 The bias is added while a tile of out is in registers. Nothing is transposed: the product reads either order in memory,
-and overwrites a gradient or adds to it. dbias is summed in parts of 64 rows, and the parts are added in order.
+and overwrites a gradient or adds to it. While it writes dweight, it also sums up the squares of what it writes, if the
+slot asks for them: the norm of the gradients needs them (see autograd/gradients.py). dbias is summed in parts of 64
+rows, and the parts are added in order.
 
 Cost: see ops/linear.py and matmul/gemm.py; dbias reads dout once more.
 """

@@ -1,9 +1,9 @@
 """
-The norm of the gradients, and their scaling, in one pass each: the twin of optim/gradient_norm.py. And the squares of
-some rows, for embedding.py, which writes no others.
+The norm of the gradients, and their scaling, in one pass each: the twin of optim/gradient_norm.py. `squares_of_rows`
+is for the backward of embedding.py, which changes a few rows of a gradient whose sum of squares is known.
 
-The squares are summed in float64, in parts of 2^14 numbers, and the parts are added in order: the norm does not depend
-on the number of threads, and is as exact as float64 for any number of parameters.
+The squares are summed in float64, in parts of 2^14 numbers. The parts do not depend on the number of threads, so the
+norm does not either.
 
 Cost: the norm reads one array; the scaling reads and writes it.
 """
@@ -25,7 +25,7 @@ def squares(array: np.ndarray) -> float:
     """The sum of the squares of a flat float32 array, in float64."""
     sums = np.empty(-(-array.size // _PART))
     spread(_squares, array.size)(array, sums)
-    return math.fsum(sums) if np.isfinite(sums).all() else float(sums.sum())
+    return math.fsum(sums)
 
 
 def squares_of_rows(array: np.ndarray, rows: np.ndarray) -> float:
@@ -37,7 +37,7 @@ def squares_of_rows(array: np.ndarray, rows: np.ndarray) -> float:
 
 
 def update(array: np.ndarray, factor: float) -> None:
-    """Multiply a flat float32 array in place."""
+    """Multiply a flat float32 array in place; of this name, so that `dispatch.in_place` finds it."""
     spread(_scale, array.size)(array, np.float32(factor))
 
 

@@ -7,9 +7,9 @@ a run would use.
     cache       GB/s of reading an array that exceeds the second-level caches and stays in the third
 
 Other work on a shared machine takes a core away for a tenth of a second at a time, and halves what is measured
-meanwhile. So the rates are measured in turns, over a longer time than that, and the best of the turns counts; where
-fewer than three turns come near the best, it is measured for longer. A turn repeats what is short: the first reading of
-an array after another one's still comes from memory.
+meanwhile. So the rates are measured in turns, over a longer time than that, and the best of the turns counts. Where
+fewer than three turns come near the best, more turns are made. Within a turn a short measurement is repeated, and its
+fastest run counts: the first read of the array for the third level, after that of the large one, comes from memory.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def layernorm_backward(dout, saved):
 
 
 def check_layernorm(x, weight, bias, eps=1e-5):
-    """The attributes (what is no array: eps) as forward takes them, or an error that says what does not fit."""
+    """The attributes, here eps alone, as forward takes them; an error says what does not fit."""
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"layernorm: x must have shape (..., C) with C >= 1, got {x.shape}")
     for name, vector in (("weight", weight), ("bias", bias)):

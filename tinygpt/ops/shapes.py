@@ -81,8 +81,8 @@ def operands(*values: Any) -> list[Tensor]:
     Tensors and float arrays decide it, as in NumPy (float32 with float64 gives float64). Python numbers and lists of
     them, NumPy scalars and integer arrays follow: `x * 2`, `x / np.sqrt(d)` and `x * mask` stay float32 where x is.
     """
-    arrays = [value.data if isinstance(value, Tensor) else value for value in values]
-    deciding = [a.dtype for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    arrays = [value for value in values if isinstance(value, (Tensor, np.ndarray))]
+    deciding = [array.dtype for array in arrays if array.dtype.kind == "f"]
     if not deciding and any(
         isinstance(value, (float, np.floating, list, tuple)) and as_tensor(value).dtype.kind == "f" for value in values
     ):

@@ -1,9 +1,9 @@
 """
 The norm of all gradients together, and its clip, so that one bad batch cannot move the model far.
 
-As long as no user can reach the memory of a gradient (`Accumulator.private`), neither takes a pass over it: the kernel
-that wrote the gradient has left the sum of its squares, and the optimizer multiplies by the factor of the clip as it
-reads. `Tensor.grad` multiplies first, so a user finds the gradient clipped.
+Neither takes a pass over a gradient that no user can reach, a private one (see `autograd/gradients.py`): the kernel
+that wrote it has left the sum of its squares, and the optimizer multiplies by the scale of the clip as it reads.
+`Tensor.grad` multiplies first, so a user finds the gradient clipped.
 
 Source: Pascanu et al. 2013, arXiv:1211.5063, section 3.2.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place, kernel_for
-from tinygpt.autograd.gradients import FACTOR_LOCK
+from tinygpt.autograd.gradients import SCALE_LOCK
 from tinygpt.autograd.graph import Node
 from tinygpt.autograd.watch import observable, observed
 from tinygpt.optim.merge_contiguous import merge_contiguous
@@ -30,8 +30,8 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     """
     Scale all gradients together so that their norm, taken as one vector, is at most `max_norm`.
 
-    `grad` becomes the gradient times the factor, rounded once to float32. An optimizer that multiplies as it reads
-    rounds elsewhere, so its step may differ by rounding from one that is taken with the clipped `grad`.
+    `grad` becomes the gradient times ``max_norm / norm``, rounded once to float32. An optimizer that multiplies as it
+    reads rounds elsewhere, so its step may differ by rounding from one that is taken with the clipped `grad`.
 
     Parameters
     ----------
@@ -57,13 +57,13 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float) -> fl
     if not (isinstance(max_norm, Real) and max_norm > 0):
         raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm!r}")
     parameters, max_norm = _listed("clip_grad_norm", parameters), float(max_norm)
-    with FACTOR_LOCK:
+    with SCALE_LOCK:
         norm = grad_norm(parameters)
         if max_norm < norm < math.inf:
             to_scale = []
             for node in _with_gradient(parameters):
                 if node.private and current_implementation() == "kernels":
-                    node.factor *= max_norm / norm  # the optimizer applies it
+                    node.pending_scale *= max_norm / norm  # the optimizer multiplies by it
                 else:
                     node.squares = None
                     to_scale.append(node)
@@ -118,10 +118,11 @@ def _scale(gradient: np.ndarray, factor: float) -> None:
 
 def _with_gradient(parameters: Iterable[Tensor]) -> list[Node]:
     """The nodes that hold a gradient, each once, in the order of `Module.flatten_parameters`."""
-    nodes = {p.node: p for p in parameters if p.node is not None and (p.node.grad is not None or p.grad is not None)}
-    return sorted(nodes, key=lambda node: len(node.shape) < 2)
+    # p.grad, which is None where node.grad is, warns of a tensor whose gradient is not kept: see `retain_grad`
+    nodes = [p.node for p in parameters if p.node is not None and (p.node.grad is not None or p.grad is not None)]
+    return sorted(dict.fromkeys(nodes), key=lambda node: len(node.shape) < 2)
 
 
 def _merged(nodes: Iterable[Node]) -> list[np.ndarray]:
-    """The gradients of nodes, multiplied by their factors; those that are contiguous in memory as one array."""
-    return [array for (array,) in merge_contiguous([node.apply_factor()] for node in nodes)]
+    """The gradients of nodes, multiplied by what is pending; those that are contiguous in memory as one array."""
+    return [array for (array,) in merge_contiguous([node.apply_pending_scale()] for node in nodes)]

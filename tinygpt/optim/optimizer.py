@@ -29,7 +29,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
-from tinygpt.autograd.gradients import FACTOR_LOCK
+from tinygpt.autograd.gradients import SCALE_LOCK
 from tinygpt.autograd.watch import current_watch, observable
 from tinygpt.optim.merge_contiguous import merge_contiguous
 from tinygpt.runtime.plain_array import plain_array
@@ -91,7 +91,8 @@ class Optimizer:
 
     state_names: tuple[str, ...] = ()
     kernel: Any = None
-    _reads_gradients_in: tuple[Any, Any] = None, None  # a kernel and an update of ours
+    # The class's own kernel and update, which leave gradients as they are; those of a subclass may not.
+    _reads_gradients_in: tuple[Any, Any] = None, None
 
     def __init__(
         self, params: Iterable[Any], defaults: Mapping[str, Any], others: Mapping[str, Any] | None = None
@@ -196,38 +197,41 @@ class Optimizer:
         if not isinstance(scale, Real):
             raise TypeError(f"{who}: scale must be a number, got {scale!r}")
         loss = None if closure is None else closure()
-        groups = [(group, [p for p in group["params"] if p.node is not None and p.node.grad is not None])
-                  for group in self.param_groups]  # fmt: skip
+        groups = [(group, _having_gradients(group["params"])) for group in self.param_groups]
         for group, parameters in groups:
-            if not self._only_reads_gradients():
-                for parameter in parameters:
-                    parameter.node.publish()  # type: ignore[union-attr]
-            self._check_options(group, who)  # a schedule may have changed them
-            for parameter in parameters:
-                self._check_row(self._row(group, parameter))
-        # Who looks at a private gradient during the step waits, and then finds it clipped.
-        with FACTOR_LOCK if self._only_reads_gradients() else contextlib.nullcontext():
+            self._check_group(group, parameters, who)
+        # A thread that reads `Tensor.grad` meanwhile waits: it would multiply what the update is reading.
+        with SCALE_LOCK if self._only_reads_gradients() else contextlib.nullcontext():
             for group, parameters in groups:
                 self._update_group(group, parameters, who, scale)
         return loss
 
-    def _update_group(self, group: dict[str, Any], parameters: list[Tensor], who: str, scale: float) -> None:
-        if current_watch() is not None:  # it may look at any time
+    def _check_group(self, group: dict[str, Any], parameters: list[Tensor], who: str) -> None:
+        """Raise unless the options and arrays are as a step needs them; a user's update is handed whole gradients."""
+        if not self._only_reads_gradients():
             for parameter in parameters:
-                parameter.node.apply_factor()  # type: ignore[union-attr]
-        alike = self._alike(group, parameters)
-        self._begin(self._arrays_of(group), [p for members in alike.values() for p in members])
-        for (options, _, factor), members in alike.items():
-            for arrays in merge_contiguous([self._row(group, parameter) for parameter in members]):
+                parameter.node.publish()  # type: ignore[union-attr]
+        self._check_options(group, who)  # a schedule may have changed them
+        for parameter in parameters:
+            self._check_step_arrays(self._step_arrays(group, parameter))
+
+    def _update_group(self, group: dict[str, Any], parameters: list[Tensor], who: str, scale: float) -> None:
+        if current_watch() is not None:  # a watch may read gradients at any time
+            for parameter in parameters:
+                parameter.node.apply_pending_scale()  # type: ignore[union-attr]
+        by_options = self._by_options(group, parameters)
+        self._begin_state(self._array_names(group), [p for members in by_options.values() for p in members])
+        for (options, _, pending_scale), members in by_options.items():
+            for arrays in merge_contiguous([self._step_arrays(group, parameter) for parameter in members]):
                 if np.may_share_memory(arrays[0], arrays[1]):
                     arrays[1] = arrays[1].copy()  # the update must not change the gradient that it still reads
-                in_place(who, self.kernel, self.update, arrays, (*options, scale * factor))
+                in_place(who, self.kernel, self.update, arrays, (*options, scale * pending_scale))
             if "step" in self.state_names:
                 for parameter in members:
                     self.state[parameter]["step"] += 1
 
     def _only_reads_gradients(self) -> bool:
-        """Whether nobody is handed the gradients but an update of ours, which leaves them as they are."""
+        """Whether a step gives the gradients to the class's own kernel and update alone, not to a user's."""
         return (self.kernel, self.update) == self._reads_gradients_in
 
     @staticmethod
@@ -350,8 +354,8 @@ class Optimizer:
             self.state[parameter] = {name: value for name, value in state.items() if name not in arrays}
         for group in self.param_groups:
             members = [p for p in group["params"] if arrays and arrays <= states.get(p, {}).keys()]
-            ordered = [p for each in self._alike(group, members).values() for p in each]
-            self._begin(tuple(name for name in self.state_names if name in arrays), ordered)
+            ordered = [p for each in self._by_options(group, members).values() for p in each]
+            self._begin_state(tuple(name for name in self.state_names if name in arrays), ordered)
             for parameter in members:
                 for name in arrays:
                     np.copyto(self.state[parameter][name], states[parameter][name])
@@ -377,35 +381,35 @@ class Optimizer:
             if not isinstance(value, (bool, np.bool_)):
                 raise ValueError(f"{who}: {name} must be True or False, got {value!r}")
 
-    def _alike(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
-        """Groups of parameters that one call of `update` may do: of equal options, dtype and factor of the clip."""
-        alike: dict[Any, list[Tensor]] = defaultdict(list)
+    def _by_options(self, group: dict[str, Any], parameters: list[Tensor]) -> dict[Any, list[Tensor]]:
+        """Parameters by what one call of `update` takes for all of them: options, dtype and pending scale."""
+        found: dict[Any, list[Tensor]] = defaultdict(list)
         for parameter in sorted(parameters, key=lambda p: p.ndim < 2):  # the order of `Module.flatten_parameters`
-            factor = getattr(parameter.node, "factor", 1.0)
-            alike[self.update_options(group, parameter), parameter.dtype, factor].append(parameter)
-        return alike
+            pending_scale = 1.0 if parameter.node is None else parameter.node.pending_scale
+            found[self.update_options(group, parameter), parameter.dtype, pending_scale].append(parameter)
+        return found
 
-    def _arrays_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def _array_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The names of the arrays that a step of this group needs in the state."""
         return tuple(name for name in self.state_names if name != "step")
 
-    def _row(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
+    def _step_arrays(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
         """The arrays that a step of this parameter reads and writes; none of the state before the first step."""
         state, node = self.state[parameter], parameter.node
-        arrays = [state[name] for name in self._arrays_of(group) if name in state]
+        arrays = [state[name] for name in self._array_names(group) if name in state]
         return [parameter.data, node.grad, *arrays]  # type: ignore[union-attr, list-item]
 
-    def _check_row(self, row: list[np.ndarray]) -> None:
+    def _check_step_arrays(self, arrays: list[np.ndarray]) -> None:
         """Raise unless a parameter, its gradient and its state still fit together, and the parameter can be written."""
-        data, who = row[0], f"{type(self).__name__}.step"
-        if any(array.shape != data.shape or array.dtype != data.dtype for array in row):
-            found = ", ".join(f"{array.dtype} {array.shape}" for array in row)
+        data, who = arrays[0], f"{type(self).__name__}.step"
+        if any(array.shape != data.shape or array.dtype != data.dtype for array in arrays):
+            found = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
             raise ValueError(f"{who}: a parameter, its gradient and its state must have one shape and dtype, got "
                              f"{found}; after replacing its data, make a new Tensor and a new optimizer")  # fmt: skip
         if not data.flags.writeable:
             raise ValueError(f"{who}: a parameter of shape {data.shape} must be writable, got a read-only one; copy it")
 
-    def _begin(self, names: tuple[str, ...], parameters: list[Tensor]) -> None:
+    def _begin_state(self, names: tuple[str, ...], parameters: list[Tensor]) -> None:
         """Begin the state of parameters that have none: a count of 0, and zeros, contiguous in their order."""
         new: dict[np.dtype, list[Tensor]] = defaultdict(list)
         for parameter in parameters:
@@ -418,9 +422,8 @@ class Optimizer:
             start = 0
             for parameter in members:
                 parts = flat[:, start : start + parameter.size]
-                self.state[parameter] |= dict(
-                    zip(names, (part.reshape(parameter.shape) for part in parts), strict=True)
-                )
+                shaped = (part.reshape(parameter.shape) for part in parts)
+                self.state[parameter] |= dict(zip(names, shaped, strict=True))
                 start += parameter.size
 
     def _parameters(self) -> Iterable[Tensor]:
@@ -444,6 +447,10 @@ class Optimizer:
             raise TypeError(f"{type(self).__name__}: parameters must have an order, by which their state is saved, got "
                             f"a {type(params).__name__}; write a list")  # fmt: skip
         return list(params)
+
+
+def _having_gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [parameter for parameter in parameters if parameter.node is not None and parameter.node.grad is not None]
 
 
 def _check_layout(who: str, state_dict: Mapping[str, Any]) -> None:

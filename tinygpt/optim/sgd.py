@@ -122,12 +122,12 @@ class SGD(Optimizer):
         dampening = group["dampening"] if "momentum_buffer" in self.state[parameter] else 0.0
         return group["lr"], group["momentum"], dampening, group["weight_decay"], group["nesterov"]
 
-    def _arrays_of(self, group: dict[str, Any]) -> tuple[str, ...]:
+    def _array_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return self.state_names if group["momentum"] else ()
 
-    def _row(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
-        row = super()._row(group, parameter)
-        return row if group["momentum"] else [*row, row[1]]  # no buffer: the gradient, which is only read, for it
+    def _step_arrays(self, group: dict[str, Any], parameter: Tensor) -> list[np.ndarray]:
+        arrays = super()._step_arrays(group, parameter)
+        return arrays if group["momentum"] else [*arrays, arrays[1]]  # no buffer: the gradient stands for it, unread
 
     def _check_options(self, options: dict[str, Any], who: str) -> None:
         super()._check_options(options, who)

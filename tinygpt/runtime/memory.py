@@ -13,7 +13,9 @@ import mmap
 import os
 import threading
 import weakref
-from collections import defaultdict
+from bisect import bisect_left, insort_left
+from collections import deque
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,19 +31,27 @@ class Pool:
     """
     Memory for arrays, used again once the array and all its views are gone.
 
-    Pieces come in eight sizes per power of two, so that a piece is at most an eighth larger than its array. Time is
-    counted in bytes handed out. Each time that these have reached the size of the whole pool once more, it returns to
-    the system the free pieces that were not used for `patience` times that size.
+    An array gets the smallest free piece of memory that it fits into. What it does not need of it stays free, as a
+    piece of its own: so the gradients of a block lie where the logits were. Pieces that are free side by side are
+    joined, so that the next logits find their piece whole again. The system is asked only if no piece is large enough.
+    Sizes are rounded up to eight per power of two, so that arrays of almost one size use the same pieces in turn.
 
-    Each piece holds one array, which is the base of all views of it, views of views included. So any view keeps the
-    array alive, and when a weak reference to the array dies, the piece is free.
+    Time is counted in bytes handed out. Each time that these have reached the size of the whole pool once more, it
+    returns to the system what was free, and not used, for `patience` times that size.
+
+    A piece in use has one array over all of it, the base of what `empty` returns, and of all views, views of views
+    included. So any view keeps the base alive, and when a weak reference to the base dies, the piece comes back. That
+    happens in any thread, and between any two steps of `empty`, so it is only noted; the next `empty` makes the piece a
+    free one.
 
     Attributes
     ----------
     in_use, kept : int
         Bytes in use, and bytes that are free.
     allocated : int
-        How many pieces the system has given so far: constant from the second step of a training run on.
+        How often the system was asked for memory so far: constant from the second step of a training run on.
+
+    Source: Knuth, The Art of Computer Programming, volume 1, section 2.5: best fit, and neighbors joined by their tags.
 
     Examples
     --------
@@ -49,72 +59,158 @@ class Pool:
     >>> first = pool.empty((1000, 1000), np.float32)
     >>> place = first.ctypes.data
     >>> del first
-    >>> pool.empty((1000, 999), np.float32).ctypes.data == place
-    True
+    >>> halves = [pool.empty((1000, 500), np.float32) for _ in range(2)]
+    >>> halves[0].ctypes.data - place, halves[1].ctypes.data - place, pool.allocated
+    (0, 2097152, 1)
     """
 
     def __init__(self, patience: int = 32) -> None:
         self.patience = patience
-        self.in_use = self.kept = self.allocated = 0
-        self._free: dict[int, list[tuple[mmap.mmap, int]]] = defaultdict(list)  # size -> piece, when it came back
-        self._pieces: dict[int, _PieceInUse] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with nothing, and a lock that nobody holds. Memory in use returns to the system with its arrays."""
+        self._in_use = self._kept = self.allocated = 0
+        self._free: list[_Piece] = []  # the smallest first; of one size, the one that was used last
+        self._uses: dict[int, _Use] = {}  # by id, because a weak reference has to live to be told
+        self._ended: deque[_Use] = deque()
         self._clock = self._next_trim = 0  # bytes handed out so far; when to look for pieces that are too old
-        self._lock = threading.RLock()  # a weak reference may call back while this thread holds it
+        self._lock = threading.RLock()
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-        """An uninitialized array; all NaN with TINYGPT_DEBUG=1. Costs 2 microseconds, and 1 when it is freed."""
+        """An uninitialized array; all NaN with TINYGPT_DEBUG=1. Costs 3 microseconds, with what its end costs."""
         dtype = np.dtype(dtype)
         size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * dtype.itemsize
         if settings.GUARD:
             return _poisoned(guarded(size).view(dtype).reshape(shape))
         if size < _SMALLEST:
             return _poisoned(np.empty(shape, dtype))
-        rounded = _rounded(size)
         with self._lock:
-            free = self._free[rounded]
-            if free:
-                piece = free.pop()[0]
-                self.kept -= rounded
-            else:
-                piece = new_pages(rounded)
-                self.allocated += 1
-            self.in_use += rounded
-            self._clock += rounded
-            array: np.ndarray = np.ndarray(shape, dtype, piece)
-            self._pieces[id(piece)] = used = _PieceInUse(array, self._take_back)
-            used.piece, used.size = piece, rounded
-            if self._clock >= self._next_trim:
-                self._trim()
-        return _poisoned(array)
+            piece = self._take(_rounded(size))
+            base = np.frombuffer(piece.given, dtype, size // dtype.itemsize, piece.start)
+            use = _Use(base, self._ended.append)
+            use.piece = piece
+            self._uses[id(use)] = use
+        return _poisoned(base.reshape(shape))
 
-    def _take_back(self, used: _PieceInUse) -> None:
-        with self._lock:
-            del self._pieces[id(used.piece)]
-            self.in_use -= used.size
-            self.kept += used.size
-            self._free[used.size].append((used.piece, self._clock))
+    def _take(self, size: int) -> _Piece:
+        self._collect()
+        self._clock += size
+        if self._clock >= self._next_trim:
+            self._trim()
+        index = bisect_left(self._free, size, key=_size_of)
+        if index < len(self._free):
+            piece = self._free.pop(index)
+            piece.free = False
+            self._kept -= size
+            if piece.size > size:
+                self._add(piece.split(size))
+        else:
+            piece = _Piece(new_pages(size), 0, size)
+            self.allocated += 1
+        self._in_use += size
+        return piece
+
+    def _collect(self) -> None:
+        """Make the pieces of arrays that are gone free ones, joined with those beside them."""
+        while self._ended:
+            use = self._ended.popleft()
+            piece = self._uses.pop(id(use)).piece
+            self._in_use -= piece.size
+            self._kept += piece.size
+            if piece.after is not None and piece.after.free:
+                self._remove(piece.after)
+                piece.join_next()
+            if piece.before is not None and piece.before.free:
+                piece = piece.before
+                self._remove(piece)
+                piece.join_next()
+            piece.since = self._clock
+            self._add(piece)
+
+    def _add(self, piece: _Piece) -> None:
+        piece.free = True
+        insort_left(self._free, piece, key=_size_of)
+
+    def _remove(self, piece: _Piece) -> None:
+        piece.free = False
+        del self._free[self._free.index(piece, bisect_left(self._free, piece.size, key=_size_of))]
 
     def _trim(self) -> None:
-        """Return to the system what was not used for too long: the oldest of each size come first."""
-        whole = max(self.in_use + self.kept, 2**24)
+        """Return to the system what was not used for too long."""
+        whole = max(self._in_use + self._kept, 2**24)
         self._next_trim = self._clock + whole
-        for free in self._free.values():
-            while free and free[0][1] < self._clock - self.patience * whole:
-                self.kept -= len(free.pop(0)[0])
+        self._return(self._clock - self.patience * whole)
+
+    def _return(self, before: float) -> None:
+        """Return to the system what is free since before this time, except for pieces beside others that are not."""
+        self._free = [piece for piece in self._free if piece.since >= before or not piece.alone]
+        self._kept = sum(map(_size_of, self._free))
 
     def clear(self) -> None:
         """Return all free memory to the system."""
         with self._lock:
-            self._free.clear()
-            self.kept = 0
+            self._collect()
+            self._return(math.inf)
+
+    @property
+    def in_use(self) -> int:
+        """Bytes in use."""
+        with self._lock:
+            self._collect()
+            return self._in_use
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are free."""
+        with self._lock:
+            self._collect()
+            return self._kept
 
 
-class _PieceInUse(weakref.ref):
-    """A weak reference to an array, and the piece that becomes free when the array is gone."""
+class _Piece:
+    """A part of memory that the system gave at once, and the parts before and after it."""
 
-    __slots__ = ("piece", "size")
-    piece: mmap.mmap
-    size: int
+    __slots__ = ("after", "before", "free", "given", "since", "size", "start")
+
+    def __init__(self, given: mmap.mmap, start: int, size: int) -> None:
+        self.given, self.start, self.size = given, start, size
+        self.free, self.since = False, 0  # since when it is, on the pool's clock
+        self.before: _Piece | None = None
+        self.after: _Piece | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is all that the system gave."""
+        return self.before is None and self.after is None
+
+    def split(self, size: int) -> _Piece:
+        """Keep the first bytes; returns the rest."""
+        rest = _Piece(self.given, self.start + size, self.size - size)
+        rest.since = self.since
+        rest.before, rest.after = self, self.after
+        if rest.after is not None:
+            rest.after.before = rest
+        self.after, self.size = rest, size
+        return rest
+
+    def join_next(self) -> None:
+        """Become one with the piece after this one."""
+        gone = self.after
+        assert gone is not None
+        self.after, self.size = gone.after, self.size + gone.size
+        if self.after is not None:
+            self.after.before = self
+
+
+_size_of = attrgetter("size")
+
+
+class _Use(weakref.ref):
+    """A weak reference to the base of an array, and the piece that it lies in."""
+
+    __slots__ = ("piece",)
+    piece: _Piece
 
 
 @functools.lru_cache(1024)
@@ -132,8 +228,8 @@ def _poisoned(array: np.ndarray) -> np.ndarray:
 
 pool = Pool()
 empty = pool.empty
-if hasattr(os, "register_at_fork"):  # a thread that is not in the child may have held the lock
-    os.register_at_fork(after_in_child=lambda: setattr(pool, "_lock", threading.RLock()))
+if hasattr(os, "register_at_fork"):  # a thread that is not in the child may have been within `empty`
+    os.register_at_fork(after_in_child=pool.forget)
 
 
 def copied(array: np.ndarray) -> np.ndarray:

@@ -23,8 +23,7 @@ from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _GENERATORS = 0x20 | 0x200  # inspect.CO_GENERATOR and CO_ASYNC_GENERATOR; importing it takes longer than all of this
-_HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of the code that uses them
-
+_HAND_OVER = {"contextlib", "_pytest", "pluggy"}  # their generators are blocks of the code that use them
 
 _lock = threading.RLock()  # the garbage collector may close a generator while this thread holds it
 
@@ -77,7 +76,7 @@ class Setting:
         return entries[-1].value if entries else self.default  # of a task's or a thread's parent
 
     def _begin(self, entry: _Entry) -> None:
-        if entry.frame.f_code.co_flags & (_GENERATORS):
+        if entry.frame.f_code.co_flags & _GENERATORS:
             with _lock:
                 self._in_generators = (*self._in_generators, entry)
         else:
@@ -147,7 +146,7 @@ def _owner(frame: FrameType) -> FrameType:
         if resumed_by is None:
             return frame
         by_others = resumed_by.f_globals.get("__name__", "").partition(".")[0] in _HAND_OVER
-        generator = frame.f_code.co_flags & (_GENERATORS)
+        generator = frame.f_code.co_flags & _GENERATORS
         if module not in _HAND_OVER and not (generator and by_others):
             return frame
         frame = resumed_by

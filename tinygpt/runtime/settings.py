@@ -33,7 +33,7 @@ def _from_environment(variable: str, known: Sequence[str], default: str) -> str:
 
 
 # Read once: with TINYGPT_DEBUG=1 the engine finds every in-place edit of what it saves for backward, not only edits of
-# whole arrays, and backwards that write into their arguments; memory that is given back is filled with NaN.
+# whole arrays, and backwards that write into their arguments; memory from the pool is full of NaN until it is written.
 DEBUG = _from_environment("TINYGPT_DEBUG", ("0", "1"), "0") == "1"
 
 # Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.

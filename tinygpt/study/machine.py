@@ -22,6 +22,7 @@ from tinygpt.kernels.simd.cpu import BFLOAT16, FEATURES, LANES, TILES
 from tinygpt.runtime.plural import counted
 from tinygpt.runtime.processor import Cache, Topology, caches, identity, topology
 
+BUSY = 0.2  # a spread of the rates above this: something else was running, see `rates`
 _WORTH_KNOWING = ("avx2", "fma", "avx512f", "avx512bf16", "amx-bf16", "neon")
 
 
@@ -136,9 +137,11 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
                      "XDG_CACHE_HOME to an absolute path")  # fmt: skip
     if found["bfloat16"].startswith("none"):
         lines.append("this processor has no bfloat16 instructions: --precision bfloat16 would change nothing")
-    else:
+    elif not lines:
         lines.append("bfloat16 products train faster here: tinygpt train --precision bfloat16")
-    return lines[:-1] if lines[-1].startswith("bfloat16") and len(lines) > 1 else lines
+    if found.get("spread", 0) > BUSY:
+        lines.append("something else was running, and the rates may be too low: measure again")
+    return lines
 
 
 def _where() -> str:

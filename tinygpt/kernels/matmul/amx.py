@@ -1,27 +1,33 @@
 """
 AMX: the instructions of Intel's processors that multiply small matrices, and the tiles that they read.
 
-AMX has eight *tile registers* of 16 rows of 64 bytes. Three instructions are all that a product needs:
+AMX has eight *tile registers* of 16 lines of 64 bytes. Three instructions are all that a product needs:
 
-    tileloadd     load 16 rows, any distance apart in memory
-    tdpbf16ps     C += A B    C  16 x 16 float32
-                              A  16 rows of 32 bfloat16: 16 rows, 32 k
-                              B  16 rows of 16 pairs:    32 k, 16 columns; a row holds two k of each column
-    tilestored    store 16 rows
+    tileloadd     load 16 lines, any distance apart in memory
+    tdpbf16ps     C += A B, 16 x 16 numbers of float32, for 32 k of bfloat16
+    tilestored    store 16 lines
+
+What the lines of a register hold:
+
+    C    line i: row i, columns 0 to 15                                                           float32
+    A    line i: row i, k = 0 to 31                                                               bfloat16
+    B    line i: k = 2i and 2i + 1 of column 0, then of column 1, and so on to column 15          bfloat16
+
+A is as it lies in a matrix stored along k. B is neither as it lies nor transposed: two neighbouring k of a column make
+a pair, one word of 4 bytes, and a line holds the pairs of 16 columns.
 
 One such product is 16,384 operations in 16 cycles, sixteen times what a core's vector units do in float32. So the
 operands, not the multiplications, are what takes time, and each rule below is about moving less:
 
     32 x 32 tile    Four registers hold sums, two hold A and two hold B: four loads for four products. With one register
                     of sums it would be two loads for one.
-    dense tiles     16 x 64 bytes that follow each other: 16 whole cache lines, read one after the other. The same rows
-                    inside of a matrix lie on 16 pages or compete for the same places of the cache.
+    dense tiles     The 16 lines follow each other in memory: 16 whole cache lines, read one after the other. Inside of
+                    a matrix they would lie on 16 pages, or compete for the same places of the cache.
     pack meanwhile  AMX and the vector units are different parts of a core. `add_products_and_pack` gives both work:
                     a quarter of a dense tile of the next B is rounded and packed between two products.
 
-A dense tile of A is 16 rows as they are, rounded; one of B is the same with pairs of k in place of numbers, transposed.
-B may be a quantized weight: int8 is converted, and bfloat16 is what tiles hold.
-Packed panels of 32 rows of A, or of 32 columns of B, have two dense tiles for each 32 k.
+Packing rounds float32 to bfloat16, for A and for B. B may be a quantized weight, too: int8 is converted, and bfloat16
+is what tiles hold. A panel of 32 rows of A, or of 32 columns of B, has two dense tiles for each 32 k.
 
 Denormal numbers count as zero: so do these instructions, and those that round to bfloat16.
 
@@ -31,7 +37,7 @@ Source: Intel's Architecture Instruction Set Extensions Programming Reference, c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -40,6 +46,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from tinygpt.kernels.matmul.epilogue import ACCUMULATE, OVERWRITE
+from tinygpt.kernels.matmul.matrix import address, members
 from tinygpt.kernels.simd.llvm import (
     BFLOAT,
     INT8,
@@ -53,6 +61,7 @@ from tinygpt.kernels.simd.llvm import (
     pointer,
     prefetch,
     skip,
+    switch,
     transpose,
 )
 
@@ -189,51 +198,52 @@ def _load_or_clear(builder: Any, place: Any, clear: Any) -> None:
             _sums(builder, place, "tileloadd64")
 
 
-def _make_add_products_and_pack(along_k: bool) -> Callable[..., None]:
+def prefetch_tile(builder: Any, c: Any, stride: Any, rows: int, columns: int) -> None:
+    """Emit prefetches of a tile of C, to be written."""
+    for _ in range(rows):
+        for word in range(0, columns, 16):
+            prefetch(builder, advance(builder, c, word), to_write=True)
+        c = advance(builder, c, stride)
+
+
+def multiply_tile(
+    builder: Any, a: Any, b: Any, steps: Any, c: Any, stride: Any, mode: Any, bias: Any, vectors: int
+) -> None:
     """
-    `add_products_and_pack(a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target,
-    target_start)`: as `add_products`, for four steps or more, and packs a part of the next panel of B.
+    Emit a tile of C = A B, 32 rows and `vectors` times 16 columns, written to C itself: the micro-kernel with AMX.
 
-    For each four of the steps one dense tile is packed, from ``source[first]`` to ``target[target_start]``; the next
-    one has the 16 columns after those.
+    Registers 0 to 3 hold the sums, 4 and 5 rows of A, 6 and 7 columns of B.
     """
-    if numba.config.DISABLE_JIT:
+    prefetch_tile(builder, c, stride, ROWS, 16 * vectors)
+    row_bytes = builder.mul(stride, INT64(4))
+    sums = []  # register, its place in C, its first vector of columns
+    for row in range(2):
+        sums += [(2 * row + v, advance(builder, c, 16 * v), v) for v in range(vectors)]
+        c = advance(builder, c, builder.mul(stride, INT64(16)))
 
-        def add_products_and_pack(
-            a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start
-        ):
-            add_products(a, a_start, b, b_start, steps, sums, start, clear)
-            for tile in range(steps // 4):
-                read = first + tile * 16 * (stride if along_k else 1)
-                numpy_pack_dense(source, read, stride, target, target_start + tile * TILE, False, along_k)
+    def begin(mode: int) -> None:
+        for register, place, v in sums:
+            if mode == OVERWRITE:
+                amx(builder, "tilezero", register)
+            elif mode == ACCUMULATE:
+                amx(builder, "tileloadd64", register, place, row_bytes)
+            else:  # WITH_BIAS: the same line sixteen times, a row stride of 0
+                amx(builder, "tileloadd64", register, advance(builder, bias, 16 * v), INT64(0))
 
-        return add_products_and_pack
+    def step(state: list[Any]) -> list[Any]:
+        a, b = state
+        for row in range(2):
+            load_dense(builder, 4 + row, advance(builder, a, WORDS * row))
+        for v in range(vectors):
+            load_dense(builder, 6 + v, advance(builder, b, WORDS * v))
+        for index, (register, _, v) in enumerate(sums):
+            amx(builder, "tdpbf16ps", register, 4 + index // vectors, 6 + v)
+        return [advance(builder, a, 2 * WORDS), advance(builder, b, WORDS * vectors)]
 
-    @intrinsic
-    def add_products_and_pack(
-        typingctx, a, a_start, b, b_start, steps, sums, start, clear, source, first, stride, target, target_start
-    ):
-        def codegen(context, builder, signature, arguments):
-            def at(array, start):
-                return pointer(context, builder, signature.args[array], arguments[array], arguments[start])
-
-            steps, stride, place = arguments[4], arguments[10], at(5, 6)
-            _load_or_clear(builder, place, arguments[7])
-            state = [at(0, 1), at(2, 3), at(8, 9), at(11, 12)]
-            fours, dtype = builder.lshr(steps, INT64(2)), signature.args[8].dtype
-            state = _four_steps_and_pack(builder, fours, along_k, stride, dtype, state)
-            _steps(builder, builder.and_(steps, INT64(3)), *state[:2])
-            _sums(builder, place, "tilestored64")
-            return context.get_dummy_value()
-
-        n = types.int64
-        return types.void(a, n, b, n, n, sums, n, types.boolean, source, n, n, target, n), codegen
-
-    return add_products_and_pack
-
-
-add_products_and_pack_along = _make_add_products_and_pack(along_k=True)  # B is stored (N, K)
-add_products_and_pack_across = _make_add_products_and_pack(along_k=False)  # B is stored (K, N)
+    switch(builder, mode, 3, begin)
+    loop(builder, steps, [a, b], step)
+    for register, place, _ in sums:
+        amx(builder, "tilestored64", register, place, row_bytes)
 
 
 def unpacked_a(panel: np.ndarray) -> np.ndarray:
@@ -268,11 +278,21 @@ if numba.config.DISABLE_JIT:
     def release_amx(packed):
         pass
 
-    def add_products(a, a_start, b, b_start, steps, sums, start, clear):
-        left, right = a[a_start:][: 2 * TILE * steps], b[b_start:][: 2 * TILE * steps]
-        total = unpacked_a(left) @ unpacked_b(right)
-        tile = sums[start:][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)
+    def prefetch_tile_of_c(tile):
+        pass
+
+    def add_products(left, right, sums, clear):
+        a, b = (side.data[side.start :][: COLUMNS * left.depth] for side in (left, right))
+        total = unpacked_a(a) @ unpacked_b(b)
+        tile = sums.data[sums.start :][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)
         tile[:] = total if clear else tile + total
+
+    def add_products_and_pack(left, right, sums, clear, source, target):
+        add_products(left, right, sums, clear)
+        for tile in range(left.depth // STEP // 4):
+            first = source.start + tile * 16 * (source.stride if source.transposed else 1)
+            start = target.start + tile * TILE
+            numpy_pack_dense(source.data, first, source.stride, target.data, start, False, source.transposed)
 
 else:
 
@@ -297,21 +317,64 @@ else:
         return types.void(packed), codegen
 
     @intrinsic
-    def add_products(typingctx, a, a_start, b, b_start, steps, sums, start, clear):
-        """
-        sums += A B for 32 x 32 sums that follow each other from ``sums[start]`` on; sums = A B if `clear`.
+    def prefetch_tile_of_c(typingctx, tile):
+        """Prefetch a tile of C for writing, 32 x 32 numbers: it arrives while its sums are computed."""
 
-        `a` and `b` are packed panels of uint16, of `steps` times 32 k.
+        def codegen(context, builder, signature, arguments):
+            place = address(context, builder, signature.args[0], arguments[0])
+            prefetch_tile(builder, place, members(builder, signature.args[0], arguments[0]).stride, ROWS, COLUMNS)
+            return context.get_dummy_value()
+
+        return types.void(tile), codegen
+
+    @intrinsic
+    def add_products(typingctx, left, right, sums, clear):
+        """
+        sums += A B; sums = A B if `clear`.
+
+        `left` and `right` are packed panels of whole steps, 32 k each; `sums` is a `Matrix`, 32 x 32, whose numbers
+        follow each other in memory.
         """
 
         def codegen(context, builder, signature, arguments):
-            a, b, place = (
-                pointer(context, builder, signature.args[i], arguments[i], arguments[i + 1]) for i in (0, 2, 5)
-            )
-            _load_or_clear(builder, place, arguments[7])
-            _steps(builder, arguments[4], a, b)
+            a, b, place = (address(context, builder, signature.args[i], arguments[i]) for i in range(3))
+            _load_or_clear(builder, place, arguments[3])
+            _steps(builder, _steps_in(builder, signature, arguments), a, b)
             _sums(builder, place, "tilestored64")
             return context.get_dummy_value()
 
-        n = types.int64
-        return types.void(a, n, b, n, n, sums, n, types.boolean), codegen
+        return types.void(left, right, sums, types.boolean), codegen
+
+    @intrinsic
+    def add_products_and_pack(typingctx, left, right, sums, clear, source, target):
+        """
+        As `add_products`, of four steps or more, and packs a part of another panel of B meanwhile.
+
+        For each four of the steps one dense tile is packed: the first from where `source` begins, a `Matrix`, to where
+        `target` begins, `Panels`; the next one from the 16 columns after those.
+        """
+
+        def codegen(context, builder, signature, arguments):
+            a, b, place, write = (address(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 2, 5))
+            read, kind = address(context, builder, signature.args[4], arguments[4]), signature.args[4]
+            source, steps = members(builder, kind, arguments[4]), _steps_in(builder, signature, arguments)
+            fours, rest = builder.lshr(steps, INT64(2)), builder.and_(steps, INT64(3))
+
+            def multiply_and_pack(along_k: bool) -> None:
+                state = [a, b, read, write]
+                state = _four_steps_and_pack(builder, fours, along_k, source.stride, kind[0].dtype, state)
+                _steps(builder, rest, *state[:2])
+
+            _load_or_clear(builder, place, arguments[3])
+            with builder.if_else(source.transposed) as (along_k, across):
+                with along_k:
+                    multiply_and_pack(along_k=True)
+                with across:
+                    multiply_and_pack(along_k=False)
+            _sums(builder, place, "tilestored64")
+            return context.get_dummy_value()
+
+        return types.void(left, right, sums, types.boolean, source, target), codegen
+
+    def _steps_in(builder, signature, arguments):
+        return builder.lshr(members(builder, signature.args[0], arguments[0]).depth, INT64(5))

@@ -34,7 +34,7 @@ medians of processes in turns, noise 5 %. x has 256 or 1024 rows, W the shape (7
     KC = 128                                     1320       1180       1420      1640       1340       1510
     KC = 768                                     1520       1180       1490      1790       1430       1570
     all rows and k in one block of A             1440       1200       1500      1600       1090       1480
-    gemm.py's plan, with AMX's tile               870        800        800      1170       1050        890
+    vector_gemm.py's plan, with AMX's tile        870        800        800      1170       1050        890
 
 The last row differs in everything at once: sums that go from the registers straight to C, larger blocks, B packed ahead
 of its tiles. What the sums' own memory is worth was not measured alone. With 256 rows this plan has a single block of
@@ -53,11 +53,14 @@ one block of k, the sums of its own tasks are in its cache.
 Read amx.py first: the tiles, and how packing is hidden behind multiplying. Incomplete panels, at the edges of a matrix,
 are padded with zeros and packed between the tiles.
 
-Source: Goto & van de Geijn 2008, see gemm.py; A's block in the second-level cache and B's panel in the first, as there.
+Source: Goto & van de Geijn 2008, see vector_gemm.py; A's block in the second-level cache and B's panel in the first, as
+        there.
 Cost:   2 M N K operations; packing moves A once and B once per MC rows.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
@@ -70,36 +73,31 @@ from tinygpt.kernels.matmul.amx import (
     STEP,
     TILE,
     add_products,
-    add_products_and_pack_across,
-    add_products_and_pack_along,
+    add_products_and_pack,
     configure_amx,
+    prefetch_tile_of_c,
     release_amx,
 )
-from tinygpt.kernels.matmul.epilogue import NON_TEMPORAL_WITH_BIAS, prefetch_tile, write_tile
-from tinygpt.kernels.matmul.matrix import Matrix, block, row_major
-from tinygpt.kernels.matmul.microkernel import NON_TEMPORAL, OVERWRITE, WITH_BIAS
+from tinygpt.kernels.matmul.epilogue import NO_SQUARES, NON_TEMPORAL, Epilogue, write_tile
+from tinygpt.kernels.matmul.matrix import Matrix, block, row_major, whole
 from tinygpt.kernels.matmul.packing import pack_a, pack_block_of_b
-from tinygpt.kernels.matmul.panels import STAGED
+from tinygpt.kernels.matmul.panels import STAGED, Panels, panel
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.runtime import memory
 
 KC = 256
-_PANEL = KC * COLUMNS  # numbers in a panel of B
+_PANEL = KC * COLUMNS  # numbers of bfloat16 in a panel of B
 _BLOCK = 400_000  # numbers in a block of A
 _CACHE = 1_250_000  # bytes of a second-level cache for the block of A and sums that wait
-LARGE = 2**21  # bytes of C: from here on non-temporal stores write it, where its mode and alignment allow
-_NON_TEMPORAL = {OVERWRITE: NON_TEMPORAL, WITH_BIAS: NON_TEMPORAL_WITH_BIAS}
+LARGE = 2**21  # bytes of C: above this, non-temporal stores write it, where its mode and alignment allow
 
 
-def multiply(
-    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, non_temporal, sizes, workers, squares
-):
+def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     """
-    What gemm.py's `multiply` does, of arrays that it has checked: flat, with the distance of two rows in memory and
-    whether it holds the transpose; `sizes` are M, N, K.
+    What gemm.py's `multiply` does, of matrices that it has checked and passes as `Stored`; `sizes` are M, N, K.
 
-    `non_temporal` asks for non-temporal stores; C must be aligned then. The squares of C are summed tile by tile: the
-    size of a task depends on the number of threads, and the sum must not.
+    Returns sums of the squares of C, tile by tile, if `squares` are wanted: the size of a task depends on the number of
+    threads, and the whole sum must not.
     """
     M, N, K = sizes
     MC, KB = _block_of_a(M, N, K, workers)
@@ -107,17 +105,12 @@ def multiply(
     parts = min(-(-4 * workers // panels), MC // ROWS)
     rows = _round_up(-(-MC // parts), ROWS)  # of a task
     waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
-    if non_temporal:
-        mode = _NON_TEMPORAL.get(mode, mode)
-    work = memory.empty(MC * _round_up(KB, STEP) // 2 + workers * (_PANEL + STAGED) + waiting * rows * COLUMNS)
+    of_a, of_b = MC * _round_up(KB, STEP), workers * 2 * _PANEL
+    work = memory.empty((of_a + of_b) // 2 + workers * STAGED + waiting * rows * COLUMNS)  # see `_divided`
     counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
-    of_tiles = np.zeros(0 if squares is None else -(-c_stride // COLUMNS) * -(-M // ROWS))
-    _multiply(
-        a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode,
-        (M, N, K, MC, KB, rows, workers), work, of_tiles, counters, AMX_LAYOUT,
-    )  # fmt: skip
-    if squares is not None:
-        squares.after = float(of_tiles.sum())
+    of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
+    _multiply(a, b, c, bias, mode, (M, N, K, MC, KB, rows, workers), work, of_tiles, counters, AMX_LAYOUT)
+    return of_tiles
 
 
 def _block_of_a(M, N, K, workers):
@@ -142,11 +135,73 @@ def _round_up(count, size):
     return -(-count // size) * size
 
 
+class _Thread(NamedTuple):
+    """
+    Attributes
+    ----------
+    number : int
+    panels : ndarray, 1-D
+        Its own memory for two panels of B.
+    staged : ndarray, 1-D
+        Its own scratch memory.
+    sums : ndarray, 1-D
+        The sums of all threads: of one task each, or of all tasks if they wait for the next block of k.
+    """
+
+    number: int
+    panels: np.ndarray
+    staged: np.ndarray
+    sums: np.ndarray
+
+
+class _Part(NamedTuple):
+    """
+    A block of A: what is to be done with it, and how far that is.
+
+    Attributes
+    ----------
+    rows : int
+        Of a task.
+    first, last : bool
+        Whether this is the first block of k, and the last.
+    taken : ndarray, 1-D
+        For each thread, how many of its own tasks have been taken.
+    """
+
+    rows: int
+    first: bool
+    last: bool
+    taken: np.ndarray
+
+
+class _Next(NamedTuple):
+    """A panel of B that is packed while another one is multiplied: where it comes from, where it goes, and scratch."""
+
+    source: Matrix
+    target: Panels
+    staged: np.ndarray
+
+
+class _Sums(NamedTuple):
+    """
+    The sums of a task, 32 x 32 at a time.
+
+    Attributes
+    ----------
+    data : ndarray, 1-D
+    clear : bool
+        Whether they begin with this panel of B.
+    finished : bool
+        Whether this panel completes them.
+    """
+
+    data: np.ndarray
+    clear: bool
+    finished: bool
+
+
 @parallel
-def _multiply(
-    a, a_stride, a_transposed, b, b_stride, b_transposed, c, c_stride, bias, mode, sizes, work, squares, counters,
-    layout,
-):  # fmt: skip
+def _multiply(a, b, c, bias, mode, sizes, work, squares, counters, layout):
     M, N, K, MC, KB, rows, workers = sizes
     first_counter = np.int64(0)
     for ic in range(0, M, MC):
@@ -155,35 +210,35 @@ def _multiply(
             kb = min(KB, K - pb)
             for worker_ in prange(workers):  # (1)
                 worker = np.int64(worker_)
-                all_of_a = Matrix(a, ZERO, a_stride, M, K, a_transposed)
-                packed_a, _, _, staged = _divided(work, MC, KB, worker, workers)
-                _pack_block_of_a(block(all_of_a, ic, pb, mc, kb), packed_a, staged, counters, first_counter)
+                packed_a, _, staged, _ = _divided(work, MC, KB, worker, workers)
+                block_of_a = block(whole(a, M, K), ic, pb, mc, kb)
+                _pack_block_of_a(block_of_a, packed_a, staged, counters, first_counter)
             for worker_ in prange(workers):  # (2)
                 worker = np.int64(worker_)
-                all_of_b = Matrix(b, ZERO, b_stride, K, N, b_transposed)
-                rows_of_b, rows_of_c = block(all_of_b, pb, ZERO, kb, N), row_major(c, ic * c_stride, c_stride, mc, N)
-                packed_a, packed_b, sums, staged = _divided(work, MC, KB, worker, workers)
-                tasks = counters[first_counter + 1 : first_counter + 1 + workers]
+                packed_a, panels, staged, sums = _divided(work, MC, KB, worker, workers)
+                thread = _Thread(worker, panels, staged, sums)
+                rows_of_b, rows_of_c = block(whole(b, K, N), pb, ZERO, kb, N), block(whole(c, M, N), ic, ZERO, mc, N)
+                part = _Part(rows, pb == 0, pb + kb == K, counters[first_counter + 1 : first_counter + 1 + workers])
                 configure_amx(packed_a, layout)
-                _do_tasks(
-                    packed_a, rows_of_b, rows_of_c, bias, mode, packed_b, sums, staged, squares, tasks, worker, rows,
-                    pb == 0, pb + kb == K,
-                )  # fmt: skip
+                _do_tasks(packed_a, rows_of_b, rows_of_c, Epilogue(mode, bias, ZERO, squares, NO_SQUARES), thread, part)
                 release_amx(packed_a)
             first_counter += 1 + workers
 
 
 @inlined
 def _divided(work, MC, KB, worker, workers):
-    """Views of `work`: the packed block of A; this thread's panels of B; the sums of all; this thread's scratch."""
-    of_a = MC * ((KB + STEP - 1) // STEP * STEP) // 2
-    of_b, staged = of_a + worker * _PANEL, of_a + workers * _PANEL + worker * STAGED
-    return (
-        work[:of_a].view(np.uint16),
-        work[of_b : of_b + _PANEL].view(np.uint16),
-        work[of_a + workers * (_PANEL + STAGED) :],
-        work[staged : staged + STAGED],
-    )
+    """`work`, cut: the packed block of A; a thread's two panels of B; its scratch; the sums of all threads."""
+    packed_a, rest = _split(work, MC * ((KB + STEP - 1) // STEP * STEP) // 2)  # two numbers of bfloat16 per float32
+    panels, rest = _split(rest, workers * _PANEL)
+    staged, sums = _split(rest, workers * STAGED)
+    own_panels, own_staged = panels[worker * _PANEL :][:_PANEL], staged[worker * STAGED :][:STAGED]
+    return packed_a.view(np.uint16), own_panels.view(np.uint16), own_staged, sums
+
+
+@inlined
+def _split(numbers, size):
+    """The first `size` numbers, and the others."""
+    return numbers[:size], numbers[size:]
 
 
 @kernel
@@ -219,36 +274,36 @@ def _next_task(counters, worker, tasks):
 
 
 @kernel
-def _do_tasks(packed_a, b, c, bias, mode, packed_b, sums, staged, squares, counters, worker, rows, first, last):
-    """
-    (2) Do tasks until none is left. While a panel of B is multiplied, the next one is packed.
-
-    `rows` are those of a task; `first` and `last` tell whether this is the first block of k, and the last.
-    """
-    parts = (c.rows + rows - 1) // rows
+def _do_tasks(packed_a, b, c, epilogue, thread, part):
+    """(2) Do tasks until none is left. While a panel of B is multiplied, the next one is packed."""
+    parts = (c.rows + part.rows - 1) // part.rows
     tasks = (c.columns + COLUMNS - 1) // COLUMNS * parts
     panels_of_a = (c.rows + ROWS - 1) // ROWS
-    task = _next_task(counters, worker, tasks)
-    current, spare = ZERO, np.int64(_PANEL)
+    task = _next_task(part.taken, thread.number, tasks)
+    current, spare = ZERO, np.int64(_PANEL)  # where the two panels begin
     if task < tasks:
-        _pack_panel(_panel_of(b, task // parts, ZERO), ZERO, packed_b, current, staged)
+        first_panel = _panel_of(b, task // parts, ZERO)
+        _pack_panel(_Next(first_panel, Panels(thread.panels, current, ZERO, first_panel.rows), thread.staged), ZERO)
     while task < tasks:
         following = task
-        jc, ir = task // parts * COLUMNS, task % parts * rows
-        tiles = block(c, ir, jc, min(rows, c.rows - ir), min(COLUMNS, c.columns - jc))
-        own_sums = sums[(worker if first and last else task) * rows * COLUMNS :]
+        jc, ir = task // parts * COLUMNS, task % parts * part.rows
+        tiles = block(c, ir, jc, min(part.rows, c.rows - ir), min(COLUMNS, c.columns - jc))
+        place = thread.number if part.first and part.last else task
+        own_sums = thread.sums[place * part.rows * COLUMNS :]
+        of_task = Epilogue(epilogue.mode, epilogue.bias, jc, epilogue.squares, NO_SQUARES)
         for pc in range(0, b.rows, KC):
-            steps = (min(KC, b.rows - pc) + STEP - 1) // STEP
-            start_of_a = (pc // STEP * panels_of_a + ir // ROWS * steps) * 2 * TILE
+            kc = (min(KC, b.rows - pc) + STEP - 1) // STEP * STEP
+            size = ROWS * kc
+            left = Panels(packed_a, (pc * panels_of_a * ROWS + ir * kc), size, kc)
+            right = Panels(thread.panels, current, ZERO, kc)
             last_panel = pc + KC >= b.rows
             if last_panel:
-                following = _next_task(counters, worker, tasks)
+                following = _next_task(part.taken, thread.number, tasks)
             next_task, next_pc = _after(task, pc, following, b.rows)
             next_panel = _panel_of(b, next_task // parts, next_pc)  # empty after the last
-            _multiply_panel(
-                packed_a, start_of_a, packed_b, current, steps, own_sums, first and pc == 0, tiles, last and last_panel,
-                mode, bias, jc, next_panel, spare, staged, squares,
-            )  # fmt: skip
+            upcoming = _Next(next_panel, Panels(thread.panels, spare, ZERO, next_panel.rows), thread.staged)
+            clear, finished = part.first and pc == 0, part.last and last_panel
+            _multiply_panel(left, right, _Sums(own_sums, clear, finished), tiles, of_task, upcoming)
             current, spare = spare, current
         task = following
 
@@ -269,53 +324,45 @@ def _panel_of(b, number, pc):
 
 
 @kernel
-def _multiply_panel(
-    packed_a, start_of_a, packed_b, current, steps, sums, clear, tiles, finished, mode, bias, column, next_panel,
-    spare, staged, squares,
-):  # fmt: skip
+def _multiply_panel(left, right, sums, tiles, epilogue, upcoming):
     """All tiles of a task with one panel of B; meanwhile pack the next panel."""
-    per_call = steps // 4  # dense tiles that are packed while one tile of C is multiplied
-    packable = next_panel.rows // STEP * 2 if next_panel.columns == COLUMNS and per_call > 0 else ZERO
+    source, target, _ = upcoming
+    per_call = left.depth // (4 * STEP)  # dense tiles that are packed while one tile of C is multiplied
+    packable = source.rows // STEP * 2 if source.columns == COLUMNS and per_call > 0 else ZERO
     packed = ZERO
     for ir in range(0, tiles.rows, ROWS):
-        start = ir * COLUMNS
-        if finished and mode < NON_TEMPORAL:
-            prefetch_tile(tiles.data, tiles.start + ir * tiles.stride, tiles.stride)
+        panel_of_a = panel(left, ir // ROWS)
+        tile = block(tiles, ir, ZERO, min(ROWS, tiles.rows - ir), tiles.columns)
+        tile_of_sums = row_major(sums.data, ir * COLUMNS, COLUMNS, ROWS, COLUMNS)
+        if sums.finished and epilogue.mode < NON_TEMPORAL:
+            prefetch_tile_of_c(tile)
         if packed + per_call <= packable:
-            read, write = _dense_tile_in(next_panel, packed), spare + packed * TILE
-            if next_panel.transposed:
-                add_products_and_pack_along(
-                    packed_a, start_of_a, packed_b, current, steps, sums, start, clear,
-                    next_panel.data, read, next_panel.stride, packed_b, write,
-                )  # fmt: skip
-            else:
-                add_products_and_pack_across(
-                    packed_a, start_of_a, packed_b, current, steps, sums, start, clear,
-                    next_panel.data, read, next_panel.stride, packed_b, write,
-                )  # fmt: skip
+            read = block(source, packed // 2 * STEP, packed % 2 * 16, STEP, 16)
+            write = Panels(target.data, target.start + packed * TILE, ZERO, STEP)
+            add_products_and_pack(panel_of_a, right, tile_of_sums, sums.clear, read, write)
             packed += per_call
         else:
-            add_products(packed_a, start_of_a, packed_b, current, steps, sums, start, clear)
-        if finished:
-            tile = block(tiles, ir, ZERO, min(ROWS, tiles.rows - ir), tiles.columns)
-            write_tile(sums, start, tile, mode, bias, column, squares)
-        start_of_a += steps * 2 * TILE
-    _pack_panel(next_panel, packed // 2 * STEP, packed_b, spare, staged)
+            add_products(panel_of_a, right, tile_of_sums, sums.clear)
+        if sums.finished:
+            write_tile(tile_of_sums, tile, _of_tile(epilogue, tile))
+    _pack_panel(upcoming, packed // 2 * STEP)
 
 
 @inlined
-def _dense_tile_in(b, number):
-    """Where the numbers of a dense tile of a panel begin in its matrix."""
-    k, column = number // 2 * STEP, number % 2 * 16
-    return b.start + (column * b.stride + k if b.transposed else k * b.stride + column)
+def _of_tile(epilogue, tile):
+    """The epilogue with the place of a tile of C: those of `squares` are in row-major order."""
+    number = tile.start // tile.stride // ROWS * ((tile.stride + COLUMNS - 1) // COLUMNS) + epilogue.column // COLUMNS
+    own = number if len(epilogue.squares) > 0 else NO_SQUARES
+    return Epilogue(epilogue.mode, epilogue.bias, epilogue.column, epilogue.squares, own)
 
 
 @kernel
-def _pack_panel(b, first, packed, start, staged):
+def _pack_panel(panel, first):
     """Pack what is left of a panel of B, from k = first on."""
-    for k in range(first, b.rows, STEP):
-        kc = min(STEP, b.rows - k)
+    source, target, staged = panel
+    for k in range(first, source.rows, STEP):
+        kc = min(STEP, source.rows - k)
         for half in range(2):
-            columns = max(0, min(16, b.columns - 16 * half))
-            target = start + (k // STEP * 2 + half) * TILE
-            pack_block_of_b(block(b, k, 16 * half, kc, columns), packed, target, 16, staged)
+            columns = max(0, min(16, source.columns - 16 * half))
+            start = target.start + (k // STEP * 2 + half) * TILE
+            pack_block_of_b(block(source, k, 16 * half, kc, columns), target.data, start, 16, staged)

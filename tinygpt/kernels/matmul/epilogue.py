@@ -1,19 +1,26 @@
 """
-The epilogue of the product with AMX: a finished tile of sums goes from scratch memory to C, as the mode says.
+The epilogue of a product: what becomes of C once a sum is complete.
 
-    OVERWRITE                                  C = sums
-    WITH_BIAS                                  C = sums + one bias per column
-    ACCUMULATE                                 C += sums
-    NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS       the first two, by non-temporal stores
+    mode                      C becomes                       written
+    OVERWRITE                 sum                             through the caches
+    ACCUMULATE                C + sum                         through the caches
+    WITH_BIAS                 sum + one bias per column       through the caches
+    NON_TEMPORAL              sum                             past the caches
+    NON_TEMPORAL_WITH_BIAS    sum + one bias per column       past the caches
 
 An ordinary store first brings the line that it overwrites into the cache, where it replaces one that may be needed
 again. A non-temporal store does neither: it writes whole lines to memory. The next reader of C has to fetch them from
-there, so this pays where C is so large that it would leave the caches anyway before it is read.
+there, so this pays where C is so large that it would leave the caches anyway before it is read. It demands that C and
+each of its rows begin at a multiple of 64 bytes.
+
+Three places write C. `write_tile`, for amx_gemm.py, a tile whose sums are in memory: in every mode. `copy_edge` a tile
+that reaches beyond C: in every mode, through the caches. The micro-kernel a tile from its registers: in the first four
+modes, and with AMX in the first three, because the products that use that one stay in the caches.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -21,115 +28,145 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from tinygpt.kernels.jit import ZERO, kernel
-from tinygpt.kernels.matmul.microkernel import ACCUMULATE, NO_SQUARES, NON_TEMPORAL, WITH_BIAS
-from tinygpt.kernels.matmul.panels import copy_edge
-from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, load, loop, pointer, prefetch, switch
+from tinygpt.kernels.jit import kernel
+from tinygpt.kernels.matmul.matrix import address, members
+from tinygpt.kernels.simd.llvm import FLOAT, INT32, INT64, advance, load, loop, pointer, switch
 
-ROWS = COLUMNS = 32
-NON_TEMPORAL_WITH_BIAS = np.int64(4)  # after the modes of microkernel.py
-_BIASED = (int(WITH_BIAS), int(NON_TEMPORAL_WITH_BIAS))
-_NON_TEMPORAL = (int(NON_TEMPORAL), int(NON_TEMPORAL_WITH_BIAS))
+# Not plain numbers: see `kernels/__init__.py`.
+OVERWRITE, ACCUMULATE, WITH_BIAS, NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS = (np.int64(mode) for mode in range(5))
+BIASED = (int(WITH_BIAS), int(NON_TEMPORAL_WITH_BIAS))
+PAST_THE_CACHES = (int(NON_TEMPORAL), int(NON_TEMPORAL_WITH_BIAS))
+NO_SQUARES = np.int64(-1)
+
+
+class Epilogue(NamedTuple):
+    """
+    What becomes of a tile of sums, and of their squares.
+
+    Attributes
+    ----------
+    mode : int64
+    bias : ndarray, 1-D
+        float32. In modes without a bias any such array.
+    column : int
+        ``bias[column]`` belongs to the first column of the tile.
+    squares : ndarray, 1-D
+        float64, for the sums of the squares of what C becomes.
+    own : int
+        Where in `squares` those of the tile are added, or `NO_SQUARES`.
+    """
+
+    mode: int
+    bias: np.ndarray
+    column: int
+    squares: np.ndarray
+    own: int
+
+
+def write_vector(builder: Any, mode: int, total: Any, place: Any, bias: Any) -> Any:
+    """Emit the writing of a vector of sums to C; returns what C then holds. `bias` is a vector, or None without one."""
+    if mode == ACCUMULATE:
+        total = builder.fadd(load(builder, place, FLOAT, total.type.count), total)
+    elif mode in BIASED:
+        total = builder.fadd(total, bias)
+    if mode in PAST_THE_CACHES:
+        store = builder.store(total, place, align=4 * total.type.count)
+        store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
+    else:
+        builder.store(total, place, align=4)
+    return total
+
+
+def numpy_write(sums, tile, epilogue):
+    """The sums of a whole tile, 2-D, written to C: what `write_vector` and `add_squares` do, in NumPy."""
+    for r, total in enumerate(sums):
+        row = tile.data[tile.start + r * tile.stride :][: len(total)]
+        if epilogue.mode == ACCUMULATE:
+            row += total
+        else:
+            row[:] = total + epilogue.bias[epilogue.column :][: len(total)] if epilogue.mode in BIASED else total
+        if epilogue.own != NO_SQUARES:
+            epilogue.squares[epilogue.own] += np.square(row, dtype=np.float64).sum()
 
 
 @kernel
-def write_tile(sums, start, tile, mode, bias, column, squares):
-    """
-    Write the 32 x 32 sums from ``sums[start]`` on to a tile of C, a `Matrix`, which at the edges of C is smaller.
+def copy_edge(sums, tile, epilogue):
+    """Write the part of a tile of sums, a `Matrix`, that is inside C: `tile`, which is smaller."""
+    mode, bias, column, squares, own = epilogue
+    for i in range(tile.rows):
+        for j in range(tile.columns):
+            total = sums.data[sums.start + i * sums.stride + j]
+            if mode == ACCUMULATE:
+                total = tile.data[tile.start + i * tile.stride + j] + total
+            elif mode in (WITH_BIAS, NON_TEMPORAL_WITH_BIAS):
+                total = total + bias[column + j]
+            tile.data[tile.start + i * tile.stride + j] = total
+            if own != NO_SQUARES:
+                squares[own] += np.float64(total) * np.float64(total)
 
-    ``bias[column]`` belongs to the tile's first column. Non-temporal modes demand that C and its rows are aligned to 64
-    bytes. `squares`, float64, has a place for the sum of the squares of each tile of C, in row-major order, or none.
-    """
-    number = tile.start // tile.stride // ROWS * ((tile.stride + COLUMNS - 1) // COLUMNS) + column // COLUMNS
-    own = number if len(squares) > 0 else NO_SQUARES
-    if tile.rows == ROWS and tile.columns == COLUMNS:
-        first = column if mode in (WITH_BIAS, NON_TEMPORAL_WITH_BIAS) else ZERO
-        _write_whole_tile(sums, start, tile.data, tile.start, tile.stride, mode, bias, first, squares, own)
+
+@kernel
+def write_tile(sums, tile, epilogue):
+    """Write a tile of sums, a `Matrix`, to its tile of C, which at the edges of C is smaller."""
+    if tile.rows == sums.rows and tile.columns == sums.columns:
+        _write_whole_tile(sums, tile, epilogue)
     else:
-        ordinary = WITH_BIAS if mode == NON_TEMPORAL_WITH_BIAS else mode
-        copy_edge(sums[start : start + ROWS * COLUMNS], COLUMNS, tile, ordinary, bias, column, squares, own)
+        copy_edge(sums, tile, epilogue)
 
 
 if numba.config.DISABLE_JIT:
 
-    def prefetch_tile(c, start, stride):
-        pass
-
-    def _write_whole_tile(sums, start, c, c_start, c_stride, mode, bias, column, squares, number):
-        for row, total in enumerate(sums[start:][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)):
-            here = c[c_start + row * c_stride :][:COLUMNS]
-            if mode == ACCUMULATE:
-                here += total
-            else:
-                here[:] = total + bias[column:][:COLUMNS] if mode in _BIASED else total
-            if number >= 0:
-                squares[number] += np.square(here, dtype=np.float64).sum()
+    def _write_whole_tile(sums, tile, epilogue):
+        numpy_write(sums.data[sums.start :][: sums.rows * sums.columns].reshape(sums.rows, -1), tile, epilogue)
 
 else:
 
     @intrinsic
-    def prefetch_tile(typingctx, c, start, stride):
-        """Prefetch for writing the tile of C at ``c[start]``: it arrives while its sums are computed."""
+    def _write_whole_tile(typingctx, sums, tile, epilogue):
+        """For tiles of 32 columns, those of AMX."""
 
         def codegen(context, builder, signature, arguments):
-            place = pointer(context, builder, signature.args[0], *arguments[:2])
-            for _ in range(ROWS):
-                for v in range(2):
-                    prefetch(builder, advance(builder, place, 16 * v), to_write=True)
-                place = advance(builder, place, arguments[2])
+            kinds = signature.args
+            read, write = (address(context, builder, kinds[i], arguments[i]) for i in range(2))
+            sums, tile, epilogue = (members(builder, *pair) for pair in zip(kinds, arguments, strict=True))
+            bias = pointer(context, builder, kinds[2][1], epilogue.bias, epilogue.column)
+            squares = pointer(context, builder, kinds[2][3], epilogue.squares, epilogue.own)
+
+            def write_rows(mode: int) -> None:
+                with builder.if_else(builder.icmp_signed("==", epilogue.own, INT64(int(NO_SQUARES)))) as (none, asked):
+                    with none:
+                        _write_rows(builder, mode, sums, read, tile, write, bias)
+                    with asked:
+                        _write_rows(builder, mode, sums, read, tile, write, bias, squares)
+
+            switch(builder, epilogue.mode, 5, write_rows)
             return context.get_dummy_value()
 
-        n = types.int64
-        return types.void(c, n, n), codegen
-
-    @intrinsic
-    def _write_whole_tile(typingctx, sums, start, c, c_start, c_stride, mode, bias, column, squares, number):
-        def codegen(context, builder, signature, arguments):
-            read, write, biases, place = (
-                pointer(context, builder, signature.args[i], arguments[i], arguments[j])
-                for i, j in ((0, 1), (2, 3), (6, 7), (8, 9))
-            )
-
-            def write_rows(kind: int) -> None:
-                with builder.if_else(builder.icmp_signed(">=", arguments[9], INT64(0))) as (then, otherwise):
-                    with then:
-                        _write_rows(builder, read, write, arguments[4], kind, biases, place)
-                    with otherwise:
-                        _write_rows(builder, read, write, arguments[4], kind, biases)
-
-            switch(builder, arguments[5], 5, write_rows)
-            return context.get_dummy_value()
-
-        n = types.int64
-        return types.void(sums, n, c, n, n, n, bias, n, squares, n), codegen
+        return types.void(sums, tile, epilogue), codegen
 
 
-def _write_rows(builder: Any, read: Any, write: Any, stride: Any, kind: int, bias: Any, squares: Any = None) -> None:
+def _write_rows(
+    builder: Any, mode: int, sums: Any, read: Any, tile: Any, write: Any, bias: Any, squares: Any = None
+) -> None:
     """Write the rows; with an address for it, sum their squares. The square of a float32 is exact in float64."""
-    biases = [load(builder, advance(builder, bias, 16 * v), FLOAT, 16) for v in range(2)] if kind in _BIASED else []
+    biases = [load(builder, advance(builder, bias, 16 * v), FLOAT, 16) if mode in BIASED else None for v in range(2)]
+    wide = ir.VectorType(ir.DoubleType(), 16)
 
     def row(state: list[Any]) -> list[Any]:
-        read, write, *sums = state
+        read, write, *totals = state
         for v in range(2):
-            here = advance(builder, write, 16 * v)
             total = load(builder, advance(builder, read, 16 * v), FLOAT, 16)
-            if kind == ACCUMULATE:
-                total = builder.fadd(load(builder, here, FLOAT, 16), total)
-            elif kind in _BIASED:
-                total = builder.fadd(total, biases[v])
-            store = builder.store(total, here, align=64 if kind in _NON_TEMPORAL else 4)
-            if kind in _NON_TEMPORAL:
-                store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
+            total = write_vector(builder, mode, total, advance(builder, write, 16 * v), biases[v])
             if squares is not None:
                 double = builder.fpext(total, wide)
-                sums[v] = builder.fadd(sums[v], builder.fmul(double, double, flags=("contract",)), flags=("contract",))
-        return [advance(builder, read, COLUMNS), advance(builder, write, stride), *sums]
+                square = builder.fmul(double, double, flags=("contract",))
+                totals[v] = builder.fadd(totals[v], square, flags=("contract",))
+        return [advance(builder, read, sums.stride), advance(builder, write, tile.stride), *totals]
 
-    wide = ir.VectorType(ir.DoubleType(), 16)
-    sums = [ir.Constant(wide, [0.0] * 16)] * 2 if squares is not None else []
-    _, _, *sums = loop(builder, INT64(ROWS), [read, write, *sums], row)
+    totals = [ir.Constant(wide, [0.0] * 16)] * 2 if squares is not None else []
+    _, _, *totals = loop(builder, sums.rows, [read, write, *totals], row)
     if squares is not None:
-        kind_of_sum = ir.FunctionType(ir.DoubleType(), [ir.DoubleType(), wide])
-        total = builder.module.declare_intrinsic("llvm.vector.reduce.fadd.v16f64", (), kind_of_sum)
+        kind = ir.FunctionType(ir.DoubleType(), [ir.DoubleType(), wide])
+        reduce = builder.module.declare_intrinsic("llvm.vector.reduce.fadd.v16f64", (), kind)
         zero = ir.Constant(ir.DoubleType(), 0.0)
-        builder.store(builder.call(total, [zero, builder.fadd(*sums)], fastmath=("reassoc",)), squares)
+        builder.store(builder.call(reduce, [zero, builder.fadd(*totals)], fastmath=("reassoc",)), squares)

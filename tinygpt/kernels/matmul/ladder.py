@@ -1,5 +1,5 @@
 """
-The matrix product C = A B in four steps, to be read before gemm.py: from three loops to a register tile.
+The matrix product C = A B in four steps, to be read before vector_gemm.py: from three loops to a register tile.
 
     (1) triple_loop      the definition
     (2) blocked          vectors along the rows of C; each block of B is read from memory once, then from the cache
@@ -12,8 +12,8 @@ cache (L1), a fraction of that from the second-level cache (L2), and one or two 
 number that is loaded is used many times before it has to be loaded again.
 
 `python -m benchmarks.bench_ladder` times the steps and the real product on one thread. (3) alone gains little over (2):
-it makes (4) possible. What gemm.py adds to (4): threads, prefetching (requesting a cache line before it is needed),
-bfloat16, and a tile that is written for the processor's registers, 8 x 48 numbers with AVX-512.
+it makes (4) possible. What vector_gemm.py adds to (4): threads, prefetching (requesting a cache line before it is
+needed), bfloat16, and a tile that is written for the processor's registers, 8 x 48 numbers with AVX-512.
 
 From here to AMX
     Newer Xeons have a unit beside the vectors, AMX, that multiplies small matrices of bfloat16. With it a core does 512

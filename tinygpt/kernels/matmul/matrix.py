@@ -1,17 +1,21 @@
 """
 A matrix, a block of it, and its transpose, as compiled code passes them around: a flat array and where in it they lie.
 
-Nothing here copies a number. The tuples are built inside compiled functions, where they cost nothing; made in Python,
-each would cost a microsecond per call of a kernel.
+Nothing here copies a number. The tuples are built inside compiled functions, where they cost nothing; a named tuple
+that Python makes costs a microsecond per call of a kernel. So Python passes a matrix as a plain tuple, `Stored`, of
+which `whole` makes a `Matrix` there.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tinygpt.kernels.jit import inlined
+from tinygpt.kernels.jit import ZERO, inlined
+from tinygpt.kernels.simd.llvm import pointer
+
+Stored: TypeAlias = tuple[np.ndarray, int, bool]  # as in `Matrix`: data, stride, transposed
 
 
 class Matrix(NamedTuple):
@@ -40,6 +44,13 @@ class Matrix(NamedTuple):
 
 
 @inlined
+def whole(stored, rows, columns):
+    """All of a matrix that Python passes as `Stored`."""
+    data, stride, transposed = stored
+    return Matrix(data, ZERO, stride, rows, columns, transposed)
+
+
+@inlined
 def row_major(data, start, stride, rows, columns):
     """A matrix as memory holds it: row by row."""
     return Matrix(data, start, stride, rows, columns, np.bool_(False))
@@ -57,3 +68,14 @@ def block(matrix, row, column, rows, columns):
     stride = matrix.stride
     offset = column * stride + row if matrix.transposed else row * stride + column
     return Matrix(matrix.data, matrix.start + offset, stride, rows, columns, matrix.transposed)
+
+
+def members(builder: Any, kind: Any, value: Any) -> Any:
+    """A named tuple that an intrinsic is called with, of Numba's type `kind`: the same tuple of LLVM's values."""
+    return kind.instance_class(*(builder.extract_value(value, index) for index in range(len(kind))))
+
+
+def address(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """Where the numbers of a `Matrix` begin, or of another named tuple with `data` and `start`."""
+    own = members(builder, kind, value)
+    return pointer(context, builder, kind[kind.fields.index("data")], own.data, own.start)

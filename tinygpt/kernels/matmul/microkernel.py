@@ -6,9 +6,8 @@ The micro-kernel: the innermost loop of every matrix product. One tile of C, who
 A and B come packed (see packing.py), so the loop reads both from front to back. With float32, step k loads a line of B
 as vectors, broadcasts one number of A's line after the other, and adds their products to MR x vectors sums. With pairs
 a step takes two k at once, by an instruction that multiplies bfloat16 numbers and adds both products to a float32. With
-AMX a step takes 32 k: one instruction adds the product of 16 rows of A and 16 columns of B to one of four registers of
-16 x 16 sums. That branch serves products of packed panels alone (panels.py, for attention): amx_gemm.py has a loop of
-its own.
+AMX it is `multiply_tile` in amx.py, for products of packed panels alone (panels.py, for attention): amx_gemm.py has a
+loop of its own.
 
 Sums run over k from 0 upwards, in one float32 for each number of C.
 
@@ -31,9 +30,12 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from tinygpt.kernels.matmul.amx import amx, load_dense, unpacked_a, unpacked_b
+from tinygpt.kernels.matmul.amx import multiply_tile, unpacked_a, unpacked_b
+from tinygpt.kernels.matmul.epilogue import BIASED, NO_SQUARES, PAST_THE_CACHES, numpy_write, write_vector
+from tinygpt.kernels.matmul.matrix import address, members
+from tinygpt.kernels.matmul.packing import FORMATS
 from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS, PREFETCHING
 from tinygpt.kernels.simd.llvm import (
     BFLOAT,
@@ -51,11 +53,6 @@ from tinygpt.kernels.simd.llvm import (
     switch,
 )
 
-# What becomes of C: the sum; C + the sum; the sum + one bias per column. Not plain numbers: see `kernels/__init__.py`.
-# NON_TEMPORAL is OVERWRITE by non-temporal stores, which bypass the caches: for a C that is larger than they are, and
-# is aligned to 64 bytes, as all of its rows are.
-OVERWRITE, ACCUMULATE, WITH_BIAS, NON_TEMPORAL = np.int64(0), np.int64(1), np.int64(2), np.int64(3)
-NO_SQUARES = np.int64(-1)
 LINE = 16  # numbers in a cache line
 _UNROLLED = 8  # steps per turn of the loop
 
@@ -83,111 +80,77 @@ class Upcoming(NamedTuple):
     rows: int
 
 
-FORMATS = {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}
+def unpacked(left, right, columns):
+    """What two packed panels hold, as float32 matrices A (MR, k) and B (k, columns), in NumPy."""
+    form = FORMATS[numba.from_dtype(left.data.dtype)]
+    lines = -(-left.depth // form.block) * form.lines * form.unit
+    a, b = left.data[left.start :][: form.rows * lines], right.data[right.start :][: columns * lines]
+    if form is AMX:
+        return unpacked_a(a), unpacked_b(b, columns)
+    a, b = a.reshape(lines, -1), b.reshape(lines, -1)
+    if form is PAIRS:
+        low, high = np.uint32(16), np.uint32(0xFFFF0000)
+        a, b = (np.stack([x << low, x & high], axis=1).reshape(2 * lines, -1).view(np.float32) for x in (a, b))
+    return a[: left.depth].T, b[: left.depth]
 
 
-def format_of(packed):
-    """The `Format` of a packed array, which its type tells: in compiled code, a constant."""
-    return FORMATS[numba.from_dtype(packed.dtype)]
+if numba.config.DISABLE_JIT:
 
+    def micro_kernel(left, right, tile, epilogue, upcoming):
+        numpy_write(np.matmul(*unpacked(left, right, -(-tile.columns // LANES) * LANES)), tile, epilogue)
 
-@overload(format_of)
-def _compiled_format_of(packed):
-    form = FORMATS[packed.dtype]
-    return lambda packed: form
-
-
-def _make_micro_kernel(vectors: int) -> Callable[..., None]:
-    """
-    `micro_kernel(a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares,
-    own_squares)` for a tile that is `vectors` vectors wide.
-
-    `a` and `b` are packed; `lines` are those of B. `c` and `bias` are flat float32 arrays; the rows of the tile are
-    `c_stride` apart in `c`; `upcoming` is an `Upcoming` or None. `squares` is a float64 array or None: to its vector at
-    `own_squares`, if that is not `NO_SQUARES`, the squares of the tile are added; not with AMX. To be called between
-    `configure_amx(a)` and `release_amx(a)`, see amx.py.
-    """
-    columns = vectors * LANES
-    if numba.config.DISABLE_JIT:
-
-        def micro_kernel(
-            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares, own_squares
-        ):
-            left, right = unpacked(a, a_start, b, b_start, lines, columns)
-            total = left @ right
-            for r in range(len(total)):
-                row = c[c_start + r * c_stride :][:columns]
-                if mode == ACCUMULATE:
-                    row += total[r]
-                else:
-                    row[:] = total[r] + bias[bias_start:][:columns] if mode == WITH_BIAS else total[r]
-                if squares is not None and own_squares != NO_SQUARES:
-                    squares[own_squares] += np.square(row, dtype=np.float64).sum()
-
-        return micro_kernel
+else:
 
     @intrinsic
-    def micro_kernel(
-        typingctx, a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares,
-        own_squares,
-    ):  # fmt: skip
+    def micro_kernel(typingctx, left, right, tile, epilogue, upcoming):
+        """
+        A tile of C: a panel of A times a panel of B.
+
+        Parameters
+        ----------
+        left, right : Panels
+            The first panel of each is multiplied, over the k that `left` has.
+        tile : Matrix
+            All MR rows of a tile of C, and whole vectors of columns: at most NR.
+        epilogue : Epilogue
+            Its `own` is where a vector of float64 begins, which adds up the squares; with AMX it is `NO_SQUARES`.
+        upcoming : Upcoming or None
+            What to prefetch meanwhile; nothing with AMX. To be called between `configure_amx` and `release_amx` then.
+        """
+
         def codegen(context, builder, signature, arguments):
-            rows = FORMATS[signature.args[0].dtype].rows
-            a, a_start, b, b_start, lines, c, c_start, c_stride, mode, bias, bias_start, upcoming, squares, own = (
-                arguments
-            )
-            a = pointer(context, builder, signature.args[0], a, a_start)
-            b = pointer(context, builder, signature.args[2], b, b_start)
-            c = pointer(context, builder, signature.args[5], c, c_start)
-            bias = pointer(context, builder, signature.args[9], bias, bias_start)
-            if signature.args[0].dtype == types.uint16:
-                _prefetch_tile(builder, c, c_stride, mode, rows, vectors)
-                if vectors <= AMX.vectors:
-                    _multiply_by_amx(builder, a, b, lines, c, c_stride, mode, bias, vectors)
-                return
-            step = _step if signature.args[0].dtype == types.float32 else _step_of_pairs
-            through_caches = builder.icmp_signed("!=", mode, INT64(int(NON_TEMPORAL)))
-            rows_of_c = builder.select(through_caches, INT64(rows), INT64(0))
-            prefetches = [_Prefetch(c, INT64(LINE), c_stride, rows_of_c, to_write=True)]
-            if not isinstance(signature.args[11], types.NoneType):
-                data, start, gap, stride, count = (builder.extract_value(upcoming, i) for i in range(5))
-                place = pointer(context, builder, signature.args[11][0], data, start)
-                prefetches.append(_Prefetch(place, gap, stride, count, to_write=False))
-            sums = _multiply(builder, a, b, lines, rows, vectors, step, prefetches)
-            kind = signature.args[12]
-            into = None if isinstance(kind, types.NoneType) else (pointer(context, builder, kind, squares, own), own)
-            _store(builder, sums, c, c_stride, mode, bias, vectors, into)
+            kinds = signature.args
+            own = [members(builder, *pair) for pair in zip(kinds[:4], arguments[:4], strict=True)]
+            left, _, tile, epilogue = own
+            a, b, c = (address(context, builder, kinds[i], arguments[i]) for i in range(3))
+            bias = pointer(context, builder, kinds[3][1], epilogue.bias, epilogue.column)
+            squares = pointer(context, builder, kinds[3][3], epilogue.squares, epilogue.own)
+            form = FORMATS[kinds[0][0].dtype]
+            steps = _divided(builder, left.depth, form.block // (1 if form is AMX else form.lines))
+            prefetches = [_c_to_prefetch(builder, c, tile, epilogue, form.rows)]
+            if not isinstance(kinds[4], types.NoneType):
+                _, _, *others = members(builder, kinds[4], arguments[4])
+                place = address(context, builder, kinds[4], arguments[4])
+                prefetches.append(_Prefetch(place, *others, to_write=False))
 
-        n = types.int64
-        return types.void(a, n, b, n, n, c, n, n, n, bias, n, upcoming, squares, n), codegen
+            def compute(index: int) -> None:
+                vectors = index + 1
+                if form is AMX:
+                    multiply_tile(builder, a, b, steps, c, tile.stride, epilogue.mode, bias, vectors)
+                    return
+                step = _step if form is FLOAT32 else _step_of_pairs
+                sums = _multiply(builder, a, b, steps, form.rows, vectors, step, prefetches)
+                _store(builder, sums, c, tile.stride, epilogue, bias, squares, vectors)
 
-    return micro_kernel
+            switch(builder, builder.sub(_divided(builder, tile.columns, LANES), INT64(1)), form.vectors, compute)
+            return context.get_dummy_value()
+
+        return types.void(left, right, tile, epilogue, upcoming), codegen
 
 
-def _prefetch_tile(builder: Any, c: Any, stride: Any, mode: Any, rows: int, vectors: int) -> None:
-    """Prefetch the tile of C at once, for AMX. Non-temporal stores do not need it."""
-    with builder.if_then(builder.icmp_signed("!=", mode, INT64(int(NON_TEMPORAL)))):
-        for _ in range(rows):
-            for word in range(0, vectors * LANES, LINE):
-                prefetch(builder, advance(builder, c, word), to_write=True)
-            c = advance(builder, c, stride)
-
-
-def unpacked(a, a_start, b, b_start, lines, columns):
-    """What two packed panels hold, as float32 matrices A (rows, k) and B (k, columns)."""
-    if a.dtype == np.float32:
-        left, right = a[a_start:][: lines * FLOAT32.rows], b[b_start:][: lines * columns]
-        return left.reshape(lines, -1).T, right.reshape(lines, -1)
-    if a.dtype == np.uint16:
-        whole = -(-lines // AMX.lines) * AMX.block
-        return unpacked_a(a[a_start:][: whole * AMX.rows]), unpacked_b(b[b_start:][: whole * columns], columns)
-    left, right = a[a_start:][: lines * PAIRS.rows], b[b_start:][: lines * columns]
-    low, high = np.uint32(16), np.uint32(0xFFFF0000)
-    left, right = (
-        np.stack([x << low, x & high], axis=1).reshape(2 * lines, -1).view(np.float32)
-        for x in (left.reshape(lines, -1), right.reshape(lines, -1))
-    )
-    return left.T, right
+def _divided(builder: Any, count: Any, size: int) -> Any:
+    """count / size, rounded up."""
+    return builder.udiv(builder.add(count, INT64(size - 1)), INT64(size))
 
 
 class _Prefetch(NamedTuple):
@@ -200,25 +163,31 @@ class _Prefetch(NamedTuple):
     to_write: bool
 
 
+def _c_to_prefetch(builder: Any, c: Any, tile: Any, epilogue: Any, rows: int) -> _Prefetch:
+    """The tile of C, unless it is written past the caches."""
+    first = builder.icmp_signed("<", epilogue.mode, INT64(min(PAST_THE_CACHES)))
+    return _Prefetch(c, INT64(LINE), tile.stride, builder.select(first, INT64(rows), INT64(0)), to_write=True)
+
+
 def _multiply(
     builder: Any,
     a: Any,
     b: Any,
-    lines: Any,
+    steps: Any,
     rows: int,
     vectors: int,
     step: Callable[..., list[Any]],
     prefetches: list[_Prefetch],
 ) -> list[Any]:
     """
-    All steps; returns the rows x vectors sums.
+    Emit all steps; returns the rows x vectors sums.
 
     A loop for each of `prefetches`, which requests one row per turn; one for the turns that are left, all of them
     unrolled; and one for the steps that are left.
     """
     row = range(0, vectors * LANES, LINE)  # where a cache line begins in a line of B, or in a row to prefetch
 
-    def steps(count: int, ahead: _Prefetch | None = None) -> Callable[[list[Any]], list[Any]]:
+    def some_steps(count: int, ahead: _Prefetch | None = None) -> Callable[[list[Any]], list[Any]]:
         requests = {i * count // len(row): i for i in range(len(row))} if ahead else {}  # spread among the steps
 
         def body(state: list[Any]) -> list[Any]:
@@ -240,13 +209,13 @@ def _multiply(
 
     zero = ir.Constant(ir.VectorType(FLOAT, LANES), [0.0] * LANES)
     sums = [zero] * (rows * vectors)
-    turns = builder.udiv(lines, INT64(_UNROLLED))
+    turns = builder.udiv(steps, INT64(_UNROLLED))
     for ahead in prefetches:
         now = builder.select(builder.icmp_signed("<", ahead.rows, turns), ahead.rows, turns)
-        a, b, _, *sums = loop(builder, now, [a, b, ahead.place, *sums], steps(_UNROLLED, ahead))
+        a, b, _, *sums = loop(builder, now, [a, b, ahead.place, *sums], some_steps(_UNROLLED, ahead))
         turns = builder.sub(turns, now)
-    state = loop(builder, turns, [a, b, a, *sums], steps(_UNROLLED))
-    return loop(builder, builder.urem(lines, INT64(_UNROLLED)), state, steps(1))[3:]
+    state = loop(builder, turns, [a, b, a, *sums], some_steps(_UNROLLED))
+    return loop(builder, builder.urem(steps, INT64(_UNROLLED)), state, some_steps(1))[3:]
 
 
 def _step(builder: Any, a: Any, b: Any, sums: list[Any], vectors: int) -> list[Any]:
@@ -281,67 +250,19 @@ def _broadcast_from(builder: Any, address: Any, element: Any) -> Any:
 
 
 def _store(
-    builder: Any, sums: list[Any], c: Any, stride: Any, mode: Any, bias: Any, vectors: int, squares: Any
+    builder: Any, sums: list[Any], c: Any, stride: Any, epilogue: Any, bias: Any, squares: Any, vectors: int
 ) -> None:
-    """Write the tile to C as `mode` says, and add its squares to a vector: its address and index, or None."""
+    """Write the tile to C as the epilogue's mode says, and add its squares to the vector at `squares`."""
 
-    def write(kind: int) -> None:
+    def write(mode: int) -> None:
         place, totals = c, []
-        biases = _line(builder, bias, vectors, FLOAT) if kind == WITH_BIAS else []
+        biases = _line(builder, bias, vectors, FLOAT) if mode in BIASED else [None] * vectors
         for r in range(len(sums) // vectors):
             for v in range(vectors):
-                total, here = sums[r * vectors + v], advance(builder, place, v * LANES)
-                if kind == ACCUMULATE:
-                    total = builder.fadd(load(builder, here, FLOAT, LANES), total)
-                elif kind == WITH_BIAS:
-                    total = builder.fadd(total, biases[v])
-                if kind == NON_TEMPORAL:
-                    store = builder.store(total, here, align=4 * LANES)
-                    store.set_metadata("nontemporal", builder.module.add_metadata([INT32(1)]))
-                else:
-                    builder.store(total, here, align=4)
-                totals.append(total)
+                here = advance(builder, place, v * LANES)
+                totals.append(write_vector(builder, mode, sums[r * vectors + v], here, biases[v]))
             place = advance(builder, place, stride)
-        if squares is not None:
-            with builder.if_then(builder.icmp_signed("!=", squares[1], INT64(int(NO_SQUARES)))):
-                add_squares(builder, totals, squares[0])
+        with builder.if_then(builder.icmp_signed("!=", epilogue.own, INT64(int(NO_SQUARES)))):
+            add_squares(builder, totals, squares)
 
-    switch(builder, mode, 4, write)
-
-
-def _multiply_by_amx(
-    builder: Any, a: Any, b: Any, lines: Any, c: Any, stride: Any, mode: Any, bias: Any, vectors: int
-) -> None:
-    """The whole tile in AMX's registers: 0 to 3 hold the sums, 4 and 5 rows of A, 6 and 7 columns of B. See amx.py."""
-    row_bytes = builder.mul(stride, INT64(4))
-    sums = []  # register, its place in C, its first column
-    for row in range(2):
-        sums += [(2 * row + v, advance(builder, c, 16 * v), v) for v in range(vectors)]
-        c = advance(builder, c, builder.mul(stride, INT64(16)))
-
-    def begin(kind: int) -> None:
-        for register, place, v in sums:
-            if kind in (OVERWRITE, NON_TEMPORAL):
-                amx(builder, "tilezero", register)
-            elif kind == ACCUMULATE:
-                amx(builder, "tileloadd64", register, place, row_bytes)
-            else:  # the same line sixteen times: a row stride of 0
-                amx(builder, "tileloadd64", register, advance(builder, bias, 16 * v), INT64(0))
-
-    def step(state: list[Any]) -> list[Any]:
-        a, b = state
-        for row in range(2):
-            load_dense(builder, 4 + row, advance(builder, a, 256 * row))
-        for v in range(vectors):
-            load_dense(builder, 6 + v, advance(builder, b, 256 * v))
-        for index, (register, _, v) in enumerate(sums):
-            amx(builder, "tdpbf16ps", register, 4 + index // vectors, 6 + v)
-        return [advance(builder, a, 512), advance(builder, b, 256 * vectors)]
-
-    switch(builder, mode, 4, begin)
-    loop(builder, builder.lshr(builder.add(lines, INT64(AMX.lines - 1)), INT64(4)), [a, b], step)
-    for register, place, _ in sums:
-        amx(builder, "tilestored64", register, place, row_bytes)
-
-
-micro_kernel_1, micro_kernel_2, micro_kernel_3 = _make_micro_kernel(1), _make_micro_kernel(2), _make_micro_kernel(3)
+    switch(builder, epilogue.mode, 4, write)

@@ -25,13 +25,12 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from tinygpt.kernels.jit import inlined, kernel
 from tinygpt.kernels.matmul.amx import WORDS, pack_dense
 from tinygpt.kernels.matmul.matrix import block
-from tinygpt.kernels.matmul.microkernel import FORMATS, format_of
-from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES
+from tinygpt.kernels.simd.cpu import AMX, FLOAT32, LANES, PAIRS
 from tinygpt.kernels.simd.intrinsics import to_float32
 from tinygpt.kernels.simd.llvm import (
     INT32,
@@ -45,6 +44,19 @@ from tinygpt.kernels.simd.llvm import (
     to_bfloat16_pairs,
     transpose,
 )
+
+FORMATS = {types.float32: FLOAT32, types.uint32: PAIRS, types.uint16: AMX}
+
+
+def format_of(packed):
+    """The `Format` of a packed array, which its type tells: in compiled code, a constant."""
+    return FORMATS[numba.from_dtype(packed.dtype)]
+
+
+@overload(format_of)
+def _compiled_format_of(packed):
+    form = FORMATS[packed.dtype]
+    return lambda packed: form
 
 
 def _make_pack(of_a: bool, along_k: bool) -> Callable[..., None]:

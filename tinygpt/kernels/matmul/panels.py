@@ -1,5 +1,5 @@
 """
-Packed operands, and their product on one thread: what gemm.py and attention.py are made of.
+Packed operands, and their product on one thread: what vector_gemm.py and attention.py are made of.
 
     left  = pack_rows(q, memory, scratch)                   A as micro-panels of MR rows
     right = pack_columns(transpose(k), memory, scratch)     B as micro-panels of NR columns
@@ -17,18 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygpt.kernels.jit import ZERO, inlined, kernel
-from tinygpt.kernels.matmul.matrix import block
-from tinygpt.kernels.matmul.microkernel import (
-    ACCUMULATE,
-    NO_SQUARES,
-    OVERWRITE,
-    WITH_BIAS,
-    format_of,
-    micro_kernel_1,
-    micro_kernel_2,
-    micro_kernel_3,
-)
-from tinygpt.kernels.matmul.packing import pack_a, pack_b
+from tinygpt.kernels.matmul.epilogue import NO_SQUARES, OVERWRITE, Epilogue, copy_edge
+from tinygpt.kernels.matmul.matrix import block, row_major
+from tinygpt.kernels.matmul.microkernel import micro_kernel
+from tinygpt.kernels.matmul.packing import format_of, pack_a, pack_b
 from tinygpt.kernels.simd.cpu import LANES
 
 STAGED = 32 * 32  # the largest block, with zeros around it
@@ -129,61 +121,27 @@ def multiply(left, right, into, mode, scratch):
     """
     form = format_of(left.data)
     mr, nr = form.rows, form.vectors * LANES
+    epilogue = Epilogue(mode, scratch.edge, ZERO, scratch.edge, NO_SQUARES)  # without bias and squares: any arrays
     for j in range(0, into.columns, nr):
         for i in range(0, into.rows, mr):
             tile = block(into, i, j, min(mr, into.rows - i), min(nr, into.columns - j))
-            update_tile(panel(left, i // mr), panel(right, j // nr), tile, mode, scratch.edge, ZERO, scratch.edge)
+            update_tile(panel(left, i // mr), panel(right, j // nr), tile, epilogue, None, scratch.edge)
 
 
-@inlined
-def update_tile(left, right, tile, mode, bias, column, edge, upcoming=None, squares=None, own_squares=NO_SQUARES):
+@kernel
+def update_tile(left, right, tile, epilogue, upcoming, edge):
     """
-    One tile of C from the first panel of each side: the micro-kernel writes to C itself, or to `edge` if C is smaller.
+    One tile of C, from the first panel of each side; parameters as those of `micro_kernel`.
 
-    With WITH_BIAS, ``bias[column]`` is added to the tile's first column; else `bias` is any array. `upcoming` is what
-    the micro-kernel prefetches for a later one, or None. From ``squares[own_squares]`` on, a vector of float64, the
-    squares of the new numbers are added up, unless `own_squares` is `NO_SQUARES`.
+    It writes to C itself, or to `edge` where C is smaller than a tile; then what is inside C is copied.
     """
     form = format_of(left.data)
-    vectors = (tile.columns + LANES - 1) // LANES
-    lines = (left.depth * form.lines + form.block - 1) // form.block
-    a, a_start = left.data, left.start
-    b, b_start = right.data, right.start
-    if tile.rows == form.rows and tile.columns == vectors * LANES:
-        c, c_start, stride = tile.data, tile.start, tile.stride
-        first = column if mode == WITH_BIAS else ZERO
-        own = own_squares
-        _micro_kernel(
-            a, a_start, b, b_start, lines, c, c_start, stride, mode, bias, first, vectors, upcoming, squares, own
-        )
-    else:
-        c, stride = edge, vectors * LANES
-        _micro_kernel(
-            a, a_start, b, b_start, lines, c, ZERO, stride, OVERWRITE, edge, ZERO, vectors, upcoming, None, NO_SQUARES
-        )
-        copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares)
-
-
-@kernel
-def copy_edge(edge, stride, tile, mode, bias, column, squares, own_squares):
-    """Bring what is inside C from `edge` to its tile. Not inlined, because it writes: see `kernels/__init__.py`."""
-    for i in range(tile.rows):
-        for j in range(tile.columns):
-            total = edge[i * stride + j]
-            if mode == ACCUMULATE:
-                total = tile.data[tile.start + i * tile.stride + j] + total
-            elif mode == WITH_BIAS:
-                total = total + bias[column + j]
-            tile.data[tile.start + i * tile.stride + j] = total
-            if squares is not None and own_squares != NO_SQUARES:
-                squares[own_squares] += np.float64(total) * np.float64(total)
-
-
-@kernel
-def _micro_kernel(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, vectors, upcoming, squares, own):
-    if vectors == 3:
-        micro_kernel_3(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming, squares, own)
-    elif vectors == 2:
-        micro_kernel_2(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming, squares, own)
-    else:
-        micro_kernel_1(a, a_start, b, b_start, lines, c, start, stride, mode, bias, column, upcoming, squares, own)
+    width = (tile.columns + LANES - 1) // LANES * LANES
+    whole = tile.rows == form.rows and tile.columns == width
+    target, first = tile, epilogue
+    if not whole:
+        target = row_major(edge, ZERO, width, form.rows, width)
+        first = Epilogue(OVERWRITE, epilogue.bias, ZERO, epilogue.squares, NO_SQUARES)
+    micro_kernel(left, right, target, first, upcoming)
+    if not whole:
+        copy_edge(target, tile, epilogue)

@@ -50,7 +50,8 @@ class Format(NamedTuple):
     lines : int
         How many lines a block of B becomes: one for each k, or one for each pair of k.
     unit : int
-        How many elements of the packed array a line has per column of B.
+        How many elements of the packed array a line has per column of B: 2 with AMX, whose lines hold pairs of k as
+        two uint16; else 1.
     """
 
     rows: int
@@ -85,11 +86,15 @@ def _features() -> frozenset[str]:
     return frozenset(name for name, has in llvmlite.binding.get_host_cpu_features().items() if has)
 
 
+# x86-64's number of the system call arch_prctl; then ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA, as Linux names them.
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+
+
 def _may_use_tiles() -> bool:
-    """Request permission to use AMX's registers, as Linux demands (arch_prctl, ARCH_REQ_XCOMP_PERM)."""
+    """Request permission to use AMX's registers, as Linux demands of each process before their first use."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
 
 
 FEATURES = _features()
