@@ -124,14 +124,16 @@ def test_memory_grows_with_the_context_not_with_its_square(rng):
     assert most[1] < 4.5 * most[0] and most[2] < 4.5 * most[1]
 
 
-def test_the_mask_goes_on_where_positions_pass_32_bits():
+@pytest.mark.parametrize(("row_step", "column_step"), [(1, 9460), (9460, 1)])
+def test_the_mask_goes_on_where_positions_pass_32_bits(row_step, column_step):
     """B H T^2 passes 2^32 at B = 4, H = 12, T = 9460: the high half of the position must be counted, too."""
-    p, seed, first = 0.4, 11, 2**32 - 21
-    row = np.ones(50, np.float32)
-    attention._drop(row, first, attention._dropout(p, seed))
+    p, seed, first, rows, columns = 0.4, 11, 2**32 - 21, 6, 50
+    block = np.ones(rows * columns, np.float32)
+    attention._drop(block, columns, rows, first, row_step, column_step, attention._dropout(p, seed))
     keys = splitmix64(seed)
     expected = []
-    for position in range(first, first + 50):
+    for row, column in np.ndindex(rows, columns):
+        position = first + row * row_step + column * column_step
         bits = position % 2**32 ^ keys % 2**32
         for key in (keys >> 32 ^ (position >> 32) * 0x9E3779B9 % 2**32, 0):
             bits ^= bits >> 16
@@ -140,4 +142,4 @@ def test_the_mask_goes_on_where_positions_pass_32_bits():
             bits = bits * 0xC2B2AE35 % 2**32
             bits = bits ^ bits >> 16 ^ key
         expected.append((bits >= round(p * 2**32)) / (1 - p))
-    np.testing.assert_allclose(row, expected, rtol=1e-6)
+    np.testing.assert_allclose(block, expected, rtol=1e-6)

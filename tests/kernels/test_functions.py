@@ -6,13 +6,19 @@ import numba
 import numpy as np
 import pytest
 
-from tinygpt.kernels.simd.math import dot, exp, maximum, squared_deviations, total
+from tinygpt.kernels.simd.math import dot, exp, exp_of_negative, maximum, squared_deviations, total
 
 
 @numba.njit
 def exp_of(x, out):
     for i in range(len(x)):
         out[i] = exp(x[i])
+
+
+@numba.njit
+def exp_of_negative_of(x, out):
+    for i in range(len(x)):
+        out[i] = exp_of_negative(x[i])
 
 
 @numba.njit
@@ -33,10 +39,10 @@ def variation_of(x, mean):
     return squared_deviations(x, mean)
 
 
-def run(values) -> np.ndarray:
+def run(values, function=exp_of) -> np.ndarray:
     x = np.asarray(values, np.float32)
     out = np.empty_like(x)
-    exp_of(x, out)
+    function(x, out)
     return out
 
 
@@ -60,6 +66,15 @@ def test_results_that_float32_holds_with_fewer_bits_are_within_one_of_the_last(r
 def test_the_ends_of_the_line(x, expected):
     for length in (1, 40):  # alone, and among others in the processor's lanes
         np.testing.assert_array_equal(run([x] * length), np.full(length, expected, np.float32))
+
+
+def test_of_negative_numbers_each_result_is_that_of_exp_or_0_below_what_float32_holds_whole(rng):
+    x = np.concatenate([rng.uniform(-87.3, 0, 300_000), rng.standard_normal(1000) * 1e-3]).astype(np.float32)
+    np.testing.assert_array_equal(run(x, exp_of_negative_of), run(x))
+    assert not run(rng.uniform(-1000, -87.34, 1000), exp_of_negative_of).any()
+    for length in (1, 40):
+        edges = run([-np.inf] * length + [np.nan] * length + [0.0] * length, exp_of_negative_of)
+        np.testing.assert_array_equal(edges, [0] * length + [np.nan] * length + [1] * length)
 
 
 def test_a_larger_x_never_gives_a_much_smaller_result():

@@ -51,7 +51,7 @@ def _unpickled(kind: type, data: np.ndarray, requires_grad: bool, attributes: di
 
 def _rebuilt(kind: Any, data: np.ndarray, node: Node | None) -> Any:
     tensor = kind.__new__(kind)
-    tensor.data, tensor.node = data, node
+    tensor.node, tensor.data = node, data  # in this order: whoever sets data looks at node
     return tensor
 
 

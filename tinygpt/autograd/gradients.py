@@ -177,13 +177,13 @@ class Accumulator:
 
     def replace(self, gradient: np.ndarray | None) -> None:
         """Set `grad` to None, or to a copy of `gradient`: backward adds to `grad`, never to the caller's array."""
+        copy = None if gradient is None else copied(gradient)  # first: Ctrl-C or too little memory then change nothing
         self.squares, self.pending_scale = None, 1.0
-        if gradient is None or self.storage is None:
-            self.grad = None if gradient is None else copied(gradient)
-        else:
+        if copy is not None and self.storage is not None:
             self.release()
-            np.copyto(self.storage, gradient)
-            self.grad = self.storage
+            np.copyto(self.storage, copy)
+            copy = self.storage
+        self.grad = copy
 
     def sum_of_squares(self) -> float | None:
         """The sum of the squares of `grad`; None unless the kernel that wrote it last has left it."""
@@ -193,10 +193,8 @@ class Accumulator:
     def apply_pending_scale(self) -> Any:
         """Multiply `grad` by what is pending, in one rounding of each number; returns `grad`."""
         with SCALE_LOCK:
-            scale, self.pending_scale = (
-                self.pending_scale,
-                1.0,
-            )  # first: Ctrl-C is raised after the multiplication
+            # Forgotten first: Ctrl-C during the multiplication is raised after it.
+            scale, self.pending_scale = self.pending_scale, 1.0
             if scale != 1:
                 self.squares = None
                 with np.errstate(all="ignore"):  # what underflows is 0, as where an optimizer multiplies

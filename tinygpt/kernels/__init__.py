@@ -9,7 +9,7 @@ Reading order
     simd/                                       what the processor can do, and instructions that Numba lacks
         cpu.py, vector_width.py                     its features, the tile that follows from them; how wide vectors are
         llvm.py, intrinsics.py                      pieces of LLVM code; what kernels call of them
-        math.py, gemv.py                            exp and sums; matrix-vector products
+        math.py, softmax.py, gemv.py                exp and sums; softmax of columns; matrix-vector products
     matmul/                                     the matrix product: most of a training step
         ladder.py                                   from three loops to a register tile, and on to AMX: begin here
         gemm.py                                     `multiply`: what is checked, and which plan does it
@@ -18,6 +18,7 @@ Reading order
         vector_gemm.py                              the loops and threads around the register tile
         panels.py                                   the same on one thread, of operands packed before: for attention
         amx.py, amx_gemm.py                         AMX: its instructions and its tiles, and a plan of its own
+        amx_packed.py                               AMX by a B that is packed first
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip

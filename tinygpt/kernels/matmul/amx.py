@@ -156,12 +156,19 @@ def _add_step(builder: Any, a: Any, b: Any) -> None:
     amx(builder, "tdpbf16ps", 3, 5, 7)
 
 
-def _steps(builder: Any, count: Any, a: Any, b: Any) -> list[Any]:
-    def body(state: list[Any]) -> list[Any]:
-        _add_step(builder, *state)
-        return [advance(builder, place, 2 * WORDS) for place in state]
+def _steps(builder: Any, count: Any, a: Any, b: Any, upcoming: Any = None) -> list[Any]:
+    """`count` steps; with an address in `upcoming`, each prefetches four lines from there on."""
 
-    return loop(builder, count, [a, b], body)
+    def body(state: list[Any]) -> list[Any]:
+        a, b, *lines = state
+        for place in lines:
+            for index in range(4):
+                prefetch(builder, advance(builder, place, 16 * index), cache=2)
+        _add_step(builder, a, b)
+        following = [advance(builder, place, 4 * 16) for place in lines]
+        return [advance(builder, a, 2 * WORDS), advance(builder, b, 2 * WORDS), *following]
+
+    return loop(builder, count, [a, b] if upcoming is None else [a, b, upcoming], body)
 
 
 def _four_steps_and_pack(
@@ -287,6 +294,9 @@ if numba.config.DISABLE_JIT:
         tile = sums.data[sums.start :][: ROWS * COLUMNS].reshape(ROWS, COLUMNS)
         tile[:] = total if clear else tile + total
 
+    def add_products_and_prefetch(left, right, sums, clear, upcoming):
+        add_products(left, right, sums, clear)
+
     def add_products_and_pack(left, right, sums, clear, source, target):
         add_products(left, right, sums, clear)
         for tile in range(left.depth // STEP // 4):
@@ -344,6 +354,23 @@ else:
             return context.get_dummy_value()
 
         return types.void(left, right, sums, types.boolean), codegen
+
+    @intrinsic
+    def add_products_and_prefetch(typingctx, left, right, sums, clear, upcoming):
+        """
+        As `add_products`; each step prefetches four lines into the second-level cache, from where `upcoming` begins.
+
+        `upcoming` is `Panels`.
+        """
+
+        def codegen(context, builder, signature, arguments):
+            a, b, place, lines = (address(context, builder, signature.args[i], arguments[i]) for i in (0, 1, 2, 4))
+            _load_or_clear(builder, place, arguments[3])
+            _steps(builder, _steps_in(builder, signature, arguments), a, b, lines)
+            _sums(builder, place, "tilestored64")
+            return context.get_dummy_value()
+
+        return types.void(left, right, sums, types.boolean, upcoming), codegen
 
     @intrinsic
     def add_products_and_pack(typingctx, left, right, sums, clear, source, target):

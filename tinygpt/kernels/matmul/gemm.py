@@ -5,7 +5,7 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
 
     in which format are operands packed, and so by which plan?     `operand_format`
         float32, or pairs of bfloat16: the vector units                vector_gemm.py
-        AMX's tiles of bfloat16                                        amx_gemm.py
+        AMX's tiles of bfloat16                                        amx_gemm.py, or amx_packed.py: see `_plan`
     how is C written?                                              `_mode`, of those in epilogue.py
 
 Read ladder.py first: it builds the plan up from three loops. Then vector_gemm.py and what it names: packing.py, the
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygpt.kernels.jit import threads
-from tinygpt.kernels.matmul import amx_gemm, vector_gemm
+from tinygpt.kernels.matmul import amx_gemm, amx_packed, vector_gemm
 from tinygpt.kernels.matmul.epilogue import ACCUMULATE, NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS, OVERWRITE, WITH_BIAS
 from tinygpt.kernels.matmul.matrix import Stored
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
@@ -79,9 +79,9 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
             into[...] = 0 if bias is None else bias
         return  # squares stay unknown
     form, dtype = operand_format(b.dtype != _FLOAT32)
-    plan = amx_gemm if form is AMX else vector_gemm
-    mode = _mode(into, accumulate, bias is not None, plan)
     workers = threads(most=None if M * N * K > _SMALL else 1)
+    plan = _plan(form, b, matrices[1], (M, N, K), workers)
+    mode = _mode(into, accumulate, bias is not None, plan)
     added = _NO_BIAS if bias is None else bias
     sums = plan.multiply(*matrices, added, mode, (M, N, K), workers, squares is not None, form, dtype)
     if squares is not None:
@@ -131,6 +131,14 @@ def operand_format(quantized=False):
     if not BFLOAT16 or not (quantized or settings.get_float32_matmul_precision() == "medium"):
         return FLOAT32, np.dtype(np.float32)
     return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
+
+
+def _plan(form, b, stored_b, sizes, workers):
+    """The module whose loops compute a product in this format."""
+    if form is not AMX:
+        return vector_gemm
+    packs_first = b.dtype == _FLOAT32 and amx_packed.pays(stored_b[2], sizes, workers)
+    return amx_packed if packs_first else amx_gemm
 
 
 def _mode(c, accumulate, biased, plan):

@@ -80,11 +80,23 @@ def panel(panels, number):
     return Panels(panels.data, panels.start + number * panels.size, panels.size, panels.depth)
 
 
+@inlined
+def rows_in(packed, depth):
+    """The `Panels` of an A with so many k that `pack_rows` packed before."""
+    return Panels(packed, ZERO, panel_size(format_of(packed), format_of(packed).rows, depth), depth)
+
+
+@inlined
+def columns_in(packed, depth):
+    """The `Panels` of a B with so many k that `pack_columns` packed before."""
+    return Panels(packed, ZERO, panel_size(format_of(packed), format_of(packed).vectors * LANES, depth), depth)
+
+
 @kernel
 def pack_rows(a, packed, scratch):
     """Pack A, a `Matrix`, into `packed`; returns its `Panels`."""
     mr = format_of(packed).rows
-    panels = Panels(packed, ZERO, panel_size(format_of(packed), mr, a.columns), a.columns)
+    panels = rows_in(packed, a.columns)
     for i in range(0, a.rows, mr):
         rows = block(a, i, ZERO, min(mr, a.rows - i), a.columns)
         pack_a(rows, packed, i // mr * panels.size, scratch.staged)
@@ -95,7 +107,7 @@ def pack_rows(a, packed, scratch):
 def pack_columns(b, packed, scratch):
     """Pack B, a `Matrix`, into `packed`; returns its `Panels`."""
     nr = format_of(packed).vectors * LANES
-    panels = Panels(packed, ZERO, panel_size(format_of(packed), nr, b.rows), b.rows)
+    panels = columns_in(packed, b.rows)
     for j in range(0, b.columns, nr):
         columns = block(b, ZERO, j, b.rows, min(nr, b.columns - j))
         pack_b(columns, packed, j // nr * panels.size, scratch.staged)

@@ -14,6 +14,10 @@ If the compiler could reorder a sum, its last bit would depend on the function t
 and `squared_deviations` fix the order: four vectors of LANES partial sums, of which each takes every (4 LANES)-th
 number; then one half of the partial sums is added to the other half, until one is left; then the remaining numbers.
 
+`exp_of_negative` is for softmax, whose exponents are at most 0. So 2^n cannot overflow, and results below 2^-126, which
+float32 holds with fewer bits only, are 0 there. Then step (3) is one addition to the bits of e^r, 16 instructions in
+all in place of 24, and no denormal number slows the processor down.
+
 Error: exp is within 1 unit in the last place. NaN stays NaN; e^-inf = 0; what is beyond float32 is infinite.
 Source: Cody & Waite 1980, "Software Manual for the Elementary Functions", chapter 6; the coefficients were fitted for
         least relative error by Lawson's iteration.
@@ -47,6 +51,7 @@ from tinygpt.kernels.simd.llvm import (
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.1219444005469057e-4
 _ROUND = 1.5 * 2**23  # adding this leaves no bits for a fraction: the sum's last bits are the nearest integer
+_LEAST = -87.33  # e to this is the least that float32 holds with all of its bits
 _COEFFICIENTS = [0.4999999343, 0.166665204, 0.04166839079, 0.008368745116, 0.001381453999]
 
 if numba.config.DISABLE_JIT:
@@ -54,6 +59,9 @@ if numba.config.DISABLE_JIT:
     def exp(x):
         with np.errstate(over="ignore", under="ignore"):
             return np.exp(np.float32(x))
+
+    def exp_of_negative(x):
+        return exp(x) if x >= _LEAST or np.isnan(x) else np.float32(0)
 
     def maximum(a, b):
         return np.maximum(a, b)
@@ -78,6 +86,15 @@ else:
 
         def codegen(context, builder, signature, arguments):
             return exponential(builder, arguments[0])
+
+        return types.float32(types.float32), codegen
+
+    @intrinsic
+    def exp_of_negative(typingctx, x):
+        """e^x, float32, for x of at most 0, or a few roundings more; 0 where it is below 2^-126. Faster than `exp`."""
+
+        def codegen(context, builder, signature, arguments):
+            return exponential_of_negative(builder, arguments[0])
 
         return types.float32(types.float32), codegen
 
@@ -175,19 +192,41 @@ def exponential(builder: Any, x: Any) -> Any:
     """LLVM code for e^x."""
     x = _clamp(builder, x, ">", 89.0)
     x = _clamp(builder, x, "<", -104.0)
-    shifted = fma(builder, x, FLOAT(_LOG2_E), FLOAT(_ROUND))
-    whole = builder.fsub(shifted, FLOAT(_ROUND))  # (1) n
-    rest = fma(builder, whole, FLOAT(-_LN2_HIGH), x)
-    rest = fma(builder, whole, FLOAT(-_LN2_LOW), rest)  # (1) r
-    total = FLOAT(_COEFFICIENTS[-1])
-    for coefficient in (*_COEFFICIENTS[-2::-1], 1.0, 1.0):
-        total = fma(builder, total, rest, FLOAT(coefficient))  # (2)
+    total, shifted = _power_of_rest(builder, x)
     exponent = builder.sub(builder.bitcast(shifted, INT32), builder.bitcast(FLOAT(_ROUND), INT32))
     half = builder.ashr(exponent, INT32(1))
     for part in (half, builder.sub(exponent, half)):
         power = builder.bitcast(builder.shl(builder.add(part, INT32(127)), INT32(23)), FLOAT)
         total = builder.fmul(total, power)  # (3)
     return total
+
+
+def exponential_of_negative(builder: Any, x: Any) -> Any:
+    """LLVM code for e^x, a number or a vector, where x is at most 0, or a few roundings more."""
+    power, shifted = _power_of_rest(builder, x)
+    words = ir.VectorType(INT32, x.type.count) if isinstance(x.type, ir.VectorType) else INT32
+    bits = [builder.bitcast(value, words) for value in (power, shifted)]
+    shift = builder.shl(bits[1], ir.Constant(words, [23] * x.type.count) if words != INT32 else INT32(23))
+    result = builder.bitcast(builder.add(bits[0], shift), x.type)  # (3)
+    result = builder.select(builder.fcmp_ordered("<", x, _like(x, _LEAST)), _like(x, 0.0), result)
+    return builder.select(builder.fcmp_unordered("uno", x, x), x, result)
+
+
+def _power_of_rest(builder: Any, x: Any) -> tuple[Any, Any]:
+    """e^r, and a number whose last bits are n."""
+    shifted = fma(builder, x, _like(x, _LOG2_E), _like(x, _ROUND))
+    whole = builder.fsub(shifted, _like(x, _ROUND))  # (1) n
+    rest = fma(builder, whole, _like(x, -_LN2_HIGH), x)
+    rest = fma(builder, whole, _like(x, -_LN2_LOW), rest)  # (1) r
+    total = _like(x, _COEFFICIENTS[-1])
+    for coefficient in (*_COEFFICIENTS[-2::-1], 1.0, 1.0):
+        total = fma(builder, total, rest, _like(x, coefficient))  # (2)
+    return total, shifted
+
+
+def _like(x: Any, number: float) -> Any:
+    """`number` as a constant of x's type: float32, or a vector of that."""
+    return ir.Constant(x.type, [number] * x.type.count) if isinstance(x.type, ir.VectorType) else FLOAT(number)
 
 
 def _clamp(builder: Any, x: Any, comparison: str, bound: float) -> Any:
