@@ -270,10 +270,10 @@ INSIDE = {
             "layernorm",
             "linear",
             "norm",
-            "quantized_linear",
             "sgd",
         },
-        {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "rates"},
+        {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "projection", "rates"},
+        {"prompt"},
     ],
     "study": [
         {

@@ -88,6 +88,8 @@ CASES = {
     "decoding, write": (DECODING + "layer(positions=N)", 3, 4),
     "decoding, head": (DECODING + "decode_step._head(a(1, 16), (a(16), a(16)), (a(9, 16), a(0)), F(1), 1, a(1, 1, 16),"
                                   "a(1, N))", 8, 9),
+    "prompt, write": ("from tinygpt.kernels import decode_step as d; "
+                      "d._append(a(1, 16, 48), a(1, 2, 8, 16), a(1, 2, N, 8), ids(0), ids(0), False)", 15, 16),
     "encoder, read": (TOKENIZER + "encode(np.frombuffer(b'hens x' + bytes(N), np.uint8).copy(), 6)", 0, 16),
     "encoder, write": (TOKENIZER + "encode(hashing.padded(b'hens x'), N)", 2, 6),
     "decoder, read": (TOKENIZER + "decoder.copy_tokens(np.zeros(1, np.uint32), np.zeros(N, np.uint8), ids(0), ids(1),"

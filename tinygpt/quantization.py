@@ -17,8 +17,9 @@ What multiplies these weights depends on how many tokens come at once:
 
     one token of each text    the weight is converted to float32, and so is everything else: kernels/decode_step.py
     a prompt                  the activations are rounded to bfloat16 as well, each by up to 2^-9 of itself, where the
-                              processor multiplies bfloat16; sums are float32
-    anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, the head
+                              processor multiplies bfloat16; sums are float32: kernels/prompt.py
+    anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, the head,
+                              and a `Decoder` of a model with a part of the user's own
 
 A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); of this file, only
 `round_weights` knows layers.
@@ -32,38 +33,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.autograd import Tensor, no_grad
-from tinygpt.autograd.dispatch import aligned, compare, kernel_for
-from tinygpt.autograd.tensor import recording
-from tinygpt.ops.linear import check_linear, linear
-from tinygpt.runtime import bfloat16, settings
-from tinygpt.runtime.scope import Block, Setting
+from tinygpt.autograd import Tensor
+from tinygpt.runtime import bfloat16
+from tinygpt.runtime.pages import new_pages
 
 KINDS = ("float32", "bfloat16", "int8")
-_KERNEL = "tinygpt.kernels.quantized_linear"
-_TOLERANCE = 2e-2  # of the kernel in check mode, as a share of the largest value: x is rounded to 8 bits
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
+_LINE = 64  # bytes of a cache line
 _NO_SCALE = np.empty(0, np.float32)
-
-
-_by_quantized = Setting("products by quantized weights", False)
-
-
-class quantized_products(Block):
-    """
-    The block in which layers multiply by their quantized weights.
-
-    A quantized weight is what the weight was when it was rounded: nothing tells that the weight was written to since.
-    So only a `Decoder` reads a prompt in such a block, for its own steps read the quantized weights too.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(_by_quantized, True)
-
-    @staticmethod
-    def inside() -> bool:
-        """Whether this code runs in such a block."""
-        return bool(_by_quantized.get())
 
 
 class QuantizedWeight(NamedTuple):
@@ -175,52 +152,6 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
     return out
 
 
-def quantized_linear(x: Tensor, weight: Tensor, quantized: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
-    """
-    ``x @ weight + bias`` by the quantized form of the weight.
-
-    The numbers of x are rounded to bfloat16 where the processor multiplies these faster than float32. Where a gradient
-    is wanted, or no kernel runs, it is `linear` by `weight`, the float32 form.
-
-    Parameters
-    ----------
-    x : Tensor, shape (..., I)
-    weight : Tensor, shape (I, O)
-        What `quantized` stands for.
-    quantized : QuantizedWeight, shape (I, O)
-    bias : Tensor, shape (O,), optional
-
-    Returns
-    -------
-    Tensor, shape (..., O)
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit together.
-
-    Examples
-    --------
-    >>> weight = np.array([[0.5, -8.0], [1.0, 0.0]], np.float32)
-    >>> quantized_linear(Tensor([[2.0, 1.0]]), Tensor(weight), quantize(weight, "bfloat16"))
-    Tensor([[  2., -16.]], dtype=float32)
-    """
-    wanted = any(tensor is not None and tensor.requires_grad for tensor in (x, weight, bias))
-    kernel = kernel_for(_KERNEL, np.ascontiguousarray(x.data), weight.data)
-    if (wanted and recording.get()) or kernel is None:
-        return linear(x, weight, bias)
-    shift = np.zeros(weight.shape[1:], np.float32) if bias is None else bias.data
-    check_linear("quantized_linear", x, weight, shift)
-    if quantized.values.shape != weight.shape or quantized.scale.shape not in ((0,), shift.shape):
-        raise ValueError(f"quantized_linear: the weight must be the one that was quantized, {quantized.values.shape}, "
-                         f"got {weight.shape}; quantize it again")  # fmt: skip
-    out = kernel.forward(x.data, aligned(quantized.values), quantized.scale, aligned(np.ascontiguousarray(shift)))
-    if settings.current_implementation() == "check":
-        with settings.implementation("numpy"), no_grad():
-            compare("quantized_linear", "forward", [out], [linear(x, weight, bias).data], tolerance=_TOLERANCE)
-    return Tensor(out)
-
-
 def round_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
     """
     Round a layer's weight to what `kind` can hold, and freeze it.
@@ -259,7 +190,7 @@ def round_weights(model: Any, kind: str) -> None:
 
     Each layer keeps both forms: `quantized`, which a `Decoder` reads, and `weight`, what that stands for in float32.
     All parameters are frozen, `requires_grad` being False: training would change one form and not the other. Where a
-    `Decoder` reads a prompt, the layers round their inputs to bfloat16 too, if the processor multiplies that faster.
+    `Decoder` reads a prompt, activations are rounded to bfloat16 too, if the processor multiplies that faster.
 
     Parameters
     ----------
@@ -288,12 +219,29 @@ def round_weights(model: Any, kind: str) -> None:
         return
     if model.wte.weight.dtype != np.float32:
         raise TypeError(f"round_weights: the model must be float32, got {model.wte.weight.dtype}")
-    model.wte.quantize(kind)
+    layers = [model.wte]
     for block in model.h:
-        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
-            layer.quantize(kind)
+        layers += [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
+    places = _places(layers, np.uint16 if kind == "bfloat16" else np.int8)
+    for layer, place in zip(layers, places, strict=True):
+        layer.quantize(kind)
+        np.copyto(place, layer.quantized.values)
+        layer.quantized = layer.quantized._replace(values=place)
     for parameter in model.parameters():
         parameter.requires_grad = False
+
+
+def _places(layers: list[Any], dtype: Any) -> list[np.ndarray]:
+    """
+    Memory for the layers' quantized weights, side by side in huge pages.
+
+    A product reads a few columns of a weight at a time, and each row of these lies on another page of 4096 bytes: more
+    pages than the processor keeps addresses of. Most weights are smaller than a huge page, so they share them.
+    """
+    bytes_of = [layer.weight.size * np.dtype(dtype).itemsize for layer in layers]
+    starts = np.cumsum([0] + [-(-size // _LINE) * _LINE for size in bytes_of]).tolist()
+    pages = new_pages(starts[-1])
+    return [np.ndarray(layer.weight.shape, dtype, pages, start) for layer, start in zip(layers, starts, strict=False)]
 
 
 def check_kind(who: str, kind: str) -> None:

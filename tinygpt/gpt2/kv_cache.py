@@ -3,9 +3,10 @@ The key/value cache: a model that keeps the keys and values of every token it ha
 one token's work.
 
     LayerCache.attend            attention of new tokens to themselves and to all tokens before them
-    Decoder.prefill              a prompt, in one pass through the model's blocks
-    Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py; where no kernel
-                                 runs (NumPy, float64, a block with a part of the user's own), by the model's blocks
+    Decoder.prefill              a prompt, layer by layer, by kernels/prompt.py
+    Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py
+
+Where no kernel runs (NumPy, float64, a block with a part of the user's own), both run the model's blocks.
 
 Throughout this file
     x                  (B, T, C)       the residual stream of T new tokens of each of B sequences; T = 1 in a step
@@ -39,11 +40,14 @@ from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.ops.reductions import softmax_forward
-from tinygpt.quantization import QuantizedWeight, quantized_products
+from tinygpt.quantization import QuantizedWeight
 from tinygpt.runtime import settings
+from tinygpt.runtime.memory import empty
 from tinygpt.runtime.whole_number import whole_number
 
-_KERNEL = "tinygpt.kernels.decode_step"
+_KERNEL, _PROMPT = "tinygpt.kernels.decode_step", "tinygpt.kernels.prompt"
+_TOLERANCE = 2e-2  # of a prompt's kernel in check mode, as a share of the largest value, where weights are quantized
+_LINE = 16  # numbers in a cache line
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
 _ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
 _MLP = f"gpt2.model.MLP {_LINEAR} gpt2.model.GELULinear {_DROPOUT}"
@@ -215,8 +219,9 @@ class Decoder:
         H, D = config.n_head, config.n_embd // config.n_head
         self.model, self._capacity = model, capacity
         self._lengths = np.zeros(sequences, np.int64)
-        self._keys = np.empty((len(model.h), sequences, H, D, capacity), dtype)
-        self._values = np.empty((len(model.h), sequences, H, capacity, D), dtype)
+        N = -(-capacity // _LINE) * _LINE  # each row of keys begins on a cache line
+        self._keys = empty((len(model.h), sequences, H, D, N), dtype)
+        self._values = empty((len(model.h), sequences, H, N, D), dtype)
         self._bind()
         self._scratch: dict[int, Any] = {}  # the kernel's memory, by B
 
@@ -280,12 +285,11 @@ class Decoder:
         T = len(tokens)
         if not 0 < T <= self.capacity:
             raise ValueError(f"Decoder.prefill: from 1 to {self.capacity} tokens fit, got {T}")
-        x = Tensor((self._tokens[tokens] + self._positions[:T])[None])  # (1, T, C)
-        with no_grad(), no_dropout(), quantized_products():
-            for block, keys, values in zip(self.model.h, self._keys, self._values, strict=True):
-                x = block(x, LayerCache(keys, values, [sequence], [0]))
+        x = self._tokens[tokens] + self._positions[:T]  # (T, C)
+        for i, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+            x = self._prompt(x, i, LayerCache(keys, values, [sequence], [0]))
         self.lengths[sequence] = T
-        return self._head(x.data[0, -1:])[0]
+        return self._head(x[-1:])[0]
 
     def step(self, sequences: Any, tokens: Any) -> np.ndarray:
         """
@@ -324,15 +328,30 @@ class Decoder:
         self.lengths[sequences] += 1
         return self._head(x)
 
+    def _prompt(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
+        """x (T, C), the tokens of a prompt, after layer i."""
+        kernel = None if self._layers[i] is None else kernel_for(_PROMPT, x)
+        if kernel is None:
+            return self._by_block(x[None], i, cache)[0]
+        checking = settings.current_implementation() == "check"
+        if checking:
+            with settings.implementation("numpy"):
+                expected = self._by_block(x[None], i, cache)[0]
+        eps = self.model.config.layer_norm_epsilon
+        kernel.layer(x, self._layers[i], cache.keys, cache.values, cache.sequences[0], eps)
+        if checking:
+            compare("Decoder.prefill", "layer", [x], [expected], tolerance=_TOLERANCE if self._quantized else None)
+        return x
+
     def _layer(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (B, C) after layer i."""
         kernel = None if self._layers[i] is None else kernel_for(_KERNEL, x)
         if kernel is None:
-            return self._by_block(x, i, cache)
+            return self._by_block(x[:, None], i, cache)[:, 0]
         checking = settings.current_implementation() == "check"
         if checking:
             with settings.implementation("numpy"):
-                expected = self._by_block(x, i, cache)
+                expected = self._by_block(x[:, None], i, cache)[:, 0]
         B, C = x.shape
         if B not in self._scratch:
             self._scratch[B] = kernel.scratch(B, C, self.model.config.inner, cache.keys.shape[1], self.capacity)
@@ -342,8 +361,9 @@ class Decoder:
         return x
 
     def _by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
+        """x (B, T, C) after layer i."""
         with no_grad(), no_dropout():
-            return self.model.h[i](Tensor(x[:, None]), cache).data[:, 0]
+            return self.model.h[i](Tensor(x), cache).data
 
     def _head(self, x: np.ndarray) -> np.ndarray:
         """Logits (B, V) of the tokens after x (B, C)."""

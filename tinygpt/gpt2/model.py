@@ -8,10 +8,11 @@ Names, layouts and initialization are GPT-2's, so that loading a checkpoint is c
 never normalized in place: each block reads a normalized copy and adds to x, which is why the gradient of x reaches the
 embeddings undiminished.
 
-A block is written once. Training, reading a prompt, generation with `implementation("numpy")` and inspection all run
-`Block.forward`; the last three pass a cache, which computes attention and keeps something from it (`AttentionCache` in
-kv_cache.py). Generation with kernels has a step of its own for one token, kernels/decode_step.py, because the overhead
-of one op per line would exceed the arithmetic of a small model; a test holds that step to `Block`.
+A block is written once. Training, generation with `implementation("numpy")` and inspection all run `Block.forward`; the
+last two pass a cache, which computes attention and keeps something from it (`AttentionCache` in kv_cache.py).
+Generation with kernels has twins of it: kernels/decode_step.py for one token, because the overhead of one op per line
+would exceed the arithmetic of a small model, and kernels/prompt.py for a prompt, which reads quantized weights and has
+fewer passes over memory. Tests hold both to `Block`.
 
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; OpenAI's gpt-2,
         src/model.py.
@@ -40,10 +41,8 @@ from tinygpt.ops.attention import attention
 from tinygpt.ops.basic import matmul
 from tinygpt.ops.cross_entropy import check_targets
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids, integers
-from tinygpt.ops.gelu import gelu
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
-from tinygpt.quantization import quantized_linear, quantized_products
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.seeds import check_seed
 
@@ -73,8 +72,6 @@ class GELULinear(Linear):
     """A linear layer of GELU(x), as one operation, which keeps x alone for backward."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.quantized is not None and quantized_products.inside():
-            return quantized_linear(gelu(x), self.weight, self.quantized, self.bias)
         return gelu_linear(x, self.weight, self.bias)
 
 

@@ -22,7 +22,9 @@ Reading order
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip
-    decode_step.py                              one token of generation: the twin of `Block` with a cache, in gpt2/
+    projection.py                               a product with a quantized weight, and what follows it in the same pass
+    decode_step.py, prompt.py                   generation: twins of `Block` with a cache, in gpt2/, for one token of
+                                                each text and for a whole prompt
     jit.py, compiler.py, kernel_cache.py        how kernels are compiled and kept
     dependencies.py                             which files and values a user's kernel was compiled from
     notice.py, rates.py                         what a user sees of compilation; how fast this machine is

@@ -72,7 +72,8 @@ __all__ = ["accepts", "backward", "forward"]
 _SMALL = 2**18  # multiplications that one core has done in about ten microseconds
 
 
-def forward(qkv, n_head, p=0.0, seed=None):
+def forward(qkv, n_head, p=0.0, seed=None, bfloat16=False):
+    """`bfloat16`: round the operands of products, whatever the precision; backward then is not for these."""
     B, T, width = qkv.shape
     C = width // 3
     qkv = np.ascontiguousarray(qkv)
@@ -81,7 +82,7 @@ def forward(qkv, n_head, p=0.0, seed=None):
     sizes = (B, T, C, n_head)
     _forward(
         qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), sums.reshape(-1), sizes, _dropout(p, seed),
-        *_memory(sizes, operands=2, others=2, blocks=3, rows=0),
+        *_memory(sizes, operands=2, others=2, blocks=3, rows=0, bfloat16=bfloat16),
     )  # fmt: skip
     lse += np.log(sums)
     return out, (qkv, out, lse, n_head, p, seed)
@@ -105,7 +106,7 @@ def _dropout(p, seed):
     return (p > 0, *(constants(p, seed) if p else constants(0.5, 0)))
 
 
-def _memory(sizes, operands, others, blocks, rows):
+def _memory(sizes, operands, others, blocks, rows, bfloat16=False):
     """
     How many threads work, and each thread's memory.
 
@@ -114,7 +115,7 @@ def _memory(sizes, operands, others, blocks, rows):
     """
     B, T, C, H = sizes
     workers = min(threads(most=None if B * T * T * C > _SMALL else 1), B * H)
-    form, dtype = operand_format()
+    form, dtype = operand_format(bfloat16)
     size, D = _block(form), C // H
     packed_size = max(*packed_elements(form, size, size, max(size, D)), packed_elements(form, 0, D, size)[1])
     packed = memory.empty((workers, operands * -(-T // size) + others, _whole_lines(packed_size)), dtype)

@@ -36,10 +36,12 @@ from tinygpt.kernels.jit import ZERO, kernel, parallel, spread, threads
 from tinygpt.kernels.layernorm import normalize
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import add_rows_1, add_rows_4, dot_row, dot_rows_1, dot_rows_4
-from tinygpt.kernels.simd.intrinsics import to_float32, transpose_block
+from tinygpt.kernels.simd.intrinsics import stream_transposed_block, to_float32, transpose_block
 from tinygpt.kernels.simd.math import exp, maximum, total
 from tinygpt.runtime import memory
 
+_LINE = 64  # bytes of a cache line
+_LARGE = 2**20  # bytes of a prompt's queries, keys and values: more than this leave the cache before the next step
 _NEAR = 4096  # outputs that stay in the first-level cache while the rows of a weight are read
 
 
@@ -69,30 +71,39 @@ def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):
 
 
 def append(qkv, keys, values, sequences, lengths):
-    """Copy the keys and values in qkv (B, T, 3C) to those of these sequences, from these lengths on."""
+    """
+    Copy the keys and values in qkv (B, T, 3C) to those of these sequences, from these lengths on.
+
+    Rows of keys lie far apart, often by a power of two, and share few places in a cache: where there are many, they are
+    written past the caches, a whole line at a time.
+    """
     sequences, lengths = np.asarray(sequences, np.int64), np.asarray(lengths, np.int64)
-    spread(_append, qkv.size)(qkv, keys, values, sequences, lengths)
+    on_lines = keys.ctypes.data % _LINE == 0 and not ((lengths * keys.itemsize) % _LINE).any()
+    on_lines = on_lines and (keys.shape[3] * keys.itemsize) % _LINE == 0 and LANES * keys.itemsize == _LINE
+    spread(_append, qkv.size)(qkv, keys, values, sequences, lengths, bool(on_lines and qkv.nbytes > _LARGE))
 
 
 @parallel
-def _append(qkv, keys, values, sequences, lengths):
+def _append(qkv, keys, values, sequences, lengths, past_the_caches):
     (B, T, _), (_, H, D, N) = qkv.shape, keys.shape
-    flat_qkv, flat_keys = qkv.reshape(-1), keys.reshape(-1)
+    flat_qkv, flat_keys, flat_values = qkv.reshape(-1), keys.reshape(-1), values.reshape(-1)
     whole_T, whole_D = T // LANES * LANES, D // LANES * LANES
     for task_ in prange(B * H):
         task = np.int64(task_)
         b, head = task // H, task % H
-        k, v = qkv[b, :, (H + head) * D :][:, :D], qkv[b, :, (2 * H + head) * D :][:, :D]  # (T, D) each
-        own_keys, own_values = keys[sequences[b], head], values[sequences[b], head]  # (D, N) and (N, D)
+        own = sequences[b] * H + head
+        k, first_key, first_value = b * T * 3 * H * D + (H + head) * D, own * D * N + lengths[b], own * N + lengths[b]
         for t in range(0, whole_T, LANES):
             for d in range(0, whole_D, LANES):
-                source = (b * T + t) * 3 * H * D + (H + head) * D + d
-                target = ((sequences[b] * H + head) * D + d) * N + lengths[b] + t
-                transpose_block(flat_qkv, source, 3 * H * D, flat_keys, target, N)
+                source, target = k + t * 3 * H * D + d, first_key + d * N + t
+                if past_the_caches:
+                    stream_transposed_block(flat_qkv, source, 3 * H * D, flat_keys, target, N)
+                else:
+                    transpose_block(flat_qkv, source, 3 * H * D, flat_keys, target, N)
         for t in range(T):
             for d in range(whole_D if t < whole_T else 0, D):
-                own_keys[d, lengths[b] + t] = k[t, d]
-            values_t, v_t = own_values[lengths[b] + t], v[t]
+                flat_keys[first_key + d * N + t] = flat_qkv[k + t * 3 * H * D + d]
+            v_t, values_t = flat_qkv[k + (t * 3 + 1) * H * D :][:D], flat_values[(first_value + t) * D :][:D]
             for d in range(D):
                 values_t[d] = v_t[d]
 

@@ -26,7 +26,7 @@ from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.shapes import flatten
-from tinygpt.quantization import QuantizedWeight, quantized_linear, quantized_products, round_in_place
+from tinygpt.quantization import QuantizedWeight, round_in_place
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
@@ -91,16 +91,13 @@ class Linear(Module):
         self.bias = Parameter(initial_bias) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.quantized is not None and quantized_products.inside():
-            return quantized_linear(x, self.weight, self.quantized, self.bias)
         return linear(x, self.weight, self.bias)
 
     def quantize(self, kind: str) -> None:
         """
         Round the weight to what `kind` can hold, keep it in that form in `quantized`, and freeze it.
 
-        A `Decoder` reads prompts and weights in that form: see `quantization.quantized_products`. All others read the
-        rounded weight in float32.
+        A `Decoder` reads the weight in that form. All others read the rounded weight in float32.
 
         Parameters
         ----------

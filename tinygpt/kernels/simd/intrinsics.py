@@ -27,6 +27,8 @@ if numba.config.DISABLE_JIT:
             for j in range(LANES):
                 target[target_start + j * target_stride + i] = source[start + i * stride + j]
 
+    stream_transposed_block = transpose_block
+
     def to_float32(number):
         return bfloat16.to_float32(number)[()] if number.dtype == np.uint16 else np.float32(number)
 
@@ -42,28 +44,31 @@ else:
 
         return types.int64(counters, types.int64), codegen
 
-    @intrinsic
-    def transpose_block(typingctx, source, start, stride, target, target_start, target_stride):
-        """
-        Copy a block of LANES x LANES float32, transposed.
+    def _make_transpose_block(non_temporal):
+        @intrinsic
+        def transpose_block(typingctx, source, start, stride, target, target_start, target_stride):
+            def codegen(context, builder, signature, arguments):
+                read = llvm.pointer(context, builder, signature.args[0], *arguments[:2])
+                write = llvm.pointer(context, builder, signature.args[3], *arguments[3:5])
+                rows = []
+                for _ in range(LANES):
+                    rows.append(llvm.load(builder, read, llvm.FLOAT, LANES))
+                    read = llvm.advance(builder, read, arguments[2])
+                for row in llvm.transpose(builder, rows):
+                    store = builder.store(row, write, align=4 * LANES if non_temporal else 4)
+                    if non_temporal:
+                        store.set_metadata("nontemporal", builder.module.add_metadata([llvm.INT32(1)]))
+                    write = llvm.advance(builder, write, arguments[5])
+                return context.get_dummy_value()
 
-        Element by element it takes more than twice as long: the columns of a matrix are strided reads.
-        """
+            n = types.int64
+            return types.void(source, n, n, target, n, n), codegen
 
-        def codegen(context, builder, signature, arguments):
-            read = llvm.pointer(context, builder, signature.args[0], *arguments[:2])
-            write = llvm.pointer(context, builder, signature.args[3], *arguments[3:5])
-            rows = []
-            for _ in range(LANES):
-                rows.append(llvm.load(builder, read, llvm.FLOAT, LANES))
-                read = llvm.advance(builder, read, arguments[2])
-            for row in llvm.transpose(builder, rows):
-                builder.store(row, write, align=4)
-                write = llvm.advance(builder, write, arguments[5])
-            return context.get_dummy_value()
+        return transpose_block
 
-        n = types.int64
-        return types.void(source, n, n, target, n, n), codegen
+    # Copy a block of LANES x LANES float32, transposed. Element by element it takes more than twice as long: the
+    # columns of a matrix are strided reads. The second writes past the caches, to rows that are aligned to a vector.
+    transpose_block, stream_transposed_block = _make_transpose_block(False), _make_transpose_block(True)
 
     @intrinsic
     def to_float32(typingctx, number):
