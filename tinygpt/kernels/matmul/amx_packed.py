@@ -22,14 +22,17 @@ there the pass pays where A has several blocks, for each of which amx_gemm.py pa
 Each number is rounded and summed as there, in the same order, so that the bits are the same by either plan.
 
 Measured on two cores of an Intel Xeon with AMX (family 6 model 167): the time of amx_gemm.py over that of this plan,
-medians of 6 turns. All weights of GPT-2 124M's layers, one after the other, so that each comes from memory:
+medians of 9 turns. The weights of GPT-2 124M's layers, (inputs, outputs), each from memory. x has M rows; an asterisk:
+A has several blocks.
 
-    rows of A                             128    256    512   1024
-    x W + b      B is (K, N)                           1.20   1.36
-    dout W^T     B is stored along k     0.95   0.96   1.04   1.16
+                             x W + b                dout W^T               x^T dout
+    M                   256   512   1024       256   512   1024       256   512   1024
+    (768, 768)         0.85  0.95   1.01*     0.85  0.92   0.96*     0.88  0.89   1.00*
+    (768, 2304)        1.24  1.22   1.40*     0.86  1.06*  1.06*     0.90  0.92   1.02*
+    (768, 3072)        1.41  1.10   1.41*     0.92  1.03   0.91      0.90  1.00   1.15*
+    (3072, 768)        1.09  1.10   1.07      0.85  0.91   1.05*     0.99* 1.04*  1.09*
 
-With the pass as a kernel of its own, x W + b by 16, 64 and 256 rows: 1.01, 1.23 and 1.34. Prefetching panels is worth
-3 % of a training step in which weights are packed already.
+Prefetching the panels is worth 3 % of a training step.
 
 Source: packing the whole of B is what Goto & van de Geijn 2008 do with the operand that several blocks share.
 Cost:   2 M N K operations; packing moves A once and B once, and writes half of B's bytes.
@@ -76,6 +79,7 @@ from tinygpt.runtime import memory
 __all__ = ["LARGE", "multiply", "pays"]
 
 _WIDTH = 1024  # columns of B that a thread packs at a time where B is stored by rows
+_WORTHWHILE = 1_500_000  # numbers of B: with fewer, a pass costs more than it spares
 _LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, such as a head, a block of k
 
 
@@ -83,7 +87,8 @@ def pays(b_transposed, sizes):
     """Whether this plan is the faster one for a B of float32, and takes little memory."""
     M, N, K = sizes
     MC, KB = block_sizes(M, N, K)
-    return (not b_transposed or MC < M) and _packed_size(min(KB, K), N) <= _LARGEST
+    scattered = not b_transposed and K * N >= _WORTHWHILE
+    return (scattered or MC < M) and _packed_size(min(KB, K), N) <= _LARGEST
 
 
 def _packed_size(K, N):
