@@ -157,8 +157,8 @@ class Node(Accumulator):
         self._drop_outputs(inputs)
 
     def _drop_outputs(self, inputs: Sequence[np.ndarray]) -> None:
-        """Put an `OutputOf` in place of each input that its node computes again."""
-        if type(self.saved) is not tuple:
+        """Put an `OutputOf` in place of each input that its node computes again; not where `output` will read it."""
+        if type(self.saved) is not tuple or self.output is not None:
             return
         parents = {
             id(array): parent
