@@ -143,7 +143,7 @@ class Pool:
         self._return(self._clock - self.patience * whole)
 
     def _return(self, before: float) -> None:
-        """Return to the system what is free since before this time, except for pieces beside others that are not."""
+        """Return to the system what is free since before this time, if it is all that the system gave at once."""
         self._free = [piece for piece in self._free if piece.since >= before or not piece.alone]
         self._kept = sum(map(_size_of, self._free))
 
