@@ -14,6 +14,7 @@ Between the two the array's memory is free for others. An output is dropped wher
     it is not `exposed`                    Nobody but the engine has had the array. Whoever has it, from `Tensor.data`
                                            or as a view, may have written into it before the reader ran. The reader's
                                            gradients then depend on what was written, and `output` knows nothing of it.
+    its reader has no `output`             That would need the array too, at any time.
 
 A write after the reader's forward does no harm: what is computed again is what the reader has read.
 
@@ -43,7 +44,7 @@ class OutputOf(NamedTuple):
 
 def drop_outputs(reader: Any, inputs: Sequence[np.ndarray]) -> None:
     """Put an `OutputOf` in place of each input that `reader`, a node, has saved and that can be computed again."""
-    if type(reader.saved) is not tuple:
+    if type(reader.saved) is not tuple or reader.output is not None:
         return
     nodes = {
         id(array): node
