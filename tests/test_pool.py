@@ -249,3 +249,90 @@ def test_a_gradient_in_the_pool_becomes_that_of_a_leaf_without_a_copy_unless_it_
         taken = SharedGradient(share, RefCount(1)).take()
         assert np.shares_memory(taken, array) == whole
     assert not np.shares_memory(copied(array), array)
+
+
+def in_the_middle(run, step, at):
+    """Call `run`, and `step` before the instruction `at` of memory.py; returns whether there was such a one."""
+    count = itertools.count()
+    came = False
+
+    def trace(frame, event, argument):
+        nonlocal came
+        if frame.f_code.co_filename != memory.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(count) == at:
+            came = True
+            sys.settrace(None)  # as the system does, too: what `step` runs is not traced
+            step()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return came
+
+
+def some_arrays_end_and_others_begin(pool: Pool) -> list[np.ndarray]:
+    """Pieces are split, joined and handed out again; each array holds one number."""
+    live = [pool.empty(size, np.uint8) for size in (2**20, 2**17, 2**18)]
+    del live[1]
+    live += [pool.empty(size, np.uint8) for size in (2**16, 2**19)]
+    del live[0]
+    live += [pool.empty(size, np.uint8) for size in (2**18, 2**17, 2**16)]
+    return live
+
+
+def assert_sound(pool: Pool, others: list[np.ndarray]) -> None:
+    for _ in range(2):
+        live = others + some_arrays_end_and_others_begin(pool)
+        spans = sorted((address(array), array.nbytes) for array in live)
+        assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(spans))
+
+
+def test_ctrl_c_at_any_instruction_leaves_a_pool_that_works():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for at in itertools.count():
+        pool = Pool()
+        held = [pool.empty(2**18, np.uint8)]
+        try:
+            if not in_the_middle(lambda pool=pool: some_arrays_end_and_others_begin(pool), interrupt, at):
+                break
+        except KeyboardInterrupt:
+            pass
+        assert_sound(pool, held)
+    assert at > 500
+
+
+def test_a_finalizer_or_signal_handler_may_use_the_pool_at_any_instruction_of_it():
+    for at in itertools.count():
+        pool, held = Pool(), []
+        if not in_the_middle(
+            lambda pool=pool, held=held: held.extend(some_arrays_end_and_others_begin(pool)),
+            lambda pool=pool, held=held: held.extend(some_arrays_end_and_others_begin(pool)),
+            at,
+        ):
+            break
+        assert_sound(pool, held)
+    assert at > 500
+
+
+def test_free_memory_goes_back_where_the_system_has_too_little(monkeypatch):
+    pool = Pool()
+    pool.empty(2**20, np.uint8)  # gone at once
+
+    def limited(size, new_pages=memory.new_pages):
+        if pool._kept + size > 2**22:
+            raise OSError(12, "Cannot allocate memory")
+        return new_pages(size)
+
+    monkeypatch.setattr(memory, "new_pages", limited)
+    assert pool.empty(2**22, np.uint8).nbytes == 2**22
+    with pytest.raises(OSError, match="Cannot allocate"):
+        pool.empty(2**23, np.uint8)
+    assert_sound(pool, [])

@@ -15,6 +15,7 @@ import threading
 import weakref
 from bisect import bisect_left, insort_left
 from collections import deque
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Pool:
     A piece in use has one array over all of it, the base of what `empty` returns, and of all views, views of views
     included. So any view keeps the base alive, and when a weak reference to the base dies, the piece comes back. That
     happens in any thread, and between any two steps of `empty`, so it is only noted; the next `empty` makes the piece a
-    free one.
+    free one. A finalizer or a signal handler may run there as well, and Ctrl-C may end `empty` there: see `_update`.
 
     Attributes
     ----------
@@ -69,29 +70,57 @@ class Pool:
         self.forget()
 
     def forget(self) -> None:
-        """Begin with nothing, and a lock that nobody holds. Memory in use returns to the system with its arrays."""
-        self._in_use = self._kept = self.allocated = 0
+        """Begin with nothing, and a lock that nobody holds."""
+        self.allocated = 0
+        self._lock = threading.RLock()
+        self._updating = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with nothing. Memory in use returns to the system with its arrays."""
+        self._in_use = self._kept = 0
         self._free: list[_Piece] = []  # the smallest first; of one size, the one that was used last
         self._uses: dict[int, _Use] = {}  # by id, because a weak reference has to live to be told
         self._ended: deque[_Use] = deque()
         self._clock = self._next_trim = 0  # bytes handed out so far; when to look for pieces that are too old
-        self._lock = threading.RLock()
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-        """An uninitialized array; all NaN with TINYGPT_DEBUG=1. Costs 3 microseconds, with what its end costs."""
+        """An uninitialized array; all NaN with TINYGPT_DEBUG=1. Costs 2 to 3 microseconds, its end included."""
         dtype = np.dtype(dtype)
         size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * dtype.itemsize
         if settings.GUARD:
             return _poisoned(guarded(size).view(dtype).reshape(shape))
         if size < _SMALLEST:
             return _poisoned(np.empty(shape, dtype))
+        base = self._update(self._base, size, dtype)
+        return _poisoned(np.empty(shape, dtype) if base is None else base.reshape(shape))
+
+    def _update(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """
+        What `step` returns, after which the pool is consistent. In the middle it is not: so None for a finalizer or a
+        signal handler that runs there, in the same thread; and if an error or Ctrl-C ends it there, the pool begins
+        with nothing.
+        """
         with self._lock:
-            piece = self._take(_rounded(size))
-            base = np.frombuffer(piece.given, dtype, size // dtype.itemsize, piece.start)
-            use = _Use(base, self._ended.append)
-            use.piece = piece
-            self._uses[id(use)] = use
-        return _poisoned(base.reshape(shape))
+            if self._updating:
+                return None
+            try:
+                self._updating = True
+                return step(*arguments)
+            except BaseException:
+                self._begin()
+                raise
+            finally:
+                self._updating = False
+
+    def _base(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """An array over so many bytes."""
+        piece = self._take(_rounded(size))
+        base = np.frombuffer(piece.given, dtype, size // dtype.itemsize, piece.start)
+        use = _Use(base, self._ended.append)
+        use.piece = piece
+        self._uses[id(use)] = use
+        return base
 
     def _take(self, size: int) -> _Piece:
         self._collect()
@@ -106,10 +135,17 @@ class Pool:
             if piece.size > size:
                 self._add(piece.split(size))
         else:
-            piece = _Piece(new_pages(size), 0, size)
+            piece = _Piece(self._new_pages(size), 0, size)
             self.allocated += 1
         self._in_use += size
         return piece
+
+    def _new_pages(self, size: int) -> mmap.mmap:
+        try:
+            return new_pages(size)
+        except (OSError, MemoryError):
+            self._return(math.inf)  # the system may have enough with what is free here, in pieces that are too small
+            return new_pages(size)
 
     def _collect(self) -> None:
         """Make the pieces of arrays that are gone free ones, joined with those beside them."""
@@ -143,29 +179,26 @@ class Pool:
         self._return(self._clock - self.patience * whole)
 
     def _return(self, before: float) -> None:
-        """Return to the system what is free since before this time, except for pieces beside others that are not."""
+        """Return to the system what is free since before this time, if it is all that the system gave at once."""
         self._free = [piece for piece in self._free if piece.since >= before or not piece.alone]
         self._kept = sum(map(_size_of, self._free))
 
     def clear(self) -> None:
         """Return all free memory to the system."""
-        with self._lock:
-            self._collect()
-            self._return(math.inf)
+        self._update(self._collect)
+        self._update(self._return, math.inf)
 
     @property
     def in_use(self) -> int:
         """Bytes in use."""
-        with self._lock:
-            self._collect()
-            return self._in_use
+        self._update(self._collect)
+        return self._in_use
 
     @property
     def kept(self) -> int:
         """Bytes that are free."""
-        with self._lock:
-            self._collect()
-            return self._kept
+        self._update(self._collect)
+        return self._kept
 
 
 class _Piece:
