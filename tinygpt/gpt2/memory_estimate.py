@@ -73,8 +73,8 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
 
     Examples
     --------
-    >>> round(predict(GPTConfig.preset("gpt2"), 4, 64).total / 1e9, 1)
-    2.4
+    >>> round(predict(GPTConfig.preset("gpt2"), 4, 64).total / 1e9, 2)
+    2.35
     """
     L, C, V, H = config.n_layer, config.n_embd, config.vocab_size, config.n_head
     N = batch_size * context
