@@ -45,8 +45,7 @@ _side: dict[str, Any] = {}
 
 def prepare(side: str, size: str) -> list[int]:
     """Build a side in this process; 16 tokens of its greedy continuation."""
-    from tinygpt import GPT, GPTConfig
-    from tinygpt.quantization import round_weights
+    from tinygpt import GPT, GPTConfig, quantization
 
     model = GPT(GPTConfig(**SIZES[size]), seed=1337).eval()
     model.wte.weight.data *= 5  # random logits lie close together: now no rounding decides between two of them
@@ -55,7 +54,8 @@ def prepare(side: str, size: str) -> list[int]:
     if framework == "torch":
         _side.update(_theirs(model, prompt, kind))
     else:
-        round_weights(model, kind)
+        name = "quantize_model" if hasattr(quantization, "quantize_model") else "round_weights"  # in older checkouts
+        getattr(quantization, name)(model, kind)
         _side.update(_ours(model, prompt))
     return _side["greedy"](16)
 

@@ -13,7 +13,7 @@ import pytest
 import tinygpt.functional as F
 from tinygpt import GPT, AdamW, GPTConfig, Tensor, clip_grad_norm
 from tinygpt.nn import Dropout, Linear, Module, Parameter
-from tinygpt.quantization import round_weights
+from tinygpt.quantization import quantize_model
 
 CONFIG = GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=2, n_head=2,
                    embd_pdrop=0.2, attn_pdrop=0.2, resid_pdrop=0.2)  # fmt: skip
@@ -145,7 +145,7 @@ def test_frozen_tied_and_shared_parts_stay_so(duplicate):
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_rounded_models_and_decoders_go_on_where_they_were(duplicate, kind):
     model, _ = trained()
-    round_weights(model.eval(), kind)
+    quantize_model(model.eval(), kind)
     decoder = model.decoder(2, 8)
     decoder.prefill(0, [1, 2, 3])
     twin = duplicate(decoder)

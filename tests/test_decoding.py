@@ -9,7 +9,7 @@ from kernel_checks import using_threads
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
 from tinygpt.gpt2.kv_cache import Decoder, LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
-from tinygpt.quantization import round_weights
+from tinygpt.quantization import quantize_model
 
 SIZES = {"vocab_size": 131, "n_positions": 24, "n_embd": 40, "n_layer": 3, "n_head": 4}
 TEXTS = [[5], [1, 2, 3, 4], list(range(100, 120)), [7, 7]]
@@ -22,7 +22,7 @@ BOUND = {np.float32: 2e-5, np.float64: 1e-13}
 def random_model(dtype=np.float32, kind="float32", **changes) -> GPT:
     model = GPT(GPTConfig(**SIZES | changes), dtype=dtype)
     model.flat_parameters[:] = 0.3 * np.random.default_rng(2).standard_normal(model.num_parameters())
-    round_weights(model, kind)
+    quantize_model(model, kind)
     return model.eval()
 
 
@@ -225,7 +225,7 @@ def test_a_step_reads_each_weight_of_its_layer_where_the_block_does(name, kind):
     model, changed = random_model(), random_model()
     weight = dict(changed.h[1].named_parameters())[name]
     weight.data[...] = np.random.default_rng(4).permutation(weight.data.reshape(-1)).reshape(weight.shape) + 0.5
-    round_weights(model, kind), round_weights(changed, kind)
+    quantize_model(model, kind), quantize_model(changed, kind)
     expected = in_float32(changed.h[1], Tensor(x[None])).data[0]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(stepped(changed, 1, x), expected, rtol=0, atol=BOUND[np.float32] * scale)

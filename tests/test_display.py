@@ -8,7 +8,7 @@ import numpy as np
 
 from tinygpt import GPT, GPTConfig, Tensor
 from tinygpt.autograd.summary import parameter_table
-from tinygpt.quantization import round_weights
+from tinygpt.quantization import quantize_model
 
 CONFIG = GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=4, n_head=2)
 
@@ -32,7 +32,7 @@ def test_gradients_are_none_then_a_norm_and_frozen_ones_are_not_wanted():
     model.loss(tokens, tokens).backward()
     norm = np.linalg.norm(model.ln_f.bias.grad)
     assert f"norm {norm:.3g}" in repr(model.ln_f)
-    round_weights(model, "int8")
+    quantize_model(model, "int8")
     assert "not required" in repr(model.ln_f)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tinygpt import GPT, GPTConfig
 from tinygpt.nn import Linear
-from tinygpt.quantization import dequantize, quantize, round_weights
+from tinygpt.quantization import dequantize, quantize, quantize_model
 
 CONFIG = GPTConfig(vocab_size=37, n_positions=16, n_embd=12, n_layer=2, n_head=3)
 
@@ -64,7 +64,7 @@ def test_a_model_computes_with_the_quantized_weights_and_cannot_be_trained(kind)
     model, tokens = GPT(CONFIG).eval(), np.arange(8)[None]
     before = {name: array.copy() for name, array in model.state_dict().items()}
     exact = model(tokens).data
-    round_weights(model, kind)
+    quantize_model(model, kind)
     assert model.weights == kind
     layers = {"wte.weight": model.wte} | {
         f"h.{i}.{part}.{name}.weight": getattr(getattr(block, part), name)
@@ -92,7 +92,7 @@ def test_a_model_computes_with_the_quantized_weights_and_cannot_be_trained(kind)
 def test_rounding_twice_changes_nothing(tmp_path):
     """A model that was saved after rounding rounds to itself, but for the last bit of an int8's scale."""
     model = GPT(CONFIG)
-    round_weights(model, "int8")
+    quantize_model(model, "int8")
     model.save_pretrained(tmp_path)
     again = GPT.from_pretrained(tmp_path, weights="int8")
     np.testing.assert_array_equal(again.wte.quantized.values, model.wte.quantized.values)
@@ -100,20 +100,20 @@ def test_rounding_twice_changes_nothing(tmp_path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="round_weights: weights must be one of float32, bfloat16, int8, got 'int4'"):
-        round_weights(GPT(CONFIG), "int4")
-    with pytest.raises(TypeError, match="round_weights: the model must be float32, got float64"):
-        round_weights(GPT(CONFIG, dtype=np.float64), "int8")
+    with pytest.raises(ValueError, match="quantize_model: weights must be one of float32, bfloat16, int8, got 'int4'"):
+        quantize_model(GPT(CONFIG), "int4")
+    with pytest.raises(TypeError, match="quantize_model: the model must be float32, got float64"):
+        quantize_model(GPT(CONFIG, dtype=np.float64), "int8")
     model = GPT(CONFIG)
     model.wte.weight.data[3, 2] = np.nan
     with pytest.raises(ValueError, match="int8: the weights must be finite"):
-        round_weights(model, "int8")
+        quantize_model(model, "int8")
 
 
 def test_weights_that_are_loaded_take_the_place_of_quantized_ones():
     """Logits and generated tokens are those of the loaded weights, also of a decoder that was made before."""
     model, plain = GPT(CONFIG, seed=1).eval(), GPT(CONFIG, seed=2).eval()
-    round_weights(model, "int8")
+    quantize_model(model, "int8")
     decoder = model.decoder()
     model.load_state_dict(plain.state_dict())
     assert model.weights == "float32" and model.h[1].mlp.c_fc.quantized is None

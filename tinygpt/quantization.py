@@ -21,8 +21,12 @@ What multiplies these weights depends on how many tokens come at once:
     anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, the head,
                               and a `Decoder` of a model with a part of the user's own
 
-A layer holds its own quantized weight (`nn.Linear.quantized`, `nn.Embedding.quantized`); of this file, only
-`round_weights` knows layers.
+Three functions quantize:
+
+    quantize             an array: it stays as it is, and its quantized form is returned
+    quantize_in_place    a layer's weight, which becomes what that form stands for. The layer holds the form itself:
+                         `nn.Linear.quantize` calls it and sets `nn.Linear.quantized`; so does `nn.Embedding`
+    quantize_model       all matrices of a GPT-2, by their layers' `quantize`
 
 Source: symmetric quantization per channel, Wu et al. 2020, arXiv:2004.09602, sections 3 and 4.
 """
@@ -154,7 +158,7 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
     return out
 
 
-def round_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
+def quantize_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
     """
     Round a layer's weight to what `kind` can hold, and freeze it.
 
@@ -186,7 +190,7 @@ def round_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | No
     return quantized
 
 
-def round_weights(model: Any, kind: str) -> None:
+def quantize_model(model: Any, kind: str) -> None:
     """
     Quantize the matrices of a GPT-2: those of its linear layers, and the table of embeddings, which is also the head.
 
@@ -212,15 +216,15 @@ def round_weights(model: Any, kind: str) -> None:
     --------
     >>> from tinygpt import GPT, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
-    >>> round_weights(model, "int8")
+    >>> quantize_model(model, "int8")
     >>> model.weights, model.wte.quantized.values.dtype
     ('int8', dtype('int8'))
     """
-    check_kind("round_weights", kind)
+    check_kind("quantize_model", kind)
     if kind == "float32":
         return
     if model.wte.weight.dtype != np.float32:
-        raise TypeError(f"round_weights: the model must be float32, got {model.wte.weight.dtype}")
+        raise TypeError(f"quantize_model: the model must be float32, got {model.wte.weight.dtype}")
     layers = [model.wte]
     for block in model.h:
         layers += [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
@@ -247,7 +251,7 @@ def _places(layers: list[Any], dtype: Any) -> list[np.ndarray]:
 
 
 def check_kind(who: str, kind: str) -> None:
-    """Raise ValueError unless there is such a form."""
+    """Raise ValueError unless there is such a kind."""
     if kind not in KINDS:
         raise ValueError(f"{who}: weights must be one of {', '.join(KINDS)}, got {kind!r}")
 

@@ -14,9 +14,9 @@ import pytest
 from kernel_checks import in_a_process, precision, using_threads
 
 from kernels.test_gemm import largest_error, rounded
-from tinygpt.kernels.matmul import amx_gemm
+from tinygpt.kernels.matmul import amx_blocks, amx_gemm
 from tinygpt.kernels.matmul.amx import numpy_pack_dense, unpacked_a, unpacked_b
-from tinygpt.kernels.matmul.amx_gemm import KC
+from tinygpt.kernels.matmul.amx_blocks import KC
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.simd.cpu import TILES
 from tinygpt.runtime import memory
@@ -128,19 +128,19 @@ def test_sums_beyond_one_block_of_k_are_exact():
 def test_a_task_is_taken_once_by_its_own_thread_first_then_by_others():
     for workers, tasks in ((1, 3), (2, 7), (3, 2), (4, 9)):
         counters = np.zeros(workers, np.int64)
-        first = [int(amx_gemm.take_task(counters, np.int64(worker), np.int64(tasks))) for worker in range(workers)]
+        first = [int(amx_blocks.take_task(counters, np.int64(worker), np.int64(tasks))) for worker in range(workers)]
         if tasks >= workers:  # each begins where its own tasks do
             assert first == [tasks * worker // workers for worker in range(workers)]
-        rest = [int(amx_gemm.take_task(counters, np.int64(0), np.int64(tasks))) for _ in range(tasks + 1)]
+        rest = [int(amx_blocks.take_task(counters, np.int64(0), np.int64(tasks))) for _ in range(tasks + 1)]
         taken = [task for task in first + rest if task < tasks]
         assert sorted(taken) == list(range(tasks)), (workers, tasks)
 
 
 def test_a_block_of_a_fits_into_the_second_level_cache():
     for m, n, k in itertools.product((1, 31, 256, 1000, 50257), (1, 768, 50257), (1, 256, 768, 3072, 50257)):
-        mc, kb = amx_gemm.block_sizes(m, n, k)
+        mc, kb = amx_blocks.block_sizes(m, n, k)
         assert mc % 32 == 0 and 0 < mc < m + 32
-        assert mc * min(k, kb) * 2 <= amx_gemm._CACHE, (m, n, k)
+        assert mc * min(k, kb) * 2 <= amx_blocks._CACHE, (m, n, k)
 
 
 @pytest.mark.parametrize("along_k", [True, False])

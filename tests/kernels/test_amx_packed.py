@@ -15,7 +15,7 @@ from kernel_checks import in_a_process, precision, using_threads
 
 from kernels.test_amx_gemm import SIZES, with_amx
 from kernels.test_gemm import rounded
-from tinygpt.kernels.matmul import amx_gemm, amx_packed
+from tinygpt.kernels.matmul import amx_blocks, amx_gemm, amx_packed
 from tinygpt.kernels.matmul.epilogue import ACCUMULATE, OVERWRITE, WITH_BIAS
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.simd.cpu import AMX
@@ -72,7 +72,7 @@ def test_any_number_of_threads_gives_the_same_bits(size, rng):
 def test_a_head_is_not_packed_as_a_whole(rng):
     """As a whole, the weight of dlogits @ weight takes 77 MB; this one would take 34."""
     m, n, k = 1100, 768, 22_000
-    assert amx_gemm.block_sizes(m, n, k)[0] < m  # several blocks of A, for which a smaller B is packed once
+    assert amx_blocks.block_sizes(m, n, k)[0] < m  # several blocks of A, for which a smaller B is packed once
     a, b = np.ones((m, k), np.float32), rng.integers(-9, 10, (k, n)).astype(np.float32)
     with precision("medium"):
         multiply(a[:1], b, into=np.empty((1, n), np.float32))

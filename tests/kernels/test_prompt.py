@@ -10,7 +10,7 @@ from kernels.test_gemm import AVX512, X86_64_V2, X86_64_V3
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
 from tinygpt.gpt2.kv_cache import Decoder, LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
-from tinygpt.quantization import KINDS, round_weights
+from tinygpt.quantization import KINDS, quantize_model
 
 # Both sum the same products in another order. Rounded to bfloat16 each operand is off by up to 2^-9 of itself, at
 # random, so that the errors of a sum of many mostly cancel: half a percent of the largest number is left.
@@ -26,7 +26,7 @@ def random_model(kind, C=40, H=4, inner=160, T=24, layers=2) -> GPT:
     for parameter in model.parameters():
         scale = 1 if parameter.ndim < 2 or parameter.shape[0] in (131, T) else len(parameter.data) ** -0.5
         parameter.data[...] = scale * rng.standard_normal(parameter.shape)
-    round_weights(model, kind)
+    quantize_model(model, kind)
     return model.eval()
 
 

@@ -230,7 +230,11 @@ def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tup
 
 
 def _both(op: Op, kernel: Any) -> Implementation:
-    """Check mode: kernel and reference, neither of which may break the contract (see `contract.py`)."""
+    """
+    Check mode: kernel and reference, neither of which may break the contract (see `contract.py`).
+
+    Without the kernel's `output`: what operations read is kept.
+    """
     contract = Contract(ValueError)
     checked = _kernel(op, contract.kernel(op, kernel))
     return Implementation(*side_by_side(op, contract.operation(op), checked.forward, checked.backward))

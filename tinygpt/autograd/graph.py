@@ -7,8 +7,8 @@ reference cycle, and memory is freed with the last tensor that needs it. `walk_b
 gradients of the leaves are empty when it begins. This file adds to the reference:
 
     memory     What a node saved, and its gradient, are freed once its backward has run, so that the memory of a step
-               falls while backward goes on. A heap finds the newest node. An output that is computed again in less time
-               than a product takes, such as that of a layer norm, is not saved by those who read it: an `OutputOf`.
+               falls while backward goes on. A heap finds the newest node. An output that is quickly computed again,
+               such as that of a layer norm, is not saved by those who read it: see `recomputed_outputs.py`.
     slots      A kernel writes its share, or adds it, into the array of the gradient itself, instead of returning an
                array that is added and thrown away.
     sharing    One array may be the gradient of several nodes, as long as it is only read: see `gradients.py`.
@@ -33,6 +33,7 @@ import numpy as np
 
 from tinygpt.autograd.gradients import Accumulator, RefCount, SharedGradient
 from tinygpt.autograd.hooks import Hooks
+from tinygpt.autograd.recomputed_outputs import drop_outputs, restore_outputs
 from tinygpt.runtime import memory, settings
 from tinygpt.runtime.memory import Slot
 
@@ -95,20 +96,6 @@ _FREED = object()
 WRITTEN = object()  # returned by a backward in place of a share that it has written into a slot
 
 
-LARGE = 2**20  # bytes: a smaller output is kept, since a call costs more than its memory is worth
-
-
-class OutputOf(NamedTuple):
-    """In `saved`, in place of an array: the output of a node, which backward computes again from its `saved`."""
-
-    node: Node
-
-    def again(self) -> np.ndarray:
-        """The array."""
-        self.node.check_not_freed()
-        return self.node.output(self.node.saved).reshape(self.node.shape)
-
-
 class Node(Accumulator):
     """The record of one tensor for backward. `op` is None for a leaf, which keeps its gradient."""
 
@@ -133,8 +120,8 @@ class Node(Accumulator):
         self.op, self.parents = op, parents
         self.saved: Any = None  # this and backward: set by `apply` in tensor.py
         self.backward: Any = None  # (dout, saved, destinations) -> shares; see dispatch.py
-        self.output: Any = None  # saved -> the output again, or None where consumers keep it
-        self.exposed = False  # whether its tensor may hold something else than the output: somebody has the array
+        self.output: Any = None  # saved -> the output again, or None: see recomputed_outputs.py
+        self.exposed = False  # whether others have had the output's array, and may have written into it: see there
         self.needed: list[Any] = []  # the arrays of saved that must not change, and what they were
         self.checksums: list[int] = []
         self.hooks: Hooks = {}
@@ -154,29 +141,7 @@ class Node(Accumulator):
             unused = {id(array) for array in inputs} - used
             self.needed = [array for array in self.needed if id(array) not in unused]
         self.checksums = checksums(self.needed)
-        self._drop_outputs(inputs)
-
-    def _drop_outputs(self, inputs: Sequence[np.ndarray]) -> None:
-        """Put an `OutputOf` in place of each input that its node computes again; not where `output` will read it."""
-        if type(self.saved) is not tuple or self.output is not None:
-            return
-        parents = {
-            id(array): parent
-            for array, parent in zip(inputs, self.parents, strict=True)
-            if parent is not None and parent.output is not None and not parent.exposed and array.nbytes >= LARGE
-        }
-        self._replace({id(item): OutputOf(parents[id(item)]) for item in self.saved if id(item) in parents})
-
-    def restore_outputs(self) -> None:
-        """Compute again what `saved` has an `OutputOf` for."""
-        if type(self.saved) is tuple:
-            self._replace({id(item): item.again() for item in self.saved if type(item) is OutputOf})
-
-    def _replace(self, items: dict[int, Any]) -> None:
-        """Replace items of `saved` by others, given by their ids."""
-        if items:
-            self.saved = tuple([items.get(id(item), item) for item in self.saved])
-            self.needed = [items.get(id(item), item) for item in self.needed]
+        drop_outputs(self, inputs)
 
     def check_not_freed(self) -> None:
         """Raise ValueError if a backward has run and nothing is saved any more."""
@@ -259,7 +224,7 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     """Run one backward. Returns the parents with their shares, whose owners are counted."""
     name = node.name
     node.check_not_freed()
-    node.restore_outputs()
+    restore_outputs(node)
     _check_saved(node)
     saved_arrays = arrays_in(node.saved)
     destinations = [None if parent is None else partial(waiting.slot, parent) for parent in node.parents]
@@ -348,7 +313,8 @@ def checksums(arrays: Sequence[np.ndarray]) -> list[int]:
     One number per array, which changes when the array is edited in place.
 
     Of an array with more than 64 elements it depends on about 64, evenly spaced, unless TINYGPT_DEBUG=1: an edit of the
-    whole array is found, one of few elements not always. Cost: 0.1 to 0.4 microseconds per array of any size.
+    whole array is found, one of few elements not always. Cost: 0.1 to 0.3 microseconds for an array of up to 64
+    elements, 0.9 for one of any other size (Intel Granite Rapids).
     """
     return [hash(array.tobytes() if array.size <= _SAMPLE else _sample(array).tobytes()) for array in arrays]
 

@@ -104,7 +104,7 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     out = np.asarray(out)
     for array, tensor in zip(arrays, tensors, strict=True):
         if tensor.node is not None and tensor.node.output is not None and np.may_share_memory(out, array):
-            tensor.node.exposed = True
+            tensor.node.exposed = True  # by a view: see `data`
     if all(parent is None for parent in parents) or out.dtype.kind != "f":
         return Tensor(out)
     node = Node(out, op, parents)
@@ -182,6 +182,8 @@ class Tensor(Copying):
     @property
     def data(self) -> np.ndarray:
         if self.node is not None:
+            # A read counts: whoever has the array may write into it later, and nobody is told. So the operations that
+            # take this tensor from now on keep the array for their backward: see recomputed_outputs.py.
             self.node.exposed = True
         return self._data
 

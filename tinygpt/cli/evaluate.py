@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     """Score the text, with rounded weights too if --weights says so, and print the figures."""
     from tinygpt.gpt2.compile_ahead import compile_ahead
     from tinygpt.gpt2.model_and_tokenizer import load
-    from tinygpt.quantization import round_weights
+    from tinygpt.quantization import quantize_model
     from tinygpt.runtime.streams import print_json
     from tinygpt.training.evaluate import evaluate, perplexity_in_words
 
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     exact = evaluate(model, tokens, tokenizer, **how)
     result = exact
     if options.weights != "float32":
-        round_weights(model, options.weights)
+        quantize_model(model, options.weights)
         result = evaluate(model, tokens, tokenizer, **how)
     if options.json:
         figures = {"float32": _figures(exact), options.weights: _figures(result)}

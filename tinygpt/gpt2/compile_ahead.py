@@ -89,10 +89,10 @@ def _train(precision: str) -> None:
 
 
 def _generate(weights: str) -> None:
-    from tinygpt.quantization import round_weights
+    from tinygpt.quantization import quantize_model
 
     model = _model()
-    round_weights(model, weights)
+    quantize_model(model, weights)
     list(model.generate([1, 2], max_tokens=2, seed=0))
 
 

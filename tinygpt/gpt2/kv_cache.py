@@ -48,10 +48,11 @@ from tinygpt.runtime.whole_number import whole_number
 _KERNEL, _PROMPT = "tinygpt.kernels.decode_step", "tinygpt.kernels.prompt"
 _TOLERANCE = 2e-2  # of a prompt's kernel in check mode, as a share of the largest value, where weights are quantized
 _LINE = 16  # numbers in a cache line
+# The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
 _ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
 _MLP = f"gpt2.model.MLP {_LINEAR} gpt2.model.GELULinear {_DROPOUT}"
-_BLOCK = f"gpt2.model.Block {_NORM} {_ATTENTION} {_NORM} {_MLP}"  # what the kernel computes
+_BLOCK = f"gpt2.model.Block {_NORM} {_ATTENTION} {_NORM} {_MLP}"
 Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
 Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
 
@@ -243,8 +244,8 @@ class Decoder:
         self._quantized = model.wte.quantized
         self._modules = list(model.modules())
         self._hooked = self._with_hooks()
-        self._layers = [_layer_of(model, i) if _is(block, _BLOCK) else None for i, block in enumerate(model.h)]
-        head_is_ours = _is(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
+        self._layers = [_layer_of(model, i) if _computes_as(block, _BLOCK) else None for i, block in enumerate(model.h)]
+        head_is_ours = _computes_as(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
         self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
         self._table = _matrix_of(model, "wte", model.wte, shape, axis=0)
         self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
@@ -387,13 +388,18 @@ class Decoder:
             return self.model.head(self.model.ln_f(Tensor(x))).data
 
 
-def _is(module: Any, parts: str) -> bool:
-    """Whether a module and those inside it run the forward of these classes, not one of the user's own, and no hook."""
+def _computes_as(module: Any, classes: str) -> bool:
+    """
+    Whether a kernel may run in place of a module: it and its parts have the forward of these classes, and no hook.
+
+    A user's own class may inherit a forward from ours, but not have another. Who made the function counts, which its
+    names say: a forward that was replaced, in an object or in one of our classes, has other ones.
+    """
     if any(any(part._hooks or ()) for part in module.modules()):
         return False
     functions = [part.forward for part in module.modules()]
     names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
-    return names == [f"tinygpt.{part}.forward" for part in parts.split()]
+    return names == [f"tinygpt.{name}.forward" for name in classes.split()]
 
 
 def _layer_of(model: Any, i: int) -> Layer:

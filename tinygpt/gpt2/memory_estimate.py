@@ -7,10 +7,10 @@ on N = B T tokens per micro-batch, in float32 (4 bytes per number):
     parameters     P numbers; as many gradients, and twice as many moments (AdamW's m and v)
     activations    what a block keeps for backward, N numbers per feature:
                        the residual stream before attention and before the MLP       2 C
-                       both layer norms' outputs, if smaller than 1 MB: larger ones
-                       are computed again when the next products' backward reads them 2 C or 0
-                       queries, keys, values; attention's output                      3 C + C
-                       the MLP's hidden layer before GELU                             I
+                       both layer norms' outputs, if smaller than 1 MB; larger ones
+                       are computed again (autograd/recomputed_outputs.py)           2 C or 0
+                       queries, keys, values; attention's output                     3 C + C
+                       the MLP's hidden layer before GELU                            I
                    that is N (8 C + I) per block, or N (6 C + I); besides, 4 N of the norms, N H of attention's
                    log-sum-exp; with --recompute, N C per block, and all of the above for one block
     workspace      what is larger: the head's logits of at most 512 tokens at a time (512 V numbers), or, in the same
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tinygpt.autograd.graph import LARGE
+from tinygpt.autograd.recomputed_outputs import LARGE
 from tinygpt.gpt2.config import GPTConfig
 
 FLOAT = 4  # bytes
@@ -73,8 +73,8 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
 
     Examples
     --------
-    >>> round(predict(GPTConfig.preset("gpt2"), 4, 64).total / 1e9, 1)
-    2.4
+    >>> round(predict(GPTConfig.preset("gpt2"), 4, 64).total / 1e9, 2)
+    2.35
     """
     L, C, V, H = config.n_layer, config.n_embd, config.vocab_size, config.n_head
     N = batch_size * context

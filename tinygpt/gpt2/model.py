@@ -297,7 +297,7 @@ class GPT(Module):
 
     @property
     def weights(self) -> str:
-        """The type of the matrices: "float32", or the kind that `quantization.round_weights` was given."""
+        """The type of the matrices: "float32", or the kind that `quantization.quantize_model` was given."""
         return "float32" if self.wte.quantized is None else self.wte.quantized.kind
 
     def generate(self, ids: Any, **options: Any) -> Iterator[int]:
@@ -374,7 +374,7 @@ class GPT(Module):
             Seed of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8"}
             What the matrices are rounded to, for faster generation; a prompt's activations are then rounded to bfloat16
-            too. See `quantization.round_weights`.
+            too. See `quantization.quantize_model`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
 

@@ -17,7 +17,7 @@ from tinygpt.files.one_line import shown
 from tinygpt.gpt2 import checkpoint
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.parameter_shapes import require_model
-from tinygpt.quantization import round_weights
+from tinygpt.quantization import quantize_model
 from tinygpt.runtime.memory_limit import require_memory
 from tinygpt.runtime.torch_names import instead_of_argument
 
@@ -65,7 +65,7 @@ def read(model_class: Any, folder: Path, seed: int, weights: str, changes: dict[
         config, state = checkpoint.read_model(folder, check)
         model = model_class(dataclasses.replace(GPTConfig.from_dict(config), **changes), seed=seed)
         model.load_state_dict(state)
-        round_weights(model, weights)
+        quantize_model(model, weights)
     except MemoryError as error:
         raise MemoryError(
             f"GPT.from_pretrained: the weights in {shown(folder)} take {4e-9 * numbers:,.1f} GB, and twice as much "

@@ -15,10 +15,11 @@ Reading order
         gemm.py                                     `multiply`: what is checked, and which plan does it
         matrix.py, packing.py                       a block of a matrix, and how it is packed
         epilogue.py, microkernel.py                 how C is written; the register tile
+        panels.py                                   packed operands, and their product on one thread: for attention
         vector_gemm.py                              the loops and threads around the register tile
-        panels.py                                   the same on one thread, of operands packed before: for attention
-        amx.py, amx_gemm.py                         AMX: its instructions and its tiles, and a plan of its own
-        amx_packed.py                               AMX by a B that is packed first
+        amx.py                                      AMX: its instructions and its tiles
+        amx_gemm.py, amx_blocks.py                  its plan; the sizes of blocks and tasks
+        amx_packed.py                               the same by a B that is packed first
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip
@@ -35,6 +36,8 @@ What a kernel module offers
     backward(dout, saved, into)    writes each input's gradient into its place: `into[i]` is a `Slot`, memory and
                                    whether to add to it or to overwrite it, or None where no gradient is needed. It
                                    may leave the sum of the squares of the result in `into[i].squares`
+    output(saved)                  optional: out again, with the same bits, in place of keeping it
+    GRADIENTS_IN_FORWARD           optional: forward computes gradients too. autograd/dispatch.py has the whole contract
 
 Names and steps
     x_n is row n of x, x_part a part of a flat x, x_c or x_i one number of it. `n_` is n as `prange` counts it.

@@ -1,7 +1,8 @@
 """
 Causal attention, a block of tokens at a time: the twin of ops/attention.py.
 
-    for each sequence and head, by one thread:
+    Forward                                           Backward, its steps read upwards
+    for each sequence and head, by one thread:        for each sequence and head, by one thread:
         (1) q, k, v: where they lie in qkv                (1) dq, dk, dv: where they belong in dqkv
                                                           (7) dheads: where it lies in dout
         for each block of queries t,                      for each block of keys s,
@@ -15,10 +16,10 @@ Causal attention, a block of tokens at a time: the twin of ops/attention.py.
         (4) heads  /= sum of the weights
         (7) heads: where they belong in out
 
-Blocks are so small, 16 kB of scores, that they stay in the nearest caches of a core from one step to the next, and
-scores of all tokens never exist: memory grows with T and not with its square. The largest score of a token is not known
-before its last block. So weights are relative to the largest so far, and whenever that grows, `heads` and the sum of
-the weights are multiplied by what it grew by: online softmax, see simd/softmax.py.
+Blocks are so small, at most 16 kB of scores, that they stay in the nearest caches of a core from one step to the next,
+and scores of all tokens never exist: memory grows with T and not with its square. The largest score of a token is not
+known before its last block. So weights are relative to the largest so far, and whenever that grows by x, `heads` and
+the sum of the weights are multiplied by e^(-x / sqrt(D)): online softmax, see simd/softmax.py.
 
 Forward, scores are stored transposed, a row per key: a vector has a score of each of LANES queries, and what softmax
 computes per query takes no step across its lanes. Kept for backward are qkv, out and two numbers per token, `largest`
@@ -27,9 +28,9 @@ e^(scores / sqrt(D)), would be rounded: by 4 where scores are 10^8, so that weig
 (4), sum_s(dweights * weights) = sum_s(ddropped * dropped) = sum_d(dheads * heads): the dot product of rows of dout and
 out.
 
-Time for forward and backward, before and after the blocks became square; B=1 T=512 H=12 D=64, two cores of an Intel
-Granite Rapids, medians of 16 turns: bfloat16 1.40 and 2.95 ms, 1.08 and 2.01 ms; float32 2.49 and 5.50, 2.12 and 4.91.
-Before, a block was 64 queries and all of their keys. On other processors the size of a block was not measured.
+Blocks are square. With blocks of 64 queries and all of their keys, forward and backward take 1.30 and 1.47 times as
+long in bfloat16, 1.17 and 1.12 times in float32 (two cores of an Intel Granite Rapids, B=1 T=512 H=12 D=64, medians of
+16 turns). On other processors the size of a block was not measured.
 
 One thread does a sequence and head from the first block to the last, so no two threads add to the same dq, and the
 result does not depend on the number of threads.
@@ -84,7 +85,7 @@ def forward(qkv, n_head, p=0.0, seed=None, bfloat16=False):
     sizes = (B, T, C, n_head)
     _forward(
         qkv.reshape(-1), out.reshape(-1), largest.reshape(-1), totals.reshape(-1), sizes, _dropout(p, seed),
-        *_memory(sizes, operands=2, others=2, blocks=3, rows=0, bfloat16=bfloat16),
+        *_memory(sizes, of_all=2, of_one=2, blocks=3, per_token=0, bfloat16=bfloat16),
     )  # fmt: skip
     return out, (qkv, out, largest, totals, n_head, p, seed)
 
@@ -98,7 +99,7 @@ def backward(dout, saved, into):
     sizes = (B, T, C, n_head)
     _backward(
         flat(dout), qkv.reshape(-1), out.reshape(-1), largest.reshape(-1), totals.reshape(-1), slot.array.reshape(-1),
-        slot.add, sizes, _dropout(p, seed), *_memory(sizes, operands=4, others=4, blocks=4, rows=1 + C // n_head),
+        slot.add, sizes, _dropout(p, seed), *_memory(sizes, of_all=4, of_one=4, blocks=4, per_token=1 + C // n_head),
     )  # fmt: skip
 
 
@@ -107,21 +108,24 @@ def _dropout(p, seed):
     return (p > 0, *(constants(p, seed) if p else constants(0.5, 0)))
 
 
-def _memory(sizes, operands, others, blocks, rows, bfloat16=False):
+def _memory(sizes, of_all, of_one, blocks, per_token, bfloat16=False):
     """
-    How many threads work, and each thread's memory.
+    How many threads work, and each thread's memory, which shares no cache line with that of another.
 
-    Packed `operands` of all blocks of tokens and `others` of one; `blocks` of float32; so many numbers per token as
-    `rows` says; scratch. What one thread writes shares no cache line with what another does.
+    packed        `of_one` operands of one block of tokens; after these, for each block of tokens, `of_all` operands. So
+                  with 2 and 2, packed[2::2] are the first operand of all blocks, packed[3::2] the second.
+    numbers       `blocks` blocks of float32, of scores or of tokens
+    of_tokens     `per_token` numbers of float32 for each token
+    scratch       that of panels.py
     """
     B, T, C, H = sizes
     workers = min(threads(most=None if B * T * T * C > _SMALL else 1), B * H)
     form, dtype = operand_format(bfloat16)
     size, D = _block(form), C // H
     packed_size = max(*packed_elements(form, size, size, max(size, D)), packed_elements(form, 0, D, size)[1])
-    packed = memory.empty((workers, operands * -(-T // size) + others, _whole_lines(packed_size)), dtype)
+    packed = memory.empty((workers, of_one + of_all * -(-T // size), _whole_lines(packed_size)), dtype)
     numbers = memory.empty((workers, blocks, _whole_lines(size * max(size, D))), np.float32)
-    of_tokens = memory.empty((workers, _whole_lines(rows * T)), np.float32)
+    of_tokens = memory.empty((workers, _whole_lines(per_token * T)), np.float32)
     scratch = memory.empty((workers, _whole_lines(STAGED + EDGE)), np.float32)
     return workers, packed, numbers, of_tokens, scratch, np.zeros(1, np.int64), AMX_LAYOUT
 
@@ -133,7 +137,7 @@ def _whole_lines(count):
 
 @inlined
 def _block(form):
-    """How many tokens a block has: whole panels of B, and 48 or a few more."""
+    """How many tokens a block has: 48, or the next multiple of NR, so that it is whole panels of B; with AMX 64."""
     nr = form.vectors * LANES
     return (48 + nr - 1) // nr * nr
 
@@ -156,8 +160,9 @@ def _forward_heads(qkv, out, all_largest, all_totals, sizes, dropout, packed, nu
     B, T, C, H = sizes
     D = C // H
     size = _block(format_of(packed[0]))
-    packed_k, packed_v, packed_q, packed_dropped = packed[2::2], packed[3::2], packed[0], packed[1]
-    scores, block_of_heads, columns = numbers[0], numbers[1], numbers[2]
+    packed_q, packed_dropped = packed[0], packed[1]  # of one block
+    packed_k, packed_v = packed[2::2], packed[3::2]  # of all blocks: see `_memory`
+    scores, block_of_heads, of_queries = numbers[0], numbers[1], numbers[2]
     scale = np.float32(1) / np.sqrt(np.float32(D))
     while True:
         task = fetch_and_increment(counter, 0)
@@ -171,7 +176,7 @@ def _forward_heads(qkv, out, all_largest, all_totals, sizes, dropout, packed, nu
         for t in range(0, T, size):
             queries = min(size, T - t)
             q_transposed = pack_columns(transpose(block(q, t, ZERO, queries, D)), packed_q, scratch)
-            largest, totals, factors = columns[:size], columns[size : 2 * size], columns[2 * size : 3 * size]
+            largest, totals, factors = of_queries[:size], of_queries[size:][:size], of_queries[2 * size :][:size]
             heads = row_major(block_of_heads, ZERO, D, queries, D)
             largest[:] = -np.inf
             totals[:] = np.float32(0)
@@ -285,8 +290,9 @@ def _backward_heads(
     B, T, C, H = sizes
     D = C // H
     size = _block(format_of(packed[0]))
-    q_left, q_right, dheads_left, dheads_right = packed[4::4], packed[5::4], packed[6::4], packed[7::4]
-    all_of_dq, sums = of_tokens[: T * D], of_tokens[T * D :]
+    packed_k_transposed, packed_v_transposed, packed_k, packed_left = packed[0], packed[1], packed[2], packed[3]
+    q_left, q_right, dheads_left, dheads_right = packed[4::4], packed[5::4], packed[6::4], packed[7::4]  # of all blocks
+    all_of_dq, sums_dweights_weights = of_tokens[: T * D], of_tokens[T * D :]
     scores, ddropped, block_of_dk, block_of_dv = numbers[0], numbers[1], numbers[2], numbers[3]
     while True:
         task = fetch_and_increment(counter, 0)
@@ -303,13 +309,13 @@ def _backward_heads(
             pack_rows(dhead_rows, dheads_left[n], scratch)
             pack_columns(dhead_rows, dheads_right[n], scratch)
         for t in range(T):
-            sums[t] = dot(dout[dheads.start + t * C :][:D], out[heads.start + t * C :][:D])
+            sums_dweights_weights[t] = dot(dout[dheads.start + t * C :][:D], out[heads.start + t * C :][:D])
         for s in range(0, T, size):
             keys = min(size, T - s)
             k_rows, v_rows = block(k, s, ZERO, keys, D), block(v, s, ZERO, keys, D)
-            k_transposed = pack_columns(transpose(k_rows), packed[0], scratch)
-            v_transposed = pack_columns(transpose(v_rows), packed[1], scratch)
-            k_right = pack_columns(k_rows, packed[2], scratch)
+            k_transposed = pack_columns(transpose(k_rows), packed_k_transposed, scratch)
+            v_transposed = pack_columns(transpose(v_rows), packed_v_transposed, scratch)
+            k_right = pack_columns(k_rows, packed_k, scratch)
             dk_rows, dv_rows = row_major(block_of_dk, ZERO, D, keys, D), row_major(block_of_dv, ZERO, D, keys, D)
             for t in range(s, T, size):
                 queries, n = min(size, T - t), t // size
@@ -320,19 +326,20 @@ def _backward_heads(
                 position = (task * T + t) * T + s
                 if dropout[0]:
                     _drop(ddropped, size, queries, position, T, 1, dropout)  # (5)
+                sums = sums_dweights_weights[t:]
                 softmax = largest[task * T + t :], totals[task * T + t :]
-                _softmax_backward(scores, ddropped, size, queries, softmax, sums[t:], D)  # (4)
+                _softmax_backward(scores, ddropped, size, queries, softmax, sums, D)  # (4)
                 if s == t:
                     _clear_later(scores, ddropped, size, queries)  # (3)
                 if dropout[0]:
                     _drop(scores, size, queries, position, T, 1, dropout)  # (5)
                 mode = OVERWRITE if t == s else ACCUMULATE
-                left = pack_rows(transpose(weights), packed[3], scratch)
+                left = pack_rows(transpose(weights), packed_left, scratch)
                 multiply(left, columns_in(dheads_right[n], queries), dv_rows, mode, scratch)  # (6)
-                left = pack_rows(transpose(dscores), packed[3], scratch)
+                left = pack_rows(transpose(dscores), packed_left, scratch)
                 multiply(left, columns_in(q_right[n], queries), dk_rows, mode, scratch)  # (2)
                 mode = OVERWRITE if s == 0 else ACCUMULATE
-                left = pack_rows(dscores, packed[3], scratch)
+                left = pack_rows(dscores, packed_left, scratch)
                 multiply(left, k_right, row_major(all_of_dq, t * D, D, queries, D), mode, scratch)  # (2)
             _write(block_of_dk, D, keys, dqkv[dk.start + s * dk.stride :], dk.stride, add)  # (1)
             _write(block_of_dv, D, keys, dqkv[dv.start + s * dv.stride :], dv.stride, add)  # (1)

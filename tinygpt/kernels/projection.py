@@ -47,6 +47,7 @@ def project(x, projection, into, add=False, gelu=False):
 
 @parallel
 def _finish(sums, scale, bias, gelu, add, out):
+    """out (+)= [gelu] (sums * scale + bias). Each step is done in `sums`, which is `out` itself unless it adds."""
     parts = (len(out) + _PART - 1) // _PART
     for part_ in prange(parts):
         part = np.int64(part_)

@@ -26,7 +26,7 @@ from tinygpt.ops.embedding import embedding
 from tinygpt.ops.layernorm import layernorm
 from tinygpt.ops.linear import linear
 from tinygpt.ops.shapes import flatten
-from tinygpt.quantization import QuantizedWeight, round_in_place
+from tinygpt.quantization import QuantizedWeight, quantize_in_place
 from tinygpt.runtime.aliases import aliases
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
@@ -116,7 +116,7 @@ class Linear(Module):
         >>> layer.quantized.values.dtype, layer.quantized.scale.shape
         (dtype('int8'), (3,))
         """
-        self.quantized = round_in_place(self.weight, kind, axis=1)
+        self.quantized = quantize_in_place(self.weight, kind, axis=1)
 
 
 class Embedding(Module):
@@ -179,7 +179,7 @@ class Embedding(Module):
 
     def quantize(self, kind: str) -> None:
         """As `Linear.quantize`. int8 has one scale per row: a row is an output of a head that shares the table."""
-        self.quantized = round_in_place(self.weight, kind, axis=0)
+        self.quantized = quantize_in_place(self.weight, kind, axis=0)
 
 
 class LayerNorm(Module):

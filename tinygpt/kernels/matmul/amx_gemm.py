@@ -13,42 +13,40 @@ The matrix product with AMX: C (+)= A B with operands rounded to bfloat16.
                 barrier
 
 AMX multiplies sixteen times as fast as the vector units, so what decides is where numbers lie while they are used
-(ladder.py, "From here to AMX", has the reasons):
+(ladder.py, "From here to AMX", has the reasons; amx_blocks.py the sizes):
 
     panel of B (KC x 32)    16 kB, two of them, of which one is multiplied while the next one is packed: both stay in
                             the first-level cache (48 kB), beside the panel of A that passes through
-    block of A (MC x KB)    at most 1.2 MB: a core reads it again for each panel of B, from its second-level cache
+    block of A (MC x KB)    at most 1.25 MB: a core reads it again for each panel of B, from its second-level cache
     sums                    32 x 32 at a time, 4 kB of consecutive memory. The rows of a tile of C lie far apart, on a
                             page each where N is 1024 or more, and a store to C first reads the line that it overwrites
     C                       written once, when its sums over all k are done; by non-temporal stores if it is large,
                             because it would leave the caches before anything reads it
 
-Measured, one change at a time: GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167),
-medians of processes in turns, noise 5 %. x has 256 or 1024 rows, W the shape (768, 2304):
+What each of these is worth: GFLOP/s on two cores of an Intel Xeon with AMX (Granite Rapids, family 6 model 167), one
+thing changed in each row; medians of processes in turns, noise 5 %. x has 256 or 1024 rows, W the shape (768, 2304):
 
-                                                        256 rows                     1024 rows
-                                              x W + b   dout W^T   x^T dout   x W + b   dout W^T   x^T dout
-    this plan                                    1370       1230       1490      1680       1420       1710
-    C written through the caches                 1360       1150       1300      1570       1330       1510
-    B packed between the tiles                   1240       1110       1470      1610       1270       1500
-    KC = 128                                     1320       1180       1420      1640       1340       1510
-    KC = 768                                     1520       1180       1490      1790       1430       1570
-    all rows and k in one block of A             1440       1200       1500      1600       1090       1480
-    vector_gemm.py's plan, with AMX's tile        870        800        800      1170       1050        890
+                                            256 rows                     1024 rows             this plan
+                                    x W + b  dout W^T  x^T dout   x W + b  dout W^T  x^T dout    is faster by
+    this plan                         1370      1230      1490      1680      1420      1710
+    C written through the caches      1360      1150      1300      1570      1330      1510       1 to 15 %
+    B packed between the tiles        1240      1110      1470      1610      1270      1500       1 to 14 %
+    KC = 128                          1320      1180      1420      1640      1340      1510       2 to 13 %
+    KC = 768                          1520      1180      1490      1790      1430      1570     -10 to 9 %
+    all rows and k in one block of A  1440*     1200*     1500*     1600      1090      1480       5 to 30 %
+    vector_gemm.py's plan, AMX's tile  870       800       800      1170      1050       890      35 to 92 %
 
-The last row differs in everything at once: sums that go from the registers straight to C, larger blocks, B packed ahead
-of its tiles. What the sums' own memory is worth was not measured alone. With 256 rows this plan has a single block of
-A, too, so those three cells of the row above show the noise. KC = 768 cost nothing in this run, although a panel of B
-then fills the first-level cache; 256 is a choice by the size of that cache, not by this table.
+    * is this plan's block, too, and so shows the noise.
 
-Prefetching the panel of B after the next, into the second-level cache, gained nothing with float32. But each row of a
-panel of a bfloat16 B (K, N) is a single line on a page of its own, which no prefetcher of the processor guesses:
-prefetching these took the products of 124M's layers, by 512 rows, from 81 to 69 ms. Prefetching a tile of C that is
-written through the caches gained 15 %, in one run on one shape, 50,257 columns whose rows were not aligned.
+The last row differs in all of this at once, and sums go from the registers straight to C. Between KC = 256 and 768 the
+table does not decide, but a panel of 768 k fills the first-level cache alone. It was measured before amx_packed.py
+existed: of these six products gemm.py now leaves the second and the third to this plan.
 
-Any thread may do a task, and each number of C is summed in the order of k: the bits are the same for any number of
-threads. Each thread first takes tasks of its own, then those that slower threads have not begun. If there is more than
-one block of k, the sums of its own tasks are in its cache.
+Also prefetched: a tile of C, while its sums are computed, unless it is written past the caches; and of a B of bfloat16
+that is stored by rows, where a row of a panel is one line on a page of its own, the line beside it, of the next panel.
+
+Each thread first takes tasks of its own, then those that slower threads have not begun. If there is more than one block
+of k, the sums of its own tasks are in its cache.
 
 Read amx.py first: the tiles, and how packing is hidden behind multiplying. Incomplete panels, at the edges of a matrix,
 are padded with zeros and packed between the tiles.
@@ -78,19 +76,27 @@ from tinygpt.kernels.matmul.amx import (
     prefetch_tile_of_c,
     release_amx,
 )
+from tinygpt.kernels.matmul.amx_blocks import (
+    KC,
+    LARGE,
+    Part,
+    Sums,
+    block_sizes,
+    of_tile,
+    pack_block_of_a,
+    round_up,
+    take_task,
+    task_sizes,
+)
 from tinygpt.kernels.matmul.epilogue import NO_SQUARES, NON_TEMPORAL, Epilogue, write_tile
 from tinygpt.kernels.matmul.matrix import Matrix, block, row_major, whole
-from tinygpt.kernels.matmul.packing import pack_a, pack_block_of_b
+from tinygpt.kernels.matmul.packing import pack_block_of_b
 from tinygpt.kernels.matmul.panels import STAGED, Panels, panel
-from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.runtime import memory
 
-KC = 256
+__all__ = ["LARGE", "multiply"]
+
 _PANEL = KC * COLUMNS  # numbers of bfloat16 in a panel of B
-_BLOCK = 400_000  # numbers in a block of A
-_CACHE = 1_250_000  # bytes of a second-level cache for the block of A
-_SUMS = 2**21  # numbers of C that may wait for the next block of k
-LARGE = 2**21  # bytes of C: above this, non-temporal stores write it, where its mode and alignment allow
 
 
 def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
@@ -102,38 +108,13 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     """
     M, N, K = sizes
     MC, KB = block_sizes(M, N, K)
-    panels = -(-N // COLUMNS)
-    parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = round_up(-(-MC // parts), ROWS)  # of a task
-    waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
+    rows, tasks = task_sizes(sizes, MC, KB, workers)
     of_a, of_b = MC * round_up(KB, STEP), workers * 2 * _PANEL
-    work = memory.empty((of_a + of_b) // 2 + workers * STAGED + waiting * rows * COLUMNS)  # see `_divided`
+    work = memory.empty((of_a + of_b) // 2 + workers * STAGED + tasks * rows * COLUMNS)  # see `_divided`
     counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
     of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
     _multiply(a, b, c, bias, mode, (M, N, K, MC, KB, rows, workers), work, of_tiles, counters, AMX_LAYOUT)
     return of_tiles
-
-
-def block_sizes(M, N, K):
-    """
-    MC and KB: rows and k of a block of A.
-
-    All k if 256 rows of them fit into the cache. Else 2 KC, and the sums of each task wait for the next block of k; but
-    B is read and packed again for each MC rows, which costs more than sums that leave the cache, unless C is very wide.
-    """
-    if 256 * 2 * K <= _CACHE:
-        KB = K
-        most_rows = max(256, _BLOCK // K)
-    else:
-        KB = 2 * KC
-        most_rows = 1024 if 1024 * N <= _SUMS else 256
-    blocks = -(-M // most_rows)
-    return round_up(-(-M // blocks), ROWS), KB
-
-
-def round_up(count, size):
-    """The next multiple of `size`."""
-    return -(-count // size) * size
 
 
 class _Thread(NamedTuple):
@@ -155,50 +136,12 @@ class _Thread(NamedTuple):
     sums: np.ndarray
 
 
-class Part(NamedTuple):
-    """
-    A block of A: what is to be done with it, and how far that is.
-
-    Attributes
-    ----------
-    rows : int
-        Of a task.
-    first, last : bool
-        Whether this is the first block of k, and the last.
-    taken : ndarray, 1-D
-        For each thread, how many of its own tasks have been taken.
-    """
-
-    rows: int
-    first: bool
-    last: bool
-    taken: np.ndarray
-
-
 class _Next(NamedTuple):
     """A panel of B that is packed while another one is multiplied: where it comes from, where it goes, and scratch."""
 
     source: Matrix
     target: Panels
     staged: np.ndarray
-
-
-class Sums(NamedTuple):
-    """
-    The sums of a task, 32 x 32 at a time.
-
-    Attributes
-    ----------
-    data : ndarray, 1-D
-    clear : bool
-        Whether they begin with this panel of B.
-    finished : bool
-        Whether this panel completes them.
-    """
-
-    data: np.ndarray
-    clear: bool
-    finished: bool
 
 
 @parallel
@@ -240,38 +183,6 @@ def _divided(work, MC, KB, worker, workers):
 def _split(numbers, size):
     """The first `size` numbers, and the others."""
     return numbers[:size], numbers[size:]
-
-
-@kernel
-def pack_block_of_a(a, packed, staged, counters, counter):
-    """(1) Pack panels of A, 32 rows and up to KC k, whichever is next, until none is left."""
-    panels = (a.rows + ROWS - 1) // ROWS
-    blocks_of_k = (a.columns + KC - 1) // KC
-    while True:
-        number = fetch_and_increment(counters, counter)
-        if number >= panels * blocks_of_k:
-            break
-        row, k = number % panels * ROWS, number // panels * KC
-        kc = min(KC, a.columns - k)
-        steps = (kc + STEP - 1) // STEP
-        start = (k // STEP * panels + number % panels * steps) * 2 * TILE
-        pack_a(block(a, row, k, min(ROWS, a.rows - row), kc), packed, start, staged)
-
-
-@kernel
-def take_task(counters, worker, tasks):
-    """
-    The number of the next task: one of this thread's own, then of the others'; `tasks` if none is left.
-
-    A thread's own tasks are consecutive: tiles side by side in C share cache lines where its rows are not aligned.
-    """
-    workers = len(counters)
-    for i in range(workers):
-        owner = (worker + i) % workers
-        task = tasks * owner // workers + fetch_and_increment(counters, owner)
-        if task < tasks * (owner + 1) // workers:
-            return task
-    return tasks
 
 
 @kernel
@@ -347,14 +258,6 @@ def _multiply_panel(left, right, sums, tiles, epilogue, upcoming):
         if sums.finished:
             write_tile(tile_of_sums, tile, of_tile(epilogue, tile))
     _pack_panel(upcoming, packed // 2 * STEP)
-
-
-@inlined
-def of_tile(epilogue, tile):
-    """The epilogue with the place of a tile of C: those of `squares` are in row-major order."""
-    number = tile.start // tile.stride // ROWS * ((tile.stride + COLUMNS - 1) // COLUMNS) + epilogue.column // COLUMNS
-    own = number if len(epilogue.squares) > 0 else NO_SQUARES
-    return Epilogue(epilogue.mode, epilogue.bias, epilogue.column, epilogue.squares, own)
 
 
 @kernel

@@ -21,9 +21,9 @@ there the pass pays where A has several blocks, for each of which amx_gemm.py pa
 
 Each number is rounded and summed as there, in the same order, so that the bits are the same by either plan.
 
-Measured on two cores of an Intel Xeon with AMX (family 6 model 167): the time of amx_gemm.py over that of this plan,
-medians of 9 turns. The weights of GPT-2 124M's layers, (inputs, outputs), each from memory. x has M rows; an asterisk:
-A has several blocks.
+Measured on two cores of an Intel Xeon with AMX (family 6 model 167): the time of amx_gemm.py over that of this plan, so
+that above 1 this one is faster; medians of 9 turns. The weights of GPT-2 124M's layers, (inputs, outputs), each from
+memory. x has M rows; an asterisk: A has several blocks.
 
                              x W + b                dout W^T               x^T dout
     M                   256   512   1024       256   512   1024       256   512   1024
@@ -32,7 +32,8 @@ A has several blocks.
     (768, 3072)        1.41  1.10   1.41*     0.92  1.03   0.91      0.90  1.00   1.15*
     (3072, 768)        1.09  1.10   1.07      0.85  0.91   1.05*     0.99* 1.04*  1.09*
 
-Prefetching the panels is worth 3 % of a training step.
+So `pays` takes this plan for the asterisks, and for a B stored by rows, in x W + b and x^T dout, from `_WORTHWHILE`
+numbers on. There, prefetching the panels is worth 3 % of a training step.
 
 Source: packing the whole of B is what Goto & van de Geijn 2008 do with the operand that several blocks share.
 Cost:   2 M N K operations; packing moves A once and B once, and writes half of B's bytes.
@@ -58,7 +59,7 @@ from tinygpt.kernels.matmul.amx import (
     prefetch_tile_of_c,
     release_amx,
 )
-from tinygpt.kernels.matmul.amx_gemm import (
+from tinygpt.kernels.matmul.amx_blocks import (
     KC,
     LARGE,
     Part,
@@ -68,6 +69,7 @@ from tinygpt.kernels.matmul.amx_gemm import (
     pack_block_of_a,
     round_up,
     take_task,
+    task_sizes,
 )
 from tinygpt.kernels.matmul.epilogue import NO_SQUARES, NON_TEMPORAL, Epilogue, write_tile
 from tinygpt.kernels.matmul.matrix import block, row_major, whole
@@ -78,7 +80,7 @@ from tinygpt.runtime import memory
 
 __all__ = ["LARGE", "multiply", "pays"]
 
-_WIDTH = 1024  # columns of B that a thread packs at a time where B is stored by rows
+_WIDTH = 1024  # columns of B that a thread packs at a time where B is stored by rows: 4 kB
 _WORTHWHILE = 1_500_000  # numbers of B: with fewer, a pass costs more than it spares
 _LARGEST = 2**24  # numbers of B that are packed at one time; of a larger one, such as a head, a block of k
 
@@ -100,14 +102,11 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     """What amx_gemm.py's `multiply` does."""
     M, N, K = sizes
     MC, KB = block_sizes(M, N, K)
-    panels = -(-N // COLUMNS)
-    parts = min(-(-4 * workers // panels), MC // ROWS)
-    rows = round_up(-(-MC // parts), ROWS)  # of a task
-    waiting = workers if KB >= K else panels * -(-MC // rows)  # tasks whose sums exist at one time
+    rows, tasks = task_sizes(sizes, MC, KB, workers)
     depth = K if MC < M and _packed_size(K, N) <= _LARGEST else min(KB, K)  # how many k of B are packed at one time
     packed = memory.empty(_packed_size(depth, N), dtype)
     packed_a = memory.empty(MC * round_up(KB, STEP), dtype)
-    sums, staged = memory.empty((waiting, rows * COLUMNS)), memory.empty((workers, STAGED))
+    sums, staged = memory.empty((tasks, rows * COLUMNS)), memory.empty((workers, STAGED))
     counters = np.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
     of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
     _multiply(

@@ -13,9 +13,9 @@ again. A non-temporal store does neither: it writes whole lines to memory. The n
 there, so this pays where C is so large that it would leave the caches anyway before it is read. It demands that C and
 each of its rows begin at a multiple of 64 bytes.
 
-Three places write C. `write_tile`, for amx_gemm.py, a tile whose sums are in memory: in every mode. `copy_edge` a tile
-that reaches beyond C: in every mode, through the caches. The micro-kernel a tile from its registers: in the first four
-modes, and with AMX in the first three, because the products that use that one stay in the caches.
+Three places write C. `write_tile`, in the plans with AMX, a tile whose sums are in memory: in every mode. `copy_edge` a
+tile that reaches beyond C: in every mode, through the caches. The micro-kernel a tile from its registers: in the first
+four modes, and with AMX in the first three, because the products that use that one stay in the caches.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
 
     in which format are operands packed, and so by which plan?     `operand_format`
         float32, or pairs of bfloat16: the vector units                vector_gemm.py
-        AMX's tiles of bfloat16                                        amx_gemm.py, or amx_packed.py: see `_plan`
+        AMX's tiles of bfloat16                                        amx_gemm.py, or amx_packed.py where it `pays`
     how is C written?                                              `_mode`, of those in epilogue.py
 
-Read ladder.py first: it builds the plan up from three loops. Then vector_gemm.py and what it names: packing.py, the
-formats of packed panels, and microkernel.py, the register tile. panels.py is the same product on one thread.
+Read ladder.py first: it builds the plan up from three loops. Then matrix.py and packing.py, how a block of a matrix is
+packed; epilogue.py and microkernel.py, the register tile and how it is written; panels.py, a product of packed operands
+on one thread; and vector_gemm.py, which does with all of this on all threads what (4) of the ladder does.
 
 Cost: 2 M N K operations.
 """
@@ -28,7 +29,7 @@ from tinygpt.runtime import settings
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
 _FLOAT32 = np.dtype(np.float32)
-_OF_OTHERS, _OF_B = (_FLOAT32,), (_FLOAT32, np.dtype(np.int8), np.dtype(np.uint16))
+_DTYPES, _DTYPES_OF_B = (_FLOAT32,), (_FLOAT32, np.dtype(np.int8), np.dtype(np.uint16))
 _NO_BIAS = np.zeros(LANES * 3, np.float32)
 
 
@@ -106,7 +107,7 @@ def _check(a, b, into, accumulate, bias):
 def _stored(array, name) -> Stored:
     """The numbers in the order of memory, flat, as the plans take them; raise if they do not lie there as they must."""
     flags = array.flags
-    if array.dtype in (_OF_B if name == "b" else _OF_OTHERS):
+    if array.dtype in (_DTYPES_OF_B if name == "b" else _DTYPES):
         if flags.carray:
             return array.reshape(-1), array.shape[1], False
         if flags.f_contiguous and flags.behaved and name != "into":

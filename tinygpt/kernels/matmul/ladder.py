@@ -35,8 +35,8 @@ From here to AMX
     c          Sums are kept in a small dense piece of memory until they are complete. Then c is written once, and if it
                is large, by stores that bypass the caches and do not read the old line first.
 
-    Read amx.py next, the instructions, then amx_gemm.py, the plan and what was measured of it, then amx_packed.py: what
-    is better where b is large and stored by rows.
+    Read amx.py next, the instructions; then amx_gemm.py, the plan, and what each part of it is worth, with
+    amx_blocks.py, its sizes; then amx_packed.py, which is better where b is large and stored by rows.
 
 Words
     vector, lane   a register of 8 or 16 numbers that one instruction works on; a lane is the place of one of them

@@ -19,7 +19,7 @@ The sizes of the tile follow from the registers, those of `Prefetching` were mea
     all others                   -      8    above 8 MB      EPYC of Zen 4, two cores
 
 `A` and `B` are how many lines ahead of the one in use the micro-kernel prefetches a panel. `non-temporal` says above
-which size C is written by stores that bypass the caches; for AMX, amx_gemm.py has its own. On the Xeon half of A's
+which size C is written by stores that bypass the caches; for AMX, amx_blocks.py has its own. On the Xeon half of A's
 panels were packed by the other core and arrive late: prefetching them saves 2.5 % of the time of products. B's arrive
 without help, from a second-level cache of 2 MB.
 

@@ -2,7 +2,7 @@
 Softmax along the columns of a matrix that arrives a block of rows at a time: a vector of columns at once.
 
     new      = max(largest, each row)
-    factor   = e^((largest - new) scale)         what all that was computed with the former `largest` must be times
+    factor   = e^((largest - new) scale)         the caller multiplies by it what the former `largest` was used for
     largest  = new
     row      = e^((row - largest) scale)         for each row
     sums     = sums factor + the sum of rows

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
-from tinygpt.autograd import Op, apply, graph
+from tinygpt.autograd import Op, apply, recomputed_outputs
 from tinygpt.functional import layernorm, linear
 from tinygpt.runtime import memory
 
@@ -18,7 +18,7 @@ CONFIG = GPTConfig(vocab_size=60, n_positions=32, n_embd=32, n_layer=2, n_head=4
 
 @pytest.fixture(autouse=True)
 def with_kernels_and_small_arrays(monkeypatch):
-    monkeypatch.setattr(graph, "LARGE", 0)
+    monkeypatch.setattr(recomputed_outputs, "LARGE", 0)
     with implementation("kernels"):
         yield
 
@@ -189,5 +189,5 @@ def test_a_models_gradients_are_the_same_bits(monkeypatch, recompute):
         return model.flat_gradients.copy()
 
     again = gradients()
-    monkeypatch.setattr(graph, "LARGE", 2**40)
+    monkeypatch.setattr(recomputed_outputs, "LARGE", 2**40)
     np.testing.assert_array_equal(again, gradients())
