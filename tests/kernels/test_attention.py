@@ -58,10 +58,13 @@ def test_scores_that_would_overflow_choose_the_largest(rng):
 
 @pytest.mark.parametrize("D", [8, 33])
 def test_where_scores_are_large_gradients_are_those_of_the_same_choice(rng, D):
-    """Of 10^8, where float32 has steps of 8: what is rounded cancels out, as in the reference."""
+    """
+    Of 10^8, where float32 has steps of 8: weights are 0 or 1 all the same. What is off is dweights - sum_dweights_weights
+    of a weight of 1: two sums of D products, in an order that depends on the processor, then times keys of 10^4.
+    """
     array = qkv(rng, 1, 65, 2, D)
     array[..., : 4 * D] *= 1e4
-    check_kernel(ATTENTION, [array], {"n_head": 2}, 1e-3)
+    check_kernel(ATTENTION, [array], {"n_head": 2}, 1e-2)
 
 
 def test_keys_whose_scores_are_minus_infinity_have_no_weight_though_they_come_first(rng):
