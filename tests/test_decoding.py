@@ -323,3 +323,15 @@ def test_dropout_is_off_in_a_decoder_of_a_model_that_trains(mode):
             told.append([decoder.prefill(0, [1, 2, 3]), decoder.step([0], [4])[0]])
     np.testing.assert_array_equal(*told)
     assert model.training and model.h[0].mlp.dropout.training
+
+
+def test_a_hook_that_comes_or_goes_after_the_decoder_was_made_counts():
+    model = random_model()
+    decoder = Decoder(model)
+    decoder.prefill(0, [1, 2])
+    for module in (model.h[1].mlp, model.ln_f):
+        handle = module.register_forward_hook(lambda module, inputs, output: output * 2)
+        np.testing.assert_allclose(decoder.prefill(0, [1, 2]), uncached(model, [1, 2]), rtol=0, atol=2e-4)
+        np.testing.assert_allclose(decoder.step([0], [3])[0], uncached(model, [1, 2, 3]), rtol=0, atol=2e-4)
+        handle.remove()
+    np.testing.assert_allclose(decoder.prefill(0, [1, 2]), uncached(model, [1, 2]), rtol=0, atol=2e-4)

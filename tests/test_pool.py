@@ -55,7 +55,16 @@ def test_a_piece_is_used_again_when_the_array_and_its_views_are_gone_and_not_bef
 
 
 def test_an_array_of_the_pool_is_like_any_other():
-    for shape, dtype in ((SHAPE, np.float32), (100_000, np.float64), ((3, 5, 7000), "f4"), ((70_000,), np.uint16)):
+    of_numpy = (np.int64(70_000), 2)  # a shape that was computed with NumPy's integers
+    kinds = (
+        (SHAPE, "f4"),
+        (100_000, "f8"),
+        ((3, 5, 7000), "f4"),
+        ((70_000,), "u2"),
+        (of_numpy, "?"),
+        (of_numpy[0], "f4"),
+    )
+    for shape, dtype in kinds:
         array = Pool().empty(shape, dtype)
         expected = np.zeros(shape, dtype)
         assert array.shape == expected.shape and array.dtype == expected.dtype and array.strides == expected.strides

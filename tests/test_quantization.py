@@ -33,6 +33,16 @@ def test_a_channel_of_zeros_stays_zero():
     np.testing.assert_array_equal(dequantize(quantize(weight, "int8")), weight)
 
 
+@pytest.mark.parametrize("largest", [1e-45, 2.66e-43, 1e-38])
+def test_a_channel_that_is_almost_zero_stays_almost_zero(largest):
+    weight = np.full((3, 2), -largest, np.float32)
+    weight[0, 1] = -2
+    with np.errstate(all="raise", under="ignore"):
+        values, scale, _ = quantized = quantize(weight, "int8")
+    assert (values <= 0).all() and (scale > 0).all()
+    np.testing.assert_allclose(dequantize(quantized), weight, atol=1.5e-38)
+
+
 def test_bfloat16_is_torchs(rng):
     torch = pytest.importorskip("torch")
     weight = (rng.standard_normal((50, 40)) * 10.0 ** rng.integers(-38, 38, (50, 40))).astype(np.float32)

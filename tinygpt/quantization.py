@@ -44,6 +44,7 @@ from tinygpt.runtime.pages import new_pages
 KINDS = ("float32", "bfloat16", "int8")
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _LINE = 64  # bytes of a cache line
+_SMALLEST = np.finfo(np.float32).tiny  # of numbers with all 24 bits
 _NO_SCALE = np.empty(0, np.float32)
 
 
@@ -113,7 +114,8 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
             "int8: the weights must be finite, got NaN or infinity: training of this model diverged, or its file is "
             "damaged; train again with a lower --lr, or use another checkpoint"
         )
-    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1))
+    scale = largest / np.float32(127)
+    scale = np.where(scale >= _SMALLEST, scale, np.float32(1))  # a smaller one is not exact: such a channel is 0
     values = np.empty(weight.shape, np.int8)
     for rows in _blocks(weight):
         values[rows] = np.rint(weight[rows] / (scale if axis else scale[rows, None]))

@@ -56,6 +56,28 @@ def test_scores_that_would_overflow_choose_the_largest(rng):
     assert np.isfinite(dqkv).all()
 
 
+@pytest.mark.parametrize("D", [8, 33])
+def test_where_scores_are_large_gradients_are_those_of_the_same_choice(rng, D):
+    """
+    Of 10^8, where float32 has steps of 8: weights are 0 or 1 all the same. What is off is, of a weight of 1, dweights -
+    sum_dweights_weights: two sums of D products, in an order that depends on the processor, then times keys of 10^4.
+    """
+    array = qkv(rng, 1, 65, 2, D)
+    array[..., : 4 * D] *= 1e4
+    check_kernel(ATTENTION, [array], {"n_head": 2}, 1e-2)
+
+
+def test_keys_whose_scores_are_minus_infinity_have_no_weight_though_they_come_first(rng):
+    array = qkv(rng, 1, 120, 1, 4)
+    array[0, :, 0] = np.abs(array[0, :, 0])
+    array[0, :100, 4] = -np.inf
+    out, _ = run_kernel(ATTENTION, [array], {"n_head": 1})
+    with np.errstate(invalid="ignore"):
+        expected = ATTENTION.forward(array, n_head=1)[0]
+    assert np.isnan(out[0, :100]).all()  # nothing to choose from
+    np.testing.assert_allclose(out[0, 100:], expected[0, 100:], rtol=1e-5, atol=1e-6)
+
+
 def test_a_nan_is_seen_by_those_who_look_at_it_only(rng):
     array = qkv(rng, 2, 80, 2, 16)
     array[1, 70, 32 + 3] = np.nan  # a key of the first head

@@ -247,6 +247,14 @@ def test_a_sum_of_nothing_is_zero_or_what_was_there():
     np.testing.assert_array_equal(c, [[1, 2, 3]] * 2)
 
 
+def test_a_result_that_overlaps_the_bias_is_refused():
+    """Each row of C adds the bias again."""
+    c = np.ones((40, 30), np.float32)
+    with pytest.raises(ValueError, match="multiply: into must not share memory with bias, which is read"):
+        multiply(np.ones((40, 5), np.float32), np.ones((5, 30), np.float32), into=c, bias=c[0])
+    np.testing.assert_array_equal(c, np.ones((40, 30)))
+
+
 def test_a_result_that_overlaps_an_operand_is_refused_and_neighbours_in_one_array_are_not():
     """C is written while A and B are still read."""
     memory = np.zeros((60, 60), np.float32)

@@ -51,3 +51,14 @@ def test_what_is_hidden_has_no_weight_and_a_nan_is_seen_in_its_column_only(rng):
     assert not weights[3:, 0].any() and np.isclose(weights[:3, 0].sum(), 1)
     assert np.isnan(weights[:, 1]).all()
     assert np.isfinite(weights[:, 2:]).all()
+
+
+def test_rows_that_are_hidden_before_all_others_have_no_weight(rng):
+    scores = rng.standard_normal((20, COLUMNS), np.float32)
+    scores[:11, 0], scores[:, 1] = -np.inf, -np.inf
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weights, _ = online_softmax(scores, [5, 5, 10], 1.0)
+    np.testing.assert_allclose(weights[:, 0], [0] * 11 + list(np.exp(scores[11:, 0]) / np.exp(scores[11:, 0]).sum()),
+                               rtol=2e-6)  # fmt: skip
+    assert np.isnan(weights[:, 1]).all()  # nothing to choose from
+    assert np.isfinite(weights[:, 2:]).all()

@@ -242,6 +242,8 @@ class Decoder:
         shape = (config.vocab_size, config.n_embd)
         self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
         self._quantized = model.wte.quantized
+        self._modules = list(model.modules())
+        self._hooked = self._with_hooks()
         self._layers = [_layer_of(model, i) if _computes_as(block, _BLOCK) else None for i, block in enumerate(model.h)]
         head_is_ours = _computes_as(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
         self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
@@ -250,13 +252,17 @@ class Decoder:
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
 
     def _bind_again(self) -> None:
-        """Read the weights again if the data of a parameter was replaced, or the model quantized."""
-        if self.model.wte.quantized is not self._quantized:
+        """Read the weights again if the data of one was replaced, a hook came or went, or the model was quantized."""
+        if self.model.wte.quantized is not self._quantized or self._with_hooks() != self._hooked:
             self._bind()
         for parameter, array in self._bound:
             if parameter.data is not array:
                 self._bind()
                 return
+
+    def _with_hooks(self) -> list[bool]:
+        """Of the modules that ever had a hook, whether they have one now."""
+        return [any(module._hooks) for module in self._modules if module._hooks is not None]
 
     def prefill(self, sequence: int, tokens: Any) -> np.ndarray:
         """

@@ -22,9 +22,11 @@ known before its last block. So weights are relative to the largest so far, and 
 the sum of the weights are multiplied by e^(-x / sqrt(D)): online softmax, see simd/softmax.py.
 
 Forward, scores are stored transposed, a row per key: a vector has a score of each of LANES queries, and what softmax
-computes per query takes no step across its lanes. Kept for backward are qkv, out and one number per token, lse =
-ln sum_s e^(scores / sqrt(D)), from which the weights follow again in one step. In step (4), sum_s(dweights * weights) =
-sum_s(ddropped * dropped) = sum_d(dheads * heads): the dot product of rows of dout and out.
+computes per query takes no step across its lanes. Kept for backward are qkv, out and two numbers per token, `largest`
+and the sum of the weights, from which the weights follow again in one step. (Their logarithm in one, lse = ln sum_s
+e^(scores / sqrt(D)), would be rounded: by 4 where scores are 10^8, so that weights were e^4 times too large.) In step
+(4), sum_s(dweights * weights) = sum_s(ddropped * dropped) = sum_d(dheads * heads): the dot product of rows of dout and
+out.
 
 Blocks are square. With blocks of 64 queries and all of their keys, forward and backward take 1.30 and 1.47 times as
 long in bfloat16, 1.17 and 1.12 times in float32 (two cores of an Intel Granite Rapids, B=1 T=512 H=12 D=64, medians of
@@ -78,27 +80,26 @@ def forward(qkv, n_head, p=0.0, seed=None, bfloat16=False):
     B, T, width = qkv.shape
     C = width // 3
     qkv = np.ascontiguousarray(qkv)
-    out, lse = memory.empty((B, T, C), np.float32), memory.empty((B, n_head, T), np.float32)
-    sums = memory.empty((B, n_head, T), np.float32)
+    out = memory.empty((B, T, C), np.float32)
+    largest, totals = memory.empty((B, n_head, T), np.float32), memory.empty((B, n_head, T), np.float32)
     sizes = (B, T, C, n_head)
     _forward(
-        qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), sums.reshape(-1), sizes, _dropout(p, seed),
+        qkv.reshape(-1), out.reshape(-1), largest.reshape(-1), totals.reshape(-1), sizes, _dropout(p, seed),
         *_memory(sizes, of_all=2, of_one=2, blocks=3, per_token=0, bfloat16=bfloat16),
     )  # fmt: skip
-    lse += np.log(sums)  # it held the largest score times scale
-    return out, (qkv, out, lse, n_head, p, seed)
+    return out, (qkv, out, largest, totals, n_head, p, seed)
 
 
 def backward(dout, saved, into):
-    qkv, out, lse, n_head, p, seed = saved
+    qkv, out, largest, totals, n_head, p, seed = saved
     (slot,) = into
     if slot is None:
         return
     B, T, C = out.shape
     sizes = (B, T, C, n_head)
     _backward(
-        flat(dout), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), slot.array.reshape(-1), slot.add, sizes,
-        _dropout(p, seed), *_memory(sizes, of_all=4, of_one=4, blocks=4, per_token=1 + C // n_head),
+        flat(dout), qkv.reshape(-1), out.reshape(-1), largest.reshape(-1), totals.reshape(-1), slot.array.reshape(-1),
+        slot.add, sizes, _dropout(p, seed), *_memory(sizes, of_all=4, of_one=4, blocks=4, per_token=1 + C // n_head),
     )  # fmt: skip
 
 
@@ -142,18 +143,19 @@ def _block(form):
 
 
 @parallel
-def _forward(qkv, out, lse, sums, sizes, dropout, workers, packed, numbers, _, scratch, counter, layout):
+def _forward(qkv, out, largest, totals, sizes, dropout, workers, packed, numbers, _, scratch, counter, layout):
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         configure_amx(packed[worker, 0], layout)
         _forward_heads(
-            qkv, out, lse, sums, sizes, dropout, packed[worker], numbers[worker], scratch_in(scratch[worker]), counter
-        )
+            qkv, out, largest, totals, sizes, dropout, packed[worker], numbers[worker], scratch_in(scratch[worker]),
+            counter,
+        )  # fmt: skip
         release_amx(packed[worker, 0])
 
 
 @kernel
-def _forward_heads(qkv, out, lse, sums, sizes, dropout, packed, numbers, scratch, counter):
+def _forward_heads(qkv, out, all_largest, all_totals, sizes, dropout, packed, numbers, scratch, counter):
     """Sequences and heads, whichever is next, until none is left."""
     B, T, C, H = sizes
     D = C // H
@@ -196,7 +198,7 @@ def _forward_heads(qkv, out, lse, sums, sizes, dropout, packed, numbers, scratch
             into = block(_head_of(out, task, sizes), t, ZERO, queries, D)
             _divide_rows(block_of_heads, D, queries, totals, out[into.start :], C)  # (4, 7)
             for r in range(queries):
-                lse[task * T + t + r], sums[task * T + t + r] = largest[r] * scale, totals[r]
+                all_largest[task * T + t + r], all_totals[task * T + t + r] = largest[r], totals[r]
 
 
 @kernel
@@ -267,21 +269,22 @@ def _drop(numbers, columns, rows, position, row_step, column_step, dropout):
 
 @parallel
 def _backward(
-    dout, qkv, out, lse, dqkv, add, sizes, dropout, workers, packed, numbers, of_tokens, scratch, counter, layout
+    dout, qkv, out, largest, totals, dqkv, add, sizes, dropout, workers, packed, numbers, of_tokens, scratch, counter,
+    layout,
 ):  # fmt: skip
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         configure_amx(packed[worker, 0], layout)
         _backward_heads(
-            dout, qkv, out, lse, dqkv, add, sizes, dropout, packed[worker], numbers[worker], of_tokens[worker],
-            scratch_in(scratch[worker]), counter,
+            dout, qkv, out, largest, totals, dqkv, add, sizes, dropout, packed[worker], numbers[worker],
+            of_tokens[worker], scratch_in(scratch[worker]), counter,
         )  # fmt: skip
         release_amx(packed[worker, 0])
 
 
 @kernel
 def _backward_heads(
-    dout, qkv, out, lse, dqkv, add, sizes, dropout, packed, numbers, of_tokens, scratch, counter
+    dout, qkv, out, largest, totals, dqkv, add, sizes, dropout, packed, numbers, of_tokens, scratch, counter
 ):  # fmt: skip
     """Sequences and heads, whichever is next, until none is left."""
     B, T, C, H = sizes
@@ -323,8 +326,8 @@ def _backward_heads(
                 position = (task * T + t) * T + s
                 if dropout[0]:
                     _drop(ddropped, size, queries, position, T, 1, dropout)  # (5)
-                sums = sums_dweights_weights[t:]
-                _softmax_backward(scores, ddropped, size, queries, lse[task * T + t :], sums, D)  # (4)
+                softmax = largest[task * T + t :], totals[task * T + t :]
+                _softmax_backward(scores, ddropped, size, queries, softmax, sums_dweights_weights[t:], D)  # (4)
                 if s == t:
                     _clear_later(scores, ddropped, size, queries)  # (3)
                 if dropout[0]:
@@ -343,14 +346,14 @@ def _backward_heads(
 
 
 @kernel
-def _softmax_backward(scores, ddropped, size, queries, lse, sums, D):
+def _softmax_backward(scores, ddropped, size, queries, softmax, sums, D):
     """(4) A block, a row per query, in place: scores become weights, dweights become dscores / sqrt(D) for step (2)."""
     scale = np.float32(1) / np.sqrt(np.float32(D))
     for t in range(queries):
         weights, dscores = scores[t * size :][:size], ddropped[t * size :][:size]
-        lse_of_row, sum_dweights_weights = lse[t], sums[t]
+        largest, share, sum_dweights_weights = softmax[0][t], np.float32(1) / softmax[1][t], sums[t]
         for s in range(size):
-            weights[s] = exp_of_negative(weights[s] * scale - lse_of_row)  # (4) again
+            weights[s] = exp_of_negative((weights[s] - largest) * scale) * share  # (4) again
             dscores[s] = weights[s] * (dscores[s] - sum_dweights_weights) * scale  # (4)
 
 

@@ -98,7 +98,7 @@ def _check(a, b, into, accumulate, bias):
         raise ValueError(f"multiply: bias must be contiguous float32 of shape ({N},), got {bias.dtype} {bias.shape}")
     if bias is not None and accumulate:
         raise ValueError("multiply: takes a bias or accumulates, not both; add the bias once, to the first product")
-    for name, array in (("a", a), ("b", b)):
+    for name, array in (("a", a), ("b", b), ("bias", _NO_BIAS if bias is None else bias)):
         if np.may_share_memory(array, into) and np.shares_memory(array, into):  # the second is exact, and slow
             raise ValueError(f"multiply: into must not share memory with {name}, which is read while C is written")
     return M, N, K

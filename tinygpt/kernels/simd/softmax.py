@@ -7,6 +7,9 @@ Softmax along the columns of a matrix that arrives a block of rows at a time: a 
     row      = e^((row - largest) scale)         for each row
     sums     = sums factor + the sum of rows
 
+As long as a column has seen nothing but -inf, 0 takes the place of `largest` in a difference: its weights are 0, and
+not e^(-inf - -inf), NaN.
+
 A vector has a number of each of LANES columns, so the maximum and the sum of a column need no step across the lanes,
 and stay in registers; a loop of Numba would keep both in memory.
 
@@ -34,10 +37,11 @@ if numba.config.DISABLE_JIT:
         for j in range(column, column + LANES):
             numbers = block[j : j + rows * stride : stride]
             new = np.fmax.reduce(numbers, initial=largest[j])
-            factors[j] = exp_of_negative((largest[j] - new) * scale)
+            subtracted = np.float32(0) if new == -np.inf else new
+            factors[j] = exp_of_negative((largest[j] - subtracted) * scale)
             largest[j] = new
             for i in range(rows):
-                numbers[i] = exp_of_negative((numbers[i] - new) * scale)
+                numbers[i] = exp_of_negative((numbers[i] - subtracted) * scale)
             sums[j] = sums[j] * factors[j] + numbers.sum()
 
 else:
@@ -69,13 +73,15 @@ def _softmax(
 ) -> None:
     before = load(builder, largest, FLOAT, LANES)
     new = _largest(builder, block, before, rows, stride)
-    factor = exponential_of_negative(builder, builder.fmul(builder.fsub(before, new), scale))
+    nothing = builder.fcmp_ordered("==", new, broadcast(builder, FLOAT(-np.inf), LANES))
+    subtracted = builder.select(nothing, broadcast(builder, FLOAT(0), LANES), new)
+    factor = exponential_of_negative(builder, builder.fmul(builder.fsub(before, subtracted), scale))
     total = builder.fmul(load(builder, sums, FLOAT, LANES), factor)
 
     def row(state: list[Any]) -> list[Any]:
         place, total = state
         score = load(builder, place, FLOAT, LANES)
-        weight = exponential_of_negative(builder, builder.fmul(builder.fsub(score, new), scale))
+        weight = exponential_of_negative(builder, builder.fmul(builder.fsub(score, subtracted), scale))
         builder.store(weight, place, align=4)
         return [advance(builder, place, stride), builder.fadd(total, weight)]
 
