@@ -59,9 +59,8 @@ def test_scores_that_would_overflow_choose_the_largest(rng):
 @pytest.mark.parametrize("D", [8, 33])
 def test_where_scores_are_large_gradients_are_those_of_the_same_choice(rng, D):
     """
-    Of 10^8, where float32 has steps of 8: weights are 0 or 1 all the same. What is off is dweights -
-    sum_dweights_weights of a weight of 1: two sums of D products, in an order that depends on the processor, then times
-    keys of 10^4.
+    Of 10^8, where float32 has steps of 8: weights are 0 or 1 all the same. What is off is, of a weight of 1, dweights -
+    sum_dweights_weights: two sums of D products, in an order that depends on the processor, then times keys of 10^4.
     """
     array = qkv(rng, 1, 65, 2, D)
     array[..., : 4 * D] *= 1e4

@@ -11,8 +11,8 @@ on N = B T tokens per micro-batch, in float32 (4 bytes per number):
                        are computed again (autograd/recomputed_outputs.py)           2 C or 0
                        queries, keys, values; attention's output                     3 C + C
                        the MLP's hidden layer before GELU                            I
-                   that is N (8 C + I) per block, or N (6 C + I); besides, 4 N of the norms, N H of attention's
-                   log-sum-exp; with --recompute, N C per block, and all of the above for one block
+                   that is N (8 C + I) per block, or N (6 C + I); besides, 4 N of the norms, 2 N H of attention's
+                   softmax; with --recompute, N C per block, and all of the above for one block
     workspace      what is larger: the head's logits of at most 512 tokens at a time (512 V numbers), or, in the same
                    memory later, the MLP's hidden layer and the gradients inside a block (N (8 C + 2 I) numbers at
                    once, and with --recompute what the block keeps); and the packed panels of a matrix product
@@ -80,7 +80,7 @@ def predict(config: GPTConfig, batch_size: int, context: int, recompute: bool = 
     N = batch_size * context
     parameters = number_of_parameters(config)
     norms = 0 if FLOAT * N * C >= LARGE else 2 * C
-    per_block = (6 * C + norms + config.inner) * N + 4 * N + N * H
+    per_block = (6 * C + norms + config.inner) * N + 4 * N + 2 * N * H
     kept = L * N * C + per_block if recompute else L * per_block
     activations = kept + 3 * N * C  # the embeddings' sum, the last norm's input and output
     logits, block = min(_HEAD_ROWS, N) * V, (8 * C + 2 * config.inner) * N

@@ -326,9 +326,8 @@ def _backward_heads(
                 position = (task * T + t) * T + s
                 if dropout[0]:
                     _drop(ddropped, size, queries, position, T, 1, dropout)  # (5)
-                sums = sums_dweights_weights[t:]
                 softmax = largest[task * T + t :], totals[task * T + t :]
-                _softmax_backward(scores, ddropped, size, queries, softmax, sums, D)  # (4)
+                _softmax_backward(scores, ddropped, size, queries, softmax, sums_dweights_weights[t:], D)  # (4)
                 if s == t:
                     _clear_later(scores, ddropped, size, queries)  # (3)
                 if dropout[0]:
