@@ -83,7 +83,7 @@ def _panel(axis: Any, title: str, names: Sequence[str], bars: Bars, mark: float)
     axis.axvline(mark, color="0.4", linewidth=0.8, zorder=0)
     axis.spines[["top", "right"]].set_visible(False)
     handles = [axis.barh(0, 0, label=side, **_style(side)) for side in bars]
-    columns = min(3, len(bars))
+    columns = min(3 if max(map(len, bars)) < 18 else 2, len(bars))  # what fits beside the names of the rows
     axis.legend(handles=handles, fontsize=8, ncols=columns, frameon=False, loc="lower left", bbox_to_anchor=(0, 1),
                 borderaxespad=0)  # fmt: skip
     axis.set_title(title, fontsize=9, loc="left", pad=8 + 12 * -(-len(bars) // columns), fontweight="bold")
