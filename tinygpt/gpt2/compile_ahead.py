@@ -86,6 +86,18 @@ def _train(precision: str) -> None:
         optimizer.step()
         model = _model()  # nobody has seen its gradients: the sum of the table's squares is kept
         model.loss(tokens[:1, :8], tokens[:1, :8]).backward()
+        _multiply_by_a_large_weight()
+
+
+def _multiply_by_a_large_weight() -> None:
+    """The plan of the product that a small weight does not reach: see kernels/matmul/amx_packed.py."""
+    import numpy as np
+
+    from tinygpt.autograd import Tensor
+    from tinygpt.functional import linear
+
+    x, weight, bias = (Tensor(np.zeros(shape, np.float32)) for shape in ((1, 1280), (1280, 1280), 1280))
+    linear(x, weight, bias)
 
 
 def _generate(weights: str) -> None:

@@ -72,6 +72,7 @@ from tinygpt.runtime import memory
 
 __all__ = ["accepts", "backward", "forward"]
 
+_HIDDEN = np.float32(-np.inf)  # a score of which the weight is 0
 _SMALL = 2**18  # multiplications that one core has done in about ten microseconds
 
 
@@ -178,7 +179,7 @@ def _forward_heads(qkv, out, all_largest, all_totals, sizes, dropout, packed, nu
             q_transposed = pack_columns(transpose(block(q, t, ZERO, queries, D)), packed_q, scratch)
             largest, totals, factors = of_queries[:size], of_queries[size:][:size], of_queries[2 * size :][:size]
             heads = row_major(block_of_heads, ZERO, D, queries, D)
-            largest[:] = -np.inf
+            largest[:] = _HIDDEN
             totals[:] = np.float32(0)
             for s in range(0, t + queries, size):
                 keys = min(size, T - s)
@@ -207,7 +208,7 @@ def _hide_later(scores, size, keys):
     for s in range(keys):
         earlier_queries = scores[s * size :][:s]
         for t in range(len(earlier_queries)):
-            earlier_queries[t] = -np.inf
+            earlier_queries[t] = _HIDDEN
 
 
 @kernel
