@@ -45,7 +45,7 @@ def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
     rng = np.random.default_rng(seed)
     (m, n, k), draw = size, lambda *shape: rng.standard_normal(shape, np.float32)
     a, b, before, bias = draw(m, k), draw(k, n), draw(m, n), draw(n)
-    results, squares = [], SquareSum(before=5.0)
+    results, squares = [], SquareSum(SquareSum())
     for asked in (None, squares):
         results.append(before.copy() if how == "accumulate" else np.full((m, n), np.nan, np.float32))
         multiply(
@@ -297,6 +297,6 @@ def test_squares_are_summed_in_float64(size):
 
 def test_squares_of_a_sum_of_nothing_are_unknown_or_right():
     for accumulate in (False, True):
-        squares, c = SquareSum(before=12.0), np.full((2, 3), 2.0, np.float32)
+        squares, c = SquareSum(SquareSum()), np.full((2, 3), 2.0, np.float32)
         multiply(np.ones((2, 0), np.float32), np.ones((0, 3), np.float32), c, accumulate, squares=squares)
         assert squares.after in (None, np.square(c).sum())

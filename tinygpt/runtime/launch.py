@@ -26,6 +26,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tinygpt.runtime.capture import current_recorder, recorders
+
 _REMEDY = "processes of multiprocessing.get_context('spawn') use kernels"
 
 _free = False  # no check is needed: the layer is known, allows concurrent launches, and this is no forked child
@@ -89,7 +91,7 @@ def launcher(compiled: Any) -> Any:
 
     @functools.wraps(compiled.py_func)
     def launch(*arguments: Any) -> Any:
-        if _free:
+        if _free and not recorders:
             return compiled(*arguments)
         return _launch_with_care(compiled, arguments)
 
@@ -107,9 +109,16 @@ def _launch_with_care(compiled: Callable, arguments: tuple) -> Any:
         )
     if _layer() != "workqueue":
         _free = True
+        if (recorder := current_recorder()) is not None:
+            recorder.launch(compiled, arguments, sys.modules["numba"])
         return compiled(*arguments)
     with _turns:
         return compiled(*arguments)
+
+
+def launches_are_free() -> bool:
+    """Whether parallel loops have been launched, and may be without a check; False in a forked child, and in turns."""
+    return _free
 
 
 def _layer() -> str:

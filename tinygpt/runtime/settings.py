@@ -39,6 +39,9 @@ DEBUG = _from_environment("TINYGPT_DEBUG", ("0", "1"), "0") == "1"
 # Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.
 GUARD = _from_environment("TINYGPT_GUARD", ("end", "start"), "")
 
+# Read once: TINYGPT_CAPTURE=0 runs every training step operation by operation; see `gpt2/captured_step.py`.
+CAPTURE = _from_environment("TINYGPT_CAPTURE", ("0", "1"), "1") == "1"
+
 _implementation = Setting(
     "implementation", _from_environment("TINYGPT_IMPLEMENTATION", IMPLEMENTATIONS, IMPLEMENTATIONS[0])
 )

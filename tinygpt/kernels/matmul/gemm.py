@@ -26,11 +26,12 @@ from tinygpt.kernels.matmul.epilogue import ACCUMULATE, NON_TEMPORAL, NON_TEMPOR
 from tinygpt.kernels.matmul.matrix import Stored
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.runtime import settings
+from tinygpt.runtime.capture import constant
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
 _FLOAT32 = np.dtype(np.float32)
 _DTYPES, _DTYPES_OF_B = (_FLOAT32,), (_FLOAT32, np.dtype(np.int8), np.dtype(np.uint16))
-_NO_BIAS = np.zeros(LANES * 3, np.float32)
+_NO_BIAS = constant(np.zeros(LANES * 3, np.float32))
 
 
 def multiply(a, b, into, accumulate=False, bias=None, squares=None):
@@ -50,7 +51,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     bias : ndarray, float32, (N,), optional
         Added to each row; not together with `accumulate`.
     squares : SquareSum, optional
-        Its `after` becomes the sum of the squares of the new C, in float64.
+        Its `parts` become sums of the squares of the new C, in float64.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
     added = _NO_BIAS if bias is None else bias
     sums = plan.multiply(*matrices, added, mode, (M, N, K), workers, squares is not None, form, dtype)
     if squares is not None:
-        squares.after = float(sums.sum())
+        squares.parts = sums
 
 
 def _check(a, b, into, accumulate, bias):
