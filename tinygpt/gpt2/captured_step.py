@@ -27,7 +27,7 @@ from tinygpt.autograd.graph import Node, walk_back
 from tinygpt.autograd.tensor import recording
 from tinygpt.autograd.watch import current_watch
 from tinygpt.gpt2.model import GPT, MLP, Block, CausalSelfAttention, GELULinear
-from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear
 from tinygpt.nn.layers import dropout_is_on
 from tinygpt.runtime import settings
 from tinygpt.runtime.capture import Capture, Recorder
@@ -35,6 +35,7 @@ from tinygpt.runtime.launch import launches_are_free
 from tinygpt.runtime.memory import PrivatePool, SquareSum
 
 _LIMIT = 2**28  # bytes of a capture's memory: a step that needs more takes so long that Python does not count
+_MOST_KINDS = 32  # of steps: by shape, for instance
 _MOST_CHANGES = 16  # of the model: one that changes all the time is not captured
 _OURS = (GPT, Block, CausalSelfAttention, MLP, GELULinear, Linear, Embedding, LayerNorm, Dropout)
 
@@ -52,7 +53,7 @@ class CapturedStep:
 
     Examples
     --------
-    >>> from tinygpt import GPTConfig
+    >>> from tinygpt import GPT, CapturedStep, GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
     >>> step = CapturedStep(model)
     >>> tokens, targets = np.array([[1, 2, 3]]), np.array([[2, 3, 4]])
@@ -124,7 +125,10 @@ class CapturedStep:
         except (TypeError, ValueError):  # an error in what was given, for `GPT.loss` to name
             return None
         if plan is None:
+            if len(self._plans) == _MOST_KINDS:
+                return None
             plan = self._plans[key] = _Plan(self.model, ignore_index, parts, self._seen)
+        plan.limit = _LIMIT - sum(each.nbytes for each in self._plans.values())
         return plan
 
 
@@ -152,7 +156,7 @@ class _Seen:
         self.arrays = [parameter._data for parameter in self.parameters]
         self._nodes_of_all = [parameter.node for parameter in self.parameters]
         self.nodes: list[Node] = [node for node in self._nodes_of_all if node is not None]
-        self.storages = [node.storage for node in self.nodes]
+        self.storages: list[Any] = [node.storage for node in self.nodes]
         self._hooks = [hooks for module in modules for hooks in module._hooks or ()]
         self._hooks += [node.hooks for node in self.nodes]
         self.usual = (
@@ -209,7 +213,10 @@ class _Plan:
 
     def __init__(self, model: GPT, ignore_index: int, parts: int, seen: _Seen | None = None) -> None:
         self._model, self._ignore_index, self._parts = model, ignore_index, parts
-        self._seen, self._captured = seen, None
+        self._seen = seen
+        self._captured: _Captured | None = None
+        self.nbytes = 0  # of the capture
+        self.limit = _LIMIT  # of it: what the captures of other kinds of steps leave
         self.step: Callable[[Any, Any], float] = self._first
 
     def _first(self, tokens: Any, targets: Any) -> float:
@@ -225,7 +232,7 @@ class _Plan:
         assert self._seen is not None
         batch = self._model.check_batch(tokens, targets, self._ignore_index)
         seen, self.step = self._seen, self._as_always
-        recorder = Recorder(PrivatePool(), [*seen.arrays, *seen.storages, *batch], _LIMIT)
+        recorder = Recorder(PrivatePool(), [*seen.arrays, *seen.storages, *batch], self.limit)
         with recorder:
             loss = self._model.loss(*batch, self._ignore_index)
             assert loss.node is not None
@@ -233,6 +240,7 @@ class _Plan:
         if not recorder.failure:
             squares = [node.squares for node in seen.nodes]
             self._captured = _Captured(recorder.finish(), *batch, recorder.kept(loss._data), squares)
+            self.nbytes = self._captured.capture.nbytes
             self.step = self._verify
         return self._part_of(loss._data)
 
@@ -258,18 +266,21 @@ class _Plan:
         self.step, source = self._as_always, self._model.generator.bit_generator
         nodes, state = self._seen.nodes, source.state
         before = [(node.grad, node.squares, None if node.grad is None else node.grad.copy()) for node in nodes]
-        replayed = self._replay(tokens, targets), *map(_digest, nodes)
+        replayed = _digest(self._replay(tokens, targets), nodes)
         source.state = state
         for node, (gradient, squares, numbers) in zip(nodes, before, strict=True):
             node.grad, node.squares = gradient, squares
             if numbers is not None:
-                np.copyto(node.storage, numbers)
+                node.storage[...] = numbers  # type: ignore[index]
         loss = self._as_always(tokens, targets)
-        if (loss.hex(), *map(_digest, nodes)) == (replayed[0].hex(), *replayed[1:]):
+        if _digest(loss, nodes) == replayed:
             self.step = self._replay
+        else:
+            self._captured, self.nbytes = None, 0
         return loss
 
 
-def _digest(node: Node) -> tuple[str, bytes]:
-    """What a gradient and the sum of its squares are, in few bytes."""
-    return float(node.sum_of_squares() or 0).hex(), hashlib.blake2b(memoryview(node.storage).cast("B")).digest()
+def _digest(loss: float, nodes: list[Node]) -> list[Any]:
+    """What loss, gradients and the sums of their squares are, bit for bit, in few bytes."""
+    of_gradients = [hashlib.blake2b(memoryview(node.storage).cast("B")).digest() for node in nodes]  # type: ignore[arg-type]
+    return [loss.hex(), *of_gradients, *[float(node.sum_of_squares() or 0).hex() for node in nodes]]
