@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 
-from tinygpt.optim.merge_contiguous import merge_contiguous
+from tinygpt.optim.merge_contiguous import Merger, merge_contiguous
 
 
 def test_contiguous_arrays_become_one_over_the_same_memory():
@@ -34,3 +37,13 @@ def test_what_is_not_contiguous_stays_as_it_is():
 
 def test_no_rows_give_no_rows():
     assert merge_contiguous([]) == []
+
+
+def test_a_merger_follows_arrays_that_are_replaced_and_may_be_copied():
+    merger, flat = Merger(), np.arange(6.0)
+    rows = [[flat[:2]], [flat[2:4]], [flat[4:]]]
+    assert merger.merge(rows)[0][0].size == 6
+    rows[1][0] = flat[2:4].copy()
+    assert [len(array) for (array,) in merger.merge(rows)] == [2, 2, 2]
+    for twin in (copy.deepcopy(merger), pickle.loads(pickle.dumps(merger))):
+        assert twin.merge([[flat[:3]], [flat[3:]]])[0][0].size == 6

@@ -32,7 +32,7 @@ from tinygpt.nn.layers import dropout_is_on
 from tinygpt.runtime import settings
 from tinygpt.runtime.capture import Capture, Recorder
 from tinygpt.runtime.launch import launches_are_free
-from tinygpt.runtime.memory import PrivatePool, SquareSum
+from tinygpt.runtime.memory import PrivatePool, SquareSum, pool
 
 _LIMIT = 2**28  # bytes of a capture's memory: a step that needs more takes so long that Python does not count
 _MOST_KINDS = 32  # of steps: by shape, for instance
@@ -275,6 +275,7 @@ class _Plan:
         loss = self._as_always(tokens, targets)
         if _digest(loss, nodes) == replayed:
             self.step = self._replay
+            pool.clear()  # of what such a step took there
         else:
             self._captured, self.nbytes = None, 0
         return loss

@@ -31,7 +31,7 @@ from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
 from tinygpt.autograd.gradients import SCALE_LOCK
 from tinygpt.autograd.watch import current_watch, observable
-from tinygpt.optim.merge_contiguous import merge_contiguous
+from tinygpt.optim.merge_contiguous import Merger
 from tinygpt.runtime.plain_array import plain_array
 
 _AT_LEAST_ZERO = ("lr", "eps", "weight_decay", "momentum", "dampening")
@@ -104,6 +104,7 @@ class Optimizer:
         self._complete(others or {}, who)
         self.param_groups: list[dict[str, Any]] = []
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self._merger = Merger()
         listed = self._listed(params)
         for group in listed if listed and isinstance(listed[0], dict) else [{"params": listed}]:
             self.add_param_group(group)
@@ -221,8 +222,9 @@ class Optimizer:
                 parameter.node.apply_pending_scale()  # type: ignore[union-attr]
         by_options = self._by_options(group, parameters)
         self._begin_state(self._array_names(group), [p for members in by_options.values() for p in members])
-        for (options, _, pending_scale), members in by_options.items():
-            for arrays in merge_contiguous([self._step_arrays(group, parameter) for parameter in members]):
+        for place, ((options, _, pending_scale), members) in enumerate(by_options.items()):
+            rows = [self._step_arrays(group, parameter) for parameter in members]
+            for arrays in self._merger.merge(rows, (id(group), place)):
                 if np.may_share_memory(arrays[0], arrays[1]):
                     arrays[1] = arrays[1].copy()  # the update must not change the gradient that it still reads
                 in_place(who, self.kernel, self.update, arrays, (*options, scale * pending_scale))

@@ -46,7 +46,7 @@ def training_step(
         sample = observed(sample_batch, "python")
         inputs, targets = sample(tokens, settings.batch_size, settings.context, settings.seed, number)
         mean_loss += compute(inputs, targets, parts=parts)
-    norm = grad_norm(compute.model.parameters())
+    norm = grad_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
     if math.isfinite(mean_loss) and math.isfinite(norm):
         optimizer.step(scale=min(1.0, settings.clip / norm) if norm else 1.0)
         optimizer.zero_grad()
