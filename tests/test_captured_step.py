@@ -375,7 +375,7 @@ def test_a_result_that_depends_on_a_number_in_python_is_found_and_not_replayed(m
     """The count of targets, forgotten in a Python number: verification sees another loss."""
 
     def count_targets(targets, ignore_index):
-        counted, share = memory.copied(targets), memory.empty(1, np.float64)
+        counted, share = memory.copied(targets), memory.empty(1, np.float32)
         np.copyto(counted, np.where(targets == ignore_index, -1, targets))
         share[0] = 1 / (targets != ignore_index).sum()
         return counted, share

@@ -232,7 +232,7 @@ class _Plan:
         assert self._seen is not None
         batch = self._model.check_batch(tokens, targets, self._ignore_index)
         seen, self.step = self._seen, self._as_always
-        recorder = Recorder(PrivatePool(), [*seen.arrays, *seen.storages, *batch], self.limit)
+        recorder = Recorder(PrivatePool(), [*seen.arrays, *seen.storages, *batch], self.limit, self._model.generator)
         with recorder:
             loss = self._model.loss(*batch, self._ignore_index)
             assert loss.node is not None

@@ -39,13 +39,13 @@ def backward(dloss, saved, into):
     logits, targets, share, max_logit, z = saved
     (dlogits,) = into
     if dlogits is not None:
-        dnll = np.float32(float(dloss) * share[0])  # (4) of every row that counts
+        dnll = np.float32(dloss) * share[0]  # (4) of every row that counts
         spread(_backward, logits.size)(logits, targets, max_logit, z, dnll, dlogits.array, dlogits.add)
 
 
 def count_targets(targets, ignore_index):
     """The targets with -1 in place of those that do not count; and the share of one that counts, 1 / M, in an array."""
-    counted, share = memory.empty(targets.shape, np.int64), memory.empty(1, np.float64)
+    counted, share = memory.empty(targets.shape, np.int64), memory.empty(1, np.float32)
     run(_count_targets, targets, ignore_index, counted, share)
     return counted, share
 

@@ -77,7 +77,7 @@ def backward(dout, saved, into):
 @parallel
 def _softmax(logits, V, targets, share, z, shifted_target, wanted):
     """(2) of the first V columns; if `wanted`, then dlogits for dloss = 1 in place of the logits. `share` has 1 / M."""
-    dnll = np.float32(share[0])  # of a target that counts
+    dnll = share[0]  # of a target that counts
     for n_ in prange(len(logits)):
         n = np.int64(n_)
         logits_n = p_n = dlogits_n = logits[n, :V]  # one after the other in the same memory

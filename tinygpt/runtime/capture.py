@@ -118,6 +118,8 @@ class Recorder:
         Arrays that the computation reads and writes where they are.
     limit : int
         The most bytes of the pool's memory for which a replay is worth its memory.
+    generator : np.random.Generator, optional
+        That of all seeds of dropout.
 
     Attributes
     ----------
@@ -138,14 +140,15 @@ class Recorder:
     array([21., 21., 21.])
     """
 
-    def __init__(self, pool: Any, known: Iterable[np.ndarray], limit: int = 2**62) -> None:
+    def __init__(self, pool: Any, known: Iterable[np.ndarray], limit: int = 2**62,
+                 generator: np.random.Generator | None = None) -> None:  # fmt: skip
         self.pool, self.limit, self.failure = pool, limit, ""
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._inside = False  # a call that is kept as a whole
         self._threads = 0  # of the last kernel; 0: unknown
         self._keys = np.zeros((_MOST_SEEDS, 2), np.uint32)
         self._seeds: dict[int, int] = {}  # and their rows in `_keys`
-        self._generator: Any = None
+        self._generator = generator
         self._zeros: list[np.ndarray] = []
         self._left = 0  # bytes of the last chunk of zeros that are not taken
         extents = [(*_extent(array), None) for array in (*known, *_constants, self._keys)]
@@ -231,10 +234,8 @@ class Recorder:
 
     def drew(self, generator: np.random.Generator, seed: int) -> None:
         """Dropout has drawn this seed."""
-        if self._generator is None:
-            self._generator = generator
         if generator is not self._generator or len(self._seeds) == _MOST_SEEDS:
-            self.fail("dropout draws from several generators, or too often")
+            self.fail("dropout draws from another generator, or too often")
         self._seeds.setdefault(seed, len(self._seeds))
 
     def keys(self, seed: int) -> np.ndarray | None:
