@@ -72,8 +72,8 @@ CORE = [  # what a training step runs; not dispatch.py, the way to the kernels, 
 # or after Ctrl-C. Some sixty are for arrays in parts of larger memory, fifteen more keep that sound when Ctrl-C or a
 # finalizer comes in between, and some forty are for outputs that are computed again (recomputed_outputs.py): the memory
 # of a float32 step of 124M with 4 x 256 tokens went from 0.87 to 0.84 of PyTorch's.
-# Seventy-five are for captured steps (capture.py, captured_step.py): arrays in memory of their own, calls that it
-# can repeat in place of NumPy's results, and checks apart from computing; a small model is spared most of its Python.
+# Seventy-five are for captured steps (capture.py, captured_step.py): arrays in memory of their own, calls that can
+# be repeated in place of NumPy's results, and checks apart from computing; a small model is spared most of its Python.
 BUDGET = 4280
 
 
