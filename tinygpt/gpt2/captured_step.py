@@ -150,7 +150,8 @@ class _Seen:
         self._lists = [value for each in self._attributes for value in each.values() if isinstance(value, list)]
         self._former_attributes = [dict(each) for each in self._attributes]
         self._former_lists = [list(each) for each in self._lists]
-        self._classes = list({type(module) for module in modules})
+        self._modules, self._types = modules, list(map(type, modules))
+        self._classes = list(set(self._types))
         self._functions = self._functions_now()
         self.parameters = model.parameters()
         self.arrays = [parameter._data for parameter in self.parameters]
@@ -177,6 +178,7 @@ class _Seen:
             return (
                 self._attributes == self._former_attributes  # of each value, whether it is the same object, first
                 and self._lists == self._former_lists
+                and list(map(type, self._modules)) == self._types
                 and [parameter.node for parameter in self.parameters] == self._nodes_of_all
                 and all(p._data is array for p, array in zip(self.parameters, self.arrays, strict=True))
                 and all(node.storage is storage for node, storage in zip(self.nodes, self.storages, strict=True))
