@@ -151,7 +151,7 @@ class _Seen:
         self._former_attributes = [dict(each) for each in self._attributes]
         self._former_lists = [list(each) for each in self._lists]
         self._modules, self._types = modules, list(map(type, modules))
-        self._classes = list(set(self._types))
+        self._classes: list[Any] = list(set(self._types))
         self._functions = self._functions_now()
         self.parameters = model.parameters()
         self.arrays = [parameter._data for parameter in self.parameters]
