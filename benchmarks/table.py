@@ -254,13 +254,13 @@ def python_share(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         for side, readings in row["readings"].items():
-            step, kernels, calls, launches = (
-                median(readings[name]) for name in ("step", "kernels", "calls", "launches")
-            )
-            outside = max(0.0, step - kernels)
+            pairs = [*zip(readings["watched"], readings["kernels"], strict=True)]
+            outside = median([watched - kernels for watched, kernels in pairs])
+            part = median([1 - kernels / watched for watched, kernels in pairs])
+            calls, launches = median(readings["calls"]), median(readings["launches"])
             lines.append([
                 row["case"], side, milliseconds(readings["step"], spread=True), milliseconds(readings["kernels"]),
-                figure(1e3 * outside), share(outside / step), f"{calls:.0f}", f"{launches:.0f}",
+                figure(1e3 * outside), share(part), f"{calls:.0f}", f"{launches:.0f}",
             ])  # fmt: skip
     return markdown(columns, lines)
 

@@ -172,7 +172,7 @@ def test_a_watched_step_has_the_same_losses_and_fewer_seconds_in_kernels_than_it
     assert plain == seen and len(plain) == 4
     found = bench_python_share.measure(3)
     assert 0 < found["launches"] <= found["calls"] or numba.get_num_threads() == 1
-    assert found["kernels"] > 0
+    assert 0 < found["kernels"] < found["watched"]
 
 
 def test_losses_that_differ_when_watched_are_refused(monkeypatch):

@@ -173,12 +173,18 @@ def test_the_table_beside_busy_processes_has_shares_of_the_speed_alone():
     assert lines[-1].endswith("a fair share of the cores is 0.67 beside 1, 0.50 beside 2.")
 
 
-def test_what_a_step_takes_beyond_its_kernels_is_outside():
-    readings = {"step": [0.010, 0.012, 0.011], "kernels": [0.008], "calls": [70.0], "launches": [20.0]}
+def test_what_a_watched_step_takes_beyond_its_kernels_is_outside():
+    readings = {
+        "step": [0.010, 0.012, 0.011],
+        "watched": [0.02, 0.01],
+        "kernels": [0.015, 0.007],
+        "calls": [70.0],
+        "launches": [20.0],
+    }
     header, _, line = table.python_share([{"case": "tiny", "readings": {"tinygpt float32": readings}}]).splitlines()
     told = dict(zip(cells(header), cells(line), strict=True))
-    assert told["ms per step (spread)"] == "11 (10-12)" and told["in kernels"] == "8" and told["outside"] == "3"
-    assert told["share outside"] == "27%" and told["calls"] == "70" and told["launches"] == "20"
+    assert told["ms per step (spread)"] == "11 (10-12)" and told["in kernels"] == "11" and told["outside"] == "4"
+    assert told["share outside"] == "28%" and told["calls"] == "70" and told["launches"] == "20"
 
 
 def test_several_streams_share_the_weights_that_are_read():
