@@ -34,7 +34,7 @@ CASES = ("2,000 steps of nanoGPT's recipe",)
 OURS = ("tinygpt float32", "tinygpt bfloat16")
 SIDES = (*OURS, "torch float32") if HAS_TORCH else OURS
 ROUNDS, STEPS = 1, 2000
-FEW = 10  # steps of a run that compiles, or verifies
+FEW, SHORT = 10, 40_000  # steps, and characters of the text, of a run that compiles or verifies
 TOLERANCE = 0.05  # of the loss: the sides differ in their random numbers
 
 
@@ -63,7 +63,7 @@ def run(side: str, text: Path, steps: int, root: Path = ROOT) -> tuple[float, fl
         start = time.perf_counter()
         with subprocess.Popen(
             [sys.executable, "-m", *command], cwd=root, env=environment(side, root), stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            stderr=subprocess.STDOUT, text=True,
         ) as process:  # fmt: skip
             try:
                 said, _ = process.communicate()
@@ -116,19 +116,20 @@ def race(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for case in cases:
-            text = text_of(data, folder)
+            text, beginning = text_of(data, folder), folder / "beginning.txt"
+            beginning.write_text(text.read_text(encoding="utf-8")[:SHORT], encoding="utf-8")
 
-            def of(side: str, steps: int, text: Path = text) -> tuple[float, float]:
+            def of(side: str, text: Path, steps: int) -> tuple[float, float]:
                 return run(side, text, steps, roots.get(side.split()[0], ROOT))
 
-            verify({side: of(side, FEW)[1] for side in sides})  # this compiles, too
+            verify({side: of(side, beginning, FEW)[1] for side in sides})  # this compiles, too
             seconds: dict[str, list[float]] = {side: [] for side in sides}
             losses: dict[str, list[float]] = {side: [] for side in sides}
             for _ in bar(iterable=range(rounds), desc="whole runs", unit="round", leave=False, disable=not rounds):
                 if time.monotonic() > until:
                     break
                 for side in sides:
-                    taken, loss = of(side, steps)
+                    taken, loss = of(side, text, steps)
                     seconds[side].append(taken)
                     losses[side].append(loss)
             if any(seconds.values()):
