@@ -275,6 +275,7 @@ INSIDE = {
             "layernorm",
             "linear",
             "norm",
+            "sampling",
             "sgd",
         },
         {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "projection", "rates"},

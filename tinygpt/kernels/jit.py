@@ -37,7 +37,8 @@ _FROM_ENVIRONMENT = settings.threads_from_environment()  # read once, as by Numb
 ZERO = np.int64(0)
 _FLOAT32 = {np.dtype(np.float32)}
 
-kernel, inlined = compiler.float_kernel, compiler.inlined
+kernel, inlined, exact = compiler.float_kernel, compiler.inlined, compiler.kernel
+parallel_part = compiler.parallel_kernel  # for functions with parallel loops that other parallel functions call
 
 
 def parallel(function: Function) -> Function:
