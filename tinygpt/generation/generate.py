@@ -256,9 +256,10 @@ class UncachedDecoder:
             self.texts[sequence].append(token)
         return np.stack([next_logits(self.model, self.texts[sequence]) for sequence in sequences])
 
-    def extend(self, sequence: int, tokens: Any) -> np.ndarray:
-        """Logits (T, V) after each of some more tokens of a sequence."""
-        return np.concatenate([self.step([sequence], [token]) for token in tokens])
+    def extend(self, sequences: Any, tokens: Any) -> list[np.ndarray]:
+        """Logits (T, V) after each of several more tokens, for each of some sequences."""
+        return [np.concatenate([self.step([sequence], [token]) for token in own])
+                for sequence, own in zip(sequences, tokens, strict=True)]  # fmt: skip
 
     def truncate(self, sequence: int, length: int) -> None:
         """Forget all but the first tokens of a sequence."""
