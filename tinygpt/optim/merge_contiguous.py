@@ -1,16 +1,15 @@
 """
 Merge arrays that are contiguous in memory into one array, so that the 148 parameters of GPT-2 take one kernel call.
 
-Cost: microseconds per array, instead of a kernel call and a start of the threads for each. A training run merges the
-same arrays in every step: a `Merger` looks at their addresses once.
+Cost: a microsecond per array, instead of a kernel call and a start of the threads for each; a tenth of that where the
+      arrays are the same objects as in the step before.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from operator import is_
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -38,59 +37,47 @@ def merge_contiguous(rows: Iterable[Sequence[np.ndarray]]) -> list[list[np.ndarr
     [[array([0., 1., 2., 3.])], [array([5.])]]
     """
     rows = list(rows)
-    return _merged(rows, _spans(rows))
+    arrays = [array for row in rows for array in row]
+    key = len(arrays), id(arrays[0]) if arrays else 0
+    plan = _plans.get(key)
+    if plan is None or any(each() is not array for each, array in zip(plan.arrays, arrays, strict=True)):
+        plan = _Plan([weakref.ref(array) for array in arrays], _pieces(rows))
+        if len(_plans) == _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return [list(rows[first]) if size is None else _over(rows[first], size) for first, size in plan.pieces]
 
 
-class Merger:
-    """
-    `merge_contiguous`, which remembers what it found out about the same arrays; a copy of it remembers nothing.
+class _Plan(NamedTuple):
+    """What was found out about rows of arrays: it holds as long as the arrays are the same objects."""
 
-    Examples
-    --------
-    >>> flat, merger = np.arange(4.0), Merger()
-    >>> [merger.merge([[flat[:2]], [flat[2:]]]) for _ in range(2)]
-    [[[array([0., 1., 2., 3.])]], [[array([0., 1., 2., 3.])]]]
-    """
-
-    def __init__(self) -> None:
-        # Weak references: arrays that a user replaces, and gradients that are forgotten, must not be kept.
-        self._known: dict[Hashable, tuple[list[Callable[[], Any]], list[tuple[int, int]]]] = {}
-
-    def __reduce__(self) -> Any:
-        return Merger, ()
-
-    def merge(self, rows: Sequence[Sequence[np.ndarray]], place: Hashable = None) -> list[list[np.ndarray]]:
-        """The rows merged; what it finds out replaces what it found out for this place."""
-        arrays = [array for row in rows for array in row]
-        references, spans = self._known.get(place, ([], []))
-        same = len(references) == len(arrays) and all(map(is_, [get() for get in references], arrays))
-        if not same:
-            spans = _spans(rows)
-            self._known[place] = [weakref.ref(array) for array in arrays], spans
-        return _merged(rows, spans)
+    arrays: list[weakref.ref[np.ndarray]]  # weak: a plan keeps no memory
+    pieces: list[tuple[int, int | None]]
 
 
-def _spans(rows: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, int]]:
-    """The first of the rows that become one, and the one after the last."""
-    firsts: list[int] = []
+_plans: dict[tuple[int, int], _Plan] = {}  # by the number of arrays, and the id of the first
+_MOST_PLANS = 16
+
+
+def _pieces(rows: Sequence[Sequence[np.ndarray]]) -> list[tuple[int, int | None]]:
+    """For each merged piece its first row and its size; None for the size of a row that stays as it is."""
+    pieces: list[tuple[int, int | None]] = []
     ends: list[int] = []
+    first = size = 0
     for number, row in enumerate(rows):
         whole = all(array.flags.c_contiguous for array in row)
         starts = [array.ctypes.data for array in row]
         if not whole or starts != ends:
-            firsts.append(number)
-        ends = [start + array.nbytes for start, array in zip(starts, row, strict=True)] if whole else []
-    return list(zip(firsts, [*firsts[1:], len(rows)], strict=True)) if firsts else []
-
-
-def _merged(rows: Sequence[Sequence[np.ndarray]], spans: Iterable[tuple[int, int]]) -> list[list[np.ndarray]]:
-    merged = []
-    for first, last in spans:
-        row = rows[first]
-        if all(array.flags.c_contiguous for array in row):
-            size = sum([each[0].size for each in rows[first:last]])
-            if size:
-                merged.append([as_strided(array.reshape(-1), (size,), (array.itemsize,)) for array in row])
+            pieces += [(first, size)] if size else []
+            first, size = number, 0
+        if whole:
+            size += row[0].size
+            ends = [start + array.nbytes for start, array in zip(starts, row, strict=True)]
         else:
-            merged.append(list(row))
-    return merged
+            pieces.append((number, None))
+            ends = []
+    return pieces + ([(first, size)] if size else [])
+
+
+def _over(arrays: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    return [as_strided(array.reshape(-1), (size,), (array.itemsize,)) for array in arrays]

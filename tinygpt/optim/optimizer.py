@@ -31,7 +31,7 @@ from tinygpt.autograd import Tensor
 from tinygpt.autograd.dispatch import in_place
 from tinygpt.autograd.gradients import SCALE_LOCK
 from tinygpt.autograd.watch import current_watch, observable
-from tinygpt.optim.merge_contiguous import Merger
+from tinygpt.optim.merge_contiguous import merge_contiguous
 from tinygpt.runtime.plain_array import plain_array
 
 _AT_LEAST_ZERO = ("lr", "eps", "weight_decay", "momentum", "dampening")
@@ -104,7 +104,6 @@ class Optimizer:
         self._complete(others or {}, who)
         self.param_groups: list[dict[str, Any]] = []
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        self._merger = Merger()
         listed = self._listed(params)
         for group in listed if listed and isinstance(listed[0], dict) else [{"params": listed}]:
             self.add_param_group(group)
@@ -222,9 +221,8 @@ class Optimizer:
                 parameter.node.apply_pending_scale()  # type: ignore[union-attr]
         by_options = self._by_options(group, parameters)
         self._begin_state(self._array_names(group), [p for members in by_options.values() for p in members])
-        for place, ((options, _, pending_scale), members) in enumerate(by_options.items()):
-            rows = [self._step_arrays(group, parameter) for parameter in members]
-            for arrays in self._merger.merge(rows, (id(group), place)):
+        for (options, _, pending_scale), members in by_options.items():
+            for arrays in merge_contiguous([self._step_arrays(group, parameter) for parameter in members]):
                 if np.may_share_memory(arrays[0], arrays[1]):
                     arrays[1] = arrays[1].copy()  # the update must not change the gradient that it still reads
                 in_place(who, self.kernel, self.update, arrays, (*options, scale * pending_scale))
@@ -404,7 +402,8 @@ class Optimizer:
     def _check_step_arrays(self, arrays: list[np.ndarray]) -> None:
         """Raise unless a parameter, its gradient and its state still fit together, and the parameter can be written."""
         data, who = arrays[0], f"{type(self).__name__}.step"
-        if any(array.shape != data.shape or array.dtype != data.dtype for array in arrays):
+        shape, dtype = data.shape, data.dtype
+        if any(array.shape != shape or array.dtype != dtype for array in arrays):
             found = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
             raise ValueError(f"{who}: a parameter, its gradient and its state must have one shape and dtype, got "
                              f"{found}; after replacing its data, make a new Tensor and a new optimizer")  # fmt: skip
