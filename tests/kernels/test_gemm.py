@@ -13,7 +13,7 @@ from benchmarks.worker import X86_64_V2, X86_64_V3
 from tinygpt.kernels.matmul import small_gemm
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.matmul.vector_gemm import KC, MC_KC
-from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
+from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32, TILES
 from tinygpt.runtime import memory
 from tinygpt.runtime.memory import SquareSum
 
@@ -266,6 +266,22 @@ def test_the_plan_for_small_matrices_is_the_one_for_a_small_model_and_not_for_gp
     nano += [(m, n, 768) for m, n in ((128, 384), (128, 512), (512, 128), (65, 128))]
     assert all(small_gemm.pays(sizes, workers) for sizes in nano for workers in (1, 2, 4))
     assert not any(small_gemm.pays((m, n, 768), 2) for m in (1, 256, 1024) for n in (768, 2304, 3072))
+
+
+@pytest.mark.parametrize("stage", ["scoring", "training-float32", "training-bfloat16", "generating-float32"])
+def test_what_is_compiled_ahead_is_every_plan_of_a_product_without_amx(stage, monkeypatch):
+    """The model that reaches the kernels is small; the user's may be large."""
+    from tinygpt.gpt2.compile_ahead import STAGES
+    from tinygpt.kernels.matmul import vector_gemm
+
+    used = set()
+    for module in (small_gemm, vector_gemm):
+        compute = module.multiply
+        monkeypatch.setattr(
+            module, "multiply", lambda *arguments, m=module, compute=compute: used.add(m) or compute(*arguments)
+        )
+    STAGES[stage]()
+    assert used == {small_gemm, vector_gemm} or (TILES and stage == "training-bfloat16")
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(0, 3, 2), (3, 0, 2), (0, 0, 0)])
