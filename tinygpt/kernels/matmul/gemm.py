@@ -83,7 +83,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
         return  # squares stay unknown
     form, dtype = operand_format(b.dtype != _FLOAT32)
     workers = threads(most=None if M * N * K > _SMALL else 1)
-    plan = _plan(form, b, matrices[1], (M, N, K), workers)
+    plan = _plan(form, b, matrices[1], (M, N, K))
     mode = _mode(into, accumulate, bias is not None, plan)
     added = _NO_BIAS if bias is None else bias
     sums = plan.multiply(*matrices, added, mode, (M, N, K), workers, squares is not None, form, dtype)
@@ -136,10 +136,10 @@ def operand_format(quantized=False):
     return (AMX, np.dtype(np.uint16)) if TILES else (PAIRS, np.dtype(np.uint32))
 
 
-def _plan(form, b, stored_b, sizes, workers):
+def _plan(form, b, stored_b, sizes):
     """The module whose loops compute a product in this format."""
     if form is not AMX:
-        return small_gemm if b.dtype == _FLOAT32 and small_gemm.pays(sizes, workers) else vector_gemm
+        return small_gemm if b.dtype == _FLOAT32 and small_gemm.pays(sizes) else vector_gemm
     packs_first = b.dtype == _FLOAT32 and amx_packed.pays(stored_b[2], sizes)
     return amx_packed if packs_first else amx_gemm
 

@@ -49,7 +49,7 @@ from tinygpt.kernels.matmul.panels import (
 )
 from tinygpt.kernels.simd.cpu import LANES, PREFETCHING
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment
-from tinygpt.runtime.memory import empty
+from tinygpt.runtime.memory import empty, zeros
 
 LARGE = PREFETCHING.large  # as in vector_gemm.py
 _TASK, _FEWEST = 2**20, 8  # multiplications in a task, about: ten or twenty microseconds; and how many tasks at least
@@ -57,10 +57,15 @@ _DEPTH = 64  # k that are packed of all panels of A before the next: several pan
 _APART = 16  # int64 from the counter of one thread to that of the next: two cache lines
 
 
-def pays(sizes, workers):
-    """Whether this is the faster plan for M, N and K: the caches hold everything, and few threads pack the same."""
+def pays(sizes):
+    """
+    Whether this is the faster plan for M, N and K: the caches hold everything, and few threads pack the same.
+
+    The number of threads does not count: sums of squares are in other parts than those of vector_gemm.py, and so may
+    differ in the last bit.
+    """
     M, N, K = sizes
-    return K * min(M, N) <= 2**17 and max(M * N, M * K, N * K) <= 2**19 and 32 * workers <= max(M, N)
+    return K * min(M, N) <= 2**17 and max(M * N, M * K, N * K) <= 2**19 and max(M, N) >= 64
 
 
 def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
@@ -80,7 +85,7 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     workers = min(workers, tasks)
     packed = empty((workers, (mc * mr + nc * nr) * -(-K // form.block) * form.lines), dtype)
     scratch = empty((workers, STAGED + EDGE), np.float32)
-    sums, counts = np.zeros(tasks * LANES if squares else 0), np.zeros(workers * _APART, np.int64)
+    sums, counts = zeros(tasks * LANES if squares else 0, np.float64), zeros(workers * _APART, np.int64)
     _multiply(a, b, c, bias, mode, (M, N, K), (mc, nc, across, tasks, workers), packed, scratch, sums, counts)
     return sums
 
