@@ -112,10 +112,17 @@ else:
 PAIRS = Format(rows=8, vectors=3, block=16, lines=8, unit=1)
 AMX = Format(rows=32, vectors=2, block=32, lines=16, unit=2)
 COLUMNS = FLOAT32.vectors * LANES
+# x86's instruction that multiplies pairs of int16 and adds the two products, by how many int32 it gives: LLVM's names.
+PMADDWD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+PMADDWD = {
+    lanes: PMADDWD[lanes]
+    for lanes, has in ((4, True), (8, "avx2" in FEATURES), (16, "avx512bw" in FEATURES))
+    if has and platform.machine().lower() in ("x86_64", "amd64")
+}
 AMD = "sse4a" in FEATURES  # no processor of Intel's has these instructions
 PREFETCHING = Prefetching(a=64, b=0, large=2**22) if LANES == 16 and not AMD else Prefetching(a=0, b=8, large=2**23)
 
 
 def facts() -> tuple:
     """What the code of kernels depends on besides its text: the same processor may give AMX to some processes only."""
-    return LANES, FUSED, TILES, BFLOAT16, FLOAT32, PAIRS, AMX, PREFETCHING
+    return LANES, FUSED, TILES, BFLOAT16, FLOAT32, PAIRS, AMX, PREFETCHING, PMADDWD
