@@ -231,7 +231,7 @@ def _next_logits(
 
 class UncachedDecoder:
     """
-    `prefill` and `step` of a `Decoder`, for any model and without a cache: each token reads the whole text again.
+    The methods of a `Decoder`, for any model and without a cache: each token reads the whole text again.
 
     Parameters
     ----------
@@ -255,6 +255,14 @@ class UncachedDecoder:
         for sequence, token in zip(sequences, tokens, strict=True):
             self.texts[sequence].append(token)
         return np.stack([next_logits(self.model, self.texts[sequence]) for sequence in sequences])
+
+    def extend(self, sequence: int, tokens: Any) -> np.ndarray:
+        """Logits (T, V) after each of some more tokens of a sequence."""
+        return np.concatenate([self.step([sequence], [token]) for token in tokens])
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget all but the first tokens of a sequence."""
+        del self.texts[sequence][length:]
 
 
 def next_logits(model: Any, ids: list[int]) -> np.ndarray:

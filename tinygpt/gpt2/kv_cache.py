@@ -5,8 +5,10 @@ one token's work.
     LayerCache.attend            attention of new tokens to themselves and to all tokens before them
     Decoder.prefill              a prompt, layer by layer, by kernels/prompt.py
     Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py
+    Decoder.extend               some more tokens of one sequence, by the same kernel
+    Decoder.truncate             forget the last tokens of a sequence
 
-Where no kernel runs (NumPy, float64, a block with a part of the user's own), both run the model's blocks.
+Where no kernel runs (NumPy, float64, a block with a part of the user's own), all run the model's blocks.
 
 Throughout this file
     x                  (B, T, C)       the residual stream of T new tokens of each of B sequences; T = 1 in a step
@@ -48,6 +50,7 @@ from tinygpt.runtime.whole_number import whole_number
 _KERNEL, _PROMPT = "tinygpt.kernels.decode_step", "tinygpt.kernels.prompt"
 _TOLERANCE = 2e-2  # of a prompt's kernel in check mode, as a share of the largest value, where weights are quantized
 _LINE = 16  # numbers in a cache line
+_ROWS = 16  # tokens of one sequence that `extend` reads at once: their partial sums still fit in a cache
 # The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
 _ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
@@ -329,11 +332,106 @@ class Decoder:
         if (lengths < 1).any() or (lengths >= self.capacity).any():
             raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
                              f"{lengths.tolist()}; prefill() begins one")  # fmt: skip
+        logits = self._read(sequences, tokens, lengths)
+        self.lengths[sequences] += 1
+        return logits
+
+    def extend(self, sequence: int, tokens: Any) -> np.ndarray:
+        """
+        Read more tokens of one sequence, and score all of them, as speculative decoding does to verify a draft.
+
+        The logits have the same bits as those of one `step` per token; the kernel reads the weights once for all.
+
+        Parameters
+        ----------
+        sequence : int
+            One that has a text in the cache.
+        tokens : array of int, shape (T,)
+
+        Returns
+        -------
+        ndarray, shape (T, V)
+            Logits of the token that follows each of these.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` are not ids of the model, are none, or do not fit, or if the sequence is empty.
+
+        Examples
+        --------
+        >>> from tinygpt import GPT, GPTConfig
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
+        >>> decoder = Decoder(model)
+        >>> start = decoder.prefill(0, [1, 2])
+        >>> logits = decoder.extend(0, [3, 4, 5])
+        >>> decoder.truncate(0, 2)
+        >>> all(np.array_equal(decoder.step([0], [token])[0], row) for token, row in zip([3, 4, 5], logits))
+        True
+        """
+        self._bind_again()
+        tokens = check_ids("Decoder.extend: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
+        if tokens.ndim > 1 and len(tokens) != 1:
+            raise ValueError(f"Decoder.extend: tokens must have shape (T,), got {tokens.shape}; one sequence each")
+        tokens = tokens.reshape(-1)
+        n = self._length("Decoder.extend", sequence)
+        if not 0 < len(tokens) <= self.capacity - n:
+            raise ValueError(f"Decoder.extend: from 1 to {self.capacity - n} more tokens fit, got {len(tokens)}")
+        at_once = _ROWS if self._all_by_kernel() else 1  # NumPy's products of one row have other bits than of several
+        logits = np.empty((len(tokens), self.model.config.vocab_size), self._tokens.dtype)
+        for first in range(0, len(tokens), at_once):
+            rows = tokens[first : first + at_once]
+            sequences, lengths = np.full(len(rows), sequence, np.int64), n + first + np.arange(len(rows))
+            logits[first : first + len(rows)] = self._read(sequences, rows, lengths)
+        self.lengths[sequence] = n + len(tokens)
+        return logits
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """
+        Forget the last tokens of a sequence, so that another continuation can be read.
+
+        Parameters
+        ----------
+        sequence : int
+            One that has a text in the cache.
+        length : int
+            How many tokens to keep, at least one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the sequence does not have so many tokens.
+        """
+        n = self._length("Decoder.truncate", sequence)
+        length = whole_number("Decoder.truncate: length", length)
+        if not 1 <= length <= n:
+            raise ValueError(f"Decoder.truncate: length must be from 1 to {n}, got {length}")
+        self.lengths[sequence] = length
+
+    def _length(self, who: str, sequence: int) -> int:
+        """How many tokens a sequence has; an error where there is none."""
+        if check_ids(f"{who}: sequence", sequence, len(self.lengths)).ndim:
+            raise ValueError(f"{who}: sequence must be one number, got {sequence!r}")
+        n = int(self.lengths[sequence])
+        if not n:
+            raise ValueError(f"{who}: sequence {sequence} has no tokens; prefill() begins one")
+        return n
+
+    def _read(self, sequences: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """
+        Logits (B, V) of the tokens after these, each of which follows `lengths` tokens of its sequence.
+
+        Rows of one sequence are consecutive tokens, in their order.
+        """
         x = self._tokens[tokens] + self._positions[lengths]  # (B, C)
         for i, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             x = self._layer(x, i, LayerCache(keys, values, sequences, lengths))
-        self.lengths[sequences] += 1
         return self._head(x)
+
+    def _all_by_kernel(self) -> bool:
+        """Whether kernels compute every layer and the head."""
+        ours = self._norm is not None and all(layer is not None for layer in self._layers)
+        return ours and kernel_for(_KERNEL, self._tokens) is not None
 
     def _prompt(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (T, C), the tokens of a prompt, after layer i."""
@@ -354,11 +452,11 @@ class Decoder:
         """x (B, C) after layer i."""
         kernel = None if self._layers[i] is None else kernel_for(_KERNEL, x)
         if kernel is None:
-            return self._by_block(x[:, None], i, cache)[:, 0]
+            return self._step_by_block(x, i, cache)
         checking = settings.current_implementation() == "check"
         if checking:
             with settings.implementation("numpy"):
-                expected = self._by_block(x[:, None], i, cache)[:, 0]
+                expected = self._step_by_block(x, i, cache)
         B, C = x.shape
         if B not in self._scratch:
             self._scratch[B] = kernel.scratch(B, C, self.model.config.inner, cache.keys.shape[1], self.capacity)
@@ -366,6 +464,13 @@ class Decoder:
         if checking:
             compare("Decoder.step", "layer", [x], [expected])
         return x
+
+    def _step_by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
+        """x (B, C) after layer i, where the rows are tokens of different sequences, or all of one."""
+        keys, values, sequences, lengths = cache
+        if len(x) > 1 and sequences[0] == sequences[1]:
+            return self._by_block(x[None], i, LayerCache(keys, values, sequences[:1], lengths[:1]))[0]
+        return self._by_block(x[:, None], i, cache)[:, 0]
 
     def _by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (B, T, C) after layer i."""

@@ -1,5 +1,5 @@
 """
-One more token for each sequence of a batch, a layer at a time: the twin of `Block` in gpt2/model.py with a cache, and
+One more token for each row of a batch, a layer at a time: the twin of `Block` in gpt2/model.py with a cache, and
 of the final norm and the head. tests/test_decoding.py holds it to them.
 
     (1) qkv    = ln_1(x) @ c_attn
@@ -19,7 +19,10 @@ sum of all outputs,
 and a thread that needs an output adds up the parts, first to last. Each thread takes consecutive parts, and computes
 what it needs for them: x and its norm, the same on every thread; one head's attention, of which (3) then multiplies
 the rows of that head only; hidden, of which (5) multiplies these rows only. So there are four barriers per layer. The
-result has the same bits for any number of threads, and for any other sequences in the batch.
+result has the same bits for any number of threads, and for any other rows of the batch.
+
+Rows may be tokens of one sequence, which follow one another: a thread goes through the rows of its heads in order, so
+that each row's key and value are in the cache when the next one attends to them, and none attends to a later one.
 
 Before the first step, `append` brings the keys and values of a whole prompt into the cache.
 
@@ -66,7 +69,11 @@ def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.
 
 
 def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):
-    """Replace x (B, C) by the output of the layer, and append the tokens' keys and values to the cache."""
+    """
+    Replace x (B, C) by the output of the layer, and append the tokens' keys and values to the cache.
+
+    Row b is the token at position lengths[b] of its sequence. Of several rows of one sequence, the first comes first.
+    """
     _layer(x, *layer, (keys, values), sequences, lengths, np.float32(eps), len(scratch[0]), scratch)
 
 
