@@ -59,7 +59,7 @@ from tinygpt.runtime.pages import new_pages
 KINDS = ("float32", "bfloat16", "int8", "int4")
 _BETTER = np.float32(1 + 1e-6)  # how much a later candidate must gain: it would gain roundings else
 GROUP = 32  # weights that have a scale in common, int4
-_PACKED = 8  # int4 in a uint32
+PACKED = 8  # int4 in a uint32
 _STEPS = (8.0, 8.5, 7.0)  # candidates: how many steps of the scale the weight of largest magnitude is from 0
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _SMALL_BLOCK = 2**17  # the same where there are several temporaries, which then stay in a cache
@@ -204,7 +204,7 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
 def _quantize_int4(weight: np.ndarray, axis: int) -> QuantizedWeight:
     inputs, outputs = weight.shape if axis else weight.shape[::-1]
     groups = -(-inputs // GROUP)
-    values = np.empty((groups * GROUP // _PACKED, outputs), np.uint32)
+    values = np.empty((groups * GROUP // PACKED, outputs), np.uint32)
     scale = np.empty((groups, outputs), np.uint16)
     step = max(1, _SMALL_BLOCK // (GROUP * max(1, outputs)))
     for first in range(0, groups, step):
@@ -212,7 +212,7 @@ def _quantize_int4(weight: np.ndarray, axis: int) -> QuantizedWeight:
         w = np.zeros((min(step, groups - first), GROUP, outputs), np.float32)
         w.reshape(-1, outputs)[: len(rows)] = rows
         q, scale[first : first + step] = _nearest_int4(w)
-        values[first * GROUP // _PACKED :][: q.size // (_PACKED * outputs)] = _pack(q.reshape(-1, _PACKED, outputs))
+        values[first * GROUP // PACKED :][: q.size // (PACKED * outputs)] = _pack(q.reshape(-1, PACKED, outputs))
     return QuantizedWeight(values, scale, axis, inputs)
 
 
@@ -240,7 +240,7 @@ def _nearest_int4(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _pack(q: np.ndarray) -> np.ndarray:
     """q (N, 8, O), whole numbers from -8 to 7, as words (N, O)."""
     words = np.zeros((len(q), q.shape[2]), np.uint32)
-    for i in range(_PACKED):
+    for i in range(PACKED):
         words |= (q[:, i] + 8).astype(np.uint32) << np.uint32(_shift(i))
     return words
 
@@ -253,9 +253,9 @@ def _shift(i: int) -> int:
 def _dequantize_int4(quantized: QuantizedWeight, out: np.ndarray) -> None:
     """Into out (I, O)."""
     values, scale, inputs = quantized.values, bfloat16.to_float32(quantized.scale), quantized.inputs
-    for i in range(_PACKED):
-        q = (values[: -(-(inputs - i) // _PACKED)] >> np.uint32(_shift(i)) & np.uint32(15)).astype(np.float32) - 8
-        out[i::_PACKED] = q * np.repeat(scale, GROUP // _PACKED, axis=0)[: len(q)]
+    for i in range(PACKED):
+        q = (values[: -(-(inputs - i) // PACKED)] >> np.uint32(_shift(i)) & np.uint32(15)).astype(np.float32) - 8
+        out[i::PACKED] = q * np.repeat(scale, GROUP // PACKED, axis=0)[: len(q)]
 
 
 def quantize_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:

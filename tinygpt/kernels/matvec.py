@@ -12,7 +12,8 @@ multiplies with. One thread does some of the columns, over some of the inputs.
 
 For whole numbers the activations of a row that are summed are rounded to
 
-    q = round(x / step),    step = max |x| / limit,    limit = the smaller of 2^15 - 1 and 2^31 / (128 inputs)
+    q = round(x * (limit / max |x|)),    x ~ q * step,    step = max |x| / limit,
+    limit = the smaller of 2^15 - 1 and 2^31 / (128 inputs)
 
 so that no sum of an int8 weight can overflow: sum |q w| <= inputs * limit * 128. That is 14 bits and a sign for the 768
 features of GPT-2's smallest model, all 15 for a head of 64: of an output, at most step / 2 * sum |w| is lost, which is
@@ -31,7 +32,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from tinygpt.kernels.jit import kernel
+from tinygpt.kernels.jit import inlined, kernel
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import (
     GROUP,
@@ -58,6 +59,7 @@ _LARGEST = np.float32(2**15 - 1)
 _SMALLEST = np.float32(1e-30)  # activations below this are 0
 _INFINITY = np.float32(np.inf)
 _PACKED = 8  # rows of int4 in a word
+_unpacked = inlined(unpacked)
 
 
 def rounded_size(inputs: int) -> int:
@@ -99,6 +101,11 @@ def multiply_table(x, numbers, scale, first, last, rounded, out):
     out : ndarray, float32, (B, V), contiguous
     """
     _table_by(numba.from_dtype(numbers.dtype))(x, numbers, scale, first, last, rounded, out)
+
+
+def rows_of_table(numbers: np.ndarray) -> int:
+    """V, the rows of a table as `multiply_table` takes it: int4 has them side by side."""
+    return numbers.shape[1] if numbers.dtype == np.uint32 else len(numbers)
 
 
 @overload(multiply_rows)
@@ -208,7 +215,7 @@ def _rows_int4(x, first, inputs, numbers, scale, column, columns, rounded, out):
                 total, i = np.int32(0), b * stride + 2 + (group - first_group) * GROUP
                 for r in range(GROUP):
                     word = numbers[group * (GROUP // _PACKED) + r // _PACKED, o]
-                    total = total + np.int32(q[i + r]) * unpacked(word, r % _PACKED)
+                    total = total + np.int32(q[i + r]) * _unpacked(word, r % _PACKED)
                 out[b, o] = out[b, o] + np.float32(total) * to_float32(scale[group, o])
         out_b, step = out[b, column:end], rounded[b, 0]
         for o in range(len(out_b)):
