@@ -7,6 +7,7 @@ import pytest
 from kernel_checks import using_threads
 
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
+from tinygpt.generation.sampling import choose
 from tinygpt.gpt2.kv_cache import Decoder, LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.quantization import quantize_model
@@ -183,6 +184,54 @@ def test_mistakes_are_named_before_a_kernel_sees_them(sequences, tokens, error, 
 def test_a_text_must_fit(tokens):
     with pytest.raises(ValueError, match=rf"Decoder\.prefill: from 1 to 24 tokens fit, got {len(tokens)}"):
         Decoder(random_model()).prefill(0, tokens)
+
+
+# Sampling where the model runs
+
+
+@pytest.mark.parametrize(("kind", "change"), [("float32", ""), ("bfloat16", ""), ("int8", ""), ("float32", "check"),
+                                              ("float32", "numpy"), ("float32", "own block"),
+                                              ("int8", "a layer of another kind")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [(0.0, None, None), (0.9, None, None), (0.7, 5, None), (1.0, None, 0.6), (2.0, 40, 0.9)]
+)
+def test_tokens_that_are_sampled_are_chosen_from_the_logits_of_a_step(kind, change, options):
+    model, rng = random_model(kind=kind, vocab_size=203), np.random.default_rng(1)
+    if change == "own block":
+        forward = model.h[1].mlp.forward
+        model.h[1].mlp.forward = lambda x: forward(x) * 2
+    if change == "a layer of another kind":
+        model.h[1].mlp.c_fc.quantized = None
+    with implementation(change if change in ("check", "numpy") else "kernels"):
+        decoder, other = Decoder(model, sequences=3), Decoder(model, sequences=3)
+        for each in (decoder, other):
+            each.prefill(2, [1, 2, 3]), each.prefill(0, [4])
+        tokens = np.array([7, 8])
+        for _ in range(5):
+            uniforms = rng.random(2)
+            logits = other.step([2, 0], tokens)
+            with using_threads(int(rng.integers(1, 5))):
+                tokens = decoder.next_tokens([2, 0], tokens, uniforms, *options)
+            assert tokens.tolist() == [choose(*row, *options) for row in zip(logits, uniforms, strict=True)]
+    assert decoder.lengths.tolist() == [6, 0, 8]
+
+
+def test_sampling_refuses_what_a_step_does_and_logits_that_are_not_finite():
+    model = random_model()
+    decoder = Decoder(model, sequences=2)
+    decoder.prefill(0, [1])
+    for sequences, tokens, message in (
+        ([1], [1], "from 1 to 23 tokens, got"),
+        ([0], [131], "tokens must be from 0 to 130"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decoder.next_tokens(sequences, tokens, [0.5])
+    with pytest.raises(ValueError, match=r"Decoder\.next_tokens: needs 1 uniforms, got shape \(2,\)"):
+        decoder.next_tokens([0], [1], [0.5, 0.5])
+    model.wte.weight.data[5] = np.nan
+    with pytest.raises(ValueError, match="the logits must be finite"):
+        decoder.next_tokens([0], [1], [0.5])
+    assert decoder.lengths.tolist() == [1, 0]
 
 
 # Several tokens of one sequence at once

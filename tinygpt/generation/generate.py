@@ -146,7 +146,7 @@ def generate_batch(
     check_seed("generate", seed)
     rng = np.random.default_rng(seed)
     rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
-    stop_ids = _stop_ids(stop_ids)
+    stop_ids, options = _stop_ids(stop_ids), (temperature, top_k, top_p)
 
     def tokens() -> Iterator[tuple[int, Token]]:
         longest = max(map(len, texts), default=0) + max_tokens
@@ -155,10 +155,22 @@ def generate_batch(
         active = list(range(len(texts)))
         for count in range(max_tokens):
             active = [i for i in active if i not in finished]
-            logits = _next_logits(decoder, texts, active, context, first=count == 0)
+            new, one_more = _divided(texts, active, context, first=count == 0)
+            logits = {i: decoder.prefill(i, texts[i]) for i in new}
+            sampled: dict[int, int] = {}
+            if one_more and not (logprobs or allowed is not None) and hasattr(decoder, "next_tokens"):
+                uniforms = [rngs[i].random() if temperature > 0 else 0.0 for i in one_more]
+                ids = decoder.next_tokens(one_more, [texts[i][-1] for i in one_more], uniforms, *options)
+                sampled = dict(zip(one_more, ids.tolist(), strict=True))
+            elif one_more:
+                logits |= zip(one_more, decoder.step(one_more, [texts[i][-1] for i in one_more]), strict=True)
             for i in list(active):
-                id = sample(logits[i] if allowed is None else logits[i][allowed], rngs[i], temperature, top_k, top_p)
-                id = id if allowed is None else int(allowed[id])
+                if i in sampled:
+                    id = sampled[i]
+                elif allowed is None:
+                    id = sample(logits[i], rngs[i], *options)
+                else:
+                    id = int(allowed[sample(logits[i][allowed], rngs[i], *options)])
                 if id in stop_ids:
                     active.remove(i)
                     continue
@@ -212,21 +224,17 @@ def _checked(ids: Any, vocab_size: int) -> list[int]:
     return ids
 
 
-def _next_logits(
-    decoder: Any, texts: list[list[int]], active: list[int], context: int, first: bool
-) -> dict[int, np.ndarray]:
-    """Logits of the token after each active text; all but its last token was read before, the first time nothing."""
-    logits, one_more = {}, []
+def _divided(texts: list[list[int]], active: list[int], context: int, first: bool) -> tuple[list[int], list[int]]:
+    """The active texts that are read from their beginning, and those of which all but the last token was read."""
+    new, one_more = [], []
     for i in active:
         if len(texts[i]) > context:
             texts[i] = texts[i][-max(1, context // 2) :]
         elif not first:
             one_more.append(i)
             continue
-        logits[i] = decoder.prefill(i, texts[i])
-    if one_more:
-        logits |= zip(one_more, decoder.step(one_more, [texts[i][-1] for i in one_more]), strict=True)
-    return logits
+        new.append(i)
+    return new, one_more
 
 
 class UncachedDecoder:

@@ -5,6 +5,7 @@ one token's work.
     LayerCache.attend            attention of new tokens to themselves and to all tokens before them
     Decoder.prefill              a prompt, layer by layer, by kernels/prompt.py
     Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py
+    Decoder.next_tokens          the same, and sampling of the tokens that follow, by the same call of the kernel
     Decoder.extend               some more tokens of one sequence, by the same kernel
     Decoder.truncate             forget the last tokens of a sequence
 
@@ -38,6 +39,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.dispatch import aligned, compare, kernel_for
+from tinygpt.generation.sampling import NOT_FINITE, choose
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
@@ -227,7 +229,7 @@ class Decoder:
         self._keys = empty((len(model.h), sequences, H, D, N), dtype)
         self._values = empty((len(model.h), sequences, H, N, D), dtype)
         self._bind()
-        self._scratch: dict[int, Any] = {}  # the kernel's memory, by B
+        self._scratch: dict[Any, Any] = {}  # the kernels' memory, by B and the number of threads
 
     @property
     def lengths(self) -> np.ndarray:
@@ -250,6 +252,7 @@ class Decoder:
         self._layers = [_layer_of(model, i) if _computes_as(block, _BLOCK) else None for i, block in enumerate(model.h)]
         head_is_ours = _computes_as(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
         self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
+        self._addresses = _addresses_of(self._layers)
         self._table = _matrix_of(model, "wte", model.wte, shape, axis=0)
         self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
@@ -321,20 +324,68 @@ class Decoder:
         TypeError, ValueError
             If these are not such numbers, or a sequence is empty or full.
         """
-        self._bind_again()
-        tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
-        tokens = tokens.reshape(-1)
-        sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
-        lengths = self.lengths[sequences]
-        if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):
-            raise ValueError(f"Decoder.step: one token for each of different sequences, got {len(tokens)} tokens for "
-                             f"sequences {sequences.tolist()}")  # fmt: skip
-        if (lengths < 1).any() or (lengths >= self.capacity).any():
-            raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
-                             f"{lengths.tolist()}; prefill() begins one")  # fmt: skip
+        sequences, tokens, lengths = self._checked_rows(sequences, tokens)
         logits = self._read(sequences, tokens, lengths)
         self.lengths[sequences] += 1
         return logits
+
+    def next_tokens(
+        self,
+        sequences: Any,
+        tokens: Any,
+        uniforms: Any,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> np.ndarray:
+        """
+        Read one more token for each of some sequences, and sample those that follow; a kernel does both in one call.
+
+        Parameters
+        ----------
+        sequences, tokens : array of int, shape (B,)
+            As for `step`.
+        uniforms : array of float, shape (B,)
+            A random number per sequence, from 0 up to, but not including, 1.
+        temperature, top_k, top_p
+            As in `generation.generate.generate_batch`, which checks them.
+
+        Returns
+        -------
+        ndarray of int, shape (B,)
+            The tokens that `generation.sampling.choose` chooses from the logits that `step` returns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does, or if the logits are not finite.
+
+        Examples
+        --------
+        >>> from tinygpt import GPT, GPTConfig
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
+        >>> decoder = Decoder(model)
+        >>> start = decoder.prefill(0, [1, 2])
+        >>> id = decoder.next_tokens([0], [3], [0.0], temperature=0)[0]
+        >>> id == model([[1, 2, 3]]).data[0, -1].argmax()
+        True
+        """
+        sequences, tokens, lengths = self._checked_rows(sequences, tokens)
+        uniforms = np.asarray(uniforms, np.float64)
+        if uniforms.shape != (len(tokens),):
+            raise ValueError(f"Decoder.next_tokens: needs {len(tokens)} uniforms, got shape {uniforms.shape}")
+        kernel = self._whole_kernel()
+        if kernel is None or settings.current_implementation() == "check":
+            logits = self._read(sequences, tokens, lengths)
+            options = (temperature, top_k, top_p)
+            chosen = np.array([choose(*row, *options) for row in zip(logits, uniforms, strict=True)], np.int64)
+        else:
+            sampling = (uniforms, temperature, top_k, top_p)
+            _, chosen = self._step_by_kernel(kernel, sequences, tokens, lengths, sampling)
+            if (chosen < 0).any():
+                raise ValueError(NOT_FINITE)
+        self.lengths[sequences] += 1
+        return chosen
 
     def extend(self, sequence: int, tokens: Any) -> np.ndarray:
         """
@@ -377,7 +428,9 @@ class Decoder:
         n = self._length("Decoder.extend", sequence)
         if not 0 < len(tokens) <= self.capacity - n:
             raise ValueError(f"Decoder.extend: from 1 to {self.capacity - n} more tokens fit, got {len(tokens)}")
-        at_once = _ROWS if self._all_by_kernel() else 1  # NumPy's products of one row have other bits than of several
+        at_once = (
+            1 if self._whole_kernel() is None else _ROWS
+        )  # NumPy's products of one row have other bits than of several
         logits = np.empty((len(tokens), self.model.config.vocab_size), self._tokens.dtype)
         for first in range(0, len(tokens), at_once):
             rows = tokens[first : first + at_once]
@@ -417,21 +470,53 @@ class Decoder:
             raise ValueError(f"{who}: sequence {sequence} has no tokens; prefill() begins one")
         return n
 
+    def _checked_rows(self, sequences: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`sequences` and `tokens` as arrays, and the lengths of the sequences; an error where a kernel would fail."""
+        self._bind_again()
+        tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
+        tokens = tokens.reshape(-1)
+        sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
+        lengths = self.lengths[sequences]
+        if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):
+            raise ValueError(f"Decoder.step: one token for each of different sequences, got {len(tokens)} tokens for "
+                             f"sequences {sequences.tolist()}")  # fmt: skip
+        if (lengths < 1).any() or (lengths >= self.capacity).any():
+            raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
+                             f"{lengths.tolist()}; prefill() begins one")  # fmt: skip
+        return sequences, tokens, lengths
+
     def _read(self, sequences: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """
         Logits (B, V) of the tokens after these, each of which follows `lengths` tokens of its sequence.
 
         Rows of one sequence are consecutive tokens, in their order.
         """
+        kernel = self._whole_kernel()
+        if kernel is not None and settings.current_implementation() != "check":
+            return self._step_by_kernel(kernel, sequences, tokens, lengths)[0]
         x = self._tokens[tokens] + self._positions[lengths]  # (B, C)
         for i, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             x = self._layer(x, i, LayerCache(keys, values, sequences, lengths))
         return self._head(x)
 
-    def _all_by_kernel(self) -> bool:
-        """Whether kernels compute every layer and the head."""
-        ours = self._norm is not None and all(layer is not None for layer in self._layers)
-        return ours and kernel_for(_KERNEL, self._tokens) is not None
+    def _step_by_kernel(self, kernel: Any, sequences: Any, tokens: Any, lengths: Any, sampling: Any = None) -> Any:
+        """Logits, and tokens if they are sampled, by one call of the kernel for all layers."""
+        model = ((self._tokens, self._positions), self._layers[0], self._addresses, self._norm, self._table)
+        caches, eps = (self._keys, self._values), self.model.config.layer_norm_epsilon
+        return kernel.step(tokens, model, caches, sequences, lengths, eps, self._memory(kernel, len(tokens)), sampling)
+
+    def _whole_kernel(self) -> Any:
+        """The kernel, if it computes every layer and the head; else None."""
+        return None if self._addresses is None or self._norm is None else kernel_for(_KERNEL, self._tokens)
+
+    def _memory(self, kernel: Any, B: int) -> Any:
+        """The kernel's scratch memory for B rows."""
+        config = self.model.config
+        workers = kernel.workers(config.n_embd, config.inner)
+        if (workers, B) not in self._scratch:
+            sizes = (B, config.n_embd, config.inner, config.n_head, self.capacity, config.vocab_size)
+            self._scratch[workers, B] = kernel.scratch(workers, *sizes)
+        return self._scratch[workers, B]
 
     def _prompt(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (T, C), the tokens of a prompt, after layer i."""
@@ -457,10 +542,9 @@ class Decoder:
         if checking:
             with settings.implementation("numpy"):
                 expected = self._step_by_block(x, i, cache)
-        B, C = x.shape
-        if B not in self._scratch:
-            self._scratch[B] = kernel.scratch(B, C, self.model.config.inner, cache.keys.shape[1], self.capacity)
-        kernel.layer_step(x, self._layers[i], *cache, self.model.config.layer_norm_epsilon, self._scratch[B])
+        kernel.layer_step(
+            x, self._layers[i], *cache, self.model.config.layer_norm_epsilon, self._memory(kernel, len(x))
+        )
         if checking:
             compare("Decoder.step", "layer", [x], [expected])
         return x
@@ -505,6 +589,15 @@ def _computes_as(module: Any, classes: str) -> bool:
     functions = [part.forward for part in module.modules()]
     names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
     return names == [f"tinygpt.{name}.forward" for name in classes.split()]
+
+
+def _addresses_of(layers: list[Layer | None]) -> np.ndarray | None:
+    """The addresses of all weights, (L, n), if a kernel computes all layers, and their arrays are of the same kinds."""
+    arrays = [[] if layer is None else [array for group in layer for array in group] for layer in layers]
+    kinds = {tuple((array.dtype, array.shape) for array in each) for each in arrays}
+    if len(kinds) != 1 or not arrays[0]:
+        return None
+    return np.array([[array.ctypes.data for array in each] for each in arrays], np.int64)
 
 
 def _layer_of(model: Any, i: int) -> Layer:

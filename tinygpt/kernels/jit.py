@@ -36,7 +36,8 @@ Function = TypeVar("Function", bound=Callable)
 _FROM_ENVIRONMENT = settings.threads_from_environment()  # read once, as by Numba: parsing takes microseconds
 ZERO = np.int64(0)
 
-kernel, inlined = compiler.float_kernel, compiler.inlined
+kernel, inlined, exact = compiler.float_kernel, compiler.inlined, compiler.kernel
+parallel_part = compiler.parallel_kernel  # for functions with parallel loops that other parallel functions call
 
 
 def parallel(function: Function) -> Function:
