@@ -29,7 +29,7 @@ SIZES = {
 }
 NAMES = {"gpt2": "GPT-2 124M", "small": "4 layers of 128 features"}
 PROMPT, NEW, LONG, BATCH = 32, 256, 512, 8
-OURS = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8")
+OURS = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8", "tinygpt int4")
 SIDES = (*OURS, "torch float32", "torch bfloat16") if HAS_TRANSFORMERS else OURS
 # What is run, for how many streams, and how many tokens of a stream that makes.
 CASES = {

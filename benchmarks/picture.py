@@ -17,11 +17,12 @@ DARK, LIGHT, GREY = "#1b4f72", "#f5c071", "#a9a9a9"
 STYLES = {
     "tinygpt": (DARK, ""), "torch": (LIGHT, ""),
     "tinygpt float32": (DARK, ""), "tinygpt bfloat16": (DARK, "///"), "tinygpt int8": (DARK, "..."),
+    "tinygpt int4": (DARK, "xxx"),
     "torch float32": (LIGHT, ""), "torch float32 compiled": (LIGHT, "..."),
     "torch bfloat16": (LIGHT, "///"), "torch bfloat16 compiled": (LIGHT, "xxx"),
     "torch float32 max-autotune": (LIGHT, "ooo"), "torch bfloat16 max-autotune": (LIGHT, "++"),
     "against": (GREY, ""), "against float32": (GREY, ""), "against bfloat16": (GREY, "///"),
-    "against int8": (GREY, "..."),
+    "against int8": (GREY, "..."), "against int4": (GREY, "xxx"),
 }  # fmt: skip
 
 Bars = dict[str, list[float | None]]  # a side -> the length of its bar in each row, None where it has none

@@ -186,7 +186,7 @@ def _left_out(row: dict[str, Any]) -> str:
 def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: float, bandwidth: float | None) -> str:
     """One line per side and case; `bytes_per_token` are those of the matrices in float32, which each token reads."""
     columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "of bandwidth"]
-    widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4}, []
+    widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4, "int4": 64 / 9}, []
     for row in rows:
         theirs = row["readings"].get("torch float32")
         for side, readings in row["readings"].items():

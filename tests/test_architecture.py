@@ -276,6 +276,7 @@ INSIDE = {
             "norm",
             "sgd",
         },
+        {"matvec", "sampling"},
         {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "projection", "rates"},
         {"prompt"},
     ],

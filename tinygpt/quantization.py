@@ -225,7 +225,11 @@ def _nearest_int4(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     lowest, highest = w.min(axis=1), w.max(axis=1)
     extreme = np.where(-lowest > highest, lowest, highest)  # (G, O)
     extreme[np.abs(extreme) < 8 * _SMALLEST] = np.inf  # a smaller scale is not exact: all q of such a group are 0
-    best_q, best_scale, most = np.zeros(w.shape, np.float32), np.zeros(extreme.shape, np.float32), np.zeros_like(extreme)
+    best_q, best_scale, most = (
+        np.zeros(w.shape, np.float32),
+        np.zeros(extreme.shape, np.float32),
+        np.zeros_like(extreme),
+    )
     for steps in _STEPS:
         q = np.clip(np.rint(w * (np.float32(-steps) / extreme)[:, None]), -8, 7)
         products, squares = np.einsum("gio,gio->go", w, q), np.maximum(np.einsum("gio,gio->go", q, q), 1)

@@ -10,7 +10,16 @@ from kernels.test_gemm import AVX512, X86_64_V2, X86_64_V3
 from tinygpt.kernels.matvec import multiply_rows, multiply_table, rounded_size, rows_of_table
 from tinygpt.quantization import KINDS, dequantize, quantize
 
-SIZES = [(1, 1, 1), (1, 5, 7), (3, 33, 17), (4, 64, 48), (5, 100, 75), (9, 31, 130), (2, 1600, 34), (4, 768, 300)]  # B, I, O
+SIZES = [
+    (1, 1, 1),
+    (1, 5, 7),
+    (3, 33, 17),
+    (4, 64, 48),
+    (5, 100, 75),
+    (9, 31, 130),
+    (2, 1600, 34),
+    (4, 768, 300),
+]  # B, I, O
 WHOLE = ["int8", "int4"]
 
 

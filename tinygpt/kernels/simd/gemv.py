@@ -332,7 +332,9 @@ def _make_dot_pairs(sequences: int, rows: int) -> Callable[..., None]:
                 weights = []
                 for place in places[sequences:]:
                     prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
-                    weights.append(builder.sext(builder.load(place, align=1, typ=ir.VectorType(INT8, 2 * LANES)), _SHORT))
+                    weights.append(
+                        builder.sext(builder.load(place, align=1, typ=ir.VectorType(INT8, 2 * LANES)), _SHORT)
+                    )
                 products = [multiply_pairs(builder, number, weight) for number in numbers for weight in weights]
                 sums = [builder.add(total, product) for total, product in zip(sums, products, strict=True)]
                 steps = [LANES] * sequences + [LANES // 2] * rows
