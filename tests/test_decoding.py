@@ -192,8 +192,8 @@ def test_a_text_must_fit(tokens):
 # Sampling where the model runs
 
 
-@pytest.mark.parametrize(("kind", "change"), [("float32", ""), ("bfloat16", ""), ("int8", ""), ("int4", ""), ("float32", "check"),
-                                              ("float32", "numpy"), ("float32", "own block"),
+@pytest.mark.parametrize(("kind", "change"), [("float32", ""), ("bfloat16", ""), ("int8", ""), ("int4", ""),
+                                              ("float32", "check"), ("float32", "numpy"), ("float32", "own block"),
                                               ("int8", "a layer of another kind")])  # fmt: skip
 @pytest.mark.parametrize(
     "options", [(0.0, None, None), (0.9, None, None), (0.7, 5, None), (1.0, None, 0.6), (2.0, 40, 0.9)]

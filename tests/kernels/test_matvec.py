@@ -44,7 +44,7 @@ def rows(x, quantized, first=0, inputs=None, column=0, columns=None, start=np.na
 
 def table(x, quantized, first=0, last=None):
     V = rows_of_table(quantized.values)
-    assert V == quantized.shape[0]
+    assert quantized.shape[0] == V
     out = np.full((len(x), V), np.nan, np.float32)
     rounded = np.full((len(x), rounded_size(x.shape[1])), np.nan, np.float32)
     multiply_table(x, quantized.values, quantized.scale, first, V if last is None else last, rounded, out)

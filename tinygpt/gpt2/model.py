@@ -373,7 +373,8 @@ class GPT(Module):
         seed : int
             Seed of dropout, in case training goes on.
         weights : {"float32", "bfloat16", "int8", "int4"}
-            What the matrices are rounded to, for faster generation; activations are then rounded too. See `quantization.quantize_model`.
+            What the matrices are rounded to, for faster generation; activations are then rounded too. See
+            `quantization.quantize_model`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
 

@@ -19,8 +19,8 @@ so that no sum of an int8 weight can overflow: sum |q w| <= inputs * limit * 128
 features of GPT-2's smallest model, all 15 for a head of 64: of an output, at most step / 2 * sum |w| is lost, which is
 less than a hundredth of what rounding the weights costs. NaN and infinity become NaN.
 
-The bits of a number depend neither on how many rows are multiplied at once nor on how the columns are shared, as long as
-each share but the last is a multiple of LANES.
+The bits of a number depend neither on how many rows are multiplied at once nor on how the columns are shared, as long
+as each share but the last is a multiple of LANES.
 
 Cost: each weight is read once.
 """
@@ -59,6 +59,7 @@ _LARGEST = np.float32(2**15 - 1)
 _SMALLEST = np.float32(1e-30)  # activations below this are 0
 _INFINITY = np.float32(np.inf)
 _PACKED = 8  # rows of int4 in a word
+_WORDS = GROUP // _PACKED  # words of a group, for each column
 _unpacked = inlined(unpacked)
 
 
@@ -142,7 +143,7 @@ def _rows_float32(x, first, inputs, numbers, scale, column, columns, rounded, ou
     Four rows of the weight at a time, so that out is read and written once for four of them; with several rows of x,
     some of the columns at a time, which then stay in the first-level cache.
     """
-    B, I, N, O = len(out), x.shape[1], numbers.shape[1], out.shape[1]
+    B, of_x, N, of_out = len(out), x.shape[1], numbers.shape[1], out.shape[1]
     flat_x, flat, flat_out = x.reshape(-1), numbers.reshape(-1), out.reshape(-1)
     width, end, fours = _width(B), column + columns, first + inputs // 4 * 4
     for b in range(B):
@@ -152,9 +153,9 @@ def _rows_float32(x, first, inputs, numbers, scale, column, columns, rounded, ou
         for i in range(first, fours, 4):
             place = i * N + start
             for b in range(0, B // 4 * 4, 4):
-                add_rows_4(flat_x, b * I + i, I, flat, place, N, flat_out, b * O + start, O, vectors)
+                add_rows_4(flat_x, b * of_x + i, of_x, flat, place, N, flat_out, b * of_out + start, of_out, vectors)
             for b in range(B // 4 * 4, B):
-                add_rows_1(flat_x, b * I + i, I, flat, place, N, flat_out, b * O + start, O, vectors)
+                add_rows_1(flat_x, b * of_x + i, of_x, flat, place, N, flat_out, b * of_out + start, of_out, vectors)
     for i in range(first, first + inputs):
         done = column + columns // LANES * LANES if i < fours else column
         row = numbers[i, done:end]
@@ -167,25 +168,25 @@ def _rows_float32(x, first, inputs, numbers, scale, column, columns, rounded, ou
 @kernel
 def _rows_int8(x, first, inputs, numbers, scale, column, columns, rounded, out):
     """As `_rows_float32`. The sums of whole numbers lie where the outputs will."""
-    B, N, O, stride = len(out), numbers.shape[1], out.shape[1], 2 * rounded.shape[1]
+    B, N, of_out, of_q = len(out), numbers.shape[1], out.shape[1], 2 * rounded.shape[1]
     _round(x, first, inputs, 0, rounded)
     q, flat, sums = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), out.reshape(-1).view(np.int32)
     width, end, fours = _width(B), column + columns, inputs // 4 * 4
     for b in range(B):
-        sums[b * O + column : b * O + end] = np.int32(0)
+        sums[b * of_out + column : b * of_out + end] = np.int32(0)
     for start in range(column, end, width):
         vectors = min(width, end - start) // LANES
         for i in range(0, fours, 4):
             place = (first + i) * N + start
             for b in range(0, B // 4 * 4, 4):
-                add_pairs_4(q, b * stride + 2 + i, stride, flat, place, N, sums, b * O + start, O, vectors)
+                add_pairs_4(q, b * of_q + 2 + i, of_q, flat, place, N, sums, b * of_out + start, of_out, vectors)
             for b in range(B // 4 * 4, B):
-                add_pairs_1(q, b * stride + 2 + i, stride, flat, place, N, sums, b * O + start, O, vectors)
+                add_pairs_1(q, b * of_q + 2 + i, of_q, flat, place, N, sums, b * of_out + start, of_out, vectors)
     for i in range(inputs):
         done = column + columns // LANES * LANES if i < fours else column
         row = numbers[first + i, done:end]
         for b in range(B):
-            sums_b, q_bi = sums[b * O + done : b * O + end], np.int32(q[b * stride + 2 + i])
+            sums_b, q_bi = sums[b * of_out + done : b * of_out + end], np.int32(q[b * of_q + 2 + i])
             for o in range(len(sums_b)):
                 sums_b[o] = sums_b[o] + q_bi * np.int32(row[o])
     _finish(sums, scale, column, end, rounded, out)
@@ -194,27 +195,30 @@ def _rows_int8(x, first, inputs, numbers, scale, column, columns, rounded, out):
 @kernel
 def _rows_int4(x, first, inputs, numbers, scale, column, columns, rounded, out):
     """A group of 32 rows at a time. Of one that begins before `first`, or ends later, the other activations are 0."""
-    B, N, O, stride = len(out), numbers.shape[1], out.shape[1], 2 * rounded.shape[1]
-    first_group, last_group = first // GROUP, (first + inputs + GROUP - 1) // GROUP
-    _round(x, first, inputs, first - first_group * GROUP, rounded)
-    q, flat, flat_scale, flat_out = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), scale.reshape(-1), out.reshape(-1)  # fmt: skip
+    B, N, of_out, of_q = len(out), numbers.shape[1], out.shape[1], 2 * rounded.shape[1]
+    group_1, group_n = first // GROUP, (first + inputs + GROUP - 1) // GROUP
+    _round(x, first, inputs, first - group_1 * GROUP, rounded)
+    q, flat = rounded.reshape(-1).view(np.int16), numbers.reshape(-1)
+    scales, sums = scale.reshape(-1), out.reshape(-1)
     width, end, done = _width(B), column + columns, column + columns // LANES * LANES
     for b in range(B):
         out[b, column:end] = np.float32(0)
     for start in range(column, end, width):
         vectors = min(width, end - start) // LANES
-        for group in range(first_group, last_group):
-            i, place, of_scale = 2 + (group - first_group) * GROUP, group * (GROUP // _PACKED) * N + start, group * N + start  # fmt: skip
+        for group in range(group_1, group_n):
+            i, place, of_scale = 2 + (group - group_1) * GROUP, group * _WORDS * N + start, group * N + start
             for b in range(0, B // 4 * 4, 4):
-                add_groups_4(q, b * stride + i, stride, flat, place, N, flat_scale, of_scale, flat_out, b * O + start, O, vectors)  # fmt: skip
+                add_groups_4(q, b * of_q + i, of_q, flat, place, N, scales, of_scale, sums, b * of_out + start, of_out,
+                             vectors)  # fmt: skip
             for b in range(B // 4 * 4, B):
-                add_groups_1(q, b * stride + i, stride, flat, place, N, flat_scale, of_scale, flat_out, b * O + start, O, vectors)  # fmt: skip
+                add_groups_1(q, b * of_q + i, of_q, flat, place, N, scales, of_scale, sums, b * of_out + start, of_out,
+                             vectors)  # fmt: skip
     for b in range(B):
         for o in range(done, end):
-            for group in range(first_group, last_group):
-                total, i = np.int32(0), b * stride + 2 + (group - first_group) * GROUP
+            for group in range(group_1, group_n):
+                total, i = np.int32(0), b * of_q + 2 + (group - group_1) * GROUP
                 for r in range(GROUP):
-                    word = numbers[group * (GROUP // _PACKED) + r // _PACKED, o]
+                    word = numbers[group * _WORDS + r // _PACKED, o]
                     total = total + np.int32(q[i + r]) * _unpacked(word, r % _PACKED)
                 out[b, o] = out[b, o] + np.float32(total) * to_float32(scale[group, o])
         out_b, step = out[b, column:end], rounded[b, 0]
@@ -246,23 +250,23 @@ def _table_float32(x, numbers, scale, first, last, rounded, out):
 @kernel
 def _table_int8(x, numbers, scale, first, last, rounded, out):
     """As `_table_float32`. The sums of whole numbers lie where the outputs will."""
-    B, C, V, stride = x.shape[0], x.shape[1], len(numbers), 2 * rounded.shape[1]
+    B, C, V, of_q = x.shape[0], x.shape[1], len(numbers), 2 * rounded.shape[1]
     _round(x, 0, C, 0, rounded)
     q, flat, sums = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), out.reshape(-1).view(np.int32)
     vectors, whole = C // (2 * LANES), first + (last - first) // 4 * 4
     for v in range(first, whole, 4):
         for b in range(0, B // 4 * 4, 4):
-            dot_pairs_4(q, b * stride + 2, stride, flat, v * C, C, sums, b * V + v, V, vectors)
+            dot_pairs_4(q, b * of_q + 2, of_q, flat, v * C, C, sums, b * V + v, V, vectors)
         for b in range(B // 4 * 4, B):
-            dot_pairs_1(q, b * stride + 2, stride, flat, v * C, C, sums, b * V + v, V, vectors)
+            dot_pairs_1(q, b * of_q + 2, of_q, flat, v * C, C, sums, b * V + v, V, vectors)
     for v in range(whole, last):
         for b in range(B):
-            dot_pair(q, b * stride + 2, stride, flat, v * C, C, sums, b * V + v, V, vectors)
+            dot_pair(q, b * of_q + 2, of_q, flat, v * C, C, sums, b * V + v, V, vectors)
     if vectors * 2 * LANES < C:
         for b in range(B):
             for v in range(first, last):
                 for c in range(vectors * 2 * LANES, C):
-                    q_bc = np.int32(q[b * stride + 2 + c])
+                    q_bc = np.int32(q[b * of_q + 2 + c])
                     sums[b * V + v] = sums[b * V + v] + q_bc * np.int32(numbers[v, c])
     _finish(sums, scale, first, last, rounded, out)
 
@@ -282,9 +286,9 @@ def _width(B):
 @kernel
 def _finish(sums, scale, first, last, rounded, out):
     """out = sums * scale * step, for the columns from `first` to `last`."""
-    O, scale_part = out.shape[1], scale[first:last]
+    of_out, scale_part = out.shape[1], scale[first:last]
     for b in range(len(out)):
-        out_b, sums_b, step = out[b, first:last], sums[b * O + first : b * O + last], rounded[b, 0]
+        out_b, sums_b, step = out[b, first:last], sums[b * of_out + first : b * of_out + last], rounded[b, 0]
         for o in range(len(out_b)):
             out_b[o] = np.float32(sums_b[o]) * scale_part[o] * step
 

@@ -112,12 +112,16 @@ else:
 PAIRS = Format(rows=8, vectors=3, block=16, lines=8, unit=1)
 AMX = Format(rows=32, vectors=2, block=32, lines=16, unit=2)
 COLUMNS = FLOAT32.vectors * LANES
-# x86's instruction that multiplies pairs of int16 and adds the two products, by how many int32 it gives: LLVM's names.
-PMADDWD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+_PMADDWD = (
+    (4, "", "llvm.x86.sse2.pmadd.wd"),
+    (8, "avx2", "llvm.x86.avx2.pmadd.wd"),
+    (16, "avx512bw", "llvm.x86.avx512.pmaddw.d.512"),
+)
+# x86's instruction that multiplies pairs of int16 and adds both products, by how many int32 it gives: LLVM's names.
 PMADDWD = {
-    lanes: PMADDWD[lanes]
-    for lanes, has in ((4, True), (8, "avx2" in FEATURES), (16, "avx512bw" in FEATURES))
-    if has and platform.machine().lower() in ("x86_64", "amd64")
+    lanes: name
+    for lanes, feature, name in _PMADDWD
+    if platform.machine().lower() in ("x86_64", "amd64") and (not feature or feature in FEATURES)
 }
 AMD = "sse4a" in FEATURES  # no processor of Intel's has these instructions
 PREFETCHING = Prefetching(a=64, b=0, large=2**22) if LANES == 16 and not AMD else Prefetching(a=0, b=8, large=2**23)

@@ -14,8 +14,8 @@ however many sequences and rows are done at once.
 
     add_rows, dot_rows       x, y and out are float32, w is float32 or uint16 (the bits of bfloat16)
     add_pairs, dot_pairs     x is int16, w is int8, y and out are int32; the caller sees to it that no sum overflows
-    add_groups               x is int16, w is uint32 and holds eight rows in one, as quantization.py packs int4; scale is
-                             uint16, the bits of bfloat16; y is float32
+    add_groups               x is int16, w is uint32 and holds eight rows in one, as quantization.py packs int4; `scale`
+                             is uint16, the bits of bfloat16; y is float32
 
 Whole numbers are multiplied in pairs: two int16 of x, next to each other in memory, by the same two rows of w. That is
 twice as fast as converting each weight to float32, which takes longer than reading it from memory.
@@ -252,7 +252,9 @@ def _make_add_groups(sequences: int) -> Callable[..., None]:
         return add_groups
 
     @intrinsic
-    def add_groups(typingctx, x, x_start, x_stride, w, w_start, w_stride, scale, scale_start, y, y_start, y_stride, vectors):  # fmt: skip
+    def add_groups(
+        typingctx, x, x_start, x_stride, w, w_start, w_stride, scale, scale_start, y, y_start, y_stride, vectors
+    ):
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
             read = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
