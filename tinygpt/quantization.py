@@ -13,9 +13,8 @@ The output channels are the columns of a linear layer's (I, O) weight, and the r
 which is the head.
 
 With 16 steps that is too coarse: int4 has one scale for each group of 32 weights that are summed for one output. The
-weight of largest magnitude becomes -8 or -7, whichever gives the least squared error, and then the scale is the best
-for these q. It is a bfloat16, so that a weight takes 4.5 bits. Eight q of consecutive inputs, each raised by 8, lie in
-a uint32,
+scale is the best, by the squared error, for q where the weight of largest magnitude is -8 or near it (`_STEPS`). It is
+a bfloat16, so that a weight takes 4.5 bits. Eight q of consecutive inputs, each raised by 8, lie in a uint32,
 
     bits     0-3  4-7  8-11  12-15     16-19  20-23  24-27  28-31
     input     0    2     4     6         1      3      5      7
@@ -224,21 +223,23 @@ def _nearest_int4(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     lowest, highest = w.min(axis=1), w.max(axis=1)
     extreme = np.where(-lowest > highest, lowest, highest)  # (G, O)
-    extreme[np.abs(extreme) < 8 * _SMALLEST] = np.inf  # a smaller scale is not exact: all q of such a group are 0
-    best_q, best_scale, most = (
-        np.zeros(w.shape, np.float32),
-        np.zeros(extreme.shape, np.float32),
-        np.zeros_like(extreme),
-    )
+    extreme[np.abs(extreme) < 16 * _SMALLEST] = np.inf  # a smaller scale is not exact: all q of such a group are 0
+    best, most = np.zeros_like(extreme), np.zeros_like(extreme)
     for steps in _STEPS:
-        q = np.clip(np.rint(w * (np.float32(-steps) / extreme)[:, None]), -8, 7)
+        q = _steps_of(w, extreme / np.float32(-steps))
         products, squares = np.einsum("gio,gio->go", w, q), np.maximum(np.einsum("gio,gio->go", q, q), 1)
-        gain = products * (products / squares)
-        better = gain > most * _BETTER
-        np.copyto(best_q, q, where=better[:, None])
-        np.copyto(best_scale, products / squares, where=better)
-        np.copyto(most, gain, where=better)
-    return best_q, bfloat16.to_bfloat16(best_scale)
+        scale = products / squares
+        better = products * scale > most * _BETTER
+        np.copyto(best, scale, where=better)
+        np.copyto(most, products * scale, where=better)
+    bits = bfloat16.to_bfloat16(best)
+    scale = bfloat16.to_float32(bits)
+    return _steps_of(w, np.where(scale == 0, np.float32(np.inf), scale)), bits
+
+
+def _steps_of(w: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """w (G, 32, O) as the nearest whole numbers of steps from -8 to 7; all 0 where the scale (G, O) is infinite."""
+    return np.clip(np.rint(w * (1 / scale)[:, None]), -8, 7)
 
 
 def _pack(q: np.ndarray) -> np.ndarray:
