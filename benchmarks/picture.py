@@ -17,10 +17,10 @@ DARK, LIGHT, GREY = "#1b4f72", "#f5c071", "#a9a9a9"
 STYLES = {
     "tinygpt": (DARK, ""), "torch": (LIGHT, ""),
     "tinygpt float32": (DARK, ""), "tinygpt bfloat16": (DARK, "///"), "tinygpt int8": (DARK, "..."),
-    "tinygpt int4": (DARK, "xxx"),
     "torch float32": (LIGHT, ""), "torch float32 compiled": (LIGHT, "..."),
     "torch bfloat16": (LIGHT, "///"), "torch bfloat16 compiled": (LIGHT, "xxx"),
     "torch float32 max-autotune": (LIGHT, "ooo"), "torch bfloat16 max-autotune": (LIGHT, "++"),
+    "tinygpt int4": (DARK, "xxx"),
     "against": (GREY, ""), "against float32": (GREY, ""), "against bfloat16": (GREY, "///"),
     "against int8": (GREY, "..."), "against int4": (GREY, "xxx"),
 }  # fmt: skip

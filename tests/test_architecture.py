@@ -275,6 +275,7 @@ INSIDE = {
             "layernorm",
             "linear",
             "norm",
+            "sampling",
             "sgd",
         },
         {"matvec", "sampling"},

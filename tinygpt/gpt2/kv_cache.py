@@ -382,8 +382,8 @@ class Decoder:
         kernel = self._whole_kernel()
         if kernel is None or settings.current_implementation() == "check":
             logits = self._read(sequences, tokens, lengths)
-            options = (temperature, top_k, top_p)
-            chosen = np.array([choose(*row, *options) for row in zip(logits, uniforms, strict=True)], np.int64)
+            rows = zip(logits, uniforms, strict=True)
+            chosen = np.array([choose(*row, temperature, top_k, top_p) for row in rows], np.int64)
         else:
             sampling = (uniforms, temperature, top_k, top_p)
             _, chosen = self._step_by_kernel(kernel, sequences, tokens, lengths, sampling)

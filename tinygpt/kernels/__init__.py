@@ -9,6 +9,7 @@ Reading order
     simd/                                       what the processor can do, and instructions that Numba lacks
         cpu.py, vector_width.py                     its features, the tile that follows from them; how wide vectors are
         llvm.py, intrinsics.py                      pieces of LLVM code; what kernels call of them
+        addresses.py                                the weights of all layers, as their addresses
         math.py, softmax.py, gemv.py                exp and sums; softmax of columns; matrix-vector products
     matmul/                                     the matrix product: most of a training step
         ladder.py                                   from three loops to a register tile, and on to AMX: begin here
@@ -26,6 +27,7 @@ Reading order
     projection.py                               a product with a quantized weight, and what follows it in the same pass
     decode_step.py, prompt.py                   generation: twins of `Block` with a cache, in gpt2/, for one token of
                                                 each text and for a whole prompt
+    sampling.py                                 the twin of `choose` in generation/: from logits to a token
     jit.py, compiler.py, kernel_cache.py        how kernels are compiled and kept
     dependencies.py                             which files and values a user's kernel was compiled from
     notice.py, rates.py                         what a user sees of compilation; how fast this machine is

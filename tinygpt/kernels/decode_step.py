@@ -37,7 +37,7 @@ from numba import prange
 
 from tinygpt.kernels import sampling
 from tinygpt.kernels.gelu import gate
-from tinygpt.kernels.jit import kernel, parallel, parallel_part, spread, threads
+from tinygpt.kernels.jit import ZERO, kernel, parallel, parallel_part, spread, threads
 from tinygpt.kernels.layernorm import normalize
 from tinygpt.kernels.matvec import TOGETHER, multiply_rows, multiply_table, rounded_size, rows_of_table
 from tinygpt.kernels.simd.addresses import at_addresses
@@ -179,7 +179,7 @@ def _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths
                 x[c] = of_token[c] + of_position[c]
     for i in range(len(addresses)):
         layer = at_addresses(first_layer, addresses[i])
-        _attention_half(layer, (keys[i], values[i]), sequences, lengths, eps, workers, scratch, i > 0)
+        _attention_half(layer, (keys[i], values[i]), sequences, lengths, eps, workers, scratch, np.int64(i))
         _hidden_half(layer, eps, workers, scratch)
     for worker_ in prange(workers):
         worker = np.int64(worker_)
@@ -197,7 +197,7 @@ def _layer(x, layer, cache, sequences, lengths, eps, workers, scratch):
         for b in range(len(x)):
             for c in range(x.shape[1]):
                 state_w[b, c] = x[b, c]
-    _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, False)
+    _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, ZERO)
     _hidden_half(layer, eps, workers, scratch)
     for b in range(len(x)):
         for c in range(x.shape[1]):
@@ -213,8 +213,8 @@ def _head(x, norm, table, eps, workers, normed, rounded, logits):
 
 
 @parallel_part
-def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, pending):
-    """Steps (1) to (3); first (5) of the layer before, where what it adds is `pending`."""
+def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, before):
+    """Steps (1) to (3); first the sum of (5), if there was a layer `before`."""
     ln_1, c_attn, attn_c_proj, _, _, _ = layer
     keys, values = cache
     state, normed, scores, qkv, heads, _, added, rounded = scratch
@@ -222,7 +222,7 @@ def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, pen
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         first, last = worker * H // workers, (worker + 1) * H // workers
-        if pending:
+        if before > 0:
             _add(added[1], state[worker])  # (5)
         _layernorm(state[worker], ln_1, eps, normed[worker])  # (1)
         # Heads side by side, unless each one ends within a vector: the bits would depend on where the first one begins.
@@ -230,12 +230,12 @@ def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, pen
         for third in range(3):
             for head in range(first, last, at_once):
                 column = (third * H + head) * D
-                _project(normed[worker], 0, H * D, c_attn, column, at_once * D, True, rounded[worker], qkv)  # (1)
+                _project(normed[worker], ZERO, H * D, c_attn, column, at_once * D, ZERO, rounded[worker], qkv)  # (1)
         for head in range(first, last):
             for b in range(B):
                 _attend(qkv[b], head, keys[sequences[b], head], values[sequences[b], head], lengths[b], scores[worker],
                         heads[b, head * D : (head + 1) * D])  # (2)  # fmt: skip
-            _project(heads, head * D, D, attn_c_proj, 0, H * D, head == 0, rounded[worker], added[0, head])  # (3)
+            _project(heads, head * D, D, attn_c_proj, ZERO, H * D, head, rounded[worker], added[0, head])  # (3)
 
 
 @parallel_part
@@ -251,7 +251,7 @@ def _hidden_half(layer, eps, workers, scratch):
         _layernorm(state[worker], ln_2, eps, normed[worker])  # (4)
         column = _start_of_part(first, parts, inner)
         columns = _start_of_part(last, parts, inner) - column
-        _project(normed[worker], 0, C, c_fc, column, columns, True, rounded[worker], hidden)  # (4)
+        _project(normed[worker], ZERO, C, c_fc, column, columns, ZERO, rounded[worker], hidden)  # (4)
         for b in range(B):
             h = hidden[b, column : column + columns]
             for i in range(len(h)):
@@ -259,7 +259,7 @@ def _hidden_half(layer, eps, workers, scratch):
         for part in range(first, last):
             i = _start_of_part(part, parts, inner)
             inputs = _start_of_part(part + 1, parts, inner) - i
-            _project(hidden, i, inputs, mlp_c_proj, 0, C, part == 0, rounded[worker], added[1, part])  # (5)
+            _project(hidden, i, inputs, mlp_c_proj, ZERO, C, part, rounded[worker], added[1, part])  # (5)
 
 
 @kernel
@@ -288,11 +288,15 @@ def _layernorm(x, norm, eps, out):
 
 
 @kernel
-def _project(x, first, inputs, projection, column, columns, with_bias, rounded, out):
-    """Some columns of out (B, O): some columns of x times as many rows of the weight, plus the bias."""
+def _project(x, first, inputs, projection, column, columns, part, rounded, out):
+    """
+    Some columns of out (B, O): some columns of x times as many rows of the weight.
+
+    out[:, columns] = x[:, inputs] @ weight[inputs, columns]; the first `part` of a sum gets the bias, too.
+    """
     numbers, scale, bias = projection
     multiply_rows(x, first, inputs, numbers, scale, column, columns, rounded, out)
-    if with_bias:
+    if part == 0:
         bias_part = bias[column : column + columns]
         for b in range(len(out)):
             out_b = out[b, column : column + columns]

@@ -32,7 +32,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from tinygpt.kernels.jit import inlined, kernel
+from tinygpt.kernels.jit import ZERO, inlined, kernel
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import (
     GROUP,
@@ -169,7 +169,7 @@ def _rows_float32(x, first, inputs, numbers, scale, column, columns, rounded, ou
 def _rows_int8(x, first, inputs, numbers, scale, column, columns, rounded, out):
     """As `_rows_float32`. The sums of whole numbers lie where the outputs will."""
     B, N, of_out, of_q = len(out), numbers.shape[1], out.shape[1], 2 * rounded.shape[1]
-    _round(x, first, inputs, 0, rounded)
+    _round(x, first, inputs, ZERO, rounded)
     q, flat, sums = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), out.reshape(-1).view(np.int32)
     width, end, fours = _width(B), column + columns, inputs // 4 * 4
     for b in range(B):
@@ -251,7 +251,7 @@ def _table_float32(x, numbers, scale, first, last, rounded, out):
 def _table_int8(x, numbers, scale, first, last, rounded, out):
     """As `_table_float32`. The sums of whole numbers lie where the outputs will."""
     B, C, V, of_q = x.shape[0], x.shape[1], len(numbers), 2 * rounded.shape[1]
-    _round(x, 0, C, 0, rounded)
+    _round(x, ZERO, C, ZERO, rounded)
     q, flat, sums = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), out.reshape(-1).view(np.int32)
     vectors, whole = C // (2 * LANES), first + (last - first) // 4 * 4
     for v in range(first, whole, 4):
@@ -274,7 +274,7 @@ def _table_int8(x, numbers, scale, first, last, rounded, out):
 @kernel
 def _table_int4(x, numbers, scale, first, last, rounded, out):
     """int4 is packed along what is summed, so a table lies in memory as its transpose, as a linear layer's weight."""
-    _rows_int4(x, 0, x.shape[1], numbers, scale, first, last - first, rounded, out)
+    _rows_int4(x, ZERO, x.shape[1], numbers, scale, first, last - first, rounded, out)
 
 
 @kernel

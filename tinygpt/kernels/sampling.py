@@ -18,12 +18,13 @@ import math
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels.jit import exact, parallel_part
+from tinygpt.kernels.jit import ZERO, exact, parallel_part
 from tinygpt.kernels.simd.math import maximum
 from tinygpt.runtime import memory
 
 _BLOCK = 64
 _SLACK = 1 - 1e-12  # as in the reference: sums round
+NONE = np.int64(-1)
 NAN, MINUS_INFINITY = np.float32(np.nan), np.float32(-np.inf)
 
 
@@ -149,9 +150,9 @@ def _fill(keys, leaders):
     """Put the best of each block into the heap, and return how many there are."""
     blocks = (len(keys) + _BLOCK - 1) // _BLOCK
     for block in range(blocks):
-        leaders[block] = _best_after(keys, block, -1)
+        leaders[block] = _best_after(keys, np.int64(block), NONE)
     for place in range(blocks // 2 - 1, -1, -1):
-        _sift_down(keys, leaders, blocks, place)
+        _sift_down(keys, leaders, blocks, np.int64(place))
     return blocks
 
 
@@ -164,7 +165,7 @@ def _replace_first(keys, leaders, waiting):
         waiting -= 1
         following = leaders[waiting]
     leaders[0] = following
-    _sift_down(keys, leaders, waiting, 0)
+    _sift_down(keys, leaders, waiting, ZERO)
     return waiting
 
 

@@ -3,18 +3,16 @@ Arrays by their addresses: one array of integers stands for the weights of all l
 
 Whoever calls a compiled function from Python pays about a tenth of a microsecond per array, and a model has more than a
 hundred. So a kernel gets the arrays of the first layer, which tell shapes and types, and for each layer the addresses
-of as many arrays of the same shapes and types:
+of as many contiguous arrays of the same shapes and types:
 
-    addresses_of((a, (b, c)))                   the addresses of a, b and c
-    at_addresses((a, (b, c)), addresses)        inside of a kernel: such a tuple of the arrays at these addresses
+    at_addresses((a, (b, c)), addresses)        such a tuple, of the arrays at these three addresses
 
-Nothing keeps the arrays alive but whoever made the addresses.
+Nothing keeps these arrays alive but whoever made the addresses.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -23,29 +21,6 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from tinygpt.kernels.simd.llvm import INT64
-
-
-def addresses_of(arrays: Any) -> np.ndarray:
-    """
-    The addresses of all arrays in a tuple, or a tuple of tuples.
-
-    Examples
-    --------
-    >>> a, b = np.zeros(3), np.zeros((2, 2))
-    >>> addresses_of((a, (b, a))).tolist() == [a.ctypes.data, b.ctypes.data, a.ctypes.data]
-    True
-    """
-    return np.array([array.ctypes.data for array in leaves(arrays)], np.int64)
-
-
-def leaves(arrays: Any) -> Iterator[np.ndarray]:
-    """All arrays in a tuple, or a tuple of tuples."""
-    for item in arrays:
-        if isinstance(item, tuple):
-            yield from leaves(item)
-        else:
-            yield item
-
 
 if numba.config.DISABLE_JIT:
 
@@ -57,7 +32,7 @@ if numba.config.DISABLE_JIT:
             return np.frombuffer(memory, item.dtype).reshape(item.shape)
 
         remaining = iter(addresses.tolist())
-        return moved(tuple(like))
+        return moved(like)
 
 else:
 
@@ -67,7 +42,7 @@ else:
 
         def codegen(context, builder, signature, arguments):
             def moved(kind: Any, value: Any, place: int) -> tuple[Any, int]:
-                if isinstance(kind, types.BaseTuple):
+                if isinstance(kind, types.BaseTuple):  # type: ignore[attr-defined]
                     items = []
                     for item_kind, item in zip(kind, cgutils.unpack_tuple(builder, value, len(kind)), strict=True):
                         item, place = moved(item_kind, item, place)
