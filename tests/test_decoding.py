@@ -268,7 +268,7 @@ def test_tokens_read_at_once_have_the_bits_of_as_many_steps(kind, mode, seed):
                 if size == 1:
                     found.append(pieces.step([2, 1], [other[len(found)], *next_])[1])
                 else:
-                    found.extend(pieces.extend(1, next_))
+                    found.extend(pieces.extend([1], [next_])[0])
     if mode == "numpy":  # whose product of two sequences has other bits than that of one
         np.testing.assert_allclose(found, expected, rtol=0, atol=BOUND_OF_STEP[kind] * np.abs(expected).max())
     else:
@@ -292,7 +292,7 @@ def test_what_no_kernel_computes_has_the_bits_of_single_steps_too(change):
         decoder.prefill(0, [1, 2])
         expected = by_steps(decoder, 0, TEXTS[2])
         decoder.truncate(0, 2)
-        np.testing.assert_array_equal(decoder.extend(0, TEXTS[2]), expected)
+        np.testing.assert_array_equal(decoder.extend([0], [TEXTS[2]])[0], expected)
     assert expected.dtype == model.wte.weight.dtype
 
 
@@ -302,33 +302,56 @@ def test_tokens_that_are_taken_back_leave_no_trace(mode):
     with implementation(mode):
         decoder, fresh = Decoder(model, sequences=2), Decoder(model)
         decoder.prefill(0, [9, 8]), decoder.prefill(1, [1, 2, 3]), fresh.prefill(0, [1, 2, 3])
-        decoder.extend(1, [4, 5, 6, 7, 8])
+        decoder.extend([1], [[4, 5, 6, 7, 8]])
         decoder.truncate(1, 4)
         fresh.step([0], [4])
-        np.testing.assert_array_equal(decoder.extend(1, [10, 11]), by_steps(fresh, 0, [10, 11]))
+        np.testing.assert_array_equal(decoder.extend([1], [[10, 11]])[0], by_steps(fresh, 0, [10, 11]))
         assert decoder.lengths.tolist() == [2, 6]
         decoder.truncate(1, 6)  # all of it stays
         np.testing.assert_array_equal(decoder.step([1], [3]), fresh.step([0], [3]))
 
 
+@pytest.mark.parametrize("mode", ["kernels", "check", "numpy"])
+def test_several_sequences_are_extended_at_once_each_by_its_own_number_of_tokens(mode):
+    """More tokens than the kernel reads at once: a sequence's last tokens are read after its first."""
+    model = random_model()
+    more = {2: [9], 0: list(range(13)), 1: [4, 4, 5, 6, 7]}
+    with implementation(mode):
+        decoder, single = Decoder(model, sequences=3), Decoder(model, sequences=3)
+        for each in (decoder, single):
+            each.prefill(0, [1, 2]), each.prefill(1, [3]), each.prefill(2, [5, 6, 7])
+        found = decoder.extend([*more], more.values())
+        for sequence, logits in zip(more, found, strict=True):
+            np.testing.assert_array_equal(logits, by_steps(single, sequence, more[sequence]))
+        assert decoder.lengths.tolist() == single.lengths.tolist() == [15, 6, 4]
+        assert decoder.extend([], []) == []
+
+
 @pytest.mark.parametrize(
-    ("sequence", "tokens", "error", "message"),
+    ("sequences", "tokens", "error", "message"),
     [
-        (0, [131], ValueError, r"Decoder\.extend: tokens must be from 0 to 130, got 131"),
-        (0, [0.5], TypeError, r"Decoder\.extend: tokens must be integers"),
-        (0, [[1, 2], [3, 4]], ValueError, r"Decoder\.extend: tokens must have shape \(T,\), got \(2, 2\)"),
-        (0, [], ValueError, r"Decoder\.extend: from 1 to 20 more tokens fit, got 0"),
-        (0, [1] * 21, ValueError, r"Decoder\.extend: from 1 to 20 more tokens fit, got 21"),
-        (1, [1], ValueError, r"Decoder\.extend: sequence 1 has no tokens; prefill\(\) begins one"),
-        (2, [1], ValueError, r"Decoder\.extend: sequence must be from 0 to 1, got 2"),
-        ([0], [1], ValueError, r"Decoder\.extend: sequence must be one number, got \[0\]"),
+        ([0], [[131]], ValueError, r"Decoder\.extend: tokens must be from 0 to 130, got 131"),
+        ([0], [[0.5]], TypeError, r"Decoder\.extend: tokens must be integers"),
+        (
+            [0],
+            [[[1, 2], [3, 4]]],
+            ValueError,
+            r"needs tokens \(T,\) for each of different sequences, got shapes \[\(2, 2\)",
+        ),
+        ([0], [1], ValueError, r"needs tokens \(T,\) for each of different sequences, got shapes \[\(\)\]"),
+        ([0], [[1], [2]], ValueError, r"needs tokens \(T,\) for each of different sequences, .* for sequences \[0\]"),
+        ([0, 0], [[1], [2]], ValueError, r"needs tokens \(T,\) for each of different sequences, .* sequences \[0, 0\]"),
+        ([0], [[]], ValueError, r"Decoder\.extend: from 1 to 20 more tokens fit, got 0"),
+        ([0], [[1] * 21], ValueError, r"Decoder\.extend: from 1 to 20 more tokens fit, got 21"),
+        ([0, 1], [[1], [1]], ValueError, r"Decoder\.extend: sequence 1 has no tokens; prefill\(\) begins one"),
+        ([2], [[1]], ValueError, r"Decoder\.extend: sequences must be from 0 to 1, got 2"),
     ],
 )
-def test_tokens_that_cannot_be_read_at_once_are_refused(sequence, tokens, error, message):
+def test_tokens_that_cannot_be_read_at_once_are_refused(sequences, tokens, error, message):
     decoder = Decoder(random_model(), sequences=2)
     decoder.prefill(0, [1, 2, 3, 4])
     with pytest.raises(error, match=message):
-        decoder.extend(sequence, tokens)
+        decoder.extend(sequences, tokens)
     assert decoder.lengths.tolist() == [4, 0]
 
 

@@ -6,7 +6,7 @@ one token's work.
     Decoder.prefill              a prompt, layer by layer, by kernels/prompt.py
     Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py
     Decoder.next_tokens          the same, and sampling of the tokens that follow, by the same call of the kernel
-    Decoder.extend               some more tokens of one sequence, by the same kernel
+    Decoder.extend               several more tokens for each of some sequences, by the same kernel
     Decoder.truncate             forget the last tokens of a sequence
 
 Where no kernel runs (NumPy, float64, a block with a part of the user's own), all run the model's blocks.
@@ -54,7 +54,7 @@ _KERNEL, _PROMPT = "tinygpt.kernels.decode_step", "tinygpt.kernels.prompt"
 # bfloat16, 8 bits; that of a step, to whole numbers of 13 bits at least for all of GPT-2's sizes.
 _TOLERANCE, _TOLERANCE_OF_STEP = 2e-2, 1e-3
 _LINE = 16  # numbers in a cache line
-_ROWS = 16  # tokens of one sequence that `extend` reads at once: their partial sums still fit in a cache
+_ROWS = 16  # tokens that `extend` reads at once: their partial sums still fit in a cache
 # The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
 _ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
@@ -243,6 +243,11 @@ class Decoder:
         """The length of the longest text that fits, in tokens."""
         return self._capacity
 
+    @property
+    def extends_at_once(self) -> bool:
+        """Whether `extend` reads several tokens in one pass: where kernels compute every layer and the head."""
+        return self._whole_kernel() is not None
+
     def _bind(self) -> None:
         """Convert the model's weights for the kernels, which check no index: so shapes are checked here."""
         model, config = self.model, self.model.config
@@ -392,27 +397,28 @@ class Decoder:
         self.lengths[sequences] += 1
         return chosen
 
-    def extend(self, sequence: int, tokens: Any) -> np.ndarray:
+    def extend(self, sequences: Any, tokens: Any) -> list[np.ndarray]:
         """
-        Read more tokens of one sequence, and score all of them, as speculative decoding does to verify a draft.
+        Read several more tokens for each of some sequences, as speculative decoding does to verify a draft.
 
         The logits have the same bits as those of one `step` per token; the kernel reads the weights once for all.
 
         Parameters
         ----------
-        sequence : int
-            One that has a text in the cache.
-        tokens : array of int, shape (T,)
+        sequences : array of int, shape (B,)
+            Different ones, each of which has a text in the cache.
+        tokens : sequence of B arrays of int, shape (T,) each
+            Each has a length of its own, at least 1.
 
         Returns
         -------
-        ndarray, shape (T, V)
+        list of B ndarrays, shape (T, V) each
             Logits of the token that follows each of these.
 
         Raises
         ------
         TypeError, ValueError
-            If `tokens` are not ids of the model, are none, or do not fit, or if the sequence is empty.
+            If these are not such numbers, a sequence is empty, or the tokens do not fit.
 
         Examples
         --------
@@ -420,29 +426,36 @@ class Decoder:
         >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
         >>> decoder = Decoder(model)
         >>> start = decoder.prefill(0, [1, 2])
-        >>> logits = decoder.extend(0, [3, 4, 5])
+        >>> [logits] = decoder.extend([0], [[3, 4, 5]])
         >>> decoder.truncate(0, 2)
         >>> all(np.array_equal(decoder.step([0], [token])[0], row) for token, row in zip([3, 4, 5], logits))
         True
         """
         self._bind_again()
-        tokens = check_ids("Decoder.extend: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
-        if tokens.ndim > 1 and len(tokens) != 1:
-            raise ValueError(f"Decoder.extend: tokens must have shape (T,), got {tokens.shape}; one sequence each")
-        tokens = tokens.reshape(-1)
-        n = self._length("Decoder.extend", sequence)
-        if not 0 < len(tokens) <= self.capacity - n:
-            raise ValueError(f"Decoder.extend: from 1 to {self.capacity - n} more tokens fit, got {len(tokens)}")
-        at_once = (
-            1 if self._whole_kernel() is None else _ROWS
-        )  # NumPy's products of one row have other bits than of several
-        logits = np.empty((len(tokens), self.model.config.vocab_size), self._tokens.dtype)
-        for first in range(0, len(tokens), at_once):
-            rows = tokens[first : first + at_once]
-            sequences, lengths = np.full(len(rows), sequence, np.int64), n + first + np.arange(len(rows))
-            logits[first : first + len(rows)] = self._read(sequences, rows, lengths)
-        self.lengths[sequence] = n + len(tokens)
-        return logits
+        sequences = check_ids("Decoder.extend: sequences", sequences, len(self.lengths)).reshape(-1).tolist()
+        vocab_size = self.model.config.vocab_size
+        tokens = [check_ids("Decoder.extend: tokens", each, vocab_size, OF_ANOTHER_TOKENIZER) for each in tokens]
+        shapes = [each.shape for each in tokens]
+        of_each = len(shapes) == len(sequences) == len({*sequences}) and all(len(shape) == 1 for shape in shapes)
+        if not of_each:
+            raise ValueError(f"Decoder.extend: needs tokens (T,) for each of different sequences, got shapes {shapes} "
+                             f"for sequences {sequences}")  # fmt: skip
+        before = [self._length("Decoder.extend", sequence) for sequence in sequences]
+        for n, each in zip(before, tokens, strict=True):
+            if not 0 < len(each) <= self.capacity - n:
+                raise ValueError(f"Decoder.extend: from 1 to {self.capacity - n} more tokens fit, got {len(each)}")
+        if not sequences:
+            return []
+        sizes = [len(each) for each in tokens]
+        row_sequences, row_tokens = np.repeat(np.array(sequences, np.int64), sizes), np.concatenate(tokens)
+        row_lengths = np.concatenate([np.arange(n, n + size) for n, size in zip(before, sizes, strict=True)])
+        logits = np.empty((len(row_tokens), vocab_size), self._tokens.dtype)
+        at_once = _ROWS if self.extends_at_once else 1  # NumPy's products of one row have other bits than of several
+        for first in range(0, len(logits), at_once):
+            rows = slice(first, first + at_once)
+            logits[rows] = self._read(row_sequences[rows], row_tokens[rows], row_lengths[rows])
+        self.lengths[sequences] += sizes
+        return np.split(logits, np.cumsum(sizes)[:-1])
 
     def truncate(self, sequence: int, length: int) -> None:
         """
@@ -556,11 +569,16 @@ class Decoder:
         return x
 
     def _step_by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
-        """x (B, C) after layer i, where the rows are tokens of different sequences, or all of one."""
+        """x (B, C) after layer i; several rows may be tokens of one sequence, in their order."""
         keys, values, sequences, lengths = cache
-        if len(x) > 1 and sequences[0] == sequences[1]:
-            return self._by_block(x[None], i, LayerCache(keys, values, sequences[:1], lengths[:1]))[0]
-        return self._by_block(x[:, None], i, cache)[:, 0]
+        if len({*sequences}) == len(x):
+            return self._by_block(x[:, None], i, cache)[:, 0]
+        out = np.empty_like(x)
+        for sequence in {*sequences}:
+            rows = np.flatnonzero(np.equal(sequences, sequence))
+            own = LayerCache(keys, values, [sequence], [lengths[rows[0]]])
+            out[rows] = self._by_block(x[None, rows], i, own)[0]
+        return out
 
     def _by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (B, T, C) after layer i."""
