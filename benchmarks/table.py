@@ -193,7 +193,7 @@ def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: floa
     """
     columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "weights read, MB",
                "of bandwidth"]  # fmt: skip
-    widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4}, []
+    widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4, "int4": 64 / 9}, []
     for row in rows:
         theirs = row["readings"].get("torch float32")
         for side, readings in row["readings"].items():

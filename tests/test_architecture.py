@@ -280,6 +280,7 @@ INSIDE = {
             "sampling",
             "sgd",
         },
+        {"matvec", "sampling"},
         {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "projection", "rates"},
         {"prompt"},
     ],

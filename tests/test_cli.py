@@ -284,7 +284,7 @@ def test_json_says_what_was_made_and_why_it_ends(folder, small_model):
 def test_rounded_weights_no_cache_and_a_prompt_beyond_the_context(folder, small_model):
     plain = run("generate", "model", "--prompt", "the hen", *OPTIONS).stdout
     assert run("generate", "model", "--prompt", "the hen", *OPTIONS, "--no-cache").stdout == plain
-    for kind in ("bfloat16", "int8"):
+    for kind in ("bfloat16", "int8", "int4"):
         assert run("generate", "model", "--prompt", "the hen", *OPTIONS, "--weights", kind).returncode == 0
     long = run("generate", "model", "--prompt", "hen " * 20, *OPTIONS)
     assert long.returncode == 0 and "the prompt has 80 tokens; the model sees its last 64" in long.stderr

@@ -142,7 +142,7 @@ def test_frozen_tied_and_shared_parts_stay_so(duplicate):
 
 
 @both_ways
-@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 def test_rounded_models_and_decoders_go_on_where_they_were(duplicate, kind):
     model, _ = trained()
     quantize_model(model.eval(), kind)

@@ -10,7 +10,7 @@ from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
 from tinygpt.generation.sampling import choose
 from tinygpt.gpt2.kv_cache import Decoder, LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
-from tinygpt.quantization import quantize_model
+from tinygpt.quantization import KINDS, quantize_model
 
 SIZES = {"vocab_size": 131, "n_positions": 24, "n_embd": 40, "n_layer": 3, "n_head": 4}
 TEXTS = [[5], [1, 2, 3, 4], list(range(100, 120)), [7, 7]]
@@ -18,6 +18,9 @@ MORE = [[9, 8, 130], [0, 0, 1], [1, 2, 3], [3, 2, 1]]
 # Both sum the same products, but a step sums them along the inputs one by one, and a pass over a text in tiles: each
 # sum of n terms in float32 is off by a few times sqrt(n) 6e-8, n = 160 at most, through 3 layers; logits are about 10.
 BOUND = {np.float32: 2e-5, np.float64: 1e-13}
+# With int8 and int4 a step rounds activations to whole numbers of 15 bits: each is off by up to 2^-16 of the largest,
+# at random, in four products of each of three layers.
+BOUND_OF_STEP = {"float32": 2e-5, "bfloat16": 2e-5, "int8": 2e-4, "int4": 2e-4}
 
 
 def random_model(dtype=np.float32, kind="float32", **changes) -> GPT:
@@ -58,7 +61,7 @@ def test_texts_of_different_lengths_read_side_by_side_score_as_when_read_whole(d
     assert decoder.lengths.tolist() == [4, 7, 23, 5]
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_embd", [4, 12, 72])
 def test_each_kind_of_weights_gives_the_logits_of_the_rounded_model(kind, n_embd):
     """Widths below a vector, not a multiple of one, and over several; in some of them not all threads have columns."""
@@ -68,10 +71,10 @@ def test_each_kind_of_weights_gives_the_logits_of_the_rounded_model(kind, n_embd
     logits = decoder.step([1, 0], [6, 5])
     for row, text in zip(logits, [[130, 6], [1, 2, 3, 5]], strict=True):
         expected = in_float32(uncached, model, text)
-        np.testing.assert_allclose(row, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(row, expected, rtol=0, atol=BOUND_OF_STEP[kind] * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_inner", [1, 3, 37, 161, 400])
 def test_the_hidden_layer_may_have_any_width(kind, n_inner):
     """Fewer features than heads, no multiple of the heads nor of a vector, more than four times the model's."""
@@ -84,7 +87,7 @@ def test_the_hidden_layer_may_have_any_width(kind, n_inner):
             for i in range(3):
                 logits = decoder.step([1, 0], [text[i], more[i]])[1]
         expected = in_float32(uncached, model, text + more)
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=BOUND_OF_STEP[kind] * np.abs(expected).max())
 
 
 def test_a_hidden_layer_of_another_width_than_the_configuration_never_reaches_the_kernel():
@@ -97,7 +100,7 @@ def test_a_hidden_layer_of_another_width_than_the_configuration_never_reaches_th
         Decoder(model)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_bits_depend_neither_on_the_threads_nor_on_the_neighbours(kind):
     model = random_model(kind=kind)
 
@@ -115,7 +118,7 @@ def test_bits_depend_neither_on_the_threads_nor_on_the_neighbours(kind):
         np.testing.assert_array_equal(logits, all_[i])
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+@pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("n_embd", [4, 12, 72, 96])
 def test_a_prompt_is_read_in_float32_up_to_bfloat16(kind, n_embd):
     """Each activation is off by up to 2^-9 of itself, at random: some thousandths of the logits after three layers."""
@@ -189,8 +192,8 @@ def test_a_text_must_fit(tokens):
 # Sampling where the model runs
 
 
-@pytest.mark.parametrize(("kind", "change"), [("float32", ""), ("bfloat16", ""), ("int8", ""), ("float32", "check"),
-                                              ("float32", "numpy"), ("float32", "own block"),
+@pytest.mark.parametrize(("kind", "change"), [("float32", ""), ("bfloat16", ""), ("int8", ""), ("int4", ""),
+                                              ("float32", "check"), ("float32", "numpy"), ("float32", "own block"),
                                               ("int8", "a layer of another kind")])  # fmt: skip
 @pytest.mark.parametrize(
     "options", [(0.0, None, None), (0.9, None, None), (0.7, 5, None), (1.0, None, 0.6), (2.0, 40, 0.9)]
@@ -242,6 +245,7 @@ def by_steps(decoder: Decoder, sequence: int, tokens: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("float32", "kernels"), ("bfloat16", "kernels"), ("int8", "kernels"),
+                                            ("int4", "kernels"),
                                             ("float32", "check"), ("float32", "numpy")])  # fmt: skip
 @pytest.mark.parametrize("seed", range(3))
 def test_tokens_read_at_once_have_the_bits_of_as_many_steps(kind, mode, seed):
@@ -266,7 +270,7 @@ def test_tokens_read_at_once_have_the_bits_of_as_many_steps(kind, mode, seed):
                 else:
                     found.extend(pieces.extend([1], [next_])[0])
     if mode == "numpy":  # whose product of two sequences has other bits than that of one
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=BOUND_OF_STEP[kind] * np.abs(expected).max())
     else:
         np.testing.assert_array_equal(found, expected)
     assert pieces.lengths.tolist()[:2] == [0, 40]
@@ -393,7 +397,7 @@ def stepped(model: GPT, i: int, x: np.ndarray) -> np.ndarray:
 LAYER = [name for name, _ in random_model().h[1].named_parameters()]
 
 
-@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("kind", ["float32", "int8", "int4"])
 @pytest.mark.parametrize("name", LAYER)
 def test_a_step_reads_each_weight_of_its_layer_where_the_block_does(name, kind):
     """With one of the layer's weights replaced, both change, and to the same."""

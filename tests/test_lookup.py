@@ -108,7 +108,7 @@ def test_beside_other_texts_only_what_is_nearly_certain_is_guessed():
 # the texts
 
 SIZES = {"vocab_size": 11, "n_embd": 8, "n_layer": 2, "n_head": 2}
-MODELS = [(kind, n_positions) for kind in ("float32", "bfloat16", "int8") for n_positions in (2, 7, 24, 64)]
+MODELS = [(kind, n_positions) for kind in ("float32", "bfloat16", "int8", "int4") for n_positions in (2, 7, 24, 64)]
 
 
 def random_model(kind: str = "float32", n_positions: int = 24, dtype=np.float32, **changes) -> GPT:
@@ -183,7 +183,7 @@ def test_it_never_gives_another_text_in_500_cases(models, case, model, threads):
     check_same_texts(models, case, model, threads)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int8", "int4"])
 def test_a_model_of_several_layers_and_heads_keeps_its_text_to_the_last_bit(kind):
     """A greedy text of several contexts, and log-probabilities, in which a different rounding would show."""
     model = random_model(kind, 96, vocab_size=211, n_embd=72, n_layer=3, n_head=6)

@@ -7,7 +7,8 @@ import pytest
 
 from tinygpt import GPT, GPTConfig
 from tinygpt.nn import Linear
-from tinygpt.quantization import dequantize, quantize, quantize_model
+from tinygpt.optim import AdamW
+from tinygpt.quantization import KINDS, dequantize, quantize, quantize_model
 
 CONFIG = GPTConfig(vocab_size=37, n_positions=16, n_embd=12, n_layer=2, n_head=3)
 
@@ -16,7 +17,7 @@ CONFIG = GPTConfig(vocab_size=37, n_positions=16, n_embd=12, n_layer=2, n_head=3
 def test_int8_is_the_nearest_of_255_steps_of_each_output_channel(rng, axis):
     weight = rng.standard_normal((6, 9)).astype(np.float32) * 10.0 ** rng.integers(-3, 3, 9)
     weight = np.float32(weight if axis else weight[:, :6].T)
-    values, scale, _ = quantized = quantize(weight, "int8", axis)
+    values, scale, *_ = quantized = quantize(weight, "int8", axis)
     for channel in range(weight.shape[axis]):
         column = np.take(weight, channel, axis)
         step = max(abs(float(value)) for value in column) / 127
@@ -38,7 +39,7 @@ def test_a_channel_that_is_almost_zero_stays_almost_zero(largest):
     weight = np.full((3, 2), -largest, np.float32)
     weight[0, 1] = -2
     with np.errstate(all="raise", under="ignore"):
-        values, scale, _ = quantized = quantize(weight, "int8")
+        values, scale, *_ = quantized = quantize(weight, "int8")
     assert (values <= 0).all() and (scale > 0).all()
     np.testing.assert_allclose(dequantize(quantized), weight, atol=1.5e-38)
 
@@ -59,7 +60,60 @@ def test_float32_is_the_array_itself(rng):
     assert quantize(weight, "float32").values is weight and dequantize(quantize(weight, "float32")) is weight
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def bits_of(quantized) -> float:
+    return 8 * quantized.nbytes / np.prod(quantized.shape)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("inputs", [1, 31, 32, 33, 100])
+def test_int4_is_the_nearest_of_16_steps_of_each_group_of_32_inputs(rng, axis, inputs):
+    """The layout is unpacked here by its description, one number at a time."""
+    weight = rng.standard_normal((inputs, 9)).astype(np.float32) * np.float32(10) ** rng.integers(-3, 3, 9)
+    given = np.ascontiguousarray(weight if axis else weight.T).astype(np.float32)
+    quantized = quantize(given, "int4", axis)
+    assert quantized.kind == "int4" and quantized.shape == given.shape
+    scale = (quantized.scale.astype(np.uint32) << 16).view(np.float32)
+    kept = np.empty((inputs, 9), np.float32)
+    for i in range(inputs):
+        low = [0, 16, 4, 20, 8, 24, 12, 28][i % 8]
+        for o in range(9):
+            q = (int(quantized.values[i // 8, o]) >> low & 15) - 8
+            kept[i, o] = q * scale[i // 32, o]
+            step = abs(float(scale[i // 32, o]))
+            gap = abs(float(weight[i, o]) - kept[i, o])
+            # the nearest, but for a float32 rounding; beyond the last step on either side by at most one more
+            assert gap <= 0.5001 * step or (q in (-8, 7) and gap <= 1.1 * step)
+    np.testing.assert_array_equal(dequantize(quantized), kept if axis else kept.T)
+    for group in range(-(-inputs // 32)):
+        part, q_part = weight[group * 32 :][:32], kept[group * 32 :][:32]
+        extreme = np.abs(part).max(axis=0)
+        plain = np.abs(part - np.rint(part / (extreme / 7)) * (extreme / 7))  # of 15 steps, by the largest alone
+        assert (np.square(part - q_part).sum(axis=0) <= 1.05 * np.square(plain).sum(axis=0) + 1e-4 * extreme**2).all()
+
+
+def test_int4_of_int4_is_itself(rng):
+    weight = rng.standard_normal((100, 37)).astype(np.float32)
+    for axis in (0, 1):
+        once = dequantize(quantize(weight, "int4", axis))
+        np.testing.assert_array_equal(dequantize(quantize(once, "int4", axis)), once)
+
+
+def test_each_kind_takes_the_bits_that_it_says(rng):
+    weight = rng.standard_normal((768, 2304)).astype(np.float32)
+    told = {kind: bits_of(quantize(weight, kind)) for kind in KINDS}
+    assert told == {"float32": 32, "bfloat16": 16, "int8": pytest.approx(8, rel=0.01), "int4": 4.5}
+
+
+def test_groups_that_are_almost_zero_are_zero():
+    weight = np.zeros((64, 3), np.float32)
+    weight[32:, 0], weight[3, 1], weight[0, 2] = -1e-45, 2e-38, 5
+    with np.errstate(all="raise", under="ignore"):
+        kept = dequantize(quantize(weight, "int4"))
+    np.testing.assert_allclose(kept, weight, atol=1e-37)
+    assert not kept[:, :2].any() and kept[0, 2] == 5
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8", "int4"])
 def test_a_model_computes_with_the_quantized_weights_and_cannot_be_trained(kind):
     model, tokens = GPT(CONFIG).eval(), np.arange(8)[None]
     before = {name: array.copy() for name, array in model.state_dict().items()}
@@ -79,12 +133,12 @@ def test_a_model_computes_with_the_quantized_weights_and_cannot_be_trained(kind)
             assert (
                 0
                 < np.abs(array - before[name]).max()
-                < np.abs(array).max() * {"bfloat16": 2**-8, "int8": 1 / 250}[kind]
+                < np.abs(array).max() * {"bfloat16": 2**-8, "int8": 1 / 250, "int4": 1 / 8}[kind]
             )
         else:
             np.testing.assert_array_equal(array, before[name])
     difference = np.abs(model(tokens).data - exact).max()
-    assert 0 < difference < 0.02 * np.abs(exact).max()
+    assert 0 < difference < (0.3 if kind == "int4" else 0.02) * np.abs(exact).max()
     with pytest.raises((ValueError, RuntimeError), match="requires"):
         model.loss(tokens, tokens).backward()
 
@@ -100,14 +154,17 @@ def test_rounding_twice_changes_nothing(tmp_path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="quantize_model: weights must be one of float32, bfloat16, int8, got 'int4'"):
-        quantize_model(GPT(CONFIG), "int4")
+    with pytest.raises(
+        ValueError, match="quantize_model: weights must be one of float32, bfloat16, int8, int4, got 'int2'"
+    ):
+        quantize_model(GPT(CONFIG), "int2")
     with pytest.raises(TypeError, match="quantize_model: the model must be float32, got float64"):
         quantize_model(GPT(CONFIG, dtype=np.float64), "int8")
     model = GPT(CONFIG)
     model.wte.weight.data[3, 2] = np.nan
-    with pytest.raises(ValueError, match="int8: the weights must be finite"):
-        quantize_model(model, "int8")
+    for kind in ("int8", "int4"):
+        with pytest.raises(ValueError, match=f"{kind}: the weights must be finite"):
+            quantize_model(model, kind)
 
 
 def test_weights_that_are_loaded_take_the_place_of_quantized_ones():
@@ -133,3 +190,47 @@ def test_a_layer_is_quantized_by_itself(rng):
     assert not layer.weight.requires_grad and layer.bias.requires_grad
     with pytest.raises(TypeError, match="quantize: the weight must be float32, got float64"):
         Linear(6, 4, rng, dtype=np.float64).quantize("int8")
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[GPT, np.ndarray]:
+    """A model that has learned a chain of tokens, in which each depends on two before it, and one of four by chance."""
+    rng = np.random.default_rng(0)
+    tokens = [0, 1]
+    for chance in rng.integers(0, 4, 6000):
+        tokens.append((3 * tokens[-1] + 5 * tokens[-2] + 9 * int(chance)) % 37)
+    chain = np.array(tokens)
+    model = GPT(GPTConfig(vocab_size=37, n_positions=32, n_embd=48, n_layer=2, n_head=3), seed=1)
+    optimizer = AdamW(model.parameters(), lr=3e-3)
+    for _ in range(300):
+        starts = rng.integers(0, 5000, 16)
+        batch = np.stack([chain[start : start + 33] for start in starts])
+        optimizer.zero_grad()
+        model.loss(batch[:, :-1], batch[:, 1:]).backward()
+        optimizer.step()
+    return model.eval(), chain[5100:]
+
+
+def loss_token_by_token(model: GPT, chain: np.ndarray) -> float:
+    """The mean loss of 24 windows, read side by side by a decoder, one token after the other."""
+    windows = chain[: 24 * 33].reshape(24, 33)
+    decoder = model.decoder(sequences=len(windows))
+    for i, window in enumerate(windows):
+        decoder.prefill(i, window[:1])
+    losses = []
+    for t in range(1, 32):
+        logits = decoder.step(np.arange(len(windows)), windows[:, t]).astype(np.float64)
+        right = logits[np.arange(len(windows)), windows[:, t + 1]]
+        losses.append(np.log(np.exp(logits).sum(axis=1)) - right)
+    return float(np.mean(losses))
+
+
+def test_fewer_bits_cost_little_and_fewest_most(trained, tmp_path):
+    """Of a model that has learned something, as a decoder reads it: 4 bits are 16 times as coarse as 8."""
+    model, chain = trained
+    model.save_pretrained(tmp_path)
+    losses = {kind: loss_token_by_token(GPT.from_pretrained(tmp_path, weights=kind).eval(), chain) for kind in KINDS}
+    exact = losses["float32"]
+    assert exact < 0.8 * np.log(37)
+    assert abs(losses["bfloat16"] - exact) < 2e-3 and abs(losses["int8"] - exact) < 5e-3
+    assert exact < losses["int4"] < exact + 0.15

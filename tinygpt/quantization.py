@@ -5,19 +5,32 @@ tokens at once, a prompt, take as long as their products, and processors multipl
     float32     as they are
     bfloat16    the upper half of each float32, rounded: 2 bytes, an error of up to 2^-9 of the number
     int8        q = round(w / scale), w ~ q * scale: 1 byte, an error of up to scale / 2
+    int4        the same with q from -8 to 7: half a byte, and 2 bytes of scale for 32 weights
 
 int8 has one scale per output channel, scale = max |w| / 127 over everything that is summed for that output. So the
 scale can be taken out of the sum, y_o = scale_o * sum_i x_i q_io, and one large weight affects its own channel only.
 The output channels are the columns of a linear layer's (I, O) weight, and the rows of the (V, C) table of embeddings,
 which is the head.
 
+With 16 steps that is too coarse: int4 has one scale for each group of 32 weights that are summed for one output. The
+scale is the best, by the squared error, for q where the weight of largest magnitude is -8 or near it (`_STEPS`). It is
+a bfloat16, so that a weight takes 4.5 bits. Eight q of consecutive inputs, each raised by 8, lie in a uint32,
+
+    bits     0-3  4-7  8-11  12-15     16-19  20-23  24-27  28-31
+    input     0    2     4     6         1      3      5      7
+
+which in four shifts become four pairs of int16, as kernels/simd/gemv.py multiplies them. The inputs are filled up with
+zeros to whole groups.
+
 Layer norms, biases and positions stay float32: they are a thousandth of what is read.
 
 What multiplies these weights depends on how many tokens come at once:
 
-    one token of each text    the weight is converted to float32, and so is everything else: kernels/decode_step.py
+    one token of each text    bfloat16 is converted to float32. With int8 and int4 the activations are rounded to whole
+                              numbers of 15 bits or a few less, whose sums are exact: kernels/matvec.py
     a prompt                  the activations are rounded to bfloat16 as well, each by up to 2^-9 of itself, where the
-                              processor multiplies bfloat16; sums are float32: kernels/prompt.py
+                              processor multiplies bfloat16; sums are float32: kernels/prompt.py. Instead of int4 it
+                              reads what that stands for, in float32
     anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, the head,
                               and a `Decoder` of a model with a part of the user's own
 
@@ -28,7 +41,8 @@ Three functions quantize:
                          `nn.Linear.quantize` calls it and sets `nn.Linear.quantized`; so does `nn.Embedding`
     quantize_model       all matrices of a GPT-2, by their layers' `quantize`
 
-Source: symmetric quantization per channel, Wu et al. 2020, arXiv:2004.09602, sections 3 and 4.
+Source: symmetric quantization per channel, Wu et al. 2020, arXiv:2004.09602, sections 3 and 4; in groups of 32 with
+        -8 for the largest, the format Q4_0 of ggml.
 """
 
 from __future__ import annotations
@@ -41,8 +55,13 @@ from tinygpt.autograd import Tensor
 from tinygpt.runtime import bfloat16
 from tinygpt.runtime.pages import new_pages
 
-KINDS = ("float32", "bfloat16", "int8")
+KINDS = ("float32", "bfloat16", "int8", "int4")
+_BETTER = np.float32(1 + 1e-6)  # how much a later candidate must gain: it would gain roundings else
+GROUP = 32  # weights that have a scale in common, int4
+PACKED = 8  # int4 in a uint32
+_STEPS = (8.0, 8.5, 7.0)  # candidates: how many steps of the scale the weight of largest magnitude is from 0
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
+_SMALL_BLOCK = 2**17  # the same where there are several temporaries, which then stay in a cache
 _LINE = 64  # bytes of a cache line
 _SMALLEST = np.finfo(np.float32).tiny  # of numbers with all 24 bits
 _NO_SCALE = np.empty(0, np.float32)
@@ -55,21 +74,39 @@ class QuantizedWeight(NamedTuple):
     Attributes
     ----------
     values : ndarray
-        int8, uint16 (the bits of bfloat16), or the weight itself where it is not quantized; in the weight's shape.
-    scale : ndarray, float32
-        One per output channel; empty where `values` are the weights themselves.
+        int8, uint16 (the bits of bfloat16), or the weight itself where it is not quantized; in the weight's shape. Of
+        int4 uint32, (4 G, O): eight of the inputs that are summed, of one of O outputs, in G groups of 32.
+    scale : ndarray
+        float32, one per output channel; of int4 uint16, the bits of bfloat16, (G, O); empty where `values` are the
+        weights themselves.
     axis : int
-        The axis of the output channels.
+        The axis of the output channels in the weight. That of int4's `values` is always 1.
+    inputs : int
+        int4: how many inputs are summed for an output; the last group may have more. Else 0.
     """
 
     values: np.ndarray
     scale: np.ndarray = _NO_SCALE
     axis: int = 1
+    inputs: int = 0
 
     @property
     def kind(self) -> str:
         """Which of `KINDS` it is."""
-        return {"u": "bfloat16", "i": "int8"}.get(self.values.dtype.kind, "float32")
+        return {"uint16": "bfloat16", "int8": "int8", "uint32": "int4"}.get(self.values.dtype.name, "float32")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's."""
+        if self.kind != "int4":
+            return self.values.shape
+        outputs = self.values.shape[1]
+        return (self.inputs, outputs) if self.axis else (outputs, self.inputs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values and the scales."""
+        return self.values.nbytes + self.scale.nbytes
 
 
 def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
@@ -79,7 +116,7 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     Parameters
     ----------
     weight : ndarray, float32, 2-D
-    kind : {"float32", "bfloat16", "int8"}
+    kind : {"float32", "bfloat16", "int8", "int4"}
     axis : int
         The axis of the output channels: 1 for a linear layer's (I, O), 0 for the head's (V, C).
 
@@ -91,7 +128,7 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     Raises
     ------
     ValueError
-        If `kind` is none of these, or is int8 and a weight is not finite.
+        If `kind` is none of these, or is int8 or int4 and a weight is not finite.
 
     Examples
     --------
@@ -111,9 +148,11 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     largest = np.maximum(weight.max(axis=1 - axis), -weight.min(axis=1 - axis))
     if not np.isfinite(largest).all():
         raise ValueError(
-            "int8: the weights must be finite, got NaN or infinity: training of this model diverged, or its file is "
+            f"{kind}: the weights must be finite, got NaN or infinity: training of this model diverged, or its file is "
             "damaged; train again with a lower --lr, or use another checkpoint"
         )
+    if kind == "int4":
+        return _quantize_int4(weight, axis)
     scale = largest / np.float32(127)
     scale = np.where(scale >= _SMALLEST, scale, np.float32(1))  # a smaller one is not exact: such a channel is 0
     values = np.empty(weight.shape, np.int8)
@@ -143,11 +182,14 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
     >>> dequantize(quantize(weight, "bfloat16")).tolist()
     [[0.5, -8.0], [1.0, 0.10009765625]]
     """
-    values, scale, axis = quantized
+    values, scale, axis, _ = quantized
     if out is None:
         if quantized.kind == "float32":
             return values
-        out = np.empty(values.shape, np.float32)
+        out = np.empty(quantized.shape, np.float32)
+    if quantized.kind == "int4":
+        _dequantize_int4(quantized, out if axis else out.T)
+        return out
     for rows in _blocks(values):
         if quantized.kind == "bfloat16":
             out[rows] = bfloat16.to_float32(values[rows])
@@ -158,6 +200,69 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
     return out
 
 
+def _quantize_int4(weight: np.ndarray, axis: int) -> QuantizedWeight:
+    inputs, outputs = weight.shape if axis else weight.shape[::-1]
+    groups = -(-inputs // GROUP)
+    values = np.empty((groups * GROUP // PACKED, outputs), np.uint32)
+    scale = np.empty((groups, outputs), np.uint16)
+    step = max(1, _SMALL_BLOCK // (GROUP * max(1, outputs)))
+    for first in range(0, groups, step):
+        rows = (weight if axis else weight.T)[first * GROUP : (first + step) * GROUP]
+        w = np.zeros((min(step, groups - first), GROUP, outputs), np.float32)
+        w.reshape(-1, outputs)[: len(rows)] = rows
+        q, scale[first : first + step] = _nearest_int4(w)
+        values[first * GROUP // PACKED :][: q.size // (PACKED * outputs)] = _pack(q.reshape(-1, PACKED, outputs))
+    return QuantizedWeight(values, scale, axis, inputs)
+
+
+def _nearest_int4(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    w (G, 32, O) as q from -8 to 7, and the bits of the scale of each group, (G, O).
+
+    For given q, sum (w - q scale)^2 is least at scale = sum w q / sum q^2, where it is sum w^2 - (sum w q)^2 / sum q^2.
+    """
+    lowest, highest = w.min(axis=1), w.max(axis=1)
+    extreme = np.where(-lowest > highest, lowest, highest)  # (G, O)
+    extreme[np.abs(extreme) < 16 * _SMALLEST] = np.inf  # a smaller scale is not exact: all q of such a group are 0
+    best, most = np.zeros_like(extreme), np.zeros_like(extreme)
+    for steps in _STEPS:
+        q = _steps_of(w, extreme / np.float32(-steps))
+        products, squares = np.einsum("gio,gio->go", w, q), np.maximum(np.einsum("gio,gio->go", q, q), 1)
+        scale = products / squares
+        better = products * scale > most * _BETTER
+        np.copyto(best, scale, where=better)
+        np.copyto(most, products * scale, where=better)
+    bits = bfloat16.to_bfloat16(best)
+    scale = bfloat16.to_float32(bits)
+    return _steps_of(w, np.where(scale == 0, np.float32(np.inf), scale)), bits
+
+
+def _steps_of(w: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """w (G, 32, O) as the nearest whole numbers of steps from -8 to 7; all 0 where the scale (G, O) is infinite."""
+    return np.clip(np.rint(w * (1 / scale)[:, None]), -8, 7)
+
+
+def _pack(q: np.ndarray) -> np.ndarray:
+    """q (N, 8, O), whole numbers from -8 to 7, as words (N, O)."""
+    words = np.zeros((len(q), q.shape[2]), np.uint32)
+    for i in range(PACKED):
+        words |= (q[:, i] + 8).astype(np.uint32) << np.uint32(_shift(i))
+    return words
+
+
+def _shift(i: int) -> int:
+    """Where in a word the i-th of its inputs lies."""
+    return 4 * (i // 2) + 16 * (i % 2)
+
+
+def _dequantize_int4(quantized: QuantizedWeight, out: np.ndarray) -> None:
+    """Into out (I, O)."""
+    values, scale, inputs = quantized.values, bfloat16.to_float32(quantized.scale), quantized.inputs
+    for i in range(PACKED):
+        q = (values[: -(-(inputs - i) // PACKED)] >> np.uint32(_shift(i)) & np.uint32(15)).astype(np.float32) - 8
+        out[i::PACKED] = q * np.repeat(scale, GROUP // PACKED, axis=0)[: len(q)]
+
+
 def quantize_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight | None:
     """
     Round a layer's weight to what `kind` can hold, and freeze it.
@@ -165,7 +270,7 @@ def quantize_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight |
     Parameters
     ----------
     weight : Tensor, float32, 2-D
-    kind : {"float32", "bfloat16", "int8"}
+    kind : {"float32", "bfloat16", "int8", "int4"}
     axis : int
         The axis of the output channels.
 
@@ -177,7 +282,7 @@ def quantize_in_place(weight: Tensor, kind: str, axis: int) -> QuantizedWeight |
     Raises
     ------
     TypeError, ValueError
-        If the weight is not float32, or is not finite and `kind` is int8.
+        If the weight is not float32, or is not finite and `kind` is int8 or int4.
     """
     check_kind("quantize", kind)
     if kind == "float32":
@@ -202,13 +307,13 @@ def quantize_model(model: Any, kind: str) -> None:
     ----------
     model : GPT
         float32. `model.weights` says what it was rounded to.
-    kind : {"float32", "bfloat16", "int8"}
+    kind : {"float32", "bfloat16", "int8", "int4"}
         float32 changes nothing.
 
     Raises
     ------
     ValueError
-        If `kind` is none of these, or is int8 and a weight is not finite.
+        If `kind` is none of these, or is int8 or int4 and a weight is not finite.
     TypeError
         If the model is not float32.
 
@@ -228,26 +333,27 @@ def quantize_model(model: Any, kind: str) -> None:
     layers = [model.wte]
     for block in model.h:
         layers += [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
-    places = _places(layers, np.uint16 if kind == "bfloat16" else np.int8)
-    for layer, place in zip(layers, places, strict=True):
+    for layer in layers:
         layer.quantize(kind)
-        np.copyto(place, layer.quantized.values)
-        layer.quantized = layer.quantized._replace(values=place)
+    for layer, values in zip(layers, _side_by_side([layer.quantized.values for layer in layers]), strict=True):
+        layer.quantized = layer.quantized._replace(values=values)
     for parameter in model.parameters():
         parameter.requires_grad = False
 
 
-def _places(layers: list[Any], dtype: Any) -> list[np.ndarray]:
+def _side_by_side(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """
-    Memory for the layers' quantized weights, side by side in huge pages.
+    Copies of arrays, side by side in huge pages.
 
     A product reads a few columns of a weight at a time, and each row of these lies on another page of 4096 bytes: more
     pages than the processor keeps addresses of. Most weights are smaller than a huge page, so they share them.
     """
-    bytes_of = [layer.weight.size * np.dtype(dtype).itemsize for layer in layers]
-    starts = np.cumsum([0] + [-(-size // _LINE) * _LINE for size in bytes_of]).tolist()
+    starts = np.cumsum([0] + [-(-array.nbytes // _LINE) * _LINE for array in arrays]).tolist()
     pages = new_pages(starts[-1])
-    return [np.ndarray(layer.weight.shape, dtype, pages, start) for layer, start in zip(layers, starts, strict=False)]
+    copies = [np.ndarray(array.shape, array.dtype, pages, start) for array, start in zip(arrays, starts, strict=False)]
+    for copy, array in zip(copies, arrays, strict=True):
+        np.copyto(copy, array)
+    return copies
 
 
 def check_kind(who: str, kind: str) -> None:

@@ -53,7 +53,7 @@ def test_bash_completes_commands_options_choices_and_files(completed):
     assert completed("tinygpt train --seed 3 --res") == {"--resume"}
     assert completed("tinygpt train --preset ") == set(PRESETS)
     assert completed("tinygpt train --lr 0.1 --preset ti") == {"tiny"}
-    assert completed("tinygpt generate runs/tiny --weights ") == {"float32", "bfloat16", "int8"}
+    assert completed("tinygpt generate runs/tiny --weights ") == {"float32", "bfloat16", "int8", "int4"}
     assert completed("tinygpt train --data bo") == {"book.txt", "books"}
     assert completed("tinygpt train --out bo") == {"books"}
     assert completed("tinygpt evaluate runs/tiny --data bo") == {"book.txt", "books"}

@@ -113,7 +113,7 @@ WRONG = {
     "train --steps x": "train: --steps must be a whole number, got 'x';",
     "train --lr x": "train: --lr must be a number, got 'x';",
     "generate": "generate: needs MODEL;",
-    "generate m --weights int4": "generate: --weights must be one of float32, bfloat16, int8, got 'int4';",
+    "generate m --weights int2": "generate: --weights must be one of float32, bfloat16, int8, int4, got 'int2';",
     "generate m --prompt a --file b": "generate: --file is not allowed with --prompt;",
     "generate m --lookup --no-cache": "generate: --no-cache is not allowed with --lookup;",
     **{

@@ -14,7 +14,7 @@ from tinygpt.quantization import KINDS, quantize_model
 
 # Both sum the same products in another order. Rounded to bfloat16 each operand is off by up to 2^-9 of itself, at
 # random, so that the errors of a sum of many mostly cancel: half a percent of the largest number is left.
-BOUND = {"float32": 2e-5, "bfloat16": 5e-3, "int8": 5e-3}
+BOUND = {"float32": 2e-5, "bfloat16": 5e-3, "int8": 5e-3, "int4": 5e-3}
 SHAPES = [(1, 4, 1, 1), (2, 4, 2, 37), (17, 40, 4, 160), (33, 72, 3, 100), (70, 96, 6, 384)]  # T, C, H, inner
 
 

@@ -96,7 +96,7 @@ def add_arguments(parser: Parser) -> None:
         help="a whole number from 0 on: same seed, same text (default: another text each time)",
     )
     speed = parser.add_argument_group("speed")
-    add_weights(speed, "round the matrices, and activations while the prompt is read: bfloat16 is faster, int8 fastest")
+    add_weights(speed, "round the matrices, and activations: the fewer bits, the faster; int4 costs quality")
     reading = speed.add_mutually_exclusive_group()
     reading.add_argument(
         "--lookup",

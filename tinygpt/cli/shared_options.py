@@ -13,7 +13,7 @@ from tinygpt.runtime.seeds import REMEDY as SEEDS
 
 Options: TypeAlias = argparse._ActionsContainer  # a parser, or one of its groups
 DATA = "a .txt file, a folder of them, or a token file"
-WEIGHTS = ("float32", "bfloat16", "int8")
+WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 _DIGITS = 1000  # of a whole number; Python reads some more
 PICTURES = (".png", ".svg", ".pdf")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygpt.kernels.jit import compiler
+from tinygpt.quantization import KINDS
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.settings import current_implementation
 
@@ -114,7 +115,7 @@ def _stages() -> dict[str, Callable[[], None]]:
     work: dict[str, Callable[[], None]] = {"scoring": _score}
     for precision in ("float32", "bfloat16"):
         work[f"training-{precision}"] = lambda precision=precision: _train(precision)  # type: ignore[misc]
-    for weights in ("float32", "bfloat16", "int8"):
+    for weights in KINDS:
         work[f"generating-{weights}"] = lambda weights=weights: _generate(weights)  # type: ignore[misc]
     return work
 

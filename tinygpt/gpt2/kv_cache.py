@@ -44,13 +44,15 @@ from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.ops.reductions import softmax_forward
-from tinygpt.quantization import QuantizedWeight
+from tinygpt.quantization import GROUP, PACKED, QuantizedWeight
 from tinygpt.runtime import settings
 from tinygpt.runtime.memory import empty
 from tinygpt.runtime.whole_number import whole_number
 
 _KERNEL, _PROMPT = "tinygpt.kernels.decode_step", "tinygpt.kernels.prompt"
-_TOLERANCE = 2e-2  # of a prompt's kernel in check mode, as a share of the largest value, where weights are quantized
+# In check mode, as a share of the largest value, where weights are quantized: a prompt's kernel rounds activations to
+# bfloat16, 8 bits; that of a step, to whole numbers of 13 bits at least for all of GPT-2's sizes.
+_TOLERANCE, _TOLERANCE_OF_STEP = 2e-2, 1e-3
 _LINE = 16  # numbers in a cache line
 _ROWS = 16  # tokens that `extend` reads at once: their partial sums still fit in a cache
 # The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
@@ -255,6 +257,9 @@ class Decoder:
         self._modules = list(model.modules())
         self._hooked = self._with_hooks()
         self._layers = [_layer_of(model, i) if _computes_as(block, _BLOCK) else None for i, block in enumerate(model.h)]
+        self._layers_of_prompts = [
+            None if layer is None else _layer_of(model, i, dense=True) for i, layer in enumerate(self._layers)
+        ]
         head_is_ours = _computes_as(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
         self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
         self._addresses = _addresses_of(self._layers)
@@ -541,7 +546,8 @@ class Decoder:
             with settings.implementation("numpy"):
                 expected = self._by_block(x[None], i, cache)[0]
         eps = self.model.config.layer_norm_epsilon
-        kernel.layer(x, self._layers[i], cache.keys, cache.values, cache.sequences[0], eps)
+        layer = self._layers_of_prompts[i]
+        kernel.layer(x, layer, cache.keys, cache.values, cache.sequences[0], eps, bfloat16=bool(self._quantized))
         if checking:
             compare("Decoder.prefill", "layer", [x], [expected], tolerance=_TOLERANCE if self._quantized else None)
         return x
@@ -559,7 +565,7 @@ class Decoder:
             x, self._layers[i], *cache, self.model.config.layer_norm_epsilon, self._memory(kernel, len(x))
         )
         if checking:
-            compare("Decoder.step", "layer", [x], [expected])
+            compare("Decoder.step", "layer", [x], [expected], tolerance=_TOLERANCE_OF_STEP if self._quantized else None)
         return x
 
     def _step_by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
@@ -587,7 +593,8 @@ class Decoder:
         logits = kernel.head_step(x, self._norm, self._table, self.model.config.layer_norm_epsilon)
         if settings.current_implementation() == "check":
             with settings.implementation("numpy"):
-                compare("Decoder", "head", [logits], [self._by_head(x)])
+                tolerance = _TOLERANCE_OF_STEP if self._quantized else None
+                compare("Decoder", "head", [logits], [self._by_head(x)], tolerance=tolerance)
         return logits
 
     def _by_head(self, x: np.ndarray) -> np.ndarray:
@@ -618,12 +625,13 @@ def _addresses_of(layers: list[Layer | None]) -> np.ndarray | None:
     return np.array([[array.ctypes.data for array in each] for each in arrays], np.int64)
 
 
-def _layer_of(model: Any, i: int) -> Layer:
+def _layer_of(model: Any, i: int, dense: bool = False) -> Layer:
+    """The weights of a block; int4 as it is, or `dense`, what it stands for in float32."""
     block, C, inner = model.h[i], model.config.n_embd, model.config.inner
 
     def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
         name = f"h.{i}.{name}"
-        matrix = _matrix_of(model, name, linear, (inputs, outputs), axis=1)
+        matrix = _matrix_of(model, name, linear, (inputs, outputs), axis=1, dense=dense)
         bias = np.zeros(outputs, model.wte.weight.dtype) if linear.bias is None else linear.bias.data
         return *matrix, _as_read(model, f"{name}.bias", bias, (outputs,))
 
@@ -643,9 +651,18 @@ def _norm_of(model: Any, name: str, norm: Any) -> Norm:
     return weight, _as_read(model, f"{name}.bias", norm.bias.data, shape)
 
 
-def _matrix_of(model: Any, name: str, layer: Any, shape: tuple[int, int], axis: int) -> tuple[np.ndarray, np.ndarray]:
+def _matrix_of(
+    model: Any, name: str, layer: Any, shape: tuple[int, int], axis: int, dense: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Values and scale of a layer's weight, quantized or not; `axis` is that of the output channels."""
-    values, scale, _ = layer.quantized or QuantizedWeight(layer.weight.data)
+    quantized = layer.quantized or QuantizedWeight(layer.weight.data)
+    if quantized.kind == "int4" and dense:
+        quantized = QuantizedWeight(layer.weight.data)
+    values, scale = quantized.values, quantized.scale
+    if quantized.kind == "int4":
+        groups, outputs = -(-shape[1 - axis] // GROUP), shape[axis]
+        _as_read(model, f"the scale of {name}.weight", scale, (groups, outputs))
+        return _as_read(model, f"{name}.weight", values, (groups * GROUP // PACKED, outputs)), scale
     if scale.size:
         _as_read(model, f"the scale of {name}.weight", scale, shape[axis : axis + 1])
     return _as_read(model, f"{name}.weight", values, shape), scale
@@ -654,6 +671,6 @@ def _matrix_of(model: Any, name: str, layer: Any, shape: tuple[int, int], axis: 
 def _as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array as the kernel reads it. The kernel checks no index: the shape must be the one that the model has."""
     dtype = model.wte.weight.dtype
-    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8):
+    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8, np.uint32):
         raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
     return aligned(np.ascontiguousarray(array))

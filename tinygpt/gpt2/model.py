@@ -377,9 +377,9 @@ class GPT(Module):
             the Hugging Face hub, if the extra `hub` is installed; see `files/locate.py`.
         seed : int
             Seed of dropout, in case training goes on.
-        weights : {"float32", "bfloat16", "int8"}
-            What the matrices are rounded to, for faster generation; a prompt's activations are then rounded to bfloat16
-            too. See `quantization.quantize_model`.
+        weights : {"float32", "bfloat16", "int8", "int4"}
+            What the matrices are rounded to, for faster generation; activations are then rounded too. See
+            `quantization.quantize_model`.
         **changes
             Fields of `GPTConfig` to replace, such as the rates of dropout.
 

@@ -26,7 +26,7 @@ that each row's key and value are in the cache when the next one attends to them
 
 Before the first step, `append` brings the keys and values of a whole prompt into the cache.
 
-Cost: every weight is read once, 4, 2 or 1 bytes; and the keys and values of each sequence so far.
+Cost: every weight is read once, from 4 bytes to half a byte; and the keys and values of each sequence so far.
 Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3 (how products are cut).
 """
 
@@ -39,10 +39,10 @@ from tinygpt.kernels import sampling
 from tinygpt.kernels.gelu import gate
 from tinygpt.kernels.jit import ZERO, kernel, parallel, parallel_part, spread, threads
 from tinygpt.kernels.layernorm import normalize
+from tinygpt.kernels.matvec import TOGETHER, multiply_rows, multiply_table, rounded_size, rows_of_table
 from tinygpt.kernels.simd.addresses import at_addresses
 from tinygpt.kernels.simd.cpu import LANES
-from tinygpt.kernels.simd.gemv import add_rows_1, add_rows_4, dot_row, dot_rows_1, dot_rows_4
-from tinygpt.kernels.simd.intrinsics import stream_transposed_block, to_float32, transpose_block
+from tinygpt.kernels.simd.intrinsics import stream_transposed_block, transpose_block
 from tinygpt.kernels.simd.math import exp, maximum, total
 from tinygpt.runtime import memory
 
@@ -50,7 +50,6 @@ _LINE = 64  # bytes of a cache line
 _LARGE = 2**20  # bytes of a prompt's queries, keys and values: more than this leave the cache before the next step
 _TOGETHER = 32  # columns of the hidden layer that belong to one part: whole vectors, for any processor
 _SMALL = 2**14  # numbers of a weight of the hidden layer: up to so many, one thread reads them alone
-_NEAR = 4096  # outputs that stay in the first-level cache while the rows of a weight are read
 
 
 def workers(C: int, inner: int) -> int:
@@ -73,6 +72,7 @@ def scratch(workers: int, B: int, C: int, inner: int, heads: int, positions: int
         (B, C),  # heads: the output of attention
         (B, inner),  # hidden
         (2, heads, B, C),  # added: what attention adds to x, in parts; then what the hidden layer adds
+        (workers, B, rounded_size(max(C, inner))),  # rounded: the operands of a product, as whole numbers
     ]
     return tuple(memory.empty(shape, np.float32) for shape in shapes), sampling.scratch(workers, B, vocab)
 
@@ -111,7 +111,7 @@ def step(tokens, model, caches, sequences, lengths, eps, scratch, options=None):
     """
     embeddings, first_layer, addresses, norm, table = model
     of_layers, of_sampling = scratch
-    logits = memory.empty((len(tokens), len(table[0])), np.float32)
+    logits = memory.empty((len(tokens), len(embeddings[0])), np.float32)
     choice = sampling.choice(of_sampling, logits, options)
     _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths, norm, table, np.float32(eps),
           len(of_layers[0]), of_layers, logits, choice)  # fmt: skip
@@ -120,10 +120,11 @@ def step(tokens, model, caches, sequences, lengths, eps, scratch, options=None):
 
 def head_step(x, norm, table, eps):
     """The logits (B, V) of the next tokens."""
-    logits = memory.empty((len(x), len(table[0])), np.float32)
+    logits = memory.empty((len(x), rows_of_table(table[0])), np.float32)
     workers = threads()
     normed = memory.empty((workers, *x.shape), np.float32)
-    _head(x, norm, table, np.float32(eps), workers, normed, logits)
+    rounded = memory.empty((workers, len(x), rounded_size(x.shape[1])), np.float32)
+    _head(x, norm, table, np.float32(eps), workers, normed, rounded, logits)
     return logits
 
 
@@ -169,7 +170,7 @@ def _append(qkv, keys, values, sequences, lengths, past_the_caches):
 def _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths, norm, table, eps, workers, scratch,
           logits, choice):  # fmt: skip
     (by_token, by_position), (keys, values) = embeddings, caches
-    state, normed, added = scratch[0], scratch[1], scratch[6]
+    state, normed, added, rounded = scratch[0], scratch[1], scratch[6], scratch[7]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         for b in range(len(tokens)):
@@ -183,7 +184,7 @@ def _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         _add(added[1], state[worker])  # (5)
-        _logits(state[worker], norm, table, eps, worker, workers, normed[worker], logits)
+        _logits(state[worker], norm, table, eps, worker, workers, normed[worker], rounded[worker], logits)
     if len(choice[0]) > 0:
         sampling.choose_tokens(logits, choice, workers)
 
@@ -205,10 +206,10 @@ def _layer(x, layer, cache, sequences, lengths, eps, workers, scratch):
 
 
 @parallel
-def _head(x, norm, table, eps, workers, normed, logits):
+def _head(x, norm, table, eps, workers, normed, rounded, logits):
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        _logits(x, norm, table, eps, worker, workers, normed[worker], logits)
+        _logits(x, norm, table, eps, worker, workers, normed[worker], rounded[worker], logits)
 
 
 @parallel_part
@@ -216,7 +217,7 @@ def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, bef
     """Steps (1) to (3); first the sum of (5), if there was a layer `before`."""
     ln_1, c_attn, attn_c_proj, _, _, _ = layer
     keys, values = cache
-    state, normed, scores, qkv, heads, _, added = scratch
+    state, normed, scores, qkv, heads, _, added, rounded = scratch
     B, H, D = len(sequences), keys.shape[1], keys.shape[2]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
@@ -229,19 +230,19 @@ def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, bef
         for third in range(3):
             for head in range(first, last, at_once):
                 column = (third * H + head) * D
-                _project(normed[worker], ZERO, H * D, c_attn, column, at_once * D, ZERO, qkv)  # (1)
+                _project(normed[worker], ZERO, H * D, c_attn, column, at_once * D, ZERO, rounded[worker], qkv)  # (1)
         for head in range(first, last):
             for b in range(B):
                 _attend(qkv[b], head, keys[sequences[b], head], values[sequences[b], head], lengths[b], scores[worker],
                         heads[b, head * D : (head + 1) * D])  # (2)  # fmt: skip
-            _project(heads, head * D, D, attn_c_proj, ZERO, H * D, head, added[0, head])  # (3)
+            _project(heads, head * D, D, attn_c_proj, ZERO, H * D, head, rounded[worker], added[0, head])  # (3)
 
 
 @parallel_part
 def _hidden_half(layer, eps, workers, scratch):
     """Step (3)'s sum, and steps (4) and (5); what the latter adds stays in parts."""
     _, _, _, ln_2, c_fc, mlp_c_proj = layer
-    state, normed, _, _, _, hidden, added = scratch
+    state, normed, _, _, _, hidden, added, rounded = scratch
     B, inner, parts, C = len(hidden), hidden.shape[1], added.shape[1], added.shape[3]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
@@ -250,7 +251,7 @@ def _hidden_half(layer, eps, workers, scratch):
         _layernorm(state[worker], ln_2, eps, normed[worker])  # (4)
         column = _start_of_part(first, parts, inner)
         columns = _start_of_part(last, parts, inner) - column
-        _project(normed[worker], ZERO, C, c_fc, column, columns, ZERO, hidden)  # (4)
+        _project(normed[worker], ZERO, C, c_fc, column, columns, ZERO, rounded[worker], hidden)  # (4)
         for b in range(B):
             h = hidden[b, column : column + columns]
             for i in range(len(h)):
@@ -258,7 +259,7 @@ def _hidden_half(layer, eps, workers, scratch):
         for part in range(first, last):
             i = _start_of_part(part, parts, inner)
             inputs = _start_of_part(part + 1, parts, inner) - i
-            _project(hidden, i, inputs, mlp_c_proj, ZERO, C, part, added[1, part])  # (5)
+            _project(hidden, i, inputs, mlp_c_proj, ZERO, C, part, rounded[worker], added[1, part])  # (5)
 
 
 @kernel
@@ -269,40 +270,14 @@ def _start_of_part(part, parts, inner):
 
 
 @kernel
-def _logits(x, norm, table, eps, worker, workers, normed, logits):
+def _logits(x, norm, table, eps, worker, workers, normed, rounded, logits):
     """One thread's columns of the logits."""
     numbers, scale = table
-    V = len(numbers)
+    V = logits.shape[1]
+    parts = (V + TOGETHER - 1) // TOGETHER
+    first, last = worker * parts // workers * TOGETHER, (worker + 1) * parts // workers * TOGETHER
     _layernorm(x, norm, eps, normed)
-    first, last = worker * V // workers, (worker + 1) * V // workers
-    _dot_all(normed, numbers, first, last, logits)
-    if len(scale) > 0:
-        scale_part = scale[first:last]
-        for b in range(len(x)):
-            logits_b = logits[b, first:last]
-            for v in range(len(logits_b)):
-                logits_b[v] = logits_b[v] * scale_part[v]
-
-
-@kernel
-def _dot_all(x, numbers, first, last, out):
-    """out[:, first:last] = x @ numbers[first:last]^T: four rows and four sequences at a time, while there are many."""
-    B, C, V = x.shape[0], x.shape[1], len(numbers)
-    flat_x, flat, flat_out, vectors = x.reshape(-1), numbers.reshape(-1), out.reshape(-1), C // LANES
-    whole = first + (last - first) // 4 * 4
-    for v in range(first, whole, 4):
-        for b in range(0, B // 4 * 4, 4):
-            dot_rows_4(flat_x, b * C, C, flat, v * C, C, flat_out, b * V + v, V, vectors)
-        for b in range(B // 4 * 4, B):
-            dot_rows_1(flat_x, b * C, C, flat, v * C, C, flat_out, b * V + v, V, vectors)
-    for v in range(whole, last):
-        for b in range(B):
-            dot_row(flat_x, b * C, C, flat, v * C, C, flat_out, b * V + v, V, vectors)
-    if vectors * LANES < C:
-        for b in range(B):
-            for v in range(first, last):
-                for c in range(vectors * LANES, C):
-                    out[b, v] = out[b, v] + x[b, c] * to_float32(numbers[v, c])
+    multiply_table(normed, numbers, scale, min(first, V), min(last, V), rounded, logits)
 
 
 @kernel
@@ -313,46 +288,18 @@ def _layernorm(x, norm, eps, out):
 
 
 @kernel
-def _project(x, first, inputs, projection, column, columns, part, out):
+def _project(x, first, inputs, projection, column, columns, part, rounded, out):
     """
-    Some columns of out (B, O): some columns of x times as many rows of the weight, times the scale.
+    Some columns of out (B, O): some columns of x times as many rows of the weight.
 
-    out[:, columns] = x[:, inputs] @ weight[inputs, columns]; the first `part` of a sum gets the bias, too. Four rows of
-    the weight at a time, so that out is read and written once for four of them; with several rows of x, some of the
-    columns at a time, which then stay in the first-level cache.
+    out[:, columns] = x[:, inputs] @ weight[inputs, columns]; the first `part` of a sum gets the bias, too.
     """
     numbers, scale, bias = projection
-    B, x_stride, stride, out_stride = len(out), x.shape[1], numbers.shape[1], out.shape[1]
-    flat_x, flat, flat_out = x.reshape(-1), numbers.reshape(-1), out.reshape(-1)
-    width = max(LANES, _NEAR // B // LANES * LANES)
-    for b in range(B):
-        out[b, column : column + columns] = np.float32(0)
-    end, fours = column + columns, first + inputs // 4 * 4
-    for start in range(column, end, width):
-        vectors = min(width, end - start) // LANES
-        for i in range(first, fours, 4):
-            place = i * stride + start
-            for b in range(0, B // 4 * 4, 4):
-                add_rows_4(flat_x, b * x_stride + i, x_stride, flat, place, stride,
-                           flat_out, b * out_stride + start, out_stride, vectors)  # fmt: skip
-            for b in range(B // 4 * 4, B):
-                add_rows_1(flat_x, b * x_stride + i, x_stride, flat, place, stride,
-                           flat_out, b * out_stride + start, out_stride, vectors)  # fmt: skip
-    for i in range(first, first + inputs):
-        done = column + columns // LANES * LANES if i < fours else column
-        row = numbers[i, done:end]
-        for b in range(B):
-            out_b, x_bi = out[b, done:end], x[b, i]
-            for o in range(len(out_b)):
-                out_b[o] = out_b[o] + x_bi * to_float32(row[o])
-    for b in range(B):
-        out_b = out[b, column:end]
-        if len(scale) > 0:
-            scale_part = scale[column:end]
-            for o in range(len(out_b)):
-                out_b[o] = out_b[o] * scale_part[o]
-        if part == 0:
-            bias_part = bias[column:end]
+    multiply_rows(x, first, inputs, numbers, scale, column, columns, rounded, out)
+    if part == 0:
+        bias_part = bias[column : column + columns]
+        for b in range(len(out)):
+            out_b = out[b, column : column + columns]
             for o in range(len(out_b)):
                 out_b[o] = out_b[o] + bias_part[o]
 

@@ -24,7 +24,7 @@ from tinygpt.runtime import memory
 _PART = 16  # rows that one thread takes at a time
 
 
-def project(x, projection, into, add=False, gelu=False):
+def project(x, projection, into, add=False, gelu=False, bfloat16=False):
     """
     Multiply by a weight, scale, add the bias, and write, or `add`, the result or its GELU.
 
@@ -34,13 +34,16 @@ def project(x, projection, into, add=False, gelu=False):
     projection : tuple of ndarray
         values (I, O), float32, int8 or uint16 with the bits of bfloat16; scale (O,), or empty; bias (O,).
     into : ndarray, float32, (N, O)
+    add, gelu : bool
+    bfloat16 : bool
+        Round the numbers of x and of the weight as those of a quantized one.
     """
     values, scale, bias = projection
     if scale.size == 0 and not add and not gelu:
-        multiply(x, values, into=into, bias=bias)
+        multiply(x, values, into=into, bias=bias, bfloat16=bfloat16)
         return
     sums = memory.empty(into.shape, np.float32) if add else into
-    multiply(x, values, into=sums)
+    multiply(x, values, into=sums, bfloat16=bfloat16)
     scale = scale if scale.size else np.ones(len(bias), np.float32)
     spread(_finish, into.size)(sums, scale, bias, gelu, add, into)
 

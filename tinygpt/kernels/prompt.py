@@ -12,7 +12,8 @@ so time goes into products, not into reading weights: each step is a kernel of i
 over memory are joined where one follows another (projection.py).
 
 With quantized weights, operands of every product are rounded to bfloat16, also in attention, where the processor
-multiplies these; sums, the residual stream and what the cache keeps are float32.
+multiplies these; sums, the residual stream and what the cache keeps are float32. Of int4 weights it reads what they
+stand for, in float32: unpacking them would take longer than reading four bytes for each.
 
 Cost: 2 operations per token and weight, and 2 T^2 C for attention.
 """
@@ -27,16 +28,19 @@ from tinygpt.kernels.projection import project
 from tinygpt.runtime import memory
 
 
-def layer(x, weights, keys, values, sequence, eps):
-    """Replace x (T, C) by the output of the layer, and write the tokens' keys and values to a sequence of the cache."""
+def layer(x, weights, keys, values, sequence, eps, bfloat16=False):
+    """
+    Replace x (T, C) by the output of the layer, and write the tokens' keys and values to a sequence of the cache.
+
+    `bfloat16`: round the operands of all products, whatever the precision, as those with a quantized weight are.
+    """
     ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj = weights
     T, C = x.shape
     qkv = memory.empty((1, T, 3 * C), np.float32)
-    project(layernorm.forward(x, *ln_1, eps)[0], c_attn, into=qkv[0])  # (1)
+    project(layernorm.forward(x, *ln_1, eps)[0], c_attn, into=qkv[0], bfloat16=bfloat16)  # (1)
     append(qkv, keys, values, [sequence], [0])  # (2)
-    quantized = c_attn[0].dtype != np.float32
-    heads = attention.forward(qkv, keys.shape[1], bfloat16=quantized)[0]  # (2)
-    project(heads[0], attn_c_proj, into=x, add=True)  # (3)
+    heads = attention.forward(qkv, keys.shape[1], bfloat16=bfloat16)[0]  # (2)
+    project(heads[0], attn_c_proj, into=x, add=True, bfloat16=bfloat16)  # (3)
     hidden = memory.empty((T, len(c_fc[2])), np.float32)
-    project(layernorm.forward(x, *ln_2, eps)[0], c_fc, into=hidden, gelu=True)  # (4)
-    project(hidden, mlp_c_proj, into=x, add=True)  # (5)
+    project(layernorm.forward(x, *ln_2, eps)[0], c_fc, into=hidden, gelu=True, bfloat16=bfloat16)  # (4)
+    project(hidden, mlp_c_proj, into=x, add=True, bfloat16=bfloat16)  # (5)

@@ -102,13 +102,14 @@ class Linear(Module):
 
         Parameters
         ----------
-        kind : {"float32", "bfloat16", "int8"}
-            int8 has one scale per column of the weight, which is one per output. float32 changes nothing.
+        kind : {"float32", "bfloat16", "int8", "int4"}
+            int8 has one scale per column of the weight, which is one per output; int4 one for each 32 inputs of an
+            output. float32 changes nothing.
 
         Raises
         ------
         TypeError, ValueError
-            If the weight is not float32, or is not finite and `kind` is int8.
+            If the weight is not float32, or is not finite and `kind` is int8 or int4.
 
         Examples
         --------

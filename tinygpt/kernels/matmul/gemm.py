@@ -35,7 +35,7 @@ _DTYPES, _DTYPES_OF_B = (_FLOAT32,), (_FLOAT32, np.dtype(np.int8), np.dtype(np.u
 _NO_BIAS = constant(np.zeros(LANES * 3, np.float32))
 
 
-def multiply(a, b, into, accumulate=False, bias=None, squares=None):
+def multiply(a, b, into, accumulate=False, bias=None, squares=None, bfloat16=False):
     """
     C = A B, C += A B or C = A B + bias, in float32.
 
@@ -53,6 +53,8 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
         Added to each row; not together with `accumulate`.
     squares : SquareSum, optional
         Its `parts` become sums of the squares of the new C, in float64.
+    bfloat16 : bool
+        Round the operands whatever the precision, where the processor multiplies bfloat16 faster.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None):
         if not accumulate:
             into[...] = 0 if bias is None else bias
         return  # squares stay unknown
-    form, dtype = operand_format(b.dtype != _FLOAT32)
+    form, dtype = operand_format(bfloat16 or b.dtype != _FLOAT32)
     workers = threads(most=None if M * N * K > _SMALL else 1)
     plan = _plan(form, b, matrices[1], (M, N, K))
     mode = _mode(into, accumulate, bias is not None, plan)

@@ -112,10 +112,21 @@ else:
 PAIRS = Format(rows=8, vectors=3, block=16, lines=8, unit=1)
 AMX = Format(rows=32, vectors=2, block=32, lines=16, unit=2)
 COLUMNS = FLOAT32.vectors * LANES
+_PMADDWD = (
+    (4, "", "llvm.x86.sse2.pmadd.wd"),
+    (8, "avx2", "llvm.x86.avx2.pmadd.wd"),
+    (16, "avx512bw", "llvm.x86.avx512.pmaddw.d.512"),
+)
+# x86's instruction that multiplies pairs of int16 and adds both products, by how many int32 it gives: LLVM's names.
+PMADDWD = {
+    lanes: name
+    for lanes, feature, name in _PMADDWD
+    if platform.machine().lower() in ("x86_64", "amd64") and (not feature or feature in FEATURES)
+}
 AMD = "sse4a" in FEATURES  # no processor of Intel's has these instructions
 PREFETCHING = Prefetching(a=64, b=0, large=2**22) if LANES == 16 and not AMD else Prefetching(a=0, b=8, large=2**23)
 
 
 def facts() -> tuple:
     """What the code of kernels depends on besides its text: the same processor may give AMX to some processes only."""
-    return LANES, FUSED, TILES, BFLOAT16, FLOAT32, PAIRS, AMX, PREFETCHING
+    return LANES, FUSED, TILES, BFLOAT16, FLOAT32, PAIRS, AMX, PREFETCHING, PMADDWD

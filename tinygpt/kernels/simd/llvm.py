@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
-from tinygpt.kernels.simd.cpu import FUSED
+from tinygpt.kernels.simd.cpu import FUSED, PMADDWD
 from tinygpt.runtime import bfloat16
 
 FLOAT, INT8, INT16, INT32, INT64 = ir.FloatType(), *(ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -95,6 +95,36 @@ def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(kind, [kind] * 3)), [a, b, c])
 
 
+def multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
+    """
+    a[2i] b[2i] + a[2i + 1] b[2i + 1] for all i: two vectors of int16 as one of int32, of half as many lanes.
+
+    x86 has an instruction for it, which LLVM does not find by itself. It does join it with the addition that follows
+    where the processor has that too (AVX512_VNNI, AVX_VNNI).
+    """
+    lanes = a.type.count // 2
+    if lanes in PMADDWD:
+        kind = ir.FunctionType(ir.VectorType(INT32, lanes), [a.type] * 2)
+        # not `declare_intrinsic`: it would add the types to a name that has none
+        instruction = cgutils.get_or_insert_function(builder.module, kind, PMADDWD[lanes])
+        return builder.call(instruction, [a, b])
+    products = builder.mul(*(builder.sext(v, ir.VectorType(INT32, 2 * lanes)) for v in (a, b)))
+    even, odd = (
+        builder.shuffle_vector(
+            products, products, ir.Constant(ir.VectorType(INT32, lanes), list(range(first, 2 * lanes, 2)))
+        )
+        for first in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
+def interleave(builder: Any, a: Any, b: Any) -> Any:
+    """The vector a[0], b[0], a[1], b[1] ..."""
+    lanes = a.type.count
+    order = [index for i in range(lanes) for index in (i, lanes + i)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, 2 * lanes), order))
+
+
 def sum_of_lanes(builder: Any, vector: Any) -> Any:
     """The sum of a vector: its halves added, until one number is left."""
     while vector.type.count > 1:
@@ -105,7 +135,7 @@ def sum_of_lanes(builder: Any, vector: Any) -> Any:
             )
             for start in (0, half)
         )
-        vector = builder.fadd(low, high)
+        vector = builder.fadd(low, high) if vector.type.element == FLOAT else builder.add(low, high)
     return builder.extract_element(vector, INT32(0))
 
 
