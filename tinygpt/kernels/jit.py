@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-# How long a thread of the OpenMP runtime busy-waits for its next loop before it sleeps (spin count): some milliseconds,
+# XX How long a thread of the OpenMP runtime busy-waits for its next loop before it sleeps (spin count): some milliseconds,
 # so that it is awake between the operations of a step, and soon leaves the core to others. Read when OpenMP is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000000")
 
 import numpy as np
 
 from tinygpt.kernels.compiler import Compiler, numba
+from tinygpt.kernels.parallel_loops import OwnThreads
 from tinygpt.kernels.simd import cpu
-from tinygpt.kernels.simd.vector_width import WideVectors
 from tinygpt.runtime import settings
 from tinygpt.runtime.launch import launcher
 
@@ -30,7 +30,7 @@ compiler = Compiler(
     "kernels",
     [Path(__file__).parent],
     facts=cpu.facts(),
-    pipeline=WideVectors,
+    pipeline=OwnThreads,
 )
 Function = TypeVar("Function", bound=Callable)
 _FROM_ENVIRONMENT = settings.threads_from_environment()  # read once, as by Numba: parsing takes microseconds

@@ -39,6 +39,9 @@ DEBUG = _from_environment("TINYGPT_DEBUG", ("0", "1"), "0") == "1"
 # Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.
 GUARD = _from_environment("TINYGPT_GUARD", ("end", "start"), "")
 
+# Read once: TINYGPT_THREAD_POOL=numba runs parallel loops on Numba's threading layer; see `kernels/thread_pool.py`.
+THREAD_POOL = _from_environment("TINYGPT_THREAD_POOL", ("own", "numba"), "own")
+
 _implementation = Setting(
     "implementation", _from_environment("TINYGPT_IMPLEMENTATION", IMPLEMENTATIONS, IMPLEMENTATIONS[0])
 )
