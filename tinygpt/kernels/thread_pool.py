@@ -39,7 +39,6 @@ import ctypes
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
@@ -59,6 +58,7 @@ from tinygpt.kernels.simd.atomic import (
     load,
     nanoseconds,
     pause,
+    preemptions,
     read,
     sleep,
     stack,
@@ -66,7 +66,7 @@ from tinygpt.kernels.simd.atomic import (
     wake,
     write,
 )
-from tinygpt.runtime import settings
+from tinygpt.runtime import launch, settings
 
 # In nanoseconds. How long a thread spins before it sleeps, alone and beside other programs; the gap that tells which;
 # and after how long being alone is tried again, at first and at most.
@@ -82,13 +82,14 @@ DONE, LAUNCHER_SLEEPS = 2 * LINE, 2 * LINE + 1  # entries done by workers
 BUSY = 3 * LINE
 WORKERS, LIMIT, START, STOP, KEY = range(4 * LINE, 4 * LINE + 5)
 SHARED_UNTIL, BACK_OFF = 5 * LINE, 5 * LINE + 1
-WORKER = 6 * LINE  # of each worker a line, whose first word is 1 while it sleeps
+TUNE = 6 * LINE
+WORKER = 7 * LINE  # of each worker a line, whose first word is 1 while it sleeps
 
 _LEFT = 2**32 - 1
 _STATE = "tinygpt_thread_pool"
 _NUMBAS = ("numba_parallel_for", "get_sched_size", "do_scheduling_signed", "do_scheduling_unsigned", "get_thread_id")
 
-compiler = Compiler("threads", [Path(__file__), Path(atomic.__file__)], facts=atomic.SUPPORTED)
+_inner = numba.njit(nogil=True, error_model="numpy", _nrt=False)  # a part of the functions that `ThreadPool` compiles
 _i = types.int64
 _numbas_divisions = types.ExternalFunction("get_sched_size", _i(_i, _i, _i, _i))
 _numbas_schedule = types.ExternalFunction("do_scheduling_unsigned", _i(_i, _i, _i, _i, _i, _i))
@@ -96,7 +97,6 @@ _chunk_size = types.ExternalFunction("get_parallel_chunksize", _i())
 _value_of_thread = types.ExternalFunction("pthread_getspecific", _i(_i))
 
 
-@compiler.kernel
 def _launch(function, arguments, dimensions, steps, data, inner, arrays, threads):
     """What Numba's `parallel_for` does, in its place: `function` for each of the entries, `read(dimensions, 0)`."""
     pool = address_of(_STATE)
@@ -128,7 +128,7 @@ def _launch(function, arguments, dimensions, steps, data, inner, arrays, threads
     store(pool, BUSY, 0)
 
 
-@compiler.kernel
+@_inner
 def _do_entries(pool):
     """(3) Claim entries of the job and do them, until none is left; returns how many."""
     claims, done = load(pool, CLAIMS), 0
@@ -153,42 +153,47 @@ def _do_entries(pool):
     return done
 
 
-@compiler.kernel
+@_inner
 def _wait_for_workers(pool, entries):
     """(4) Until workers have done so many entries."""
-    start = last = nanoseconds() if load(pool, DONE) != entries else 0
-    while load(pool, DONE) != entries:
+    if load(pool, DONE) == entries:
+        return
+    start = last = nanoseconds()
+    while True:
         for _ in range(_CHECKS):
             if load(pool, DONE) == entries:
                 return
             pause()
         now = nanoseconds()
-        if now - start > _patience(pool, last, now):
+        if now - last > read(pool, TUNE + 2):
+            _note_others(pool, now)
+        if now - start > _patience(pool, now):
             store(pool, LAUNCHER_SLEEPS, 1)
             done = load(pool, DONE)
             while done != entries:
                 sleep(pool, DONE, done)
                 done = load(pool, DONE)
             store(pool, LAUNCHER_SLEEPS, 0)
+            return
         last = now
 
 
-@compiler.kernel
-def _patience(pool, last, now):
-    """How long to spin, at a time `now`; the clock was read before at `last`."""
-    until = load(pool, SHARED_UNTIL)
-    if now < until:
-        return SHARED
-    if now - last < GAP:
-        return ALONE
-    back_off = load(pool, BACK_OFF)
-    back_off = FIRST if now - until > 2 * back_off else min(2 * back_off, LONGEST)
-    store(pool, BACK_OFF, back_off)
-    store(pool, SHARED_UNTIL, now + back_off)
-    return SHARED
+@_inner
+def _patience(pool, now):
+    """How long to spin."""
+    return read(pool, TUNE + 1) if now < load(pool, SHARED_UNTIL) else read(pool, TUNE)
 
 
-@compiler.kernel
+@_inner
+def _note_others(pool, now):
+    """Other programs run on these cores: spin for SHARED only, for a while."""
+    until, back_off = load(pool, SHARED_UNTIL), load(pool, BACK_OFF)
+    if now >= until:
+        back_off = FIRST if now - until > 2 * back_off else min(2 * back_off, read(pool, TUNE + 3))
+        store(pool, BACK_OFF, back_off)
+        store(pool, SHARED_UNTIL, now + back_off)
+
+
 def _work(worker):
     """What a worker does as long as the process lives."""
     pool = address_of(_STATE)
@@ -200,42 +205,45 @@ def _work(worker):
                 wake(pool, DONE)
 
 
-@compiler.kernel
+@_inner
 def _wait_for_entries(pool, worker):
     """Until there are entries for this worker, when it is 1; 0 when the pool ends."""
     place = WORKER + worker * LINE
-    start = last = nanoseconds()
+    start = 0
     while load(pool, STOP) == 0:
         for _ in range(_CHECKS):
             if _has_entries(pool, worker):
                 return 1
             pause()
         now = nanoseconds()
-        if now - start > _patience(pool, last, now):
+        if start == 0:
+            start = now
+            stops = preemptions()
+            if stops != read(pool, place + 1):
+                write(pool, place + 1, stops)
+                _note_others(pool, now)
+        if now - start > _patience(pool, now):
             store(pool, place, 1)
             while load(pool, place) == 1 and not _has_entries(pool, worker) and load(pool, STOP) == 0:
                 sleep(pool, place, 1)
             store(pool, place, 0)
-            start = now = nanoseconds()
-        last = now
+            start = 0
     return 0
 
 
-@compiler.kernel
+@_inner
 def _has_entries(pool, worker):
     return load(pool, CLAIMS) & _LEFT > 0 and worker < read(pool, TEAM)
 
 
-@compiler.kernel
 def _divisions(threads, loops, starts, stops):
     """Into how many entries to cut a loop whose first and last numbers are given; Numba's `get_sched_size`."""
     if loops != 1 or _chunk_size() > 0:
         return _numbas_divisions(threads, loops, starts, stops)
-    most = ENTRIES * threads if threads > 1 else 1
+    most = read(address_of(_STATE), TUNE + 4) * threads if threads > 1 else 1
     return max(1, min(read(stops, 0) - read(starts, 0) + 1, most))
 
 
-@compiler.kernel
 def _schedule(loops, starts, stops, entries, schedule, debug):
     """Write the first and last number of each entry; Numba's `do_scheduling`."""
     if loops != 1:
@@ -248,7 +256,6 @@ def _schedule(loops, starts, stops, entries, schedule, debug):
     return schedule
 
 
-@compiler.kernel
 def _thread_id():
     """The number of this thread among those of a loop; Numba's `get_thread_id`."""
     return _value_of_thread(read(address_of(_STATE), KEY))
@@ -260,14 +267,13 @@ class ThreadPool:
 
     Attributes
     ----------
-    runs : bool
-        Whether parallel loops run on it; False where they run on Numba's layer, or before the first of them.
-    reason : str
-        Why it does not run; empty where it does.
+    compiler : Compiler
+        What compiles it: that of the kernels, which sets it.
     """
 
+    compiler: Compiler
+
     def __init__(self) -> None:
-        self.runs, self.reason = False, _choice()
         self._installed = False
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
@@ -287,27 +293,28 @@ class ThreadPool:
                 return
             numba.get_num_threads()  # starts Numba's layer, whose names kernels call too
             addresses = {name: llvmlite.binding.address_of_symbol(name) for name in _NUMBAS}
-            if not self.reason:
+            if not launch.numbas_layer:
                 try:
                     addresses.update(self._addresses())
-                    self.runs = True
                 except Exception as error:  # a version of Numba that is built in another way
-                    self.reason = f"{type(error).__name__}: {error}"
+                    launch.numbas_layer = f"{type(error).__name__}: {error}"
             for name, address in addresses.items():
                 llvmlite.binding.add_symbol(f"tinygpt_{name}", address)
             self._installed = True
 
     def _addresses(self) -> dict[str, int]:
+        if not atomic.SUPPORTED:
+            raise OSError("there is no futex for this kind of processor")
         llvmlite.binding.add_symbol(_STATE, self._words.ctypes.data)
-        nothing = types.void
-        work = compiler.callback(_work, nothing(_i))
-        schedule = compiler.callback(_schedule, _i(_i, _i, _i, _i, _i, _i))
+        callback, nothing = self.compiler.callback, types.void
+        work = callback(_work, nothing(_i))
+        schedule = callback(_schedule, _i(_i, _i, _i, _i, _i, _i))
         found = {
-            "numba_parallel_for": compiler.callback(_launch, nothing(_i, _i, _i, _i, _i, _i, _i, _i)),
-            "get_sched_size": compiler.callback(_divisions, _i(_i, _i, _i, _i)),
+            "numba_parallel_for": callback(_launch, nothing(_i, _i, _i, _i, _i, _i, _i, _i)),
+            "get_sched_size": callback(_divisions, _i(_i, _i, _i, _i)),
             "do_scheduling_signed": schedule,
             "do_scheduling_unsigned": schedule,
-            "get_thread_id": compiler.callback(_thread_id, _i()),
+            "get_thread_id": callback(_thread_id, _i()),
         }
         libc = ctypes.CDLL(None)
         key = ctypes.c_uint()
@@ -326,6 +333,8 @@ class ThreadPool:
         self._words[:] = 0
         self._words[LIMIT] = self._most
         self._words[START] = ctypes.cast(self._start, ctypes.c_void_p).value
+        tune = os.environ.get("TUNE", "")
+        self._words[TUNE:TUNE + 5] = [int(x) for x in tune.split(":")] if tune else [ALONE, SHARED, GAP, LONGEST, ENTRIES]
         self._words[KEY], self._words[BACK_OFF] = self._key, FIRST
 
     def _forget(self) -> None:
@@ -364,17 +373,6 @@ class ThreadPool:
             atomic.wake_from_python(self._words[WORKER + number * LINE :].ctypes.data)
         for thread in self._threads:
             thread.join(timeout=1)
-
-
-def _choice() -> str:
-    """Why loops run on Numba's layer here, as far as that is known beforehand."""
-    if numba.config.DISABLE_JIT:
-        return "NUMBA_DISABLE_JIT is set"
-    if settings.THREAD_POOL == "numba":
-        return "TINYGPT_THREAD_POOL=numba"
-    if os.environ.get("NUMBA_THREADING_LAYER"):
-        return f"NUMBA_THREADING_LAYER={os.environ['NUMBA_THREADING_LAYER']}"
-    return "" if atomic.SUPPORTED else "this system has no futex"
 
 
 pool = ThreadPool()

@@ -26,6 +26,7 @@ from tinygpt.kernels.simd.llvm import INT32, INT64, POINTER
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0)
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE of threads of one process
 _MONOTONIC = 1  # the clock CLOCK_MONOTONIC
+_OF_THREAD = 1  # RUSAGE_THREAD
 SUPPORTED = sys.platform == "linux" and sys.maxsize > 2**32 and sys.byteorder == "little" and _FUTEX > 0
 
 _ORDER = "seq_cst"
@@ -114,6 +115,20 @@ def nanoseconds(typingctx):
         builder.call(_function(builder, "clock_gettime", INT32, [INT32, POINTER]), [INT32(_MONOTONIC), place])
         seconds, rest = (builder.load(_place(builder, at, INT64(i)), align=8, typ=INT64) for i in (0, 1))
         return builder.add(builder.mul(seconds, INT64(10**9)), rest)
+
+    return _emitted(types.int64, 0, emit)
+
+
+@intrinsic
+def preemptions(typingctx):
+    """How often this thread was stopped because another was to run on its core; takes some tenths of a microsecond."""
+
+    def emit(builder):
+        usage = cgutils.alloca_once(builder, ir.ArrayType(INT64, 18))  # struct rusage; its last number is ru_nivcsw
+        at = builder.ptrtoint(usage, INT64)
+        place = builder.inttoptr(at, POINTER)
+        builder.call(_function(builder, "getrusage", INT32, [INT32, POINTER]), [INT32(_OF_THREAD), place])
+        return builder.load(_place(builder, at, INT64(17)), align=8, typ=INT64)
 
     return _emitted(types.int64, 0, emit)
 
