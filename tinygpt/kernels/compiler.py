@@ -103,7 +103,7 @@ class Compiler:
         self._subject, self._pipeline = subject, pipeline
         self._stages = set[str]()
         self._known = set[str]()
-        self._callbacks: list[CFunc] = []
+        self._callbacks: list[Any] = []
         try:
             files = _named(sources)
             self._known = {str(file) for _, file in files}
@@ -155,7 +155,7 @@ class Compiler:
         """
         function = getattr(function, "py_func", function)
         options = {"error_model": "numpy", "_nrt": False, "nopython": True}
-        compiled = CFunc(function, (signature.args, signature.return_type), {}, options)
+        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
         if self._files is not None:
             compiled._cache = KernelCache(function, self._files, self._known)
         compiled.compile()

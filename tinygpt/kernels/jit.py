@@ -19,9 +19,9 @@ from tinygpt.kernels.thread_pool import pool
 from tinygpt.runtime import launch, settings
 from tinygpt.runtime.launch import launcher
 
-# Where parallel loops run on Numba's layer, and that is OpenMP: how often a thread of it looks for its next loop before it
-# sleeps. Steps per second of a small model (nanoGPT's recipe) on two cores of an Intel Xeon, beside 0, 1 and 2 busy
-# processes: with 0 17.8, 14.2, 8.2; with 3,000 22.0, 12.4, 11.4; with 300,000 25.2, 1.4, 2.6. Read when it is loaded.
+# Where parallel loops run on Numba's layer, and that is OpenMP: how often one of its threads looks for its next loop
+# before it sleeps. Steps per second of a small model (nanoGPT's recipe) on two cores of an Intel Xeon, beside 0, 1 and
+# 2 busy processes: with 0 17.8, 14.2, 8.2; with 3,000 22.0, 12.4, 11.4; with 300,000 25.2, 1.4, 2.6.
 if launch.numbas_layer:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 

@@ -1,5 +1,5 @@
 """
-Send the parallel loops of our kernels to our thread pool, and leave those of other Numba code in the process as they are.
+Send the parallel loops of our kernels to our thread pool; those of other Numba code in the process stay as they are.
 
 Numba calls its threading layer by name: `numba_parallel_for` runs a loop, `get_sched_size` and `do_scheduling` cut it
 into entries. In what is compiled here each of them calls another, whose name begins with "tinygpt_". Whether that is a

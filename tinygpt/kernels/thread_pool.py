@@ -17,15 +17,15 @@ unless it was stopped amid an entry.
 A launch while the pool is busy, from inside a loop or by another thread, does its entries one after the other. So no
 kernel may rely on two entries running at once. Which thread does an entry never changes a result.
 
-**Waiting.** A worker that spins answers within a tenth of a microsecond, one that sleeps within tens of microseconds. It
-spins for ALONE, longer than what Python does between two kernels, so it is awake during a whole training step. That is
-right only while cores are free. Beside other programs a spinning thread uses up its share of the time, and is then
-stopped when there is work. A thread notices this: between two readings of the clock while it spins there is a GAP, in
-which it did not run. From then on all spin for SHARED only, so that the other program gets the core at once and returns
-it as soon as it is wanted. After a while they try again, each time after twice as long.
+**Waiting.** A worker that spins answers within a tenth of a microsecond, one that sleeps within tens of microseconds.
+It spins for ALONE, longer than what Python does between two kernels, so it is awake during a whole training step. That
+is right only while cores are free. Beside other programs a spinning thread uses up its share of the time, and is then
+stopped when there is work. Linux counts for each thread how often it was stopped for another (`preemptions`), which a
+worker reads whenever it begins to wait; a thread that waits for workers notices a GAP between two readings of the
+clock. From then on all spin for SHARED only, so that the other program gets the core soon and returns it when it is
+wanted. After a while they try again, each time after twice as long.
 
-Measured on two cores of an AMD EPYC (Zen 3), Linux 6.18, by two threads that read the clock for 3 s: alone, about three
-gaps per second are above a millisecond; beside one or two busy processes, ninety per second and thread, of 3 to 7 ms.
+MEASURED
 
 Where there is no futex, where the environment chooses one of Numba's layers (NUMBA_THREADING_LAYER), or where
 TINYGPT_THREAD_POOL=numba, the loops run on Numba's layer.
@@ -39,14 +39,12 @@ import ctypes
 import os
 import signal
 import threading
-from typing import Any
 
 import llvmlite.binding
 import numba
 import numpy as np
 from numba.core import types
 from numba.core.compiler_lock import global_compiler_lock
-from numba.np.ufunc import parallel as numba_threads
 
 from tinygpt.kernels.compiler import Compiler
 from tinygpt.kernels.simd import atomic
@@ -68,8 +66,8 @@ from tinygpt.kernels.simd.atomic import (
 )
 from tinygpt.runtime import launch, settings
 
-# In nanoseconds. How long a thread spins before it sleeps, alone and beside other programs; the gap that tells which;
-# and after how long being alone is tried again, at first and at most.
+# In nanoseconds. How long a thread spins before it sleeps, alone and beside other programs; a gap in which it did not
+# run, which tells of others; and after how long being alone is tried again, at first and at most.
 ALONE, SHARED, GAP, FIRST, LONGEST = 2_000_000, 5_000, 700_000, 10_000_000, 1_000_000_000
 ENTRIES = 4  # per thread: a thread that is slower for a while leaves some of its own to others
 _CHECKS = 16  # looks at a word between two readings of the clock, which take longer than a look
@@ -82,8 +80,7 @@ DONE, LAUNCHER_SLEEPS = 2 * LINE, 2 * LINE + 1  # entries done by workers
 BUSY = 3 * LINE
 WORKERS, LIMIT, START, STOP, KEY = range(4 * LINE, 4 * LINE + 5)
 SHARED_UNTIL, BACK_OFF = 5 * LINE, 5 * LINE + 1
-TUNE = 6 * LINE
-WORKER = 7 * LINE  # of each worker a line, whose first word is 1 while it sleeps
+WORKER = 6 * LINE  # of each worker a line, whose first word is 1 while it sleeps
 
 _LEFT = 2**32 - 1
 _STATE = "tinygpt_thread_pool"
@@ -123,22 +120,22 @@ def _launch(function, arguments, dimensions, steps, data, inner, arrays, threads
         place = WORKER + worker * LINE
         if load(pool, place) == 1 and compare_and_swap(pool, place, 1, 0):
             wake(pool, place)
-    own = _do_entries(pool)  # (3)
+    own = _do_entries(pool, -1)  # (3)
     _wait_for_workers(pool, entries - own)  # (4)
     store(pool, BUSY, 0)
 
 
 @_inner
-def _do_entries(pool):
-    """(3) Claim entries of the job and do them, until none is left; returns how many."""
+def _do_entries(pool, worker):
+    """(3) Claim entries of the job and do them, until none is left; returns how many. The launcher is worker -1."""
     claims, done = load(pool, CLAIMS), 0
     generation = claims >> 32
     function, arguments, dimensions = read(pool, FUNCTION), read(pool, ARGUMENTS), read(pool, DIMENSIONS)
     steps, data, inner, arrays = read(pool, STEPS), read(pool, DATA), read(pool, INNER), read(pool, ARRAYS)
-    entries = read(pool, ALL)
+    entries = read(pool, ALL) if worker < read(pool, TEAM) else 0
     own = stack(arrays + inner + 1)  # this thread's arguments, then its dimensions
     own_dimensions = own + 8 * arrays
-    while claims & _LEFT > 0 and claims >> 32 == generation:
+    while entries > 0 and claims & _LEFT > 0 and claims >> 32 == generation:
         if compare_and_swap(pool, CLAIMS, claims, claims - 1):
             if done == 0:
                 write(own_dimensions, 0, 1)
@@ -165,7 +162,7 @@ def _wait_for_workers(pool, entries):
                 return
             pause()
         now = nanoseconds()
-        if now - last > read(pool, TUNE + 2):
+        if now - last > GAP:
             _note_others(pool, now)
         if now - start > _patience(pool, now):
             store(pool, LAUNCHER_SLEEPS, 1)
@@ -181,7 +178,7 @@ def _wait_for_workers(pool, entries):
 @_inner
 def _patience(pool, now):
     """How long to spin."""
-    return read(pool, TUNE + 1) if now < load(pool, SHARED_UNTIL) else read(pool, TUNE)
+    return SHARED if now < load(pool, SHARED_UNTIL) else ALONE
 
 
 @_inner
@@ -189,7 +186,7 @@ def _note_others(pool, now):
     """Other programs run on these cores: spin for SHARED only, for a while."""
     until, back_off = load(pool, SHARED_UNTIL), load(pool, BACK_OFF)
     if now >= until:
-        back_off = FIRST if now - until > 2 * back_off else min(2 * back_off, read(pool, TUNE + 3))
+        back_off = FIRST if now - until > 2 * back_off else min(2 * back_off, LONGEST)
         store(pool, BACK_OFF, back_off)
         store(pool, SHARED_UNTIL, now + back_off)
 
@@ -198,7 +195,7 @@ def _work(worker):
     """What a worker does as long as the process lives."""
     pool = address_of(_STATE)
     while _wait_for_entries(pool, worker):
-        done = _do_entries(pool)
+        done = _do_entries(pool, worker)
         if done > 0:
             add(pool, DONE, done)
             if load(pool, LAUNCHER_SLEEPS) == 1:
@@ -240,7 +237,7 @@ def _divisions(threads, loops, starts, stops):
     """Into how many entries to cut a loop whose first and last numbers are given; Numba's `get_sched_size`."""
     if loops != 1 or _chunk_size() > 0:
         return _numbas_divisions(threads, loops, starts, stops)
-    most = read(address_of(_STATE), TUNE + 4) * threads if threads > 1 else 1
+    most = ENTRIES * threads if threads > 1 else 1
     return max(1, min(read(stops, 0) - read(starts, 0) + 1, most))
 
 
@@ -279,6 +276,7 @@ class ThreadPool:
         self._starting = threading.Lock()
         self._most = settings.max_threads()
         memory = np.zeros(WORKER + (self._most + 1) * LINE, np.int64)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # a thread may look at it when Python has ended
         self._words = memory[-memory.ctypes.data // 8 % LINE :]
 
     @property
@@ -332,9 +330,7 @@ class ThreadPool:
     def _reset(self) -> None:
         self._words[:] = 0
         self._words[LIMIT] = self._most
-        self._words[START] = ctypes.cast(self._start, ctypes.c_void_p).value
-        tune = os.environ.get("TUNE", "")
-        self._words[TUNE:TUNE + 5] = [int(x) for x in tune.split(":")] if tune else [ALONE, SHARED, GAP, LONGEST, ENTRIES]
+        self._words[START] = ctypes.cast(self._start, ctypes.c_void_p).value or 0
         self._words[KEY], self._words[BACK_OFF] = self._key, FIRST
 
     def _forget(self) -> None:

@@ -175,7 +175,9 @@ def _loops() -> str:
     """What parallel loops run on."""
     if numba.config.DISABLE_JIT:
         return "in plain Python, one iteration after the other"
-    return f"on Numba's threading layer: {launch.numbas_layer}" if launch.numbas_layer else "on a thread pool of our own"
+    return (
+        f"on Numba's threading layer: {launch.numbas_layer}" if launch.numbas_layer else "on a thread pool of our own"
+    )
 
 
 def _waiting() -> str:
@@ -185,10 +187,8 @@ def _waiting() -> str:
     if launch.numbas_layer:
         names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_PROC_BIND")
         return ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in names)
-    return (
-        f"spins for {thread_pool.ALONE / 1e6:g} ms, beside other programs for {thread_pool.SHARED / 1e3:g} microseconds, "
-        "then sleeps"
-    )
+    alone, shared = thread_pool.ALONE / 1e6, thread_pool.SHARED / 1e6
+    return f"spins for {alone:g} ms, beside other programs for {shared:g} ms, then sleeps"
 
 
 def _megabytes(folder: Path) -> float:
