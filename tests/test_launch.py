@@ -283,7 +283,7 @@ def test_a_pool_computes_and_hands_on_errors_however_its_processes_start(method,
     assert (method == "fork" and launch.numbas_layer) or result == "True True"
 
 
-@pytest.mark.parametrize("layer", ["", "default", "workqueue"])
+@pytest.mark.parametrize("layer", [{}, {"TINYGPT_THREAD_POOL": "numba"}, {"NUMBA_THREADING_LAYER": "workqueue"}])
 def test_threads_that_compute_at_once_give_the_same_bits(layer):
     code = """
 from tinygpt.runtime import settings
@@ -296,7 +296,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(len(results), all(results))
 """
-    assert run(code, NUMBA_THREADING_LAYER=layer)[0] == ["300 True"]
+    assert run(code, **layer)[0] == ["300 True"]
 
 
 @pytest.mark.slow

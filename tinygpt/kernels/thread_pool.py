@@ -68,7 +68,7 @@ from tinygpt.runtime import launch, settings
 
 # In nanoseconds. How long a thread spins before it sleeps, alone and beside other programs; a gap in which it did not
 # run, which tells of others; and after how long being alone is tried again, at first and at most.
-ALONE, SHARED, GAP, FIRST, LONGEST = 2_000_000, 5_000, 700_000, 10_000_000, 1_000_000_000
+ALONE, SHARED, GAP, FIRST, LONGEST = 2_000_000, 20_000, 700_000, 10_000_000, 1_000_000_000
 ENTRIES = 4  # per thread: a thread that is slower for a while leaves some of its own to others
 _CHECKS = 16  # looks at a word between two readings of the clock, which take longer than a look
 
