@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import (
     bench_generate,
+    bench_lookup,
+    bench_perplexity,
+    bench_python_share,
+    bench_recipe,
+    bench_shared,
     bench_train_step,
     kernel_race,
     machine,
@@ -28,10 +34,12 @@ from tinygpt.cli.parser import Parser
 from tinygpt.cli.shared_options import file_to_write, picture_to_write, positive
 
 SECONDS = 90  # of --quick; what is being measured then ends with its round
+ROUNDS, QUICK_ROUNDS = 7, 3
+QUICK_TURN = 2.0  # seconds of a turn beside busy processes, in --quick
 
 _ABOUT = """\
 Race every kernel against its NumPy reference and PyTorch, whole training steps,
-and generation."""
+alone and beside other work, and generation."""
 _EXAMPLES = """\
 A NAME is a benchmark of the list that --list prints, or a module of your own
 with a tinygpt.Op: as in import, in this folder or installed; or the path of its
@@ -54,6 +62,9 @@ examples:
   python -m benchmarks linear --cases N=256 --against ../before
   python -m benchmarks train_step --cases nano --sides "tinygpt,torch float32"
   python -m benchmarks train_step --cases B=4 --sides float32 --save
+  python -m benchmarks shared --rounds 3 --seconds 5
+  python -m benchmarks recipe --data tinyshakespeare.txt
+  python -m benchmarks generate lookup perplexity --model runs/tiny
   python -m benchmarks mymodule                     an operation of your own
   python -m benchmarks ../mine/mymodule.py:MY_OP --verify-only
   python -m benchmarks --json all.json --plot all.png
@@ -115,19 +126,28 @@ def _verify(raced: plan.Plan, names: list[str], bfloat16: bool, against: Path | 
     if raced.rows:
         list(kernel_race.race(raced.rows, 0, None, sides=raced.kernel_sides, against=against))
     other = ["against"] if against else []
-    if "train_step" in names:
-        wanted = [f"{who} {kind}" for who in ("tinygpt", *other) for kind in ("float32", "bfloat16")[: 1 + bfloat16]]
-        wanted += [side for side in ("torch float32",) if side in bench_train_step.SIDES]
-        list(bench_train_step.race(0, list(bench_train_step.TINY), wanted, against=against))
-    if "generate" in names:
-        wanted = [*bench_generate.SIDES, *(f"{who} float32" for who in other)]
-        list(bench_generate.race(0, "tiny", wanted, against=against))
+    wanted = [f"{who} {kind}" for who in ("tinygpt", *other) for kind in ("float32", "bfloat16")[: 1 + bfloat16]]
+    wanted += [side for side in ("torch float32",) if side in bench_train_step.SIDES]
+    ours = [f"{who} float32" for who in ("tinygpt", *other)]
+    tiny = list(bench_train_step.TINY)
+    verified: dict[str, Callable[[], Iterable[dict]]] = {
+        "train_step": lambda: bench_train_step.race(0, tiny, wanted, against=against),
+        "python_share": lambda: bench_python_share.race(0, tiny, ours, against=against),
+        "shared": lambda: bench_shared.race(0, tiny, wanted[:1], against=against),
+        "recipe": lambda: bench_recipe.race(0, sides=[*ours, *bench_recipe.SIDES[2:]], against=against),
+        "generate": lambda: bench_generate.race(0, "tiny", [*bench_generate.SIDES, *ours[1:]], against=against),
+        "lookup": lambda: bench_lookup.race(0, sides=bench_lookup.OURS),
+        "perplexity": lambda: bench_perplexity.race(0, sides=[*bench_perplexity.SIDES, *ours[1:]], against=against),
+    }
+    for name in names:
+        if name in verified:
+            list(verified[name]())
     print(f"{len(names)} benchmark{'s' * (len(names) != 1)}: all results are right")
     return 0
 
 
 def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], quick_rows: bool) -> int:
-    rounds = options.rounds or (3 if options.quick else 7)
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     until = time.monotonic() + SECONDS if options.quick else float("inf")
     report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(), "processor name": machine.processor(), "threads": threads(),
@@ -135,7 +155,7 @@ def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], quick
     }  # fmt: skip
     print(f"{report['processor name']}\n{threads()} threads, {report['machine']}", flush=True)
     with Worker("tinygpt") as worker:
-        report["peak"] = worker.ask("benchmarks.peak", "measure", rounds=3 if options.quick else 7)
+        report["peak"] = worker.ask("benchmarks.peak", "measure", rounds=QUICK_ROUNDS if options.quick else ROUNDS)
     print(results.peak_in_words(report["peak"]))
     spread = "one round: nothing is known of the noise" if rounds == 1 else f"times are medians of {rounds} rounds"
     print(f"{spread}; a ratio above 1 means that tinygpt is faster", flush=True)
@@ -147,13 +167,10 @@ def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], quick
     against = options.against
     if raced.rows:
         keep("kernels", kernel_race.race(raced.rows, rounds, report["peak"], until, raced.kernel_sides, against))
-    if raced.steps.cases and raced.steps.sides:
-        limit = options.compile_limit
-        keep("train_step", bench_train_step.race(rounds, *raced.steps, until, against, limit))
-    if raced.generation.cases and raced.generation.sides:
-        report["generate_peak"] = report["peak"]
-        cases, sides = raced.generation
-        keep("generate", bench_generate.race(rounds, raced.size, sides, cases, until, against))
+    for name, rows in _races(options, raced, until).items():
+        if name == "generate":
+            report["generate_peak"] = report["peak"]
+        keep(name, rows)
     if options.quick and (left_out := _left_out(names, raced, report, quick_rows)):
         print(f"\n{left_out}")
     if options.save:
@@ -163,6 +180,43 @@ def _time(options: argparse.Namespace, raced: plan.Plan, names: list[str], quick
         picture.draw(report, options.plot)
         print(options.plot)
     return 0
+
+
+def _races(options: argparse.Namespace, raced: plan.Plan, until: float) -> dict[str, Iterable[dict]]:
+    """The rows of each benchmark of its own that has cases and sides, which are measured as they are taken."""
+    shared: dict[str, Any] = {"until": until, "against": options.against}
+    compiled = {**shared, "limit": options.compile_limit}
+    turns = {"seconds": options.seconds or (QUICK_TURN if options.quick else bench_shared.SECONDS),
+             "busy": options.busy or bench_shared.BUSY}  # fmt: skip
+    model = {**shared, "model": options.model}
+    step, generation = bench_train_step.race, bench_generate.race
+    start: dict[str, Callable[[int, list[str], list[str]], Iterator[dict]]] = {
+        "train_step": lambda rounds, cases, sides: step(rounds, cases, sides, **compiled),
+        "small_steps": lambda rounds, cases, sides: step(rounds, cases, sides, **compiled),
+        "python_share": lambda *given: bench_python_share.race(*given, **shared),
+        "shared": lambda *given: bench_shared.race(*given, **compiled, **turns),
+        "recipe": lambda *given: bench_recipe.race(*given, **shared, data=options.data),
+        "generate": lambda rounds, cases, sides: generation(rounds, raced.size, sides, cases, **shared),
+        "lookup": lambda *given: bench_lookup.race(*given, **model),
+        "perplexity": lambda *given: bench_perplexity.race(*given, **model),
+    }
+    found: dict[str, Iterable[dict]] = {}
+    for name, race in raced.races.items():
+        if not (race.cases and race.sides):
+            continue
+        if name in ("lookup", "perplexity") and options.model is None:
+            print(f"{name}: left out; name a model with --model")
+            continue
+        rows = start[name](options.rounds or _rounds(name, options.quick), *race)
+        group = "train_step" if name == "small_steps" else name
+        found[group] = itertools.chain(found[group], rows) if group in found else rows
+    return found
+
+
+def _rounds(name: str, quick: bool) -> int:
+    """How many turns each side has unless --rounds says so."""
+    own = {"shared": bench_shared.ROUNDS, "recipe": bench_recipe.ROUNDS, "lookup": bench_lookup.ROUNDS, "perplexity": 1}
+    return min(own.get(name, ROUNDS), QUICK_ROUNDS if quick else ROUNDS)
 
 
 def _keep(report: dict[str, Any], group: str, rows: Iterable[dict], files: dict[Path, dict], notes: list[str]) -> None:
@@ -186,7 +240,8 @@ def _left_out(names: list[str], raced: plan.Plan, report: dict[str, Any], quick_
     """What --quick did not measure."""
     begun = {(row["benchmark"], row["case"]) for row in report.get("kernels", [])}
     late = [f"{name.rstrip(':')}, {case}" for name, case, _ in raced.rows if (name.rstrip(":"), case) not in begun]
-    late += [name for name in modules.STEPS if name in names and not report.get(name)]
+    late += [name for name in raced.races if name in names and name not in ("recipe", "lookup", "perplexity")
+             and not report.get(name)]  # fmt: skip
     lines = []
     if late:
         lines.append(f"No time was left for: {'; '.join(late)}. The first run also compiles kernels: try again.")
@@ -206,6 +261,16 @@ def _list() -> int:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _counts(text: str) -> list[int]:
+    return [positive(number.strip()) for number in text.split(",")]
+
+
+def _text(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"must be a file of text, got {text!r}")
+    return Path(text)
 
 
 def _checkout(text: str) -> Path:
@@ -229,7 +294,20 @@ def _parser() -> Parser:
         help="time only sides of these names, or with their words (default: all)")  # fmt: skip
     add("--against", type=_checkout, metavar="FOLDER", help="another checkout of tinygpt, as a further side")
     add("--verify-only", action="store_true", help="check the results, time nothing")
-    add("--rounds", type=positive, metavar="N", help="turns of each side (default: 7; 3 with --quick)")
+    add(
+        "--rounds",
+        type=positive,
+        metavar="N",
+        help="turns of each side (default: 7; 5 of shared, 3 of lookup and with --quick, 1 of recipe)",
+    )
+    add("--seconds", type=positive, metavar="N",
+        help="of a turn beside busy processes, in shared (default: 10; 2 with --quick)")  # fmt: skip
+    add("--busy", type=_counts, metavar="N,N",
+        help="numbers of busy processes in shared, beside none (default: 1,2)")  # fmt: skip
+    add("--model", metavar="MODEL",
+        help="the run, folder or hub name that lookup and perplexity read (default: leave both out)")  # fmt: skip
+    add("--data", type=_text, metavar="FILE",
+        help="the text of recipe (default: tinyshakespeare.txt in TINYGPT_TEST_DATA, or bundled stories)")  # fmt: skip
     add("--threads", type=positive, metavar="N", help="threads of each side (default: one per core)")
     add("--compile-limit", type=positive, metavar="SECONDS", default=bench_train_step.COMPILE_LIMIT,
         help="leave out a side that PyTorch compiles for longer (default: 300)")  # fmt: skip

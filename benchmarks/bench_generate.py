@@ -1,9 +1,12 @@
 """
 Generation by GPT-2 124M and reading a prompt, against transformers' own `generate`.
 
-All sides have the same weights, and their greedy continuations must agree before anything is timed: those of float32
-with PyTorch's, those of rounded weights with a reading of the whole text by the rounded model. Each side has a process
-of its own, and they take turns. "python" is the time per token outside the decoder: sampling, and the loop.
+All sides have the same weights. Before anything is timed, the greedy continuations of float32 must be PyTorch's, and
+each token's logits those of a reading of the whole text by the same model, its weights quantized or not. Each side has
+a process of its own, and they take turns. "python" is the time per token outside the decoder: sampling, and the loop.
+
+Several streams read the weights once for all of them: the share of the bandwidth is that of the weights alone, so it
+says how far one is from the time that reading them takes.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 from benchmarks.kernel_race import WrongResult
 from benchmarks.machine import HAS_TRANSFORMERS
 from benchmarks.worker import ROOT, Worker
+from tinygpt.quantization import KINDS
 from tinygpt.runtime.streams import bar
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -28,24 +32,34 @@ SIZES = {
     "tiny": {"vocab_size": 97, "n_positions": 640, "n_embd": 24, "n_layer": 2, "n_head": 2},
 }
 NAMES = {"gpt2": "GPT-2 124M", "small": "4 layers of 128 features"}
-PROMPT, NEW, LONG, BATCH = 32, 256, 512, 8
-OURS = ("tinygpt float32", "tinygpt bfloat16", "tinygpt int8")
+PROMPT, NEW, LONG = 32, 256, 512
+STREAMS = (1, 2, 4, 8)
+OURS = tuple(f"tinygpt {kind}" for kind in KINDS)
 SIDES = (*OURS, "torch float32", "torch bfloat16") if HAS_TRANSFORMERS else OURS
 # What is run, for how many streams, and how many tokens of a stream that makes.
 CASES = {
     "one stream": ("generate", 1, NEW),
-    f"{BATCH} streams": ("generate", BATCH, NEW * BATCH),
+    **{f"{batch} streams": ("generate", batch, NEW * batch) for batch in STREAMS[1:]},
     f"reading {LONG} tokens": ("prefill", 1, 1),
     "python's share": ("python", 1, NEW),
 }
 PAUSE = 0.2
+# How far the logits of a token may be from those of a reading of the whole text, as a share of the largest: rounding of
+# activations, where a product of quantized weights does that, is in it.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "int8": 2e-2, "int4": 2e-2}
 
 _side: dict[str, Any] = {}
 
 
-def prepare(side: str, size: str) -> list[int]:
-    """Build a side in this process; 16 tokens of its greedy continuation."""
-    from tinygpt import GPT, GPTConfig, quantization
+def kinds() -> list[str]:
+    """The types of weights that the tinygpt of this process has."""
+    return [*KINDS]
+
+
+def prepare(side: str, size: str) -> dict[str, Any]:
+    """Build a side in this process; 16 tokens of its greedy continuation, and the bytes of weights that each reads."""
+    from tinygpt import GPT, GPTConfig
+    from tinygpt.quantization import quantize_model
 
     model = GPT(GPTConfig(**SIZES[size]), seed=1337).eval()
     model.wte.weight.data *= 5  # random logits lie close together: now no rounding decides between two of them
@@ -53,14 +67,42 @@ def prepare(side: str, size: str) -> list[int]:
     prompt = np.random.default_rng(5).integers(0, model.config.vocab_size, LONG)
     if framework == "torch":
         _side.update(_theirs(model, prompt, kind))
+        read = bytes_per_token(size) / (2 if kind == "bfloat16" else 1)
     else:
-        name = "quantize_model" if hasattr(quantization, "quantize_model") else "round_weights"  # in older checkouts
-        getattr(quantization, name)(model, kind)
-        _side.update(_ours(model, prompt))
-    return _side["greedy"](16)
+        quantize_model(model, kind)
+        _side.update(_ours(model, prompt, TOLERANCE[kind]))
+        read = weights_read(model)
+    return {"greedy": _side["greedy"](16), "bytes": read}
 
 
-def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
+def weights_read(model: Any) -> int:
+    """The bytes of all matrices that each token reads, in the form in which they are kept; positions are not."""
+    total = 0
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and name != "wpe.weight":
+            layer = model
+            for part in name.removesuffix(".weight").split("."):
+                layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
+            stored = layer.quantized
+            arrays = [parameter.data] if stored is None else [each for each in stored if isinstance(each, np.ndarray)]
+            total += sum(array.nbytes for array in arrays)
+    return total
+
+
+def verify_logits(model: Any, prompt: Sequence[int], told: Sequence[int], tolerance: float) -> None:
+    """Raise WrongResult unless a decoder has the logits of each token of a continuation that the whole text gives."""
+    from tinygpt import no_grad
+
+    decoder, text = model.decoder(), [*map(int, prompt), *map(int, told)]
+    got = [decoder.prefill(0, text[: len(prompt)]), *(decoder.step([0], [id])[0] for id in text[len(prompt) : -1])]
+    with no_grad():
+        expected = model.head(model.hidden(np.array([text[:-1]]))[:, len(prompt) - 1 :]).data[0]
+    gap, scale = float(np.max(np.abs(np.array(got) - expected))), float(np.max(np.abs(expected)))
+    if not gap <= tolerance * scale:
+        raise WrongResult(f"cached logits are off by {gap:.3g}, allowed {tolerance:.3g} of {scale:.3g}; not timed")
+
+
+def _ours(model: Any, prompt: np.ndarray, tolerance: float) -> dict[str, Any]:
     from tinygpt.generation.generate import UncachedDecoder, generate_batch
 
     options = {"temperature": 0.8, "top_k": 50, "seed": 1}
@@ -70,11 +112,8 @@ def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
         assert count == NEW * batch
 
     def greedy(count: int) -> list[int]:
-        short = prompt[:PROMPT]
-        told = list(model.generate(short, max_tokens=count, temperature=0))
-        again = list(model.generate(short, max_tokens=count, temperature=0, cache=False))
-        if told != again:
-            raise WrongResult(f"cached {told}, uncached {again}; not timed")
+        told = list(model.generate(prompt[:PROMPT], max_tokens=count, temperature=0))
+        verify_logits(model, prompt[:PROMPT], told, tolerance)
         return told
 
     class Nothing(UncachedDecoder):
@@ -98,7 +137,8 @@ def _ours(model: Any, prompt: np.ndarray) -> dict[str, Any]:
     return {"generate": generate, "greedy": greedy, "python": python, "prefill": prefill}
 
 
-def _theirs(model: Any, prompt: np.ndarray, kind: str) -> dict[str, Any]:
+def as_transformers(model: Any, kind: str) -> Any:
+    """The same model of transformers, in float32 or bfloat16."""
     import torch
     import transformers
 
@@ -109,6 +149,13 @@ def _theirs(model: Any, prompt: np.ndarray, kind: str) -> dict[str, Any]:
     theirs = theirs.to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
     theirs.generation_config.pad_token_id = 0
     theirs.generation_config.eos_token_id = None
+    return theirs
+
+
+def _theirs(model: Any, prompt: np.ndarray, kind: str) -> dict[str, Any]:
+    import torch
+
+    theirs = as_transformers(model, kind)
 
     def told(batch: int, count: int, **options: Any) -> Any:
         ids = torch.from_numpy(np.tile(prompt[None, :PROMPT], (batch, 1)))
@@ -145,22 +192,27 @@ def race(
         return
     with contextlib.ExitStack() as processes:
         roots = {"against": against or ROOT}
-        workers = {
-            side: processes.enter_context(Worker(side, roots.get(side.split()[0], ROOT)))
-            for side in dict.fromkeys(("tinygpt float32", *sides))
-        }
-        told = {side: worker.ask(__name__, "prepare", side=side.replace("against", "tinygpt"), size=size)
-                for side, worker in workers.items()}  # fmt: skip
-        for side, theirs in told.items():
-            if side.endswith("float32") and theirs != told["tinygpt float32"]:
-                raise WrongResult(f"tinygpt continues {told['tinygpt float32']}, {side} {theirs}; not timed")
+        workers, told, left_out = {}, {}, {}
+        for side in dict.fromkeys(("tinygpt float32", *sides)):
+            framework, kind = side.split()
+            worker = processes.enter_context(Worker(side, roots.get(framework, ROOT), harness=ROOT))
+            if framework == "against" and kind not in worker.ask(__name__, "kinds"):
+                worker.close()
+                left_out[side] = f"it has no weights in {kind}"
+                continue
+            told[side] = worker.ask(__name__, "prepare", side=side.replace("against", "tinygpt"), size=size)
+            workers[side] = worker
+        greedy = {side: found["greedy"] for side, found in told.items() if side.endswith("float32")}
+        for side, theirs in greedy.items():
+            if theirs != greedy["tinygpt float32"]:
+                raise WrongResult(f"tinygpt continues {greedy['tinygpt float32']}, {side} {theirs}; not timed")
         for case in bar(
             iterable=cases if rounds else [], desc="generation", unit="case", leave=False, disable=not rounds
         ):
             if time.monotonic() > until:
                 return
             what, batch, units = CASES[case]
-            racing = [side for side in sides if what != "python" or not side.startswith("torch")]
+            racing = [side for side in workers if side in sides and (what != "python" or not side.startswith("torch"))]
             readings: dict[str, list[float]] = {side: [] for side in racing}
             for turn in range(rounds + 1):
                 if turn > 1 and time.monotonic() > until:
@@ -171,7 +223,8 @@ def race(
                     if turn:  # the first warms up
                         times.append(seconds / units)
             if readings:
-                yield {"case": case, "size": size, "readings": readings}
+                weights = {side: told[side]["bytes"] for side in readings}
+                yield {"case": case, "size": size, "readings": readings, "bytes": weights, "left_out": left_out}
 
 
 def bytes_per_token(size: str) -> float:

@@ -7,6 +7,9 @@ two steps must agree before anything is timed. Each side has a process of its ow
 PyTorch runs eagerly, by torch.compile, and by torch.compile(mode="max-autotune"), which tries several programs for each
 product. What it compiles is kept (`machine.compiled_by_torch`). A side that cannot be compiled, takes too long, or
 finds no memory beside the others is left out of its case, and the table names it.
+
+For the models of `SMALL`, whose steps take a millisecond or a few, PyTorch runs eagerly unless --sides names what is
+compiled. Another checkout runs these same cases: its tinygpt, this harness.
 """
 
 from __future__ import annotations
@@ -35,6 +38,12 @@ CASES = {
     "GPT-2 124M, B=1 T=512": (GPT2, 1, 512),
     "nanoGPT's recipe, B=12 T=64": (NANO, 12, 64),
 }
+SMALL = {
+    "the preset tiny, B=8 T=128": (
+        {"vocab_size": 2048, "n_positions": 128, "n_embd": 128, "n_layer": 4, "n_head": 4}, 8, 128
+    ),
+    "2 layers, C=64, B=8 T=16": ({"vocab_size": 65, "n_positions": 16, "n_embd": 64, "n_layer": 2, "n_head": 2}, 8, 16),
+}  # fmt: skip
 TINY = {"tiny": ({"vocab_size": 97, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 2}, 2, 16)}
 OURS = ("tinygpt float32", "tinygpt bfloat16")
 EXACT = OURS[0]  # the losses of all others are compared with its
@@ -54,7 +63,7 @@ _step: dict[str, Any] = {}
 
 def prepare(side: str, case: str) -> list[float]:
     """Build a side in this process; the losses of its first two steps."""
-    sizes, B, T = {**CASES, **TINY}[case]
+    sizes, B, T = {**CASES, **SMALL, **TINY}[case]
     rng = np.random.default_rng(5)
     tokens, targets = rng.integers(0, sizes["vocab_size"], (2, B, T))
     framework, precision, *how = side.split()
@@ -70,6 +79,17 @@ def measure(steps: int) -> float:
     for _ in range(steps):
         _step["run"]()
     return (time.perf_counter() - start) / steps
+
+
+def steps_per_second(seconds: float) -> float:
+    """The speed of the steps that begin within so many seconds, and of one at least."""
+    start, count = time.perf_counter(), 0
+    while True:
+        _step["run"]()
+        count += 1
+        taken = time.perf_counter() - start
+        if taken >= seconds:
+            return count / taken
 
 
 def _model(sizes: dict[str, int]):
@@ -124,7 +144,7 @@ def race(
     ----------
     rounds : int
     cases, sides : sequence of str
-        Of `CASES` or `TINY`, and of `SIDES`; "against" in place of "tinygpt" is that of another checkout.
+        Of `CASES`, `SMALL` or `TINY`, and of `SIDES`; "against" in place of "tinygpt" is that of another checkout.
     until : float
         No row is begun after this time of `time.monotonic`.
     against : Path, optional
@@ -135,27 +155,7 @@ def race(
     for case in bar(iterable=list(CASES) if cases is None else cases, desc="training steps", unit="case", leave=False):
         if time.monotonic() > until:
             return
-        with contextlib.ExitStack() as processes:
-            roots = {"against": against or ROOT}
-            workers, losses, left_out = {}, {}, {}
-            for side in dict.fromkeys((EXACT, *sides)):
-                if (full := _no_room(workers)) is not None:
-                    left_out[side] = full
-                    continue
-                worker = processes.enter_context(Worker(side, roots.get(side.split()[0], ROOT)))
-                try:
-                    losses[side] = _losses(worker, side, case, limit)
-                    workers[side] = worker
-                except WorkerError as error:
-                    worker.kill()
-                    if not side.endswith(COMPILED):
-                        raise
-                    left_out[side] = f"{error}".removeprefix(f"{side}: ")
-            verify(case, losses)
-            if EXACT not in sides:
-                workers.pop(EXACT).close()
-            if not workers:
-                raise WorkerError(f"{case}: no side is left: {'; '.join(f'{s}: {w}' for s, w in left_out.items())}")
+        with started(case, sides, against, limit) as (workers, left_out):
             first = next(iter(workers))
             steps = max(1, int(1.5 / workers[first].ask(__name__, "measure", steps=1)))
             readings: dict[str, list[float]] = {side: [] for side in (*workers, f"{first} again")}
@@ -168,6 +168,49 @@ def race(
             memory = {side: worker.ask("benchmarks.worker", "peak_memory") for side, worker in workers.items()}
         if rounds:
             yield {"case": case, "readings": readings, "memory": memory, "left_out": left_out, **ratios(readings)}
+
+
+@contextlib.contextmanager
+def started(
+    case: str, sides: Sequence[str], against: Path | None = None, limit: float = COMPILE_LIMIT
+) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
+    """
+    A warm process for each side, all of which have the same losses; and why others were left out.
+
+    Parameters
+    ----------
+    case, sides, against, limit
+        As `race` takes them.
+
+    Raises
+    ------
+    WrongResult
+        If a side has other losses than our float32.
+    WorkerError
+        If a side fails that PyTorch need not compile, or none is left.
+    """
+    with contextlib.ExitStack() as processes:
+        roots = {"against": against or ROOT}
+        workers, losses, left_out = {}, {}, {}
+        for side in dict.fromkeys((EXACT, *sides)):
+            if (full := _no_room(workers)) is not None:
+                left_out[side] = full
+                continue
+            worker = processes.enter_context(Worker(side, roots.get(side.split()[0], ROOT), harness=ROOT))
+            try:
+                losses[side] = _losses(worker, side, case, limit)
+                workers[side] = worker
+            except WorkerError as error:
+                worker.kill()
+                if not side.endswith(COMPILED):
+                    raise
+                left_out[side] = f"{error}".removeprefix(f"{side}: ")
+        verify(case, losses)
+        if EXACT not in sides:
+            workers.pop(EXACT).close()
+        if not workers:
+            raise WorkerError(f"{case}: no side is left: {'; '.join(f'{s}: {w}' for s, w in left_out.items())}")
+        yield workers, left_out
 
 
 def _losses(worker: Worker, side: str, case: str, limit: float) -> list[float]:

@@ -20,8 +20,9 @@ STYLES = {
     "torch float32": (LIGHT, ""), "torch float32 compiled": (LIGHT, "..."),
     "torch bfloat16": (LIGHT, "///"), "torch bfloat16 compiled": (LIGHT, "xxx"),
     "torch float32 max-autotune": (LIGHT, "ooo"), "torch bfloat16 max-autotune": (LIGHT, "++"),
+    "tinygpt int4": (DARK, "xxx"),
     "against": (GREY, ""), "against float32": (GREY, ""), "against bfloat16": (GREY, "///"),
-    "against int8": (GREY, "..."),
+    "against int8": (GREY, "..."), "against int4": (GREY, "xxx"),
 }  # fmt: skip
 
 Bars = dict[str, list[float | None]]  # a side -> the length of its bar in each row, None where it has none

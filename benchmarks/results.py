@@ -19,7 +19,11 @@ from tinygpt.files.atomic import atomic_open
 
 FOLDER = Path(__file__).parent / "results"
 # What tells the rows of a group apart.
-_KEYS = {"kernels": ("benchmark", "case", "precision"), "train_step": ("case",), "generate": ("case", "size")}
+_KEYS = {
+    "kernels": ("benchmark", "case", "precision"), "train_step": ("case",), "python_share": ("case",),
+    "shared": ("case",), "recipe": ("case",), "generate": ("case", "size"), "lookup": ("case", "model"),
+    "perplexity": ("case", "model"),
+}  # fmt: skip
 
 Report = dict[str, Any]
 
@@ -76,7 +80,12 @@ def _generation(report: Report) -> str:
 SHOWN: dict[str, Callable[[Report], str]] = {
     "kernels": lambda report: table.kernels(report["kernels"]),
     "train_step": lambda report: table.steps(report["train_step"]),
+    "python_share": lambda report: table.python_share(report["python_share"]),
+    "shared": lambda report: table.shared(report["shared"]),
+    "recipe": lambda report: table.recipe(report["recipe"]),
     "generate": _generation,
+    "lookup": lambda report: table.lookup(report["lookup"]),
+    "perplexity": lambda report: table.perplexity(report["perplexity"]),
 }
 
 

@@ -142,9 +142,11 @@ def steps(rows: Sequence[dict[str, Any]]) -> str:
         for side, readings in row["readings"].items():
             memory = row["memory"].get(side)
             megabytes = f"{memory / 1e6:,.0f}" if memory else ""
-            lines.append([side, milliseconds(readings, spread=True, digits=4), megabytes])
+            speed = figure(1 / median(readings))
+            lines.append([side, milliseconds(readings, spread=True, digits=4), speed, megabytes])
         title = f"training step, {row['case']}"
-        parts += [f"{title}\n\n" + markdown([" ", "ms per step (spread)", "peak memory, MB"], lines)]
+        columns = [" ", "ms per step (spread)", "steps/s", "peak memory, MB"]
+        parts += [f"{title}\n\n" + markdown(columns, lines)]
         parts += filter(None, [_said(row), _memory_said(row), _left_out(row)])
     return "\n\n".join(parts)
 
@@ -184,18 +186,144 @@ def _left_out(row: dict[str, Any]) -> str:
 
 
 def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: float, bandwidth: float | None) -> str:
-    """One line per side and case; `bytes_per_token` are those of the matrices in float32, which each token reads."""
-    columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "of bandwidth"]
+    """
+    One line per side and case, and what was left out; `bytes_per_token` are those of the matrices in float32.
+
+    The share of the bandwidth is that of reading the weights once, for all streams.
+    """
+    columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "weights read, MB",
+               "of bandwidth"]  # fmt: skip
     widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4}, []
     for row in rows:
         theirs = row["readings"].get("torch float32")
         for side, readings in row["readings"].items():
-            middle = median(readings)
-            alone = row["case"] == "one stream" and bandwidth is not None
+            middle, kind = median(readings), side.split()[1]
+            read = row["bytes"][side] if "bytes" in row else bytes_per_token / widths[kind]
+            streams = {"one": 1}.get(word := row["case"].split()[0]) or (int(word) if word.isdigit() else 0)
+            each_reads = streams and row["case"].split()[1].startswith("stream")
             lines.append([
                 row["case"], side, milliseconds(readings, spread=True),
-                f"{1 / middle:,.0f}" if "stream" in row["case"] else "",
+                f"{1 / middle:,.0f}" if each_reads else "",
                 ratio(theirs, readings) if theirs and side != "torch float32" else "",
-                share(bytes_per_token / widths[side.split()[1]] / middle / 1e9 / bandwidth) if alone else "",
+                f"{read / 1e6:,.0f}" if each_reads else "",
+                share(read / (middle * streams) / 1e9 / bandwidth) if each_reads and bandwidth is not None else "",
+            ])  # fmt: skip
+    left_out = {side: reason for row in rows for side, reason in row.get("left_out", {}).items()}
+    return "\n\n".join(filter(None, [markdown(columns, lines), _left_out({"left_out": left_out})]))
+
+
+def shared(rows: Sequence[dict[str, Any]]) -> str:
+    """A table for each size: steps per second alone and beside busy processes, and the shares of the speed alone."""
+    parts = []
+    for row in rows:
+        counts = [*next(iter(row["readings"].values()))]
+        busy = [count for count in counts if count != "0"]
+        beside = [f"beside {count}" for count in busy]
+        columns = [
+            "side",
+            "alone (spread)",
+            *(f"{each} (spread)" for each in beside),
+            *(f"share {each}" for each in beside),
+        ]
+        lines = []
+        for side, readings in row["readings"].items():
+            alone = median(readings["0"])
+            shares = [f"{median(readings[count]) / alone:.2f}" for count in busy]
+            lines.append([side, *(_speed(readings[count]) for count in counts), *shares])
+        fair = [f"{row['fair'][count]:.2f} {each}" for count, each in zip(busy, beside, strict=True)]
+        turns = max(len(speeds) for readings in row["readings"].values() for speeds in readings.values())
+        parts.append(f"steps per second beside busy processes, {row['case']}\n\n{markdown(columns, lines)}")
+        parts.append(
+            f"{row['threads']} threads on {row['cores']} cores; medians of {turns} turns of {row['seconds']:g} s.\n"
+            f"Shares are of the speed alone; a fair share of the cores is {', '.join(fair)}."
+        )
+        parts += filter(None, [_left_out(row)])
+    return "\n\n".join(parts)
+
+
+def _speed(readings: Sequence[float]) -> str:
+    """The median and the spread of steps per second."""
+    middle, least, most = (figure(value) for value in (median([*readings]), min(readings), max(readings)))
+    return f"{middle} ({least}-{most})"
+
+
+def python_share(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per case and side."""
+    columns = ["Python's share of a step", "side", "ms per step (spread)", "in kernels", "outside", "share outside",
+               "calls", "launches"]  # fmt: skip
+    lines = []
+    for row in rows:
+        for side, readings in row["readings"].items():
+            pairs = [*zip(readings["watched"], readings["kernels"], strict=True)]
+            outside = median([watched - kernels for watched, kernels in pairs])
+            part = median([1 - kernels / watched for watched, kernels in pairs])
+            calls, launches = median(readings["calls"]), median(readings["launches"])
+            lines.append([
+                row["case"], side, milliseconds(readings["step"], spread=True), milliseconds(readings["kernels"]),
+                figure(1e3 * outside), share(part), f"{calls:.0f}", f"{launches:.0f}",
             ])  # fmt: skip
     return markdown(columns, lines)
+
+
+def recipe(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per side."""
+    parts = []
+    for row in rows:
+        theirs, lines = row["readings"].get("torch float32"), []
+        for side, seconds in row["readings"].items():
+            middle, least, most = (figure(value) for value in (median(seconds), min(seconds), max(seconds)))
+            lines.append([
+                side, f"{middle} ({least}-{most})", f"{median(row['losses'][side]):.4f}",
+                ratio(theirs, seconds) if theirs and side != "torch float32" else "",
+            ])  # fmt: skip
+        columns = [" ", "seconds, start to exit (spread)", "last validation loss", "torch float32 / this"]
+        parts.append(f"{row['case']}, {row['text']}; {row['threads']} threads\n\n{markdown(columns, lines)}")
+    return "\n\n".join(parts)
+
+
+def perplexity(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per text, one column per type of weights: the perplexity, and how far it is above that of float32."""
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = [row for row in rows if row["model"] == model]
+        sides = list(dict.fromkeys(side for row in of_model for side in row["losses"]))
+        read = of_model[-1]["bytes"]
+        columns = [
+            f"perplexity, {model}",
+            "tokens",
+            *(f"{side}, {read[side] / 1e6:,.1f} MB per token" for side in sides),
+        ]
+        lines = []
+        for row in of_model:
+            exact = row["losses"].get("tinygpt float32")
+            cells = [_perplexity(row["losses"].get(side), exact, side) for side in sides]
+            lines.append([row["case"], f"{row['tokens']:,}", *cells])
+        left_out = {side: reason for row in of_model for side, reason in row["left_out"].items()}
+        parts += filter(None, [markdown(columns, lines), _left_out({"left_out": left_out})])
+    return "\n\n".join(parts)
+
+
+def _perplexity(loss: float | None, exact: float | None, side: str) -> str:
+    if loss is None:
+        return ""
+    more = f" ({np.expm1(loss - exact):+.2%})" if exact is not None and side != "tinygpt float32" else ""
+    return f"{figure(float(np.exp(loss)), 5)}{more}"
+
+
+def lookup(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per text and side, with what look-up gains."""
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        lines, left_out = [], {}
+        for row in rows:
+            if row["model"] == model:
+                left_out |= row["left_out"]
+                for side, readings in row["readings"].items():
+                    plain = row["readings"].get(side.removesuffix(" lookup")) if side.endswith("lookup") else None
+                    lines.append([
+                        row["case"], side, milliseconds(readings, spread=True), f"{1 / median(readings):,.0f}",
+                        ratio(plain, readings) if plain else "",
+                    ])  # fmt: skip
+        columns = [f"look-up decoding, {model}", "side", "ms per token (spread)", "tokens/s", "without / with"]
+        parts += filter(None, [markdown(columns, lines), _left_out({"left_out": left_out})])
+    return "\n\n".join(parts)

@@ -49,6 +49,13 @@ PROCESSORS = {
         "OPENBLAS_CORETYPE": "Haswell",
     },
 }  # fmt: skip
+# Python looks in the current folder first, which is that of the checkout: tinygpt comes from there, benchmarks do not.
+_WITH_HARNESS = """
+import sys, tinygpt
+sys.path.insert(0, {harness!r})
+import benchmarks.worker
+benchmarks.worker.serve()
+"""
 LEAST = 0.05  # seconds of work between two readings of the clock
 
 
@@ -61,6 +68,13 @@ def threads() -> int:
     return int(os.environ.get("BENCHMARK_THREADS", 0)) or available_cores()
 
 
+def environment(side: str, root: Path = ROOT) -> dict[str, str]:
+    """The variables of a process that runs a side, with the tinygpt of a checkout."""
+    own = {name: value.format(threads=threads()) for name, value in ENVIRONMENT[side.split()[0]].items()}
+    others = [each for each in sys.path if each and Path(each).resolve() != ROOT]  # a user's module is there
+    return {**os.environ, **own, "PYTHONPATH": os.pathsep.join([str(root), *others])}
+
+
 class Worker:
     """
     A warm process that runs one side.
@@ -71,16 +85,18 @@ class Worker:
         "tinygpt", "numpy" or "torch", alone or followed by what distinguishes two of a kind ("torch compiled"); or
         "against" in place of "tinygpt": that of another checkout.
     root : Path
-        The checkout whose tinygpt and benchmarks it runs.
+        The checkout whose tinygpt it runs.
+    harness : Path, optional
+        The checkout whose benchmarks it runs: by default that of tinygpt, whose kernels they call. Ours, for benchmarks
+        that use public functions only: they then have cases that an earlier commit does not know.
     """
 
-    def __init__(self, side: str, root: Path = ROOT) -> None:
+    def __init__(self, side: str, root: Path = ROOT, harness: Path | None = None) -> None:
         self.side = side
-        own = {name: value.format(threads=threads()) for name, value in ENVIRONMENT[side.split()[0]].items()}
-        others = [each for each in sys.path if each and Path(each).resolve() != ROOT]  # a user's module is there
-        path = os.pathsep.join([str(root), *others])
+        foreign = harness is not None and harness != root
+        start = ["-c", _WITH_HARNESS.format(harness=str(harness))] if foreign else ["-m", "benchmarks.worker"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"], env={**os.environ, **own, "PYTHONPATH": path}, text=True,
+            [sys.executable, *start], env=environment(side, root), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             cwd=None if root == ROOT else root,  # Python looks there first
         )  # fmt: skip

@@ -71,8 +71,9 @@ CORE = [  # what a training step runs; not dispatch.py, the way to the kernels, 
 # Twenty-five keep a clip that is not carried out yet from being carried out twice: by another thread, a watch, a fork,
 # or after Ctrl-C. Some sixty are for arrays in parts of larger memory, fifteen more keep that sound when Ctrl-C or a
 # finalizer comes in between, and some forty are for outputs that are computed again (recomputed_outputs.py): the memory
-# of a float32 step of 124M with 4 x 256 tokens went from 0.87 to 0.84 of PyTorch's.
-BUDGET = 4195
+# of a float32 step of 124M with 4 x 256 tokens went from 0.87 to 0.84 of PyTorch's. Some forty are for less Python per
+# operation and step, half of them for merged arrays that are remembered: a quarter of the Python of a small step.
+BUDGET = 4233
 
 
 def name_of(path: Path) -> str:
@@ -119,14 +120,14 @@ def test_the_list_of_files_in_autograd_is_that_of_the_folder():
 
 
 def test_the_engine_imports_by_a_string_in_two_functions_only():
-    """`_load`, a kernel; `_ops`, the operations behind a tensor's methods."""
+    """`_load_module`, a kernel; `_ops`, the operations behind a tensor's methods."""
     found = []
     for path in (PACKAGE / "autograd").glob("*.py"):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef):
                 calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
                 found += [function.name for call in calls if call.endswith(("import_module", "__import__"))]
-    assert sorted(found) == ["_load", "_ops"]
+    assert sorted(found) == ["_load_module", "_ops"]
 
 
 def test_the_list_of_folders_is_that_of_the_package():
@@ -276,6 +277,7 @@ INSIDE = {
             "layernorm",
             "linear",
             "norm",
+            "sampling",
             "sgd",
         },
         {"adam", "attention", "decode_step", "embedding", "gelu_linear", "linear_cross_entropy", "projection", "rates"},

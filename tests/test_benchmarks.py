@@ -24,6 +24,7 @@ import benchmarks.__main__ as command
 from benchmarks import (
     bench_generate,
     bench_ladder,
+    bench_perplexity,
     bench_train_step,
     choice,
     kernel_race,
@@ -35,6 +36,7 @@ from benchmarks import (
     table,
     worker,
 )
+from tinygpt.quantization import KINDS
 from tinygpt.runtime.processor import Identity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,6 +157,69 @@ def test_the_other_checkout_has_its_ratios_beside_pytorch_s():
     assert "numpy" not in table.kernels([{**before, "readings": {**before["readings"], "numpy": []}}])
 
 
+SHARED = {
+    "case": "tiny", "seconds": 2.0, "threads": 2, "cores": 2, "fair": {"0": 1.0, "1": 2 / 3, "2": 0.5}, "left_out": {},
+    "readings": {"tinygpt float32": {"0": [20.0, 30.0, 25.0], "1": [15.0], "2": [5.0]}},
+}  # fmt: skip
+
+
+def test_the_table_beside_busy_processes_has_shares_of_the_speed_alone():
+    lines = table.shared([SHARED]).splitlines()
+    told = dict(zip(cells(lines[2]), cells(lines[4]), strict=True))
+    assert lines[0] == "steps per second beside busy processes, tiny"
+    assert told["alone (spread)"] == "25 (20-30)" and told["beside 1 (spread)"] == "15 (15-15)"
+    assert told["share beside 1"] == "0.60" and told["share beside 2"] == "0.20"
+    assert "2 threads on 2 cores; medians of 3 turns of 2 s." in lines
+    assert lines[-1].endswith("a fair share of the cores is 0.67 beside 1, 0.50 beside 2.")
+
+
+def test_what_a_watched_step_takes_beyond_its_kernels_is_outside():
+    readings = {
+        "step": [0.010, 0.012, 0.011],
+        "watched": [0.02, 0.01],
+        "kernels": [0.015, 0.007],
+        "calls": [70.0],
+        "launches": [20.0],
+    }
+    header, _, line = table.python_share([{"case": "tiny", "readings": {"tinygpt float32": readings}}]).splitlines()
+    told = dict(zip(cells(header), cells(line), strict=True))
+    assert told["ms per step (spread)"] == "11 (10-12)" and told["in kernels"] == "11" and told["outside"] == "4"
+    assert told["share outside"] == "28%" and told["calls"] == "70" and told["launches"] == "20"
+
+
+def test_several_streams_share_the_weights_that_are_read():
+    seconds = {"one stream": 0.01, "4 streams": 0.005, "reading 512 tokens": 0.5}
+    side = "tinygpt int8"
+    rows = [{"case": case, "readings": {side: [time]}, "bytes": {side: 10**8}} for case, time in seconds.items()]
+    header, _, *lines = table.generation(rows, "GPT-2 124M", 4e8, bandwidth=20.0).splitlines()
+    one, four, prompt = (dict(zip(cells(header), cells(line), strict=True)) for line in lines)
+    assert one["tokens/s"] == "100" and one["of bandwidth"] == "50%" and one["weights read, MB"] == "100"
+    assert four["tokens/s"] == "200" and four["of bandwidth"] == "25%"  # a pass of four tokens takes 20 ms
+    assert prompt["tokens/s"] == prompt["of bandwidth"] == prompt["weights read, MB"] == ""
+
+
+def test_rows_that_were_saved_before_weights_were_counted_are_shown():
+    row = {"case": "one stream", "readings": {"tinygpt int8": [0.01]}}
+    assert "| 100" in table.generation([row], "GPT-2 124M", 4e8, bandwidth=20.0).splitlines()[-1]
+
+
+def test_perplexities_are_beside_that_of_float32():
+    row = {"case": "code", "model": "tiny", "tokens": 2047, "left_out": {"against int4": "it has no weights in int4"},
+           "losses": {"tinygpt float32": np.log(20.0), "tinygpt int8": np.log(20.1)},
+           "bytes": {"tinygpt float32": 4 * 10**6, "tinygpt int8": 10**6}}  # fmt: skip
+    header, _, line, *rest = table.perplexity([row]).splitlines()
+    assert cells(header)[2:] == ["tinygpt float32, 4.0 MB per token", "tinygpt int8, 1.0 MB per token"]
+    assert cells(line) == ["code", "2,047", "20", "20.1 (+0.50%)"]
+    assert rest[-1] == "Left out, against int4: it has no weights in int4."
+
+
+def test_look_up_is_beside_the_same_side_without_it():
+    readings = {"tinygpt float32": [0.03, 0.03], "tinygpt float32 lookup": [0.01, 0.01], "torch float32": [0.06, 0.06]}
+    row = {"case": "code", "model": "tiny", "left_out": {}, "readings": readings}
+    lines = [cells(line) for line in table.lookup([row]).splitlines()[2:]]
+    assert [line[-1] for line in lines] == ["", "**3.00**", ""] and lines[1][3] == "100"
+
+
 STEP = {
     "case": "tiny", "memory": {"tinygpt float32": 10**8}, "float32_to_torch": 2.0, "best_to_torch": 2.0,
     "readings": {"tinygpt float32": [1.0, 1.01], "torch float32": [2.0, 2.01], "tinygpt float32 again": [1.0, 1.0]},
@@ -249,10 +314,12 @@ def test_the_help_page_fits_and_its_examples_parse(capsys):
     told = run("--help")
     assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80
     examples = [shlex.split(line) for line in told.stdout.splitlines() if line.startswith("  python -m benchmarks ")]
-    assert len(examples) >= 8
+    assert len(examples) >= 11
     for words in examples:
         end = next((i for i, word in enumerate(words) if word in ("this", "all:", "an")), len(words))
         given = [str(ROOT) if word == "../before" else word for word in words[3:end]]
+        if "--data" in given:
+            given[given.index("--data") + 1] = str(ROOT / "README.md")
         command._parser().parse_args(given)
 
 
@@ -277,7 +344,8 @@ def test_quick_names_rows_that_there_are():
     assert len(list(kernel_race.cases(ops, False, plan.QUICK))) == sum(map(len, ops.values()))
     assert set(plan.QUICK["train_step"]) <= bench_train_step.CASES.keys()
     raced = plan.plan([*plan.QUICK], quick=True, quick_rows=True, bfloat16=False)
-    assert raced.steps == plan.Race(plan.QUICK["train_step"], ["tinygpt float32", "torch float32"])
+    assert raced.races["train_step"] == plan.Race(plan.QUICK["train_step"], ["tinygpt float32", "torch float32"])
+    assert {*raced.races} == {*plan.QUICK} & {*modules.STEPS}  # the others take longer
     assert raced.size == "small" and len(raced.rows) == sum(map(len, ops.values()))
 
 
@@ -285,21 +353,23 @@ def test_cases_and_sides_are_chosen_by_name_or_words():
     names = ["linear", "train_step"]
     raced = plan.plan(names, cases=["nano", "c_fc, N=256"], sides=["tinygpt", "torch float32"])
     assert {case for _, case, _ in raced.rows} == {"c_fc, N=256"} and raced.kernel_sides == ["tinygpt", "torch"]
-    assert raced.steps == plan.Race(["nanoGPT's recipe, B=12 T=64"], [*bench_train_step.OURS, "torch float32"])
-    assert plan.plan(["train_step"], sides=["max-autotune"]).steps.sides == [
+    assert raced.races["train_step"] == plan.Race(
+        ["nanoGPT's recipe, B=12 T=64"], [*bench_train_step.OURS, "torch float32"]
+    )
+    assert plan.plan(["train_step"], sides=["max-autotune"]).races["train_step"].sides == [
         "torch float32 max-autotune", "torch bfloat16 max-autotune",
     ]  # fmt: skip
     everything = plan.plan(names)
-    assert everything.steps == plan.Race([*bench_train_step.CASES], [*bench_train_step.SIDES])
-    assert not any("bfloat16" in side for side in plan.plan(names, bfloat16=False).steps.sides)
-    assert plan.plan(["generate"], bfloat16=False).generation.sides == [*bench_generate.SIDES]
+    assert everything.races["train_step"] == plan.Race([*bench_train_step.CASES], [*bench_train_step.SIDES])
+    assert not any("bfloat16" in side for side in plan.plan(names, bfloat16=False).races["train_step"].sides)
+    assert plan.plan(["generate"], bfloat16=False).races["generate"].sides == [*bench_generate.SIDES]
 
 
 def test_the_other_checkout_races_beside_the_chosen_sides_of_ours():
     raced = plan.plan(["train_step", "generate"], against=True, sides=["tinygpt float32", "compiled"])
     compiled = ["torch float32 compiled", "torch bfloat16 compiled"]
-    assert raced.steps.sides == ["tinygpt float32", *compiled, "against float32"]
-    assert raced.generation.sides == ["tinygpt float32", "against float32"]
+    assert raced.races["train_step"].sides == ["tinygpt float32", *compiled, "against float32"]
+    assert raced.races["generate"].sides == ["tinygpt float32", "against float32"]
 
 
 @pytest.mark.parametrize("option", ["--cases", "--sides"])
@@ -307,6 +377,24 @@ def test_a_case_or_side_that_there_is_not_is_told_with_those_there_are(option):
     result = run("gelu", option, "tourch")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"benchmarks: {option}: nothing is called 'tourch'; there are: ")
+
+
+def test_no_default_of_small_steps_shared_or_python_share_waits_for_a_compiler():
+    names = ["train_step", "shared", "python_share", "recipe"]
+    races = plan.plan(names).races
+    assert [*races] == [*names, "small_steps"]
+    for name in {*races} - {"train_step"}:
+        assert races[name].sides and not any(side.endswith(bench_train_step.COMPILED) for side in races[name].sides)
+    named = plan.plan(names[:2], sides=["tinygpt float32", "torch float32 compiled"]).races
+    for name in ("small_steps", "shared"):
+        assert named[name].sides == ["tinygpt float32", "torch float32 compiled"]
+    assert plan.plan(names, cases=["C=64"]).races["small_steps"].cases == ["2 layers, C=64, B=8 T=16"]
+
+
+def test_every_type_of_weights_generates_and_has_its_perplexity():
+    for module in (bench_generate, bench_perplexity):
+        assert {side.split()[1] for side in module.SIDES if side.startswith("tinygpt")} == {*KINDS}
+        assert {*KINDS} <= module.TOLERANCE.keys()
 
 
 def test_a_folder_that_is_no_checkout_is_told(tmp_path):
@@ -320,7 +408,7 @@ class Side:
     fails: dict[str, Exception] = {}  # noqa: RUF012 (set by monkeypatch)
     limits: list = []  # noqa: RUF012
 
-    def __init__(self, side, root=None):
+    def __init__(self, side, root=None, harness=None):
         self.side = side
 
     def __enter__(self):
@@ -430,6 +518,16 @@ def test_another_checkout_runs_its_own_code_and_must_be_right_too(own, checkout)
     shutil.copy(ROOT / "benchmarks" / "sides.py", checkout / "benchmarks" / "sides.py")
     (found,) = kernel_race.race(rows, 1, None, sides=["tinygpt"], against=checkout)
     assert [*found["readings"]] == ["tinygpt", "against", "tinygpt again"] and found["to_against"] > 0
+
+
+def test_another_checkout_runs_cases_that_its_own_harness_does_not_have(checkout):
+    (checkout / "benchmarks" / "bench_shared.py").unlink()
+    question = {"module": "benchmarks.modules", "function": "summary", "name": "shared"}
+    with worker.Worker("against", checkout) as it, pytest.raises(worker.WorkerError, match="bench_shared"):
+        it.ask(**question)
+    with worker.Worker("against", checkout, harness=ROOT) as it:
+        assert it.ask(**question).startswith("Training steps beside busy processes")
+        assert it.ask("tinygpt", "marker") == "other"
 
 
 def test_what_torch_compiles_is_kept_where_the_user_says_else_beside_the_cache(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from kernel_checks import using_threads
 
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
+from tinygpt.generation.sampling import choose
 from tinygpt.gpt2.kv_cache import Decoder, LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.quantization import quantize_model
@@ -183,6 +184,181 @@ def test_mistakes_are_named_before_a_kernel_sees_them(sequences, tokens, error, 
 def test_a_text_must_fit(tokens):
     with pytest.raises(ValueError, match=rf"Decoder\.prefill: from 1 to 24 tokens fit, got {len(tokens)}"):
         Decoder(random_model()).prefill(0, tokens)
+
+
+# Sampling where the model runs
+
+
+@pytest.mark.parametrize(("kind", "change"), [("float32", ""), ("bfloat16", ""), ("int8", ""), ("float32", "check"),
+                                              ("float32", "numpy"), ("float32", "own block"),
+                                              ("int8", "a layer of another kind")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [(0.0, None, None), (0.9, None, None), (0.7, 5, None), (1.0, None, 0.6), (2.0, 40, 0.9)]
+)
+def test_tokens_that_are_sampled_are_chosen_from_the_logits_of_a_step(kind, change, options):
+    model, rng = random_model(kind=kind, vocab_size=203), np.random.default_rng(1)
+    if change == "own block":
+        forward = model.h[1].mlp.forward
+        model.h[1].mlp.forward = lambda x: forward(x) * 2
+    if change == "a layer of another kind":
+        model.h[1].mlp.c_fc.quantized = None
+    with implementation(change if change in ("check", "numpy") else "kernels"):
+        decoder, other = Decoder(model, sequences=3), Decoder(model, sequences=3)
+        for each in (decoder, other):
+            each.prefill(2, [1, 2, 3]), each.prefill(0, [4])
+        tokens = np.array([7, 8])
+        for _ in range(5):
+            uniforms = rng.random(2)
+            logits = other.step([2, 0], tokens)
+            with using_threads(int(rng.integers(1, 5))):
+                tokens = decoder.next_tokens([2, 0], tokens, uniforms, *options)
+            assert tokens.tolist() == [choose(*row, *options) for row in zip(logits, uniforms, strict=True)]
+    assert decoder.lengths.tolist() == [6, 0, 8]
+
+
+def test_sampling_refuses_what_a_step_does_and_logits_that_are_not_finite():
+    model = random_model()
+    decoder = Decoder(model, sequences=2)
+    decoder.prefill(0, [1])
+    for sequences, tokens, message in (
+        ([1], [1], "from 1 to 23 tokens, got"),
+        ([0], [131], "tokens must be from 0 to 130"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decoder.next_tokens(sequences, tokens, [0.5])
+    with pytest.raises(ValueError, match=r"Decoder\.next_tokens: needs 1 uniforms, got shape \(2,\)"):
+        decoder.next_tokens([0], [1], [0.5, 0.5])
+    model.wte.weight.data[5] = np.nan
+    with pytest.raises(ValueError, match="the logits must be finite"):
+        decoder.next_tokens([0], [1], [0.5])
+    assert decoder.lengths.tolist() == [1, 0]
+
+
+# Several tokens of one sequence at once
+
+
+def by_steps(decoder: Decoder, sequence: int, tokens: list[int]) -> np.ndarray:
+    return np.concatenate([decoder.step([sequence], [token]) for token in tokens])
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("float32", "kernels"), ("bfloat16", "kernels"), ("int8", "kernels"),
+                                            ("float32", "check"), ("float32", "numpy")])  # fmt: skip
+@pytest.mark.parametrize("seed", range(3))
+def test_tokens_read_at_once_have_the_bits_of_as_many_steps(kind, mode, seed):
+    """Random pieces of a text of 40 tokens, on any number of threads, while other sequences move on, too."""
+    rng = np.random.default_rng(seed)
+    heads = int(rng.integers(1, 6))
+    model = random_model(kind=kind, n_positions=48, n_head=heads, n_embd=heads * int(rng.integers(1, 20)))
+    text, other = rng.integers(0, 131, 40).tolist(), rng.integers(0, 131, 40).tolist()
+    with implementation(mode):
+        whole, pieces = Decoder(model), Decoder(model, sequences=3)
+        with using_threads(1):
+            start = whole.prefill(0, text[:3])
+            expected = [start, *by_steps(whole, 0, text[3:])]
+        found = [pieces.prefill(1, text[:3])]
+        pieces.prefill(2, other[:1])
+        while len(found) < len(expected):
+            with using_threads(int(rng.integers(1, 5))):
+                size = int(rng.choice([1, 2, 3, 4, 5, 7, 19]))
+                next_ = text[2 + len(found) :][:size]
+                if size == 1:
+                    found.append(pieces.step([2, 1], [other[len(found)], *next_])[1])
+                else:
+                    found.extend(pieces.extend([1], [next_])[0])
+    if mode == "numpy":  # whose product of two sequences has other bits than that of one
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    else:
+        np.testing.assert_array_equal(found, expected)
+    assert pieces.lengths.tolist()[:2] == [0, 40]
+
+
+@pytest.mark.parametrize("change", ["float64", "own block", "hook", "own head", "numpy"])
+def test_what_no_kernel_computes_has_the_bits_of_single_steps_too(change):
+    model = random_model(np.float64 if change == "float64" else np.float32)
+    if change == "own block":
+        forward = model.h[1].mlp.forward
+        model.h[1].mlp.forward = lambda x: forward(x) * 2
+    if change == "hook":
+        model.h[2].register_forward_hook(lambda module, inputs, output: output * 2)
+    if change == "own head":
+        norm = model.ln_f.forward
+        model.ln_f.forward = lambda x: norm(x) * 2
+    with implementation("numpy" if change == "numpy" else "kernels"):
+        decoder = Decoder(model)
+        decoder.prefill(0, [1, 2])
+        expected = by_steps(decoder, 0, TEXTS[2])
+        decoder.truncate(0, 2)
+        np.testing.assert_array_equal(decoder.extend([0], [TEXTS[2]])[0], expected)
+    assert expected.dtype == model.wte.weight.dtype
+
+
+@pytest.mark.parametrize("mode", ["kernels", "numpy", "check"])
+def test_tokens_that_are_taken_back_leave_no_trace(mode):
+    model = random_model()
+    with implementation(mode):
+        decoder, fresh = Decoder(model, sequences=2), Decoder(model)
+        decoder.prefill(0, [9, 8]), decoder.prefill(1, [1, 2, 3]), fresh.prefill(0, [1, 2, 3])
+        decoder.extend([1], [[4, 5, 6, 7, 8]])
+        decoder.truncate(1, 4)
+        fresh.step([0], [4])
+        np.testing.assert_array_equal(decoder.extend([1], [[10, 11]])[0], by_steps(fresh, 0, [10, 11]))
+        assert decoder.lengths.tolist() == [2, 6]
+        decoder.truncate(1, 6)  # all of it stays
+        np.testing.assert_array_equal(decoder.step([1], [3]), fresh.step([0], [3]))
+
+
+@pytest.mark.parametrize("mode", ["kernels", "check", "numpy"])
+def test_several_sequences_are_extended_at_once_each_by_its_own_number_of_tokens(mode):
+    """More tokens than the kernel reads at once: a sequence's last tokens are read after its first."""
+    model = random_model()
+    more = {2: [9], 0: list(range(13)), 1: [4, 4, 5, 6, 7]}
+    with implementation(mode):
+        decoder, single = Decoder(model, sequences=3), Decoder(model, sequences=3)
+        for each in (decoder, single):
+            each.prefill(0, [1, 2]), each.prefill(1, [3]), each.prefill(2, [5, 6, 7])
+        found = decoder.extend([*more], more.values())
+        for sequence, logits in zip(more, found, strict=True):
+            np.testing.assert_array_equal(logits, by_steps(single, sequence, more[sequence]))
+        assert decoder.lengths.tolist() == single.lengths.tolist() == [15, 6, 4]
+        assert decoder.extend([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("sequences", "tokens", "error", "message"),
+    [
+        ([0], [[131]], ValueError, r"Decoder\.extend: tokens must be from 0 to 130, got 131"),
+        ([0], [[0.5]], TypeError, r"Decoder\.extend: tokens must be integers"),
+        (
+            [0],
+            [[[1, 2], [3, 4]]],
+            ValueError,
+            r"needs tokens \(T,\) for each of different sequences, got shapes \[\(2, 2\)",
+        ),
+        ([0], [1], ValueError, r"needs tokens \(T,\) for each of different sequences, got shapes \[\(\)\]"),
+        ([0], [[1], [2]], ValueError, r"needs tokens \(T,\) for each of different sequences, .* for sequences \[0\]"),
+        ([0, 0], [[1], [2]], ValueError, r"needs tokens \(T,\) for each of different sequences, .* sequences \[0, 0\]"),
+        ([0], [[]], ValueError, r"Decoder\.extend: from 1 to 20 more tokens fit, got 0"),
+        ([0], [[1] * 21], ValueError, r"Decoder\.extend: from 1 to 20 more tokens fit, got 21"),
+        ([0, 1], [[1], [1]], ValueError, r"Decoder\.extend: sequence 1 has no tokens; prefill\(\) begins one"),
+        ([2], [[1]], ValueError, r"Decoder\.extend: sequences must be from 0 to 1, got 2"),
+    ],
+)
+def test_tokens_that_cannot_be_read_at_once_are_refused(sequences, tokens, error, message):
+    decoder = Decoder(random_model(), sequences=2)
+    decoder.prefill(0, [1, 2, 3, 4])
+    with pytest.raises(error, match=message):
+        decoder.extend(sequences, tokens)
+    assert decoder.lengths.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(("length", "error"), [(0, ValueError), (5, ValueError), (-1, ValueError), (1.5, TypeError)])
+def test_a_sequence_is_truncated_to_what_it_has(length, error):
+    decoder = Decoder(random_model(), sequences=2)
+    decoder.prefill(0, [1, 2, 3, 4])
+    with pytest.raises(error, match=r"Decoder\.truncate: length must be (from 1 to 4, got|an integer, got 1\.5)"):
+        decoder.truncate(0, length)
+    with pytest.raises(ValueError, match=r"Decoder\.truncate: sequence 1 has no tokens"):
+        decoder.truncate(1, 1)
 
 
 # The one-token step is held to `Block`

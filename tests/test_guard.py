@@ -37,7 +37,7 @@ def layer(rows=16, columns=48, positions=4):
     norm = (a(16), a(16))
     product = lambda i, o: (a(i, o), a(0), a(o))
     weights = (norm, (a(rows, columns), a(0), a(columns)), product(16, 16), norm, product(16, 64), product(64, 16))
-    scratch = decode_step.scratch(1, 16, 64, 2, 4)
+    scratch = decode_step.scratch(1, 1, 16, 64, 2, 4, 9)
     keys, values = a(1, 2, 8, positions), a(1, 2, positions, 8)
     decode_step.layer_step(a(1, 16), weights, keys, values, ids(0), ids(3), 1e-5, scratch)
 """

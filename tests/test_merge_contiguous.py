@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 
 from tinygpt.optim.merge_contiguous import merge_contiguous
@@ -34,3 +36,30 @@ def test_what_is_not_contiguous_stays_as_it_is():
 
 def test_no_rows_give_no_rows():
     assert merge_contiguous([]) == []
+
+
+def test_the_same_arrays_merge_again_over_the_same_memory():
+    data = np.arange(6.0)
+    rows = [[data[:2]], [data[2:4]], [data[4:]]]
+    for _ in range(3):
+        ((merged,),) = merge_contiguous(rows)
+        merged += 1
+    np.testing.assert_array_equal(data, np.arange(6.0) + 3)
+
+
+def test_an_array_that_took_the_place_of_another_is_looked_at_again():
+    data, other = np.arange(6.0), np.zeros(2)
+    rows = [[data[:2]], [data[2:4]], [data[4:]]]
+    assert [len(array) for (array,) in merge_contiguous(rows)] == [6]
+    rows[1] = [other]
+    assert [len(array) for (array,) in merge_contiguous(rows)] == [2, 2, 2]
+    assert merge_contiguous(rows)[1][0].ctypes.data == other.ctypes.data
+
+
+def test_no_array_is_kept():
+    data = np.arange(6.0)
+    rows = [[data[:2]], [data[2:]]]
+    merge_contiguous(rows)
+    died = weakref.ref(data)
+    del data, rows
+    assert died() is None

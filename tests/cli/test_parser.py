@@ -115,6 +115,7 @@ WRONG = {
     "generate": "generate: needs MODEL;",
     "generate m --weights int4": "generate: --weights must be one of float32, bfloat16, int8, got 'int4';",
     "generate m --prompt a --file b": "generate: --file is not allowed with --prompt;",
+    "generate m --lookup --no-cache": "generate: --no-cache is not allowed with --lookup;",
     **{
         f"{line} -1": f"{line.split()[0]}: --seed must be at least 0, got -1; {SEEDS};"
         for line in ("generate m --seed", "generate --seed", "train --steps 3 --seed", "exercise check a.py --seed")

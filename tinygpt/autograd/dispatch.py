@@ -20,6 +20,7 @@ second gradient is added while it is computed. `select` makes one `Implementatio
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -76,7 +77,8 @@ def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Imple
     if op.kernel is None or setting == "numpy" or arrays[0].size < op.min_size or not kernels_may_run():
         return _reference(op)
     kernel = kernel_of(op)
-    if getattr(kernel, "accepts", None) is not None and not kernel.accepts(*arrays, **attrs):
+    accepts = _offer(kernel, "accepts")
+    if accepts is not None and not accepts(*arrays, **attrs):
         return _reference(op)
     if watch is not None:
         kernel = watch.kernel(op, kernel)
@@ -85,7 +87,12 @@ def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Imple
 
 def _load(kernel: Any) -> Any:
     """A kernel by its module's name, since a program that runs none need not import Numba; or the kernel itself."""
-    return importlib.import_module(kernel) if isinstance(kernel, str) else kernel
+    return _load_module(kernel) if isinstance(kernel, str) else kernel
+
+
+@functools.cache  # importlib takes a microsecond to find a module again
+def _load_module(name: str) -> Any:
+    return importlib.import_module(name)
 
 
 def kernel_of(op: Op) -> Any:
@@ -112,6 +119,11 @@ def kernel_of(op: Op) -> Any:
         got = f"the module {kernel.__name__}" if isinstance(kernel, ModuleType) else type(kernel).__name__
         raise TypeError(f"{op.name}: its kernel must be a module or an object with a function forward, got {got}")
     return kernel
+
+
+def _offer(kernel: Any, name: str) -> Any:
+    """What a kernel has by this name, or None; Python takes a microsecond to say that a module has none."""
+    return vars(kernel).get(name) if type(kernel) is ModuleType else getattr(kernel, name, None)
 
 
 def kernel_for(name: Any, *arrays: np.ndarray) -> Any:
@@ -167,18 +179,18 @@ def _pair(op: Op, result: Any) -> tuple[Any, Any]:
 
 
 def _kernel(op: Op, kernel: Any) -> Implementation:
-    if getattr(kernel, "GRADIENTS_IN_FORWARD", False):
+    if _offer(kernel, "GRADIENTS_IN_FORWARD"):
         return _with_reservations(kernel)
 
     def forward(arrays: Sequence[np.ndarray], attrs: dict[str, Any], parents: Sequence[Node | None]) -> tuple[Any, Any]:
         return _pair(op, kernel.forward(*map(aligned, arrays), **attrs))
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
-        if getattr(kernel, "backward", None) is None:
+        if _offer(kernel, "backward") is None:
             return op.backward(dout, saved)
         return _write(kernel, dout, saved, destinations)
 
-    return Implementation(forward, backward, getattr(kernel, "output", None))
+    return Implementation(forward, backward, _offer(kernel, "output"))
 
 
 def _with_reservations(kernel: Any) -> Implementation:
@@ -219,12 +231,13 @@ def _separate(slots: Sequence[Slot | None]) -> tuple[list[Slot | None], list[tup
     """
     into: list[Slot | None] = []
     later = []
+    taken = set()
     for slot in slots:
-        if slot is not None and (
-            not slot.array.flags.carray or any(other is not None and other.array is slot.array for other in into)
-        ):
-            later.append((slot, np.empty(slot.array.shape, slot.array.dtype)))
-            slot = Slot(later[-1][1], add=False)
+        if slot is not None:
+            if not slot.array.flags.carray or id(slot.array) in taken:
+                later.append((slot, np.empty(slot.array.shape, slot.array.dtype)))
+                slot = Slot(later[-1][1], add=False)
+            taken.add(id(slot.array))
         into.append(slot)
     return into, later
 

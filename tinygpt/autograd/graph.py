@@ -158,7 +158,8 @@ def walk_back(root: Node, dout: np.ndarray, retain_graph: bool) -> None:
     waiting.add(root, SharedGradient(dout, RefCount(1)))
     while waiting.heap:
         node, gradient = waiting.pop()
-        gradient = _run_hooks(node, gradient)
+        if node.hooks:
+            gradient = _run_hooks(node, gradient)
         if node.op is None:
             node.accumulate(gradient)
             continue
@@ -226,26 +227,33 @@ def _shares(node: Node, gradient: SharedGradient, waiting: _Waiting) -> list[tup
     node.check_not_freed()
     restore_outputs(node)
     _check_saved(node)
-    saved_arrays = arrays_in(node.saved)
     destinations = [None if parent is None else partial(waiting.slot, parent) for parent in node.parents]
-    before = checksums([gradient.array, *saved_arrays]) if settings.DEBUG else []
+    read = [gradient.array, *arrays_in(node.saved)] if settings.DEBUG else []
+    before = checksums(read)
     results = node.backward(gradient.array, node.saved, destinations)
     if settings.DEBUG:
-        _check_unchanged(node.name, before, checksums([gradient.array, *saved_arrays]))
+        _check_unchanged(node.name, before, checksums(read))
     if not isinstance(results, (tuple, list)) or len(results) != len(node.parents):
         got = len(results) if isinstance(results, (tuple, list)) else type(results).__name__
         raise ValueError(f"{name}.backward: must return a tuple of length {len(node.parents)}, got {got}")
-    # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
-    owners = {_block_of(array): RefCount(1) for array in saved_arrays}
-    owners[_block_of(gradient.array)] = gradient.owners
+    owners: dict[int, RefCount] | None = None
     shares = []
     for index, (parent, result) in enumerate(zip(node.parents, results, strict=True)):
         if parent is not None and result is not WRITTEN:
             array = np.asarray(result)
             check_gradient(f"{name}.backward: input {index}", array, parent)
+            owners = _owners(node, gradient) if owners is None else owners
             shares.append((parent, SharedGradient(array, owners.setdefault(_block_of(array), RefCount())).incref()))
     gradient.decref()
     return shares
+
+
+def _owners(node: Node, gradient: SharedGradient) -> dict[int, RefCount]:
+    """The owners of each block of memory that a backward has read."""
+    # What was saved counts as an owner: a backward may return a saved array, which must not be written into.
+    owners = {_block_of(array): RefCount(1) for array in arrays_in(node.saved)}
+    owners[_block_of(gradient.array)] = gradient.owners
+    return owners
 
 
 def _check_saved(node: Node) -> None:
@@ -272,11 +280,14 @@ def arrays_in(saved: Any) -> list[np.ndarray]:
         return [saved]
     found: list[np.ndarray] = []
     for item in saved.values() if isinstance(saved, dict) else saved if isinstance(saved, (tuple, list)) else ():
-        if isinstance(item, np.ndarray):
-            found.append(item)  # not by a call of its own: this runs twice per operation
-        elif isinstance(item, (tuple, list, dict)):
+        if type(item) is np.ndarray:  # first what there is most, and without a call: this runs for each operation
+            found.append(item)
+        elif type(item) not in _NO_ARRAYS:
             found += arrays_in(item)
     return found
+
+
+_NO_ARRAYS = {int, float, bool, str, type(None)}
 
 
 def _block_of(array: np.ndarray) -> int:
@@ -320,5 +331,7 @@ def checksums(arrays: Sequence[np.ndarray]) -> list[int]:
 
 
 def _sample(array: np.ndarray) -> np.ndarray:
+    if settings.DEBUG:
+        return array
     step = array.size // _SAMPLE | 1  # odd, for rows of an even length: not one column alone
-    return array if settings.DEBUG else array.flat[::step]
+    return (array.ravel() if array.flags.c_contiguous else array.flat)[::step]

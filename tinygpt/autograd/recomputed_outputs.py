@@ -46,18 +46,19 @@ def drop_outputs(reader: Any, inputs: Sequence[np.ndarray]) -> None:
     """Put an `OutputOf` in place of each input that `reader`, a node, has saved and that can be computed again."""
     if type(reader.saved) is not tuple or reader.output is not None:
         return
-    nodes = {
-        id(array): node
-        for array, node in zip(inputs, reader.parents, strict=True)
-        if node is not None and node.output is not None and not node.exposed and array.nbytes >= LARGE
-    }
-    _substitute(reader, {id(item): OutputOf(nodes[id(item)]) for item in reader.saved if id(item) in nodes})
+    nodes = {}
+    for array, node in zip(inputs, reader.parents, strict=True):
+        if node is not None and node.output is not None and not node.exposed and array.nbytes >= LARGE:
+            nodes[id(array)] = node
+    if nodes:
+        _substitute(reader, {id(item): OutputOf(nodes[id(item)]) for item in reader.saved if id(item) in nodes})
 
 
 def restore_outputs(reader: Any) -> None:
     """Compute again what `saved` has an `OutputOf` for."""
     if type(reader.saved) is tuple:
-        _substitute(reader, {id(item): item.again() for item in reader.saved if type(item) is OutputOf})
+        dropped = [item for item in reader.saved if type(item) is OutputOf]
+        _substitute(reader, {id(item): item.again() for item in dropped} if dropped else {})
 
 
 def _substitute(reader: Any, items: dict[int, Any]) -> None:

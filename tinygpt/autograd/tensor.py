@@ -93,28 +93,29 @@ def apply(op: Op, *inputs: Any, **attrs: Any) -> Tensor:
     array([2., 6.], dtype=float32)
     """
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in inputs]
-    parents = tuple([tensor.node for tensor in tensors]) if recording.get() else (None,) * len(tensors)
     arrays = [tensor._data for tensor in tensors]
-    for array, tensor in zip(arrays, tensors, strict=True):
-        if tensor.node is not None and not (array.shape == tensor.node.shape and array.dtype == tensor.node.dtype):
-            raise ValueError(_replaced(op.name, tensor, tensor.node))
+    nodes = tuple([tensor.node for tensor in tensors])
+    for array, node in zip(arrays, nodes, strict=True):
+        if node is not None and not (array.shape == node.shape and array.dtype == node.dtype):
+            raise ValueError(_replaced(op.name, array, node))
+    parents = nodes if recording.get() else (None,) * len(nodes)
     attrs = op.checked(arrays, attrs)
     implementation = select(op, arrays, attrs)
     out, saved = implementation.forward(arrays, attrs, parents)
     out = np.asarray(out)
-    for array, tensor in zip(arrays, tensors, strict=True):
-        if tensor.node is not None and tensor.node.output is not None and np.may_share_memory(out, array):
-            tensor.node.exposed = True  # by a view: see `data`
-    if all(parent is None for parent in parents) or out.dtype.kind != "f":
+    for array, node in zip(arrays, nodes, strict=True):
+        if node is not None and node.output is not None and np.may_share_memory(out, array):
+            node.exposed = True  # by a view: see `data`
+    if not any(parents) or out.dtype.kind != "f":
         return Tensor(out)
-    node = Node(out, op, parents)
-    node.backward, node.saved, node.output = implementation.backward, saved, implementation.output
-    node.remember(arrays)
-    return Tensor(out, _node=node)
+    made = Node(out, op, parents)
+    made.backward, made.saved, made.output = implementation.backward, saved, implementation.output
+    made.remember(arrays)
+    return Tensor(out, _node=made)
 
 
-def _replaced(who: str, tensor: Tensor, node: Node) -> str:
-    got = f"{tensor.dtype} {tensor.shape}"
+def _replaced(who: str, array: np.ndarray, node: Node) -> str:
+    got = f"{array.dtype} {array.shape}"
     return (
         f"{who}: a tensor that requires gradients was made as {node.dtype} {node.shape}, and its data is now {got}; "
         "make a new Tensor of the new array"
@@ -948,9 +949,14 @@ def is_masked(data: Any) -> bool:
     return isinstance(data, masked)
 
 
+_USUAL = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def _as_array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         raise TypeError("Tensor: got a Tensor; use detach() for one without history, or astype() for another dtype")
+    if type(data) is np.ndarray and dtype is None and data.dtype in _USUAL:
+        return data  # as the results of operations are
     _check_detached(data)
     if is_masked(data):
         raise TypeError("Tensor: got a masked array, whose mask would be lost; write data.filled(...)")

@@ -34,6 +34,7 @@ _EXAMPLES = """\
 examples:
   tinygpt generate runs/tiny --prompt "Once upon a time" --temperature 0.8
   tinygpt generate runs/tiny --file chapter.txt --weights int8
+  tinygpt generate runs/code --file module.py --lookup
   tinygpt generate runs/tiny --prompt "The end.\\n" --stop "\\n\\n" --escape
   echo Once upon a time | tinygpt generate runs/tiny --json --samples 4
 """
@@ -96,7 +97,13 @@ def add_arguments(parser: Parser) -> None:
     )
     speed = parser.add_argument_group("speed")
     add_weights(speed, "round the matrices, and activations while the prompt is read: bfloat16 is faster, int8 fastest")
-    speed.add_argument(
+    reading = speed.add_mutually_exclusive_group()
+    reading.add_argument(
+        "--lookup",
+        action="store_true",
+        help="guess tokens where the text repeats itself, and verify several at once: faster on code; the same text",
+    )
+    reading.add_argument(
         "--no-cache",
         action="store_true",
         help="no KV cache: compute everything again for each token; slow; the same text but for rounded --weights",
@@ -128,6 +135,7 @@ def run(options: argparse.Namespace) -> int:
         "seed": options.seed,
         "stop": stop,
         "cache": not options.no_cache,
+        "lookup": options.lookup,
         "allowed_special": "all",  # none is there that is not allowed
     }
     _warn_of_length(model, tokenizer, prompt)

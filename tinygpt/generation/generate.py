@@ -4,6 +4,8 @@ The loop over tokens: sample the next token of each text from its logits, let th
 A text may grow longer than the context. Positions are learned by number, up to `n_positions`, so the text cannot be
 shifted under them. Of a longer prompt the model reads the last `n_positions` tokens. Whenever the context is full, it
 reads the newest half again, as a text of its own, and continues from there: one more pass every n_positions / 2 tokens.
+
+With `lookup`, a pass may give several tokens of a text: see lookup.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd import no_grad
+from tinygpt.generation.lookup import PromptLookup, draft
 from tinygpt.generation.sampling import check_sampling, logprob, sample
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.runtime.aliases import aliases
@@ -85,6 +88,7 @@ def generate_batch(
     cache: bool = True,
     finished: Collection[int] = (),
     allowed: np.ndarray | None = None,
+    lookup: bool = False,
 ) -> Iterator[tuple[int, Token]]:
     """
     Continue several texts in one batch: the weights are read once for all of them.
@@ -117,11 +121,15 @@ def generate_batch(
     allowed : array of int, optional
         Sample from these ids only, in ascending order. A model whose vocabulary was padded to a round number has ids
         that its tokenizer does not have: see `completion.known_ids`. `logprobs` are those of the whole vocabulary.
+    lookup : bool
+        Prompt look-up decoding: guess tokens where the text repeats itself, and verify all guesses in one pass. Faster
+        on code and the like, and never another text. Without effect where a pass cannot read several tokens as exactly
+        as one: without a cache, by NumPy, in float64, or where a part of the model is the user's own.
 
     Yields
     ------
     int, Token
-        The index of a prompt, and its next token.
+        The index of a prompt, and its next token. One token of each prompt in turn; with `lookup`, one or several.
 
     Raises
     ------
@@ -146,24 +154,51 @@ def generate_batch(
     check_seed("generate", seed)
     rng = np.random.default_rng(seed)
     rngs = [rng, *rng.spawn(max(0, len(texts) - 1))]
-    stop_ids = _stop_ids(stop_ids)
+    stop_ids, options = _stop_ids(stop_ids), (temperature, top_k, top_p)
 
     def tokens() -> Iterator[tuple[int, Token]]:
         longest = max(map(len, texts), default=0) + max_tokens
         cached = cache and hasattr(model, "decoder")
         decoder = model.decoder(len(texts), longest) if cached else UncachedDecoder(model, len(texts))
+        lookups = [PromptLookup(text) for text in texts] if lookup and cached else []
+        made, ended, first = [0] * len(texts), set(), True
         active = list(range(len(texts)))
-        for count in range(max_tokens):
-            active = [i for i in active if i not in finished]
-            logits = _next_logits(decoder, texts, active, context, first=count == 0)
-            for i in list(active):
-                id = sample(logits[i] if allowed is None else logits[i][allowed], rngs[i], temperature, top_k, top_p)
-                id = id if allowed is None else int(allowed[id])
-                if id in stop_ids:
-                    active.remove(i)
-                    continue
-                texts[i].append(id)
-                yield i, Token(id, logprob(logits[i], id) if logprobs else None)
+        while active := [i for i in active if made[i] < max_tokens and i not in ended and i not in finished]:
+            rooms = [min(max_tokens - made[i] - 1, context - len(texts[i])) for i in active]
+            drafts = _drafts(decoder, lookups, active, rooms) if lookups and not first else {}
+            new, more = _divided(texts, active, context, first)
+            first = False
+            logits = {i: decoder.prefill(i, texts[i])[None] for i in new}  # (1 + K, V) each, after K drafted tokens
+            newest, sampled = [texts[i][-1] for i in more], dict[int, int]()
+            if drafts:
+                rows = decoder.extend(more, [[texts[i][-1], *drafts.get(i, ())] for i in more])
+                logits |= zip(more, rows, strict=True)
+            elif more and not (logprobs or allowed is not None) and hasattr(decoder, "next_tokens"):
+                uniforms = [rngs[i].random() if temperature > 0 else 0.0 for i in more]
+                ids = decoder.next_tokens(more, newest, uniforms, *options)
+                sampled = dict(zip(more, ids.tolist(), strict=True))
+            elif more:
+                logits |= zip(more, decoder.step(more, newest)[:, None], strict=True)
+            for i in active:
+                for row, guess in zip(logits.get(i, (None,)), [*drafts.get(i, ()), None], strict=True):
+                    if i in sampled:
+                        id = sampled[i]
+                    elif allowed is None:
+                        id = sample(row, rngs[i], *options)
+                    else:
+                        id = int(allowed[sample(row[allowed], rngs[i], *options)])
+                    if id in stop_ids:
+                        ended.add(i)
+                        break
+                    texts[i].append(id)
+                    made[i] += 1
+                    if lookups:
+                        lookups[i].append(id)
+                    yield i, Token(id, logprob(row, id) if logprobs else None)
+                    if id != guess or i in finished:
+                        break
+                if i in drafts:
+                    decoder.truncate(i, len(texts[i]) - 1)  # what was not accepted; the newest token is yet to be read
 
     return tokens()
 
@@ -212,26 +247,30 @@ def _checked(ids: Any, vocab_size: int) -> list[int]:
     return ids
 
 
-def _next_logits(
-    decoder: Any, texts: list[list[int]], active: list[int], context: int, first: bool
-) -> dict[int, np.ndarray]:
-    """Logits of the token after each active text; all but its last token was read before, the first time nothing."""
-    logits, one_more = {}, []
+def _drafts(decoder: Any, lookups: list[PromptLookup], active: list[int], rooms: list[int]) -> dict[int, list[int]]:
+    """Tokens to verify after the newest one, for the texts that have some; none where they gain nothing."""
+    if not getattr(decoder, "extends_at_once", False):
+        return {}
+    drafts = zip(active, draft([lookups[i] for i in active], rooms), strict=True)
+    return {i: tokens for i, tokens in drafts if tokens}
+
+
+def _divided(texts: list[list[int]], active: list[int], context: int, first: bool) -> tuple[list[int], list[int]]:
+    """The active texts that are read from their beginning, and those of which all but the last token was read."""
+    new, more = [], []
     for i in active:
         if len(texts[i]) > context:
             texts[i] = texts[i][-max(1, context // 2) :]
         elif not first:
-            one_more.append(i)
+            more.append(i)
             continue
-        logits[i] = decoder.prefill(i, texts[i])
-    if one_more:
-        logits |= zip(one_more, decoder.step(one_more, [texts[i][-1] for i in one_more]), strict=True)
-    return logits
+        new.append(i)
+    return new, more
 
 
 class UncachedDecoder:
     """
-    `prefill` and `step` of a `Decoder`, for any model and without a cache: each token reads the whole text again.
+    The methods of a `Decoder`, for any model and without a cache: each token reads the whole text again.
 
     Parameters
     ----------
@@ -255,6 +294,15 @@ class UncachedDecoder:
         for sequence, token in zip(sequences, tokens, strict=True):
             self.texts[sequence].append(token)
         return np.stack([next_logits(self.model, self.texts[sequence]) for sequence in sequences])
+
+    def extend(self, sequences: Any, tokens: Any) -> list[np.ndarray]:
+        """Logits (T, V) after each of several more tokens, for each of some sequences."""
+        return [np.concatenate([self.step([sequence], [token]) for token in own])
+                for sequence, own in zip(sequences, tokens, strict=True)]  # fmt: skip
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget all but the first tokens of a sequence."""
+        del self.texts[sequence][length:]
 
 
 def next_logits(model: Any, ids: list[int]) -> np.ndarray:

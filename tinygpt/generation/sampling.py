@@ -13,6 +13,10 @@ import numpy as np
 from tinygpt.files.one_line import brief
 
 _BLOCK = 64  # logits per block: the largest of each is found before any is sorted
+NOT_FINITE = (
+    "sample: the logits must be finite, got NaN or infinity: training of this model diverged, or its file is damaged; "
+    "train again with a lower --lr, or use another checkpoint"
+)
 _FIRST_K = 256  # how many are sorted at first where top-p alone limits them
 
 
@@ -47,12 +51,46 @@ def sample(
     >>> sample(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
     1
     """
+    return choose(logits, rng.random() if temperature > 0 else 0.0, temperature, top_k, top_p)
+
+
+def choose(
+    logits: np.ndarray,
+    uniform: float,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
+    """
+    The token that `sample` samples for a uniform random number, by inverting the cumulative distribution.
+
+    kernels/sampling.py is its twin, and chooses the same tokens.
+
+    Parameters
+    ----------
+    logits, temperature, top_k, top_p
+        As for `sample`.
+    uniform : float
+        From 0 up to, but not including, 1. Where the temperature is 0 it makes no difference.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If the logits are not finite.
+
+    Examples
+    --------
+    >>> logits = np.log([0.5, 0.3, 0.2])
+    >>> [choose(logits, uniform) for uniform in (0.1, 0.6, 0.9)]
+    [0, 1, 2]
+    """
     logits = np.asarray(logits)
     if not np.isfinite(logits).all():
-        raise ValueError(
-            "sample: the logits must be finite, got NaN or infinity: training of this model diverged, or its file is "
-            "damaged; train again with a lower --lr, or use another checkpoint"
-        )
+        raise ValueError(NOT_FINITE)
     if temperature == 0:
         return int(np.argmax(logits))
     limited = top_k is not None and top_k < len(logits)
@@ -65,8 +103,7 @@ def sample(
             p = p[order]
         p = p[: np.searchsorted(np.cumsum(p), needed) + 1]
     cumulative = np.cumsum(p)
-    choice = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-    return int(order[choice])
+    return int(order[np.searchsorted(cumulative, uniform * cumulative[-1], side="right")])
 
 
 def top_k_ids(logits: np.ndarray, k: int) -> np.ndarray:

@@ -5,8 +5,11 @@ one token's work.
     LayerCache.attend            attention of new tokens to themselves and to all tokens before them
     Decoder.prefill              a prompt, layer by layer, by kernels/prompt.py
     Decoder.step                 one more token for each of some sequences, by kernels/decode_step.py
+    Decoder.next_tokens          the same, and sampling of the tokens that follow, by the same call of the kernel
+    Decoder.extend               several more tokens for each of some sequences, by the same kernel
+    Decoder.truncate             forget the last tokens of a sequence
 
-Where no kernel runs (NumPy, float64, a block with a part of the user's own), both run the model's blocks.
+Where no kernel runs (NumPy, float64, a block with a part of the user's own), all run the model's blocks.
 
 Throughout this file
     x                  (B, T, C)       the residual stream of T new tokens of each of B sequences; T = 1 in a step
@@ -36,6 +39,7 @@ import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.dispatch import aligned, compare, kernel_for
+from tinygpt.generation.sampling import NOT_FINITE, choose
 from tinygpt.nn import no_dropout
 from tinygpt.ops.attention import attention, causal_mask, merge_heads, split_heads
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
@@ -48,6 +52,7 @@ from tinygpt.runtime.whole_number import whole_number
 _KERNEL, _PROMPT = "tinygpt.kernels.decode_step", "tinygpt.kernels.prompt"
 _TOLERANCE = 2e-2  # of a prompt's kernel in check mode, as a share of the largest value, where weights are quantized
 _LINE = 16  # numbers in a cache line
+_ROWS = 16  # tokens that `extend` reads at once: their partial sums still fit in a cache
 # The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
 _LINEAR, _NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
 _ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
@@ -224,7 +229,7 @@ class Decoder:
         self._keys = empty((len(model.h), sequences, H, D, N), dtype)
         self._values = empty((len(model.h), sequences, H, N, D), dtype)
         self._bind()
-        self._scratch: dict[int, Any] = {}  # the kernel's memory, by B
+        self._scratch: dict[Any, Any] = {}  # the kernels' memory, by B and the number of threads
 
     @property
     def lengths(self) -> np.ndarray:
@@ -235,6 +240,11 @@ class Decoder:
     def capacity(self) -> int:
         """The length of the longest text that fits, in tokens."""
         return self._capacity
+
+    @property
+    def extends_at_once(self) -> bool:
+        """Whether `extend` reads several tokens in one pass: where kernels compute every layer and the head."""
+        return self._whole_kernel() is not None
 
     def _bind(self) -> None:
         """Convert the model's weights for the kernels, which check no index: so shapes are checked here."""
@@ -247,6 +257,7 @@ class Decoder:
         self._layers = [_layer_of(model, i) if _computes_as(block, _BLOCK) else None for i, block in enumerate(model.h)]
         head_is_ours = _computes_as(model.ln_f, _NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
         self._norm = _norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
+        self._addresses = _addresses_of(self._layers)
         self._table = _matrix_of(model, "wte", model.wte, shape, axis=0)
         self._tokens = _as_read(model, "wte.weight", model.wte.weight.data, shape)
         self._positions = _as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
@@ -318,6 +329,162 @@ class Decoder:
         TypeError, ValueError
             If these are not such numbers, or a sequence is empty or full.
         """
+        sequences, tokens, lengths = self._checked_rows(sequences, tokens)
+        logits = self._read(sequences, tokens, lengths)
+        self.lengths[sequences] += 1
+        return logits
+
+    def next_tokens(
+        self,
+        sequences: Any,
+        tokens: Any,
+        uniforms: Any,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> np.ndarray:
+        """
+        Read one more token for each of some sequences, and sample those that follow; a kernel does both in one call.
+
+        Parameters
+        ----------
+        sequences, tokens : array of int, shape (B,)
+            As for `step`.
+        uniforms : array of float, shape (B,)
+            A random number per sequence, from 0 up to, but not including, 1.
+        temperature, top_k, top_p
+            As in `generation.generate.generate_batch`, which checks them.
+
+        Returns
+        -------
+        ndarray of int, shape (B,)
+            The tokens that `generation.sampling.choose` chooses from the logits that `step` returns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `step` does, or if the logits are not finite.
+
+        Examples
+        --------
+        >>> from tinygpt import GPT, GPTConfig
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
+        >>> decoder = Decoder(model)
+        >>> start = decoder.prefill(0, [1, 2])
+        >>> id = decoder.next_tokens([0], [3], [0.0], temperature=0)[0]
+        >>> id == model([[1, 2, 3]]).data[0, -1].argmax()
+        True
+        """
+        sequences, tokens, lengths = self._checked_rows(sequences, tokens)
+        uniforms = np.asarray(uniforms, np.float64)
+        if uniforms.shape != (len(tokens),):
+            raise ValueError(f"Decoder.next_tokens: needs {len(tokens)} uniforms, got shape {uniforms.shape}")
+        kernel = self._whole_kernel()
+        if kernel is None or settings.current_implementation() == "check":
+            logits = self._read(sequences, tokens, lengths)
+            rows = zip(logits, uniforms, strict=True)
+            chosen = np.array([choose(*row, temperature, top_k, top_p) for row in rows], np.int64)
+        else:
+            sampling = (uniforms, temperature, top_k, top_p)
+            _, chosen = self._step_by_kernel(kernel, sequences, tokens, lengths, sampling)
+            if (chosen < 0).any():
+                raise ValueError(NOT_FINITE)
+        self.lengths[sequences] += 1
+        return chosen
+
+    def extend(self, sequences: Any, tokens: Any) -> list[np.ndarray]:
+        """
+        Read several more tokens for each of some sequences, as speculative decoding does to verify a draft.
+
+        The logits have the same bits as those of one `step` per token; the kernel reads the weights once for all.
+
+        Parameters
+        ----------
+        sequences : array of int, shape (B,)
+            Different ones, each of which has a text in the cache.
+        tokens : sequence of B arrays of int, shape (T,) each
+            Each has a length of its own, at least 1.
+
+        Returns
+        -------
+        list of B ndarrays, shape (T, V) each
+            Logits of the token that follows each of these.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If these are not such numbers, a sequence is empty, or the tokens do not fit.
+
+        Examples
+        --------
+        >>> from tinygpt import GPT, GPTConfig
+        >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()
+        >>> decoder = Decoder(model)
+        >>> start = decoder.prefill(0, [1, 2])
+        >>> [logits] = decoder.extend([0], [[3, 4, 5]])
+        >>> decoder.truncate(0, 2)
+        >>> all(np.array_equal(decoder.step([0], [token])[0], row) for token, row in zip([3, 4, 5], logits))
+        True
+        """
+        self._bind_again()
+        sequences = check_ids("Decoder.extend: sequences", sequences, len(self.lengths)).reshape(-1).tolist()
+        vocab_size = self.model.config.vocab_size
+        tokens = [check_ids("Decoder.extend: tokens", each, vocab_size, OF_ANOTHER_TOKENIZER) for each in tokens]
+        shapes = [each.shape for each in tokens]
+        of_each = len(shapes) == len(sequences) == len({*sequences}) and all(len(shape) == 1 for shape in shapes)
+        if not of_each:
+            raise ValueError(f"Decoder.extend: needs tokens (T,) for each of different sequences, got shapes {shapes} "
+                             f"for sequences {sequences}")  # fmt: skip
+        before = [self._length("Decoder.extend", sequence) for sequence in sequences]
+        for n, each in zip(before, tokens, strict=True):
+            if not 0 < len(each) <= self.capacity - n:
+                raise ValueError(f"Decoder.extend: from 1 to {self.capacity - n} more tokens fit, got {len(each)}")
+        if not sequences:
+            return []
+        sizes = [len(each) for each in tokens]
+        row_sequences, row_tokens = np.repeat(np.array(sequences, np.int64), sizes), np.concatenate(tokens)
+        row_lengths = np.concatenate([np.arange(n, n + size) for n, size in zip(before, sizes, strict=True)])
+        logits = np.empty((len(row_tokens), vocab_size), self._tokens.dtype)
+        at_once = _ROWS if self.extends_at_once else 1  # NumPy's products of one row have other bits than of several
+        for first in range(0, len(logits), at_once):
+            rows = slice(first, first + at_once)
+            logits[rows] = self._read(row_sequences[rows], row_tokens[rows], row_lengths[rows])
+        self.lengths[sequences] += sizes
+        return np.split(logits, np.cumsum(sizes)[:-1])
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """
+        Forget the last tokens of a sequence, so that another continuation can be read.
+
+        Parameters
+        ----------
+        sequence : int
+            One that has a text in the cache.
+        length : int
+            How many tokens to keep, at least one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the sequence does not have so many tokens.
+        """
+        n = self._length("Decoder.truncate", sequence)
+        length = whole_number("Decoder.truncate: length", length)
+        if not 1 <= length <= n:
+            raise ValueError(f"Decoder.truncate: length must be from 1 to {n}, got {length}")
+        self.lengths[sequence] = length
+
+    def _length(self, who: str, sequence: int) -> int:
+        """How many tokens a sequence has; an error where there is none."""
+        if check_ids(f"{who}: sequence", sequence, len(self.lengths)).ndim:
+            raise ValueError(f"{who}: sequence must be one number, got {sequence!r}")
+        n = int(self.lengths[sequence])
+        if not n:
+            raise ValueError(f"{who}: sequence {sequence} has no tokens; prefill() begins one")
+        return n
+
+    def _checked_rows(self, sequences: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`sequences` and `tokens` as arrays, and the lengths of the sequences; an error where a kernel would fail."""
         self._bind_again()
         tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
         tokens = tokens.reshape(-1)
@@ -329,11 +496,40 @@ class Decoder:
         if (lengths < 1).any() or (lengths >= self.capacity).any():
             raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
                              f"{lengths.tolist()}; prefill() begins one")  # fmt: skip
+        return sequences, tokens, lengths
+
+    def _read(self, sequences: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """
+        Logits (B, V) of the tokens after these, each of which follows `lengths` tokens of its sequence.
+
+        Rows of one sequence are consecutive tokens, in their order.
+        """
+        kernel = self._whole_kernel()
+        if kernel is not None and settings.current_implementation() != "check":
+            return self._step_by_kernel(kernel, sequences, tokens, lengths)[0]
         x = self._tokens[tokens] + self._positions[lengths]  # (B, C)
         for i, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             x = self._layer(x, i, LayerCache(keys, values, sequences, lengths))
-        self.lengths[sequences] += 1
         return self._head(x)
+
+    def _step_by_kernel(self, kernel: Any, sequences: Any, tokens: Any, lengths: Any, sampling: Any = None) -> Any:
+        """Logits, and tokens if they are sampled, by one call of the kernel for all layers."""
+        model = ((self._tokens, self._positions), self._layers[0], self._addresses, self._norm, self._table)
+        caches, eps = (self._keys, self._values), self.model.config.layer_norm_epsilon
+        return kernel.step(tokens, model, caches, sequences, lengths, eps, self._memory(kernel, len(tokens)), sampling)
+
+    def _whole_kernel(self) -> Any:
+        """The kernel, if it computes every layer and the head; else None."""
+        return None if self._addresses is None or self._norm is None else kernel_for(_KERNEL, self._tokens)
+
+    def _memory(self, kernel: Any, B: int) -> Any:
+        """The kernel's scratch memory for B rows."""
+        config = self.model.config
+        workers = kernel.workers(config.n_embd, config.inner)
+        if (workers, B) not in self._scratch:
+            sizes = (B, config.n_embd, config.inner, config.n_head, self.capacity, config.vocab_size)
+            self._scratch[workers, B] = kernel.scratch(workers, *sizes)
+        return self._scratch[workers, B]
 
     def _prompt(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (T, C), the tokens of a prompt, after layer i."""
@@ -354,18 +550,29 @@ class Decoder:
         """x (B, C) after layer i."""
         kernel = None if self._layers[i] is None else kernel_for(_KERNEL, x)
         if kernel is None:
-            return self._by_block(x[:, None], i, cache)[:, 0]
+            return self._step_by_block(x, i, cache)
         checking = settings.current_implementation() == "check"
         if checking:
             with settings.implementation("numpy"):
-                expected = self._by_block(x[:, None], i, cache)[:, 0]
-        B, C = x.shape
-        if B not in self._scratch:
-            self._scratch[B] = kernel.scratch(B, C, self.model.config.inner, cache.keys.shape[1], self.capacity)
-        kernel.layer_step(x, self._layers[i], *cache, self.model.config.layer_norm_epsilon, self._scratch[B])
+                expected = self._step_by_block(x, i, cache)
+        kernel.layer_step(
+            x, self._layers[i], *cache, self.model.config.layer_norm_epsilon, self._memory(kernel, len(x))
+        )
         if checking:
             compare("Decoder.step", "layer", [x], [expected])
         return x
+
+    def _step_by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
+        """x (B, C) after layer i; several rows may be tokens of one sequence, in their order."""
+        keys, values, sequences, lengths = cache
+        if len({*sequences}) == len(x):
+            return self._by_block(x[:, None], i, cache)[:, 0]
+        out = np.empty_like(x)
+        for sequence in {*sequences}:
+            rows = np.flatnonzero(np.equal(sequences, sequence))
+            own = LayerCache(keys, values, [sequence], [lengths[rows[0]]])
+            out[rows] = self._by_block(x[None, rows], i, own)[0]
+        return out
 
     def _by_block(self, x: np.ndarray, i: int, cache: LayerCache) -> np.ndarray:
         """x (B, T, C) after layer i."""
@@ -400,6 +607,15 @@ def _computes_as(module: Any, classes: str) -> bool:
     functions = [part.forward for part in module.modules()]
     names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
     return names == [f"tinygpt.{name}.forward" for name in classes.split()]
+
+
+def _addresses_of(layers: list[Layer | None]) -> np.ndarray | None:
+    """The addresses of all weights, (L, n), if a kernel computes all layers, and their arrays are of the same kinds."""
+    arrays = [[] if layer is None else [array for group in layer for array in group] for layer in layers]
+    kinds = {tuple((array.dtype, array.shape) for array in each) for each in arrays}
+    if len(kinds) != 1 or not arrays[0]:
+        return None
+    return np.array([[array.ctypes.data for array in each] for each in arrays], np.int64)
 
 
 def _layer_of(model: Any, i: int) -> Layer:

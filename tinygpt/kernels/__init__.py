@@ -10,6 +10,7 @@ Reading order
         cpu.py, vector_width.py                     its features, the tile that follows from them; how wide vectors are
         llvm.py, intrinsics.py                      pieces of LLVM code; what kernels call of them
         atomic.py                                   memory that threads share, and how one waits for another
+        addresses.py                                the weights of all layers, as their addresses
         math.py, softmax.py, gemv.py                exp and sums; softmax of columns; matrix-vector products
     matmul/                                     the matrix product: most of a training step
         ladder.py                                   from three loops to a register tile, and on to AMX: begin here
@@ -27,6 +28,7 @@ Reading order
     projection.py                               a product with a quantized weight, and what follows it in the same pass
     decode_step.py, prompt.py                   generation: twins of `Block` with a cache, in gpt2/, for one token of
                                                 each text and for a whole prompt
+    sampling.py                                 the twin of `choose` in generation/: from logits to a token
     jit.py, compiler.py, kernel_cache.py        how kernels are compiled and kept
     thread_pool.py, parallel_loops.py           the threads that parallel loops run on; how loops are sent to them
     dependencies.py                             which files and values a user's kernel was compiled from

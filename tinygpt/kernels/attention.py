@@ -73,6 +73,7 @@ from tinygpt.runtime import memory
 __all__ = ["accepts", "backward", "forward"]
 
 _HIDDEN = np.float32(-np.inf)  # a score of which the weight is 0
+_NO_DROPOUT = (False, *constants(0.5, 0))
 _SMALL = 2**18  # multiplications that one core has done in about ten microseconds
 
 
@@ -106,7 +107,7 @@ def backward(dout, saved, into):
 
 def _dropout(p, seed):
     """Whether weights are dropped, and the constants of the mask."""
-    return (p > 0, *(constants(p, seed) if p else constants(0.5, 0)))
+    return (True, *constants(p, seed)) if p else _NO_DROPOUT
 
 
 def _memory(sizes, of_all, of_one, blocks, per_token, bfloat16=False):

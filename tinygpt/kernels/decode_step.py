@@ -1,29 +1,33 @@
 """
-One more token for each sequence of a batch, a layer at a time: the twin of `Block` in gpt2/model.py with a cache, and
-of the final norm and the head. tests/test_decoding.py holds it to them.
+One more token for each row of a batch, through all layers to the logits: the twin of `Block` in gpt2/model.py with a
+cache, and of the embeddings, the final norm and the head. tests/test_decoding.py holds it to them.
 
-    (1) qkv    = ln_1(x) @ c_attn
-    (2) heads  = attention of the new token, whose key and value join the cache
-    (3) x      = x + heads @ attn.c_proj
-    (4) hidden = gelu(ln_2(x) @ c_fc)
-    (5) x      = x + hidden @ mlp.c_proj
-    head: logits = ln_f(x) @ wte^T            each thread computes some columns of the logits
+    embeddings: x = wte[token] + wpe[position]
+    each layer: (1) qkv    = ln_1(x) @ c_attn
+                (2) heads  = attention of the new token, whose key and value join the cache
+                (3) x      = x + heads @ attn.c_proj
+                (4) hidden = gelu(ln_2(x) @ c_fc)
+                (5) x      = x + hidden @ mlp.c_proj
+    head:       logits = ln_f(x) @ wte^T
 
-Most of the time goes into reading the weights, once for all sequences, and memory is fast only when it is read in
-order. So each product is cut along its inputs into H parts, one per head: a part is some consecutive rows of the
-weight. The C inputs are D for each part; the I of the hidden layer need not be a multiple of H. A part gives a partial
-sum of all outputs,
+Most of the time goes into reading the weights, once for all rows, and memory is fast only when it is read in order.
+The rest is to keep the threads apart. Of each pair of products, the first is cut along its outputs and the second along
+its inputs, as in tensor parallelism: a thread computes the qkv of its heads, their attention, and what these heads add
+to x in (3); then some columns of the hidden layer, and what these add to x in (5). What is added comes in H parts,
 
-    partial[part, o] = sum over its rows i of x[i] w[i, o]
+    added[part] = sum over the part's inputs i of heads[i] w[i, :]        or of hidden[i]
 
-and a thread that needs an output adds up the parts, first to last. Each thread takes consecutive parts, and computes
-what it needs for them: x and its norm, the same on every thread; one head's attention, of which (3) then multiplies
-the rows of that head only; hidden, of which (5) multiplies these rows only. So there are four barriers per layer. The
-result has the same bits for any number of threads, and for any other sequences in the batch.
+one per head, or per group of columns of the hidden layer. After a barrier, every thread adds up all parts, first to
+last, to an x of its own. So there are two barriers per layer, and the result has the same bits for any number of
+threads, and for any other rows of the batch.
+
+Rows may be tokens of one sequence, which follow one another: a thread goes through the rows of its heads in order, so
+that each row's key and value are in the cache when the next one attends to them, and none attends to a later one.
 
 Before the first step, `append` brings the keys and values of a whole prompt into the cache.
 
 Cost: every weight is read once, 4, 2 or 1 bytes; and the keys and values of each sequence so far.
+Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3 (how products are cut).
 """
 
 from __future__ import annotations
@@ -31,9 +35,11 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from tinygpt.kernels import sampling
 from tinygpt.kernels.gelu import gate
-from tinygpt.kernels.jit import ZERO, kernel, parallel, spread, threads
+from tinygpt.kernels.jit import ZERO, kernel, parallel, parallel_part, spread, threads
 from tinygpt.kernels.layernorm import normalize
+from tinygpt.kernels.simd.addresses import at_addresses
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import add_rows_1, add_rows_4, dot_row, dot_rows_1, dot_rows_4
 from tinygpt.kernels.simd.intrinsics import stream_transposed_block, to_float32, transpose_block
@@ -42,32 +48,83 @@ from tinygpt.runtime import memory
 
 _LINE = 64  # bytes of a cache line
 _LARGE = 2**20  # bytes of a prompt's queries, keys and values: more than this leave the cache before the next step
+_TOGETHER = 32  # columns of the hidden layer that belong to one part: whole vectors, for any processor
+_SMALL = 2**14  # numbers of a weight of the hidden layer: up to so many, one thread reads them alone
 _NEAR = 4096  # outputs that stay in the first-level cache while the rows of a weight are read
 
 
-def scratch(B: int, C: int, inner: int, heads: int, positions: int) -> tuple[np.ndarray, ...]:
-    """
-    Memory for `layer_step`, the same for all layers and all tokens of a batch of B sequences.
+def workers(C: int, inner: int) -> int:
+    """Set how many threads the next step uses, and return it: one for a model that is so small that they only wait."""
+    return threads(most=None if C * inner > _SMALL else 1)
 
-    `_layer` unpacks it in this order. Passing a NamedTuple to a kernel would take twice as long.
+
+def scratch(workers: int, B: int, C: int, inner: int, heads: int, positions: int, vocab: int) -> tuple:
     """
-    workers = threads()
-    widest = max(3 * C // heads, -(-inner // heads))  # a head's q, k and v, or the largest part of the hidden layer
+    Memory for the steps of a batch of B rows on so many threads, the same for all layers and all tokens: for the
+    layers, and for sampling.
+
+    The kernels unpack it in this order. Passing a NamedTuple to a kernel would take twice as long.
+    """
     shapes = [
-        (workers, B, C),  # state: x after attention, the same on each thread
+        (workers, B, C),  # state: x, the same on each thread
         (workers, B, C),  # normed: what the next product reads
-        (workers, B, widest),  # own: the q, k and v of one head, then one part of the hidden layer
         (workers, positions),  # scores: one head's
-        (heads, B, 3 * C),  # qkv, of each part its partial sums
-        (heads, B, C),  # added: the same for what is added to x
-        (heads, B, inner),  # hidden: the same for the hidden layer
+        (B, 3 * C),  # qkv
+        (B, C),  # heads: the output of attention
+        (B, inner),  # hidden
+        (2, heads, B, C),  # added: what attention adds to x, in parts; then what the hidden layer adds
     ]
-    return tuple(memory.empty(shape, np.float32) for shape in shapes)
+    return tuple(memory.empty(shape, np.float32) for shape in shapes), sampling.scratch(workers, B, vocab)
 
 
 def layer_step(x, layer, keys, values, sequences, lengths, eps, scratch):
-    """Replace x (B, C) by the output of the layer, and append the tokens' keys and values to the cache."""
-    _layer(x, *layer, (keys, values), sequences, lengths, np.float32(eps), len(scratch[0]), scratch)
+    """
+    Replace x (B, C) by the output of the layer, and append the tokens' keys and values to the cache.
+
+    Row b is the token at position lengths[b] of its sequence. Of several rows of one sequence, the first comes first.
+    """
+    scratch, _ = scratch
+    _layer(x, layer, (keys, values), sequences, lengths, np.float32(eps), len(scratch[0]), scratch)
+
+
+def step(tokens, model, caches, sequences, lengths, eps, scratch, options=None):
+    """
+    Read one more token per row, in one call for all layers.
+
+    Parameters
+    ----------
+    tokens, sequences, lengths : ndarray of int64, (B,)
+    model : tuple
+        The embeddings of tokens and positions; the first layer; the addresses of the weights of all layers, see
+        simd/addresses.py; the final norm; the table of the head.
+    caches : tuple of ndarray
+        Keys (L, S, H, D, N) and values (L, S, H, N, D) of all layers.
+    scratch : tuple
+        From the function of that name.
+    options : tuple, optional
+        Uniform numbers (B,), temperature, top_k or None, top_p or None: the tokens that follow are sampled, too.
+
+    Returns
+    -------
+    logits, chosen : ndarray, (B, V) and (B,)
+        Of the tokens that follow. Nothing is in `chosen` without options, and -1 where the logits are not finite.
+    """
+    embeddings, first_layer, addresses, norm, table = model
+    of_layers, of_sampling = scratch
+    logits = memory.empty((len(tokens), len(table[0])), np.float32)
+    choice = sampling.choice(of_sampling, logits, options)
+    _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths, norm, table, np.float32(eps),
+          len(of_layers[0]), of_layers, logits, choice)  # fmt: skip
+    return logits, choice[1]
+
+
+def head_step(x, norm, table, eps):
+    """The logits (B, V) of the next tokens."""
+    logits = memory.empty((len(x), len(table[0])), np.float32)
+    workers = threads()
+    normed = memory.empty((workers, *x.shape), np.float32)
+    _head(x, norm, table, np.float32(eps), workers, normed, logits)
+    return logits
 
 
 def append(qkv, keys, values, sequences, lengths):
@@ -108,69 +165,123 @@ def _append(qkv, keys, values, sequences, lengths, past_the_caches):
                 values_t[d] = v_t[d]
 
 
-def head_step(x, norm, table, eps):
-    """The logits (B, V) of the next tokens."""
-    logits = memory.empty((len(x), len(table[0])), np.float32)
-    workers = threads()
-    normed = memory.empty((workers, *x.shape), np.float32)
-    _head(x, norm, table, np.float32(eps), workers, normed, logits)
-    return logits
+@parallel
+def _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths, norm, table, eps, workers, scratch,
+          logits, choice):  # fmt: skip
+    (by_token, by_position), (keys, values) = embeddings, caches
+    state, normed, added = scratch[0], scratch[1], scratch[6]
+    for worker_ in prange(workers):
+        worker = np.int64(worker_)
+        for b in range(len(tokens)):
+            x, of_token, of_position = state[worker, b], by_token[tokens[b]], by_position[lengths[b]]
+            for c in range(len(x)):
+                x[c] = of_token[c] + of_position[c]
+    for i in range(len(addresses)):
+        layer = at_addresses(first_layer, addresses[i])
+        _attention_half(layer, (keys[i], values[i]), sequences, lengths, eps, workers, scratch, np.int64(i))
+        _hidden_half(layer, eps, workers, scratch)
+    for worker_ in prange(workers):
+        worker = np.int64(worker_)
+        _add(added[1], state[worker])  # (5)
+        _logits(state[worker], norm, table, eps, worker, workers, normed[worker], logits)
+    if len(choice[0]) > 0:
+        sampling.choose_tokens(logits, choice, workers)
 
 
 @parallel
-def _layer(x, ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj, cache, sequences, lengths, eps, workers, scratch):
-    keys, values = cache
-    state, normed, own, scores, qkv, added, hidden = scratch
-    B, H, D, inner = len(x), keys.shape[1], keys.shape[2], hidden.shape[2]
+def _layer(x, layer, cache, sequences, lengths, eps, workers, scratch):
+    state, added = scratch[0], scratch[6]
     for worker_ in prange(workers):
-        worker = np.int64(worker_)
-        _layernorm(x, ln_1, eps, normed[worker])  # (1)
-        for part in range(worker * H // workers, (worker + 1) * H // workers):
-            _multiply_rows(normed[worker], part * D, D, c_attn[0], part * D, qkv[part])  # (1)
-    for worker_ in prange(workers):
-        worker = np.int64(worker_)
-        mine, out = own[worker], normed[worker]
-        for head in range(worker * H // workers, (worker + 1) * H // workers):
-            for b in range(B):
-                for third in range(3):
-                    _add_up(qkv, b, (third * H + head) * D, c_attn, mine[b, third * D : (third + 1) * D])  # (1)
-                _attend(mine[b], keys[sequences[b], head], values[sequences[b], head], lengths[b], scores[worker],
-                        out[b, :D])  # (2)  # fmt: skip
-            _multiply_rows(out, ZERO, D, attn_c_proj[0], head * D, added[head])  # (3)
-    for worker_ in prange(workers):
-        worker = np.int64(worker_)
-        _add(x, added, attn_c_proj, state[worker])  # (3)
-        _layernorm(state[worker], ln_2, eps, normed[worker])  # (4)
-        for part in range(worker * H // workers, (worker + 1) * H // workers):
-            _multiply_rows(normed[worker], part * D, D, c_fc[0], part * D, hidden[part])  # (4)
-    for worker_ in prange(workers):
-        worker = np.int64(worker_)
-        for part in range(worker * H // workers, (worker + 1) * H // workers):
-            first, last = part * inner // H, (part + 1) * inner // H
-            for b in range(B):
-                h = own[worker, b, : last - first]
-                _add_up(hidden, b, first, c_fc, h)  # (4)
-                for i in range(len(h)):
-                    h[i] = h[i] * gate(h[i])  # (4)
-            _multiply_rows(own[worker], ZERO, last - first, mlp_c_proj[0], first, added[part])  # (5)
-    _add(state[0], added, mlp_c_proj, x)  # (5)
+        state_w = state[np.int64(worker_)]
+        for b in range(len(x)):
+            for c in range(x.shape[1]):
+                state_w[b, c] = x[b, c]
+    _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, ZERO)
+    _hidden_half(layer, eps, workers, scratch)
+    for b in range(len(x)):
+        for c in range(x.shape[1]):
+            x[b, c] = state[0, b, c]
+    _add(added[1], x)  # (5)
 
 
 @parallel
 def _head(x, norm, table, eps, workers, normed, logits):
-    numbers, scale = table
-    V = len(numbers)
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        _layernorm(x, norm, eps, normed[worker])
-        first, last = worker * V // workers, (worker + 1) * V // workers
-        _dot_all(normed[worker], numbers, first, last, logits)
-        if len(scale) > 0:
-            scale_part = scale[first:last]
-            for b in range(len(x)):
-                logits_b = logits[b, first:last]
-                for v in range(len(logits_b)):
-                    logits_b[v] = logits_b[v] * scale_part[v]
+        _logits(x, norm, table, eps, worker, workers, normed[worker], logits)
+
+
+@parallel_part
+def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, before):
+    """Steps (1) to (3); first the sum of (5), if there was a layer `before`."""
+    ln_1, c_attn, attn_c_proj, _, _, _ = layer
+    keys, values = cache
+    state, normed, scores, qkv, heads, _, added = scratch
+    B, H, D = len(sequences), keys.shape[1], keys.shape[2]
+    for worker_ in prange(workers):
+        worker = np.int64(worker_)
+        first, last = worker * H // workers, (worker + 1) * H // workers
+        if before > 0:
+            _add(added[1], state[worker])  # (5)
+        _layernorm(state[worker], ln_1, eps, normed[worker])  # (1)
+        # Heads side by side, unless each one ends within a vector: the bits would depend on where the first one begins.
+        at_once = last - first if D % LANES == 0 else 1
+        for third in range(3):
+            for head in range(first, last, at_once):
+                column = (third * H + head) * D
+                _project(normed[worker], ZERO, H * D, c_attn, column, at_once * D, ZERO, qkv)  # (1)
+        for head in range(first, last):
+            for b in range(B):
+                _attend(qkv[b], head, keys[sequences[b], head], values[sequences[b], head], lengths[b], scores[worker],
+                        heads[b, head * D : (head + 1) * D])  # (2)  # fmt: skip
+            _project(heads, head * D, D, attn_c_proj, ZERO, H * D, head, added[0, head])  # (3)
+
+
+@parallel_part
+def _hidden_half(layer, eps, workers, scratch):
+    """Step (3)'s sum, and steps (4) and (5); what the latter adds stays in parts."""
+    _, _, _, ln_2, c_fc, mlp_c_proj = layer
+    state, normed, _, _, _, hidden, added = scratch
+    B, inner, parts, C = len(hidden), hidden.shape[1], added.shape[1], added.shape[3]
+    for worker_ in prange(workers):
+        worker = np.int64(worker_)
+        first, last = worker * parts // workers, (worker + 1) * parts // workers
+        _add(added[0], state[worker])  # (3)
+        _layernorm(state[worker], ln_2, eps, normed[worker])  # (4)
+        column = _start_of_part(first, parts, inner)
+        columns = _start_of_part(last, parts, inner) - column
+        _project(normed[worker], ZERO, C, c_fc, column, columns, ZERO, hidden)  # (4)
+        for b in range(B):
+            h = hidden[b, column : column + columns]
+            for i in range(len(h)):
+                h[i] = h[i] * gate(h[i])  # (4)
+        for part in range(first, last):
+            i = _start_of_part(part, parts, inner)
+            inputs = _start_of_part(part + 1, parts, inner) - i
+            _project(hidden, i, inputs, mlp_c_proj, ZERO, C, part, added[1, part])  # (5)
+
+
+@kernel
+def _start_of_part(part, parts, inner):
+    """The first of its columns of the hidden layer: each part but the last is a multiple of _TOGETHER."""
+    together = (inner + _TOGETHER - 1) // _TOGETHER
+    return min(inner, part * together // parts * _TOGETHER)
+
+
+@kernel
+def _logits(x, norm, table, eps, worker, workers, normed, logits):
+    """One thread's columns of the logits."""
+    numbers, scale = table
+    V = len(numbers)
+    _layernorm(x, norm, eps, normed)
+    first, last = worker * V // workers, (worker + 1) * V // workers
+    _dot_all(normed, numbers, first, last, logits)
+    if len(scale) > 0:
+        scale_part = scale[first:last]
+        for b in range(len(x)):
+            logits_b = logits[b, first:last]
+            for v in range(len(logits_b)):
+                logits_b[v] = logits_b[v] * scale_part[v]
 
 
 @kernel
@@ -202,77 +313,77 @@ def _layernorm(x, norm, eps, out):
 
 
 @kernel
-def _multiply_rows(x, start, inputs, numbers, first, out):
+def _project(x, first, inputs, projection, column, columns, part, out):
     """
-    out (B, O) = x[:, start : start + inputs] @ numbers[first : first + inputs].
+    Some columns of out (B, O): some columns of x times as many rows of the weight, times the scale.
 
-    Four rows at a time, so that out is read and written once for four of them; with several sequences, some of the
+    out[:, columns] = x[:, inputs] @ weight[inputs, columns]; the first `part` of a sum gets the bias, too. Four rows of
+    the weight at a time, so that out is read and written once for four of them; with several rows of x, some of the
     columns at a time, which then stay in the first-level cache.
     """
-    B, C, outputs = x.shape[0], x.shape[1], numbers.shape[1]
+    numbers, scale, bias = projection
+    B, x_stride, stride, out_stride = len(out), x.shape[1], numbers.shape[1], out.shape[1]
     flat_x, flat, flat_out = x.reshape(-1), numbers.reshape(-1), out.reshape(-1)
     width = max(LANES, _NEAR // B // LANES * LANES)
-    flat_out[:] = np.float32(0)
-    for column in range(0, outputs, width):
-        vectors = min(width, outputs - column) // LANES
-        for i in range(start, start + inputs // 4 * 4, 4):
-            place = (first + i - start) * outputs + column
+    for b in range(B):
+        out[b, column : column + columns] = np.float32(0)
+    end, fours = column + columns, first + inputs // 4 * 4
+    for start in range(column, end, width):
+        vectors = min(width, end - start) // LANES
+        for i in range(first, fours, 4):
+            place = i * stride + start
             for b in range(0, B // 4 * 4, 4):
-                add_rows_4(flat_x, b * C + i, C, flat, place, outputs, flat_out, b * outputs + column, outputs, vectors)
+                add_rows_4(flat_x, b * x_stride + i, x_stride, flat, place, stride,
+                           flat_out, b * out_stride + start, out_stride, vectors)  # fmt: skip
             for b in range(B // 4 * 4, B):
-                add_rows_1(flat_x, b * C + i, C, flat, place, outputs, flat_out, b * outputs + column, outputs, vectors)
-    for i in range(inputs):
-        done = outputs // LANES * LANES if i < inputs // 4 * 4 else 0
-        row = numbers[first + i, done:]
+                add_rows_1(flat_x, b * x_stride + i, x_stride, flat, place, stride,
+                           flat_out, b * out_stride + start, out_stride, vectors)  # fmt: skip
+    for i in range(first, first + inputs):
+        done = column + columns // LANES * LANES if i < fours else column
+        row = numbers[i, done:end]
         for b in range(B):
-            out_b, x_bi = out[b, done:], x[b, start + i]
+            out_b, x_bi = out[b, done:end], x[b, i]
             for o in range(len(out_b)):
                 out_b[o] = out_b[o] + x_bi * to_float32(row[o])
+    for b in range(B):
+        out_b = out[b, column:end]
+        if len(scale) > 0:
+            scale_part = scale[column:end]
+            for o in range(len(out_b)):
+                out_b[o] = out_b[o] * scale_part[o]
+        if part == 0:
+            bias_part = bias[column:end]
+            for o in range(len(out_b)):
+                out_b[o] = out_b[o] + bias_part[o]
 
 
 @kernel
-def _add_up(partial, b, first, projection, out):
-    """The outputs of sequence b from `first` on: the sum of the parts, times the scale, plus the bias."""
-    _, scale, bias = projection
-    out[:] = np.float32(0)
-    for part in range(len(partial)):
-        sums = partial[part, b, first : first + len(out)]
-        for o in range(len(out)):
-            out[o] = out[o] + sums[o]
-    if len(scale) > 0:
-        scale_part = scale[first : first + len(out)]
-        for o in range(len(out)):
-            out[o] = out[o] * scale_part[o]
-    bias_part = bias[first : first + len(out)]
-    for o in range(len(out)):
-        out[o] = out[o] + bias_part[o]
-
-
-@kernel
-def _add(x, partial, projection, out):
-    """out = x + the product whose partial sums these are."""
+def _add(added, x):
+    """Add all parts to x (B, C), first to last."""
     for b in range(len(x)):
-        x_b, out_b = x[b], out[b]
-        _add_up(partial, b, ZERO, projection, out_b)
-        for c in range(len(x_b)):
-            out_b[c] = x_b[c] + out_b[c]
+        x_b = x[b]
+        for part in range(len(added)):
+            added_b = added[part, b]
+            for c in range(len(x_b)):
+                x_b[c] = x_b[c] + added_b[c]
 
 
 @kernel
-def _attend(qkv, keys, values, length, scores, out):
+def _attend(qkv, head, keys, values, length, scores, out):
     """
     One head's attention of the token at `length`, over itself and all before it: the steps of ops/attention.py.
 
-    `qkv` holds q, k and v. The keys are (D, T), so that all scores are summed at once. The values are (T, D).
+    `qkv` (3C,) is one row's. The keys are (D, T), so that all scores are summed at once. The values are (T, D).
     """
-    D = len(keys)
+    C, D = len(qkv) // 3, len(keys)
+    q, k, v = qkv[head * D :][:D], qkv[C + head * D :][:D], qkv[2 * C + head * D :][:D]
     for d in range(D):
-        keys[d, length], values[length, d] = qkv[D + d], qkv[2 * D + d]
+        keys[d, length], values[length, d] = k[d], v[d]
     scores = scores[: length + 1]
     scores[:] = np.float32(0)
     scale = np.float32(1) / np.sqrt(np.float32(D))
     for d in range(D):
-        q_d, keys_d = qkv[d] * scale, keys[d, : length + 1]
+        q_d, keys_d = q[d] * scale, keys[d, : length + 1]
         for t in range(len(scores)):
             scores[t] = scores[t] + q_d * keys_d[t]
     max_score = scores[0]

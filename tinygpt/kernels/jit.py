@@ -39,8 +39,10 @@ pool.compiler = compiler
 Function = TypeVar("Function", bound=Callable)
 _FROM_ENVIRONMENT = settings.threads_from_environment()  # read once, as by Numba: parsing takes microseconds
 ZERO = np.int64(0)
+_FLOAT32 = {np.dtype(np.float32)}
 
-kernel, inlined = compiler.float_kernel, compiler.inlined
+kernel, inlined, exact = compiler.float_kernel, compiler.inlined, compiler.kernel
+parallel_part = compiler.parallel_kernel  # for functions with parallel loops that other parallel functions call
 
 
 def parallel(function: Function) -> Function:
@@ -56,9 +58,15 @@ def threads(most: int | None = None) -> int:
     """
     count = most or settings.chosen_threads() or _FROM_ENVIRONMENT or settings.available_cores()
     count = min(count, numba.config.NUMBA_NUM_THREADS)
-    if numba.get_num_threads() != count:
+    if _threads_now() != count:
         numba.set_num_threads(count)
     return count
+
+
+def _threads_now() -> int:
+    """`numba.get_num_threads()`, which takes two locks to start the threads; once they run, without."""
+    count = getattr(numba.np.ufunc.parallel, "_get_num_threads", numba.get_num_threads)()
+    return count if count > 0 else numba.get_num_threads()
 
 
 def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
@@ -83,7 +91,7 @@ def spread(function: Callable, work: int, small: int = 2**15) -> Callable:
 
 def all_float32(*arrays: np.ndarray, **attrs: Any) -> bool:
     """True if every array holds float32, which the kernels are written for; `accepts` of most of them."""
-    return all(array.dtype == np.float32 for array in arrays)
+    return {array.dtype for array in arrays} <= _FLOAT32
 
 
 def rows_of(array: np.ndarray, width: int) -> np.ndarray:

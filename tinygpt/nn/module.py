@@ -276,8 +276,9 @@ class Module:
 
     def _own_parameters(self) -> Iterator[tuple[str, Tensor]]:
         for name, value in vars(self).items():
-            learned = isinstance(value, Tensor) and value.requires_grad and value.is_leaf and name not in self._buffers
-            if learned or isinstance(value, Parameter):
+            if isinstance(value, Parameter) or (
+                isinstance(value, Tensor) and value.requires_grad and value.is_leaf and name not in self._buffers
+            ):
                 yield name, value
 
     def _own_buffers(self) -> Iterator[tuple[str, Tensor]]:
@@ -298,7 +299,8 @@ class Module:
     def _paths(self, own: Callable[[Any], Iterator[tuple[str, Tensor]]], prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Every path to a tensor, of those that `own` finds in a module."""
         for path, module in self._module_paths(prefix):
-            yield from ((_joined(path, name), tensor) for name, tensor in own(module))
+            for name, tensor in own(module):
+                yield _joined(path, name), tensor
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its path, depth first; a tied one, in two places, once."""

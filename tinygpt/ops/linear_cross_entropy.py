@@ -122,6 +122,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Any, ignore_index: 
     x, weight = map(floating, operands(x, weight))
     check_head(x, weight)
     n_vocab, n_embd = weight.shape
-    targets = check_targets("linear_cross_entropy", targets, x.shape[:-1], n_vocab, ignore_index)
-    rows = x if x.ndim == 2 else x.reshape(-1, n_embd)
-    return apply(LINEAR_CROSS_ENTROPY, rows, weight, targets=targets.reshape(-1), ignore_index=ignore_index)
+    if x.ndim != 2:  # else the op's own check is enough
+        targets = check_targets("linear_cross_entropy", targets, x.shape[:-1], n_vocab, ignore_index).reshape(-1)
+        x = x.reshape(-1, n_embd)
+    return apply(LINEAR_CROSS_ENTROPY, x, weight, targets=targets, ignore_index=ignore_index)

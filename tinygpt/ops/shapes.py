@@ -56,6 +56,8 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     array([[3.],
            [3.]])
     """
+    if gradient.shape == shape:
+        return gradient
     new_axes = gradient.ndim - len(shape)
     stretched = tuple(new_axes + i for i, n in enumerate(shape) if n == 1 and gradient.shape[new_axes + i] != 1)
     axes = tuple(range(new_axes)) + stretched
@@ -81,6 +83,9 @@ def operands(*values: Any) -> list[Tensor]:
     Tensors and float arrays decide it, as in NumPy (float32 with float64 gives float64). Python numbers and lists of
     them, NumPy scalars and integer arrays follow: `x * 2`, `x / np.sqrt(d)` and `x * mask` stay float32 where x is.
     """
+    dtypes = {value.dtype if isinstance(value, Tensor) else None for value in values}
+    if len(dtypes) == 1 and None not in dtypes:
+        return list(values)  # of one dtype already
     arrays = [value for value in values if isinstance(value, (Tensor, np.ndarray))]
     deciding = [array.dtype for array in arrays if array.dtype.kind == "f"]
     if not deciding and any(

@@ -402,7 +402,8 @@ class Optimizer:
     def _check_step_arrays(self, arrays: list[np.ndarray]) -> None:
         """Raise unless a parameter, its gradient and its state still fit together, and the parameter can be written."""
         data, who = arrays[0], f"{type(self).__name__}.step"
-        if any(array.shape != data.shape or array.dtype != data.dtype for array in arrays):
+        shape, dtype = data.shape, data.dtype
+        if any(array.shape != shape or array.dtype != dtype for array in arrays):
             found = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
             raise ValueError(f"{who}: a parameter, its gradient and its state must have one shape and dtype, got "
                              f"{found}; after replacing its data, make a new Tensor and a new optimizer")  # fmt: skip

@@ -46,13 +46,14 @@ def aliases(**names: str) -> Callable[[Callable[..., _Result]], Callable[..., _R
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> _Result:
-            for other in names.keys() & kwargs.keys():
-                own = names[other]
-                if own in kwargs:
-                    raise TypeError(f"{who}: {other} is another name of {own}; give one of them")
-                kwargs[own] = kwargs.pop(other)
-            if not kwargs.keys() <= taken:
-                refuse(who, kwargs.keys() - taken, takes if all_known else ())
+            if kwargs:
+                for other in names.keys() & kwargs.keys():
+                    own = names[other]
+                    if own in kwargs:
+                        raise TypeError(f"{who}: {other} is another name of {own}; give one of them")
+                    kwargs[own] = kwargs.pop(other)
+                if not kwargs.keys() <= taken:
+                    refuse(who, kwargs.keys() - taken, takes if all_known else ())
             return function(*args, **kwargs)
 
         return call

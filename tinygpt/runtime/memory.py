@@ -87,13 +87,12 @@ class Pool:
     def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An uninitialized array; all NaN with TINYGPT_DEBUG=1. Costs 2 to 3 microseconds, its end included."""
         dtype = np.dtype(dtype)
-        size = int(math.prod(shape if isinstance(shape, tuple) else (shape,))) * dtype.itemsize
+        size = int(math.prod(shape) if isinstance(shape, tuple) else shape) * dtype.itemsize
         if settings.GUARD:
             return _poisoned(guarded(size).view(dtype).reshape(shape))
-        if size < _SMALLEST:
-            return _poisoned(np.empty(shape, dtype))
-        base = self._update(self._base, size, dtype)
-        return _poisoned(np.empty(shape, dtype) if base is None else base.reshape(shape))
+        base = None if size < _SMALLEST else self._update(self._base, size, dtype)
+        array = np.empty(shape, dtype) if base is None else base.reshape(shape)
+        return _poisoned(array) if settings.DEBUG else array
 
     def _update(self, step: Callable[..., Any], *arguments: Any) -> Any:
         """
