@@ -265,6 +265,8 @@ INSIDE = {
         {"dependencies", "notice", "simd"},
         {"kernel_cache"},
         {"compiler"},
+        {"thread_pool"},
+        {"parallel_loops"},
         {"__init__"},  # it imports the compiler, which decides how Numba starts
         {"jit"},
         {"matmul"},
