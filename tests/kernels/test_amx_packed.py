@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from kernel_checks import in_a_process, precision, using_threads
 
-from kernels.test_amx_gemm import SIZES, with_amx
+from kernels.test_amx_gemm import AS_IF_AMX, SIZES, with_amx
 from kernels.test_gemm import rounded
 from tinygpt.kernels.matmul import amx_blocks, amx_gemm, amx_packed
 from tinygpt.kernels.matmul.epilogue import ACCUMULATE, OVERWRITE, WITH_BIAS
@@ -101,4 +101,4 @@ print("equal")
 
 @pytest.mark.slow
 def test_plain_python_gives_the_product_on_every_processor():
-    assert in_a_process(PLAIN, NUMBA_DISABLE_JIT="1").strip() == "equal"
+    assert in_a_process(PLAIN, NUMBA_DISABLE_JIT="1", **AS_IF_AMX).strip() == "equal"
