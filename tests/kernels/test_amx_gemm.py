@@ -22,7 +22,7 @@ from tinygpt.kernels.simd.cpu import TILES
 from tinygpt.runtime import memory
 from tinygpt.runtime.bfloat16 import to_bfloat16, to_float32
 
-# Environment of a process without compiled code. Processors with AMX have vectors of 16 numbers, and the plans count on it.
+# Of a process without compiled code: processors with AMX have vectors of 16 numbers, and its plans count on it.
 AS_IF_AMX = {"NUMBA_CPU_NAME": "sapphirerapids", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx512f,+avx512bf16,+amx-bf16"}
 with_amx = pytest.mark.skipif(not TILES, reason="this processor, or this process, has no AMX")
 
