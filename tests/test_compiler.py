@@ -189,7 +189,7 @@ def test_a_folder_that_is_read_only_is_not_used(monkeypatch):
     assert group.folder is None and group.trouble().endswith("cannot be written")
 
 
-@pytest.mark.skipif(LANES != 16 or numba.config.DISABLE_JIT, reason="needs AVX-512, and compiled kernels")
+@pytest.mark.skipif(LANES != 16 or numba.config.DISABLE_JIT, reason="this processor has no AVX-512, or nothing is compiled")
 def test_loops_of_kernels_fill_the_widest_registers_and_other_functions_are_left_alone():
     """LLVM itself prefers registers of half the width on most of Intel's processors."""
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tinygpt.runtime import launch
+
 ROOT = Path(__file__).resolve().parents[1]
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -53,13 +55,10 @@ def run(code: str, seconds: int = 60, **environment: str) -> tuple[list[str], st
     return done.stdout.splitlines(), done.stderr
 
 
-LAYERS = pytest.mark.parametrize("layer", ["default", "workqueue"])
+LAYERS = pytest.mark.parametrize("layer", ["default", "workqueue"])  # chosen, so not our own pool
 
 
-@FORK
-@LAYERS
-def test_a_child_computes_what_its_parent_computes_and_the_parent_goes_on(layer):
-    code = """
+COMPUTE = """
 here = gelu()
 def work():
     np.testing.assert_allclose(gelu(), here, rtol=1e-5, atol=1e-5)
@@ -67,14 +66,27 @@ def work():
         gelu()
 print(inside(work), inside(lambda: print(inside(work))), (gelu() == here).all(), inside(work))
 """
-    out, err = run(code, NUMBA_THREADING_LAYER=layer)
+
+
+@FORK
+@pytest.mark.skipif(bool(launch.numbas_layer), reason="loops run on Numba's layer here")
+def test_a_child_computes_by_kernels_as_its_parent_does_and_the_parent_goes_on():
+    out, err = run(COMPUTE.replace("rtol=1e-5, atol=1e-5", "rtol=0, atol=0"))
+    assert out == ["0", "0 0 True 0"] and "RuntimeWarning" not in err
+
+
+@FORK
+@LAYERS
+def test_on_numbas_layer_a_child_computes_on_the_reference_and_the_parent_goes_on(layer):
+    out, err = run(COMPUTE, NUMBA_THREADING_LAYER=layer)
     assert out == ["0", "0 0 True 0"]
     assert "uses the NumPy reference, which is slower; processes of multiprocessing.get_context('spawn')" in err
     assert err.count("RuntimeWarning") == 3  # once in each child, whatever it computes
 
 
 @FORK
-def test_a_child_of_a_process_that_used_no_kernel_uses_them_as_any_process():
+@LAYERS
+def test_a_child_of_a_process_that_used_no_kernel_uses_them_as_any_process(layer):
     code = """
 import tinygpt.kernels.jit
 def work():
@@ -83,21 +95,30 @@ def work():
     print(inside(lambda: (gelu(), print("grandchild"))))
 print(inside(work))
 """
-    out, err = run(code)
+    out, err = run(code, NUMBA_THREADING_LAYER=layer)
     assert out == ["True", "grandchild", "0", "0"]
     assert err.count("RuntimeWarning") == 1  # the grandchild's
 
 
-@FORK
-def test_a_graph_of_the_parents_kernels_is_refused_in_one_sentence():
-    code = """
+BACKWARD = """
 p = Tensor(x, requires_grad=True)
 loss = F.gelu(p).sum()
 print(inside(loss.backward))
 loss.backward()
 print(p.grad.sum().round())
 """
-    out, err = run(code)
+
+
+@FORK
+@pytest.mark.skipif(bool(launch.numbas_layer), reason="loops run on Numba's layer here")
+def test_a_graph_of_the_parents_kernels_goes_on_in_the_child():
+    out, err = run(BACKWARD)
+    assert out == ["0", "100000.0"] and "RuntimeWarning" not in err
+
+
+@FORK
+def test_on_numbas_layer_a_graph_of_the_parents_kernels_is_refused_in_one_sentence():
+    out, err = run(BACKWARD, TINYGPT_THREAD_POOL="numba")
     assert out[0].startswith("RuntimeError: kernels: must not run in a process that was forked from one that had used")
     assert out[1:] == ["1", "100000.0"] and "Traceback" not in err
 
@@ -206,7 +227,8 @@ print("tinygpt.tokenizer.kernels.encoder" in sys.modules, inside(work))
 
 
 @FORK
-def test_after_threads_of_pytorch_a_child_uses_kernels_and_does_not_hang():
+@pytest.mark.parametrize("pool", ["own", "numba"])
+def test_after_threads_of_pytorch_a_child_uses_kernels_and_does_not_hang(pool):
     """They share one OpenMP runtime, which would wait in the child for threads that are not there."""
     pytest.importorskip("torch")
     code = """
@@ -215,11 +237,13 @@ torch.set_num_threads(2)
 torch.nn.functional.gelu(torch.randn(2_000_000)).sum()
 def work():
     import numba
+    from tinygpt.runtime import launch
     gelu()
-    print("tinygpt.kernels.gelu" in sys.modules, numba.threading_layer() != "omp" or sys.platform != "linux")
+    own = not launch.numbas_layer
+    print("tinygpt.kernels.gelu" in sys.modules, own or numba.threading_layer() != "omp" or sys.platform != "linux")
 print(inside(work))
 """
-    assert run(code)[0] == ["True True", "0"]
+    assert run(code, TINYGPT_THREAD_POOL=pool)[0] == ["True True", "0"]
 
 
 POOL = """
@@ -256,10 +280,10 @@ def test_a_pool_computes_and_hands_on_errors_however_its_processes_start(method,
     assert done.returncode == 0, done.stderr
     message, result = done.stdout.splitlines()
     assert message.startswith("matmul: ") and result.startswith("True")
-    assert method == "fork" or result == "True True"
+    assert (method == "fork" and launch.numbas_layer) or result == "True True"
 
 
-@LAYERS
+@pytest.mark.parametrize("layer", [{}, {"TINYGPT_THREAD_POOL": "numba"}, {"NUMBA_THREADING_LAYER": "workqueue"}])
 def test_threads_that_compute_at_once_give_the_same_bits(layer):
     code = """
 from tinygpt.runtime import settings
@@ -272,7 +296,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(len(results), all(results))
 """
-    assert run(code, NUMBA_THREADING_LAYER=layer)[0] == ["300 True"]
+    assert run(code, **layer)[0] == ["300 True"]
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tinygpt.autograd.graph import Op as Op
     from tinygpt.files.state_file import load_state as load_state
     from tinygpt.files.state_file import save_state as save_state
+    from tinygpt.gpt2.captured_step import CapturedStep as CapturedStep
     from tinygpt.gpt2.config import GPTConfig as GPTConfig
     from tinygpt.gpt2.model import GPT as GPT
     from tinygpt.gpt2.model_and_tokenizer import load as load
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Adam": "optim",
     "AdamW": "optim",
+    "CapturedStep": "gpt2.captured_step",
     "GPT": "gpt2.model",
     "GPTConfig": "gpt2.config",
     "GradientCheckError": "autograd.gradient_check",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from kernel_checks import digest_on_threads, in_a_process, precision, using_threads
 
 from benchmarks.worker import X86_64_V2, X86_64_V3
+from tinygpt.kernels.matmul import small_gemm
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.kernels.matmul.vector_gemm import KC, MC_KC
-from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32
+from tinygpt.kernels.simd.cpu import BFLOAT16, COLUMNS, FLOAT32, TILES
 from tinygpt.runtime import memory
 from tinygpt.runtime.memory import SquareSum
 
@@ -26,7 +28,24 @@ SIZES = [
     (MC_KC // KC + 9, 49, KC),
     (3, 1, 2000),
     (600, 600, 70),
+    (768, 65, 128),
+    (65, 128, 768),
+    (128, 520, 90),
 ]
+
+
+PLANS = ("small", "large")
+
+
+@contextlib.contextmanager
+def plan(name):
+    """Products of float32 by the plan for small matrices, whatever their size, or by the one for large ones."""
+    pays = small_gemm.pays
+    small_gemm.pays = lambda sizes: name == "small"
+    try:
+        yield
+    finally:
+        small_gemm.pays = pays
 
 
 def rounded(array: np.ndarray) -> np.ndarray:
@@ -45,7 +64,7 @@ def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
     rng = np.random.default_rng(seed)
     (m, n, k), draw = size, lambda *shape: rng.standard_normal(shape, np.float32)
     a, b, before, bias = draw(m, k), draw(k, n), draw(m, n), draw(n)
-    results, squares = [], SquareSum(before=5.0)
+    results, squares = [], SquareSum(SquareSum())
     for asked in (None, squares):
         results.append(before.copy() if how == "accumulate" else np.full((m, n), np.nan, np.float32))
         multiply(
@@ -69,13 +88,13 @@ def largest_error(size, a_along_k, b_along_k, how, seed=0) -> float:
 
 
 def check_all(sizes=SIZES) -> None:
-    """Every size in every order, to 1e-6: sixteen units in the last place, for sums of up to 2000 terms."""
+    """Every size by every plan, to 1e-6: sixteen units in the last place, for sums of up to 2000 terms."""
     orders = itertools.product((True, False), (True, False), ("overwrite", "accumulate", "bias"))
     for size, (a_along_k, b_along_k, how) in itertools.product(sizes, orders):
-        for name in ("highest", "medium"):
-            with precision(name):
+        for name, planned in itertools.product(("highest", "medium"), PLANS):
+            with precision(name), plan(planned):
                 error = largest_error(size, a_along_k, b_along_k, how)
-                assert error < 1e-6, (name, size, a_along_k, b_along_k, how, error)
+                assert error < 1e-6, (name, planned, size, a_along_k, b_along_k, how, error)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -138,13 +157,15 @@ def test_rounding_to_bfloat16_is_seen():
         assert c.item() == (expected if BFLOAT16 else 64 * (1 + 2**-9)), name
 
 
+@pytest.mark.parametrize("planned", PLANS)
 @pytest.mark.parametrize("name", ["highest", "medium"])
-def test_one_thread_and_two_give_the_same_bits(name, rng):
-    a, b = (rng.standard_normal(shape, np.float32) for shape in ((700, 900), (900, 301)))
+@pytest.mark.parametrize(("m", "n"), [(700, 301), (301, 700)])
+def test_one_thread_and_two_give_the_same_bits(m, n, name, planned, rng):
+    a, b = (rng.standard_normal(shape, np.float32) for shape in ((m, 900), (900, n)))
     results, squares = [], [SquareSum(), SquareSum()]
     for count in (1, 2):
-        c = np.empty((700, 301), np.float32)
-        with precision(name), using_threads(count):
+        c = np.empty((m, n), np.float32)
+        with precision(name), plan(planned), using_threads(count):
             multiply(a, b, c, squares=squares[count - 1])
         results.append(c)
     np.testing.assert_array_equal(*results)
@@ -158,16 +179,18 @@ import hashlib, numpy as np
 from tinygpt.runtime import settings
 from tinygpt.runtime import memory
 from benchmarks.worker import X86_64_V2, X86_64_V3
+from tinygpt.kernels.matmul import small_gemm
 from tinygpt.kernels.matmul.gemm import multiply
 from tinygpt.runtime.memory import SquareSum
 squares = SquareSum()
 rng = np.random.default_rng(0)
-a, b = (rng.standard_normal(shape, np.float32) for shape in ((1500, 800), (800, 500)))
-c = np.empty((1500, 500), np.float32)
-for precision in ("highest", "medium"):
-    settings.set_float32_matmul_precision(precision)
-    multiply(a, b, c, squares=squares)
-    print(hashlib.sha256(c.tobytes()).hexdigest(), squares.after.hex())
+for m, n, k in ((1500, 500, 800), (600, 200, 300), (200, 600, 300)):
+    a, b = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
+    c = np.empty((m, n), np.float32)
+    for precision in ("highest", "medium"):
+        settings.set_float32_matmul_precision(precision)
+        multiply(a, b, c, squares=squares)
+        print(hashlib.sha256(c.tobytes()).hexdigest(), squares.after.hex())
 """
     one, two, four = digest_on_threads(program)
     assert one == two == four
@@ -192,22 +215,26 @@ def test_a_large_result_written_by_non_temporal_stores_is_the_product(rng):
     for columns in (1536, 1552, 1543):
         a, b = rng.standard_normal((1601, 20), np.float32), rng.standard_normal((20, columns), np.float32)
         c = memory.empty((1601, columns))
-        squares = SquareSum()
-        multiply(a, b, c, squares=squares)
-        np.testing.assert_allclose(c, a.astype(np.float64) @ b, atol=2e-5)
-        np.testing.assert_allclose(squares.after, np.square(c, dtype=np.float64).sum(), rtol=1e-12)
+        for planned in PLANS:
+            squares = SquareSum()
+            c.fill(np.nan)
+            with plan(planned):
+                multiply(a, b, c, squares=squares)
+            np.testing.assert_allclose(c, a.astype(np.float64) @ b, atol=2e-5)
+            np.testing.assert_allclose(squares.after, np.square(c, dtype=np.float64).sum(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("planned", PLANS)
 @pytest.mark.parametrize("kind", ["highest", "medium"])
 @pytest.mark.parametrize("gap", [1, 9, 16, 64])
 @pytest.mark.parametrize(("m", "n", "k"), [(33, 65, 40), (1, 3, 5), (70, 40, 800), (300, 2000, 30)])
-def test_rows_with_gaps_are_read_and_written_and_the_gaps_are_not(m, n, k, gap, kind, rng):
+def test_rows_with_gaps_are_read_and_written_and_the_gaps_are_not(m, n, k, gap, kind, planned, rng):
     def padded(rows, columns):
         memory = np.full((rows, columns + gap), np.nan, np.float32)
         memory[:, :columns] = rng.integers(-4, 5, (rows, columns))  # exact in bfloat16, as are the sums in float32
         return memory[:, :columns]
 
-    with precision(kind):
+    with precision(kind), plan(planned):
         for a, b in (
             (padded(m, k), padded(k, n)), (padded(k, m).T, padded(k, n)),
             (padded(m, k), padded(n, k).T), (padded(k, m).T, padded(n, k).T),
@@ -224,13 +251,37 @@ def test_rows_with_gaps_are_read_and_written_and_the_gaps_are_not(m, n, k, gap, 
             assert np.isnan(into.base[:, n:]).all()
 
 
-def test_nothing_outside_of_c_is_touched(rng):
+@pytest.mark.parametrize("planned", PLANS)
+def test_nothing_outside_of_c_is_touched(planned, rng):
     m, n, k = FLOAT32.rows + 1, COLUMNS + 1, 37
     memory = np.full(m * n + 200, 7.0, np.float32)
-    multiply(
-        rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32), memory[100:-100].reshape(m, n)
-    )
+    a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
+    with plan(planned):
+        multiply(a, b, memory[100:-100].reshape(m, n))
     assert (memory[:100] == 7).all() and (memory[-100:] == 7).all()
+
+
+def test_the_plan_for_small_matrices_is_the_one_for_a_small_model_and_not_for_gpt2():
+    nano = [(768, n, k) for n, k in ((384, 128), (128, 128), (512, 128), (128, 512), (65, 128))]
+    nano += [(m, n, 768) for m, n in ((128, 384), (128, 512), (512, 128), (65, 128))]
+    assert all(small_gemm.pays(sizes) for sizes in nano)
+    assert not any(small_gemm.pays((m, n, 768)) for m in (1, 256, 1024) for n in (768, 2304, 3072))
+
+
+@pytest.mark.parametrize("stage", ["scoring", "training-float32", "training-bfloat16", "generating-float32"])
+def test_what_is_compiled_ahead_is_every_plan_of_a_product_without_amx(stage, monkeypatch):
+    """The model that reaches the kernels is small; the user's may be large."""
+    from tinygpt.gpt2.compile_ahead import STAGES
+    from tinygpt.kernels.matmul import vector_gemm
+
+    used = set()
+    for module in (small_gemm, vector_gemm):
+        compute = module.multiply
+        monkeypatch.setattr(
+            module, "multiply", lambda *arguments, m=module, compute=compute: used.add(m) or compute(*arguments)
+        )
+    STAGES[stage]()
+    assert used == {small_gemm, vector_gemm} or (TILES and stage == "training-bfloat16")
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(0, 3, 2), (3, 0, 2), (0, 0, 0)])
@@ -297,6 +348,6 @@ def test_squares_are_summed_in_float64(size):
 
 def test_squares_of_a_sum_of_nothing_are_unknown_or_right():
     for accumulate in (False, True):
-        squares, c = SquareSum(before=12.0), np.full((2, 3), 2.0, np.float32)
+        squares, c = SquareSum(SquareSum()), np.full((2, 3), 2.0, np.float32)
         multiply(np.ones((2, 0), np.float32), np.ones((0, 3), np.float32), c, accumulate, squares=squares)
         assert squares.after in (None, np.square(c).sum())

@@ -33,6 +33,7 @@ from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.graph import WRITTEN, Node, Op
 from tinygpt.autograd.watch import current_watch, observed
 from tinygpt.runtime import settings
+from tinygpt.runtime.capture import current_recorder
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
 
@@ -74,7 +75,8 @@ def select(op: Op, arrays: Sequence[np.ndarray], attrs: dict[str, Any]) -> Imple
     if watch is not None:
         op = watch.operation(op)
     setting = settings.current_implementation()
-    if op.kernel is None or setting == "numpy" or arrays[0].size < op.min_size or not kernels_may_run():
+    small = arrays[0].size < op.min_size and current_recorder() is None  # a recorder sees kernels only
+    if op.kernel is None or setting == "numpy" or small or not kernels_may_run():
         return _reference(op)
     kernel = kernel_of(op)
     accepts = _offer(kernel, "accepts")

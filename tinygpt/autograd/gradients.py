@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygpt.runtime.capture import run
 from tinygpt.runtime.memory import Slot, SquareSum, copied, empty
 
 # Held while a gradient and its `pending_scale` must belong together: another thread may publish it at any time.
@@ -84,7 +85,9 @@ class SharedGradient:
     def add(self, share: np.ndarray) -> None:
         """Accumulate `share`: in place where this is the only owner, else into a new array."""
         if _same_order(self.array, share):
-            self.array = np.add(self.array, share, out=self.own_memory())
+            own = self.own_memory()
+            run(np.add, self.array, share, own)
+            self.array = own
         else:  # NumPy chooses the memory order of the sum, as in the reference: BLAS may round by it
             self.decref()
             self.array, self.owners = self.array + share, RefCount(1)
@@ -156,7 +159,10 @@ class Accumulator:
         """Memory for one more share, which the caller must write: from now on it counts as written."""
         self.release()
         self.apply_pending_scale()
-        self.squares = SquareSum(self.sum_of_squares()) if self.private else None
+        before = self.squares
+        if before is not None:
+            before.before = None  # else each would keep all that came before it
+        self.squares = SquareSum(before) if self.private else None
         if self.grad is not None:
             return Slot(self.grad, True, self.squares)
         self.grad = empty(self.shape, self.dtype) if self.storage is None else self.storage
@@ -173,7 +179,7 @@ class Accumulator:
         elif self.grad is None:
             self.grad, self.private = share.take(), False  # whoever made the share may have kept its array
         else:
-            np.add(self.grad, share.array, out=self.grad)
+            run(np.add, self.grad, share.array, self.grad)
 
     def replace(self, gradient: np.ndarray | None) -> None:
         """Set `grad` to None, or to a copy of `gradient`: backward adds to `grad`, never to the caller's array."""

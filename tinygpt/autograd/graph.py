@@ -35,6 +35,7 @@ from tinygpt.autograd.gradients import Accumulator, RefCount, SharedGradient
 from tinygpt.autograd.hooks import Hooks
 from tinygpt.autograd.recomputed_outputs import drop_outputs, restore_outputs
 from tinygpt.runtime import memory, settings
+from tinygpt.runtime.capture import run
 from tinygpt.runtime.memory import Slot
 
 
@@ -208,7 +209,7 @@ class _Waiting:
         gradient = self.gradients[node]
         own = gradient.own_memory()
         if own is not gradient.array:
-            np.copyto(own, gradient.array)
+            run(np.copyto, own, gradient.array)
             gradient.array = own
         return Slot(own, add=True)
 

@@ -20,6 +20,7 @@ _LINES = (
     "memory",
     "numpy",
     "numba",
+    "loops",
     "busy_waiting",
     "kernels",
     "cache",

@@ -14,6 +14,7 @@ then, as they are needed,
     hugging_face.py        the fields and names of other programs' folders, and what is refused
     parameter_shapes.py    the shapes that a configuration implies, compared before anything is allocated
     memory_estimate.py     the memory that training needs, by kind
+    captured_step.py       a training step's calls of kernels, replayed without the engine
     compile_ahead.py       kernels compiled before the work begins, on the smallest model
 
 `GPT` and `GPTConfig` can be imported from here. They are loaded at first use: `GPTConfig` needs no autograd.

@@ -44,6 +44,7 @@ from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids, integers
 from tinygpt.ops.gelu_linear import gelu_linear
 from tinygpt.ops.linear_cross_entropy import linear_cross_entropy
 from tinygpt.runtime.aliases import aliases
+from tinygpt.runtime.capture import known
 from tinygpt.runtime.seeds import check_seed
 
 
@@ -211,7 +212,7 @@ class GPT(Module):
         Tensor, shape (B, T, C)
         """
         tokens = self._check_tokens(tokens)
-        x = self.drop(self.wte(tokens) + self.wpe(np.arange(tokens.shape[1])))  # (B, T, C)
+        x = self.drop(self.wte(tokens) + self.wpe(known(np.arange(tokens.shape[1]))))  # (B, T, C)
         for block in self.h:
             x = recompute(block, x, self.generator) if self.recompute else block(x)
         return self.ln_f(x)
@@ -284,16 +285,20 @@ class GPT(Module):
         >>> round(model.loss(tokens=[[1, 2, 3]], targets=[[2, 3, 4]]).item(), 1)  # ln 11 = 2.4
         2.4
         """
+        tokens, targets = self.check_batch(tokens, targets, ignore_index)
+        x = self.hidden(tokens)
+        B, T, C = x.shape
+        return linear_cross_entropy(x.reshape(B * T, C), self.wte.weight, targets.reshape(B * T), ignore_index)
+
+    def check_batch(self, tokens: Any, targets: Any, ignore_index: int = -100) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of what `loss` takes, in int64 and of shape (B, T); raises what `loss` does."""
         targets, tokens = integers("GPT.loss: targets", targets), self._check_tokens(tokens)
         if targets.shape != tokens.shape:
             raise ValueError(
                 f"GPT.loss: targets must have the tokens' shape {tokens.shape}, got {targets.shape}; they are the same "
                 "text, one token further"
             )
-        check_targets("GPT.loss", targets, targets.shape, self.config.vocab_size, ignore_index)
-        x = self.hidden(tokens)
-        B, T, C = x.shape
-        return linear_cross_entropy(x.reshape(B * T, C), self.wte.weight, targets.reshape(B * T), ignore_index)
+        return tokens, check_targets("GPT.loss", targets, targets.shape, self.config.vocab_size, ignore_index)
 
     @property
     def weights(self) -> str:

@@ -9,6 +9,7 @@ Reading order
     simd/                                       what the processor can do, and instructions that Numba lacks
         cpu.py, vector_width.py                     its features, the tile that follows from them; how wide vectors are
         llvm.py, intrinsics.py                      pieces of LLVM code; what kernels call of them
+        atomic.py                                   memory that threads share, and how one waits for another
         addresses.py                                the weights of all layers, as their addresses
         math.py, softmax.py, gemv.py                exp and sums; softmax of columns; matrix-vector products
     matmul/                                     the matrix product: most of a training step
@@ -29,6 +30,7 @@ Reading order
                                                 each text and for a whole prompt
     sampling.py                                 the twin of `choose` in generation/: from logits to a token
     jit.py, compiler.py, kernel_cache.py        how kernels are compiled and kept
+    thread_pool.py, parallel_loops.py           the threads that parallel loops run on; how loops are sent to them
     dependencies.py                             which files and values a user's kernel was compiled from
     notice.py, rates.py                         what a user sees of compilation; how fast this machine is
 

@@ -69,11 +69,12 @@ from tinygpt.kernels.simd.intrinsics import fetch_and_increment
 from tinygpt.kernels.simd.math import dot, exp_of_negative
 from tinygpt.kernels.simd.softmax import softmax_of_lanes
 from tinygpt.runtime import memory
+from tinygpt.runtime.capture import constant
 
 __all__ = ["accepts", "backward", "forward"]
 
 _HIDDEN = np.float32(-np.inf)  # a score of which the weight is 0
-_NO_DROPOUT = (False, *constants(0.5, 0))
+_NO_KEYS = constant(np.zeros(2, np.uint32))  # where nothing is dropped
 _SMALL = 2**18  # multiplications that one core has done in about ten microseconds
 
 
@@ -107,7 +108,7 @@ def backward(dout, saved, into):
 
 def _dropout(p, seed):
     """Whether weights are dropped, and the constants of the mask."""
-    return (True, *constants(p, seed)) if p else _NO_DROPOUT
+    return (True, *constants(p, seed)) if p else (False, _NO_KEYS, np.uint32(0), np.float32(1))
 
 
 def _memory(sizes, of_all, of_one, blocks, per_token, bfloat16=False):
@@ -129,7 +130,7 @@ def _memory(sizes, of_all, of_one, blocks, per_token, bfloat16=False):
     numbers = memory.empty((workers, blocks, _whole_lines(size * max(size, D))), np.float32)
     of_tokens = memory.empty((workers, _whole_lines(per_token * T)), np.float32)
     scratch = memory.empty((workers, _whole_lines(STAGED + EDGE)), np.float32)
-    return workers, packed, numbers, of_tokens, scratch, np.zeros(1, np.int64), AMX_LAYOUT
+    return workers, packed, numbers, of_tokens, scratch, memory.zeros(1, np.int64), AMX_LAYOUT
 
 
 def _whole_lines(count):
@@ -259,7 +260,8 @@ def _drop(numbers, columns, rows, position, row_step, column_step, dropout):
     `position` is that of the block's first number among all of (B, H, T, T); from one row of the block to the next it
     grows by `row_step`, from one column to the next by `column_step`.
     """
-    _, key0, key1, threshold, factor = dropout
+    _, keys, threshold, factor = dropout
+    key0, key1 = keys[0], keys[1]
     for i in range(rows):
         row, start = numbers[i * columns :][:columns], position + i * row_step
         for j in range(columns):

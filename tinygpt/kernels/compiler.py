@@ -27,6 +27,7 @@ import llvmlite.binding
 import numba
 import numpy as np
 from numba.core import event
+from numba.core.ccallback import CFunc
 from numba.core.registry import CPUDispatcher
 
 from tinygpt.files.user_cache import MARK, distrust, kernel_root, make_folder
@@ -102,6 +103,7 @@ class Compiler:
         self._subject, self._pipeline = subject, pipeline
         self._stages = set[str]()
         self._known = set[str]()
+        self._callbacks: list[Any] = []
         try:
             files = _named(sources)
             self._known = {str(file) for _, file in files}
@@ -141,6 +143,24 @@ class Compiler:
             if settings.GUARD:
                 compiled.__class__ = _Guarded
         return compiled
+
+    def callback(self, function: Function, signature: Any) -> int:
+        """
+        Compile a function for callers that know its address, or load it; it takes and returns what C does.
+
+        Parameters
+        ----------
+        function : function, or what a decorator above made of one
+        signature : numba.core.typing.Signature
+        """
+        function = getattr(function, "py_func", function)
+        options = {"error_model": "numpy", "_nrt": False, "nopython": True}
+        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
+        if self._files is not None:
+            compiled._cache = KernelCache(function, self._files, self._known)
+        compiled.compile()
+        self._callbacks.append(compiled)  # its code goes when it does
+        return compiled.address
 
     def has_compiled(self, stage: str) -> bool:
         """Whether all kernels of a stage of the work are compiled, as far as `compiling` knows."""

@@ -20,6 +20,7 @@ from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import inlined, parallel, rows_of, spread
 from tinygpt.kernels.simd.math import exp, maximum, total
 from tinygpt.runtime import memory
+from tinygpt.runtime.capture import run
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -28,31 +29,44 @@ _BLOCK = 1024  # logits of a row whose e^shifted are summed at a time
 
 def forward(logits, targets, ignore_index=-100):
     logits = rows_of(logits, logits.shape[-1])
-    targets, count = counted_targets(targets, ignore_index)
+    counted, share = count_targets(targets, ignore_index)
     max_logit, z, shifted_target = memory.empty((3, len(logits)), np.float32)
-    spread(_forward, logits.size)(logits, targets, max_logit, z, shifted_target)
-    return mean_loss(z, shifted_target, targets, count), (logits, targets, count, max_logit, z)
+    spread(_forward, logits.size)(logits, counted, max_logit, z, shifted_target)
+    return mean_loss(z, shifted_target, counted), (logits, counted, share, max_logit, z)
 
 
 def backward(dloss, saved, into):
-    logits, targets, count, max_logit, z = saved
+    logits, targets, share, max_logit, z = saved
     (dlogits,) = into
     if dlogits is not None:
-        dnll = np.float32(float(dloss) / count)  # (4) of every row that counts
+        dnll = np.float32(dloss) * share[0]  # (4) of every row that counts
         spread(_backward, logits.size)(logits, targets, max_logit, z, dnll, dlogits.array, dlogits.add)
 
 
-def counted_targets(targets, ignore_index):
-    """The targets with -1 in place of those that do not count, and how many count, M."""
-    counted = targets != ignore_index
-    return np.where(counted, targets, -1).astype(np.int64), max(int(counted.sum()), 1)
+def count_targets(targets, ignore_index):
+    """The targets with -1 in place of those that do not count; and the share of one that counts, 1 / M, in an array."""
+    counted, share = memory.empty(targets.shape, np.int64), memory.empty(1, np.float32)
+    run(_count_targets, targets, ignore_index, counted, share)
+    return counted, share
 
 
-def mean_loss(z, shifted_target, targets, count):
+def _count_targets(targets, ignore_index, counted, share):
+    counts = targets != ignore_index
+    np.copyto(counted, np.where(counts, targets, -1))
+    share[0] = 1 / max(np.count_nonzero(counts), 1)
+
+
+def mean_loss(z, shifted_target, targets):
     """The loss, from each row's z and the shifted logit of its target."""
+    loss = memory.empty((), np.float32)
+    run(_mean_loss, z, shifted_target, targets, loss)
+    return loss
+
+
+def _mean_loss(z, shifted_target, targets, loss):
+    counts = targets >= 0
     nll = np.log(z.astype(np.float64)) - shifted_target  # (3) (N,)
-    loss = nll[targets >= 0].sum() / count  # (4) ()
-    return np.asarray(loss, np.float32)
+    loss[...] = nll[counts].sum() / max(np.count_nonzero(counts), 1)  # (4) ()
 
 
 @inlined

@@ -19,6 +19,7 @@ from numba import prange
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import flat, inlined, parallel, spread
 from tinygpt.runtime import memory
+from tinygpt.runtime.capture import current_recorder
 from tinygpt.runtime.seeds import splitmix64
 
 __all__ = ["accepts", "backward", "forward"]
@@ -45,10 +46,14 @@ def _drop(x, out, p, seed, add):
 
 
 def constants(p, seed):
-    """The two keys of the hash, p 2^32, and 1 / (1 - p)."""
-    keys = splitmix64(seed)
-    threshold = min(round(p * 2**32), 2**32 - 1)
-    return np.uint32(keys & 0xFFFFFFFF), np.uint32(keys >> 32), np.uint32(threshold), np.float32(1 / (1 - p))
+    """The two keys of the hash in an array, p 2^32, and 1 / (1 - p)."""
+    recorder = current_recorder()
+    keys = None if recorder is None else recorder.keys(seed)  # every replay has others there
+    if keys is None:
+        keys = np.empty(2, np.uint32)
+    scrambled = splitmix64(seed)
+    keys[0], keys[1] = scrambled & 0xFFFFFFFF, scrambled >> 32
+    return keys, np.uint32(min(round(p * 2**32), 2**32 - 1)), np.float32(1 / (1 - p))
 
 
 @inlined
@@ -62,7 +67,8 @@ def mix(h):
 
 
 @parallel
-def _apply(x, out, key0, key1, threshold, scale, add):
+def _apply(x, out, keys, threshold, scale, add):
+    key0, key1 = keys[0], keys[1]
     parts = (len(x) + _PART - 1) // _PART
     for part_ in prange(parts):
         part = np.int64(part_)

@@ -19,6 +19,7 @@ from numba import prange
 from tinygpt.kernels.jit import flat, parallel, rows_of, spread
 from tinygpt.kernels.norm import squares_of_rows
 from tinygpt.runtime import memory
+from tinygpt.runtime.capture import run
 
 __all__ = ["accepts", "backward", "forward"]
 
@@ -42,17 +43,20 @@ def backward(dout, saved, into):
     if dweight is None:
         return
     if not dweight.add:
-        dweight.array.fill(0)
+        run(np.ndarray.fill, dweight.array, 0)
     before = None if dweight.squares is None else dweight.squares.before
-    if before is None or 4 * len(saved) >= len(dweight.array):  # of so many rows, the norm may as well read all
-        _add_rows(dout, saved, dweight.array)
-        return
-    changed = np.unique(saved)
-    subtracted = squares_of_rows(dweight.array, changed)
-    _add_rows(dout, saved, dweight.array)
-    after = before - subtracted + squares_of_rows(dweight.array, changed)
-    if after > _CANCELLED * before:
-        dweight.squares.after = after
+    if before is None or before.after is None or 4 * len(saved) >= len(dweight.array):
+        _add_rows(dout, saved, dweight.array)  # of so many rows, the norm may as well read all
+    else:
+        run(_add_rows_and_their_squares, dout, saved, dweight.array, before, dweight.squares)
+
+
+def _add_rows_and_their_squares(dout, ids, dweight, before, squares):
+    changed = np.unique(ids)
+    known, subtracted = before.after, squares_of_rows(dweight, changed)
+    _add_rows(dout, ids, dweight)
+    after = known - subtracted + squares_of_rows(dweight, changed)
+    squares.after = after if after > _CANCELLED * known else None
 
 
 def _add_rows(dout, ids, dweight):

@@ -31,6 +31,7 @@ from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import inlined, parallel, rows_of, spread
 from tinygpt.kernels.simd.math import dot, squared_deviations, total
 from tinygpt.runtime import memory
+from tinygpt.runtime.capture import run
 
 __all__ = ["accepts", "backward", "forward", "output"]
 
@@ -41,7 +42,7 @@ _NOTHING = np.empty((0, 0), np.float32)  # where no dx is wanted, because Numba 
 
 def forward(x, weight, bias, eps=1e-5):
     shape, x = x.shape, rows_of(x, x.shape[-1])  # (N, C)
-    weight, bias = np.ascontiguousarray(weight), np.array(bias)  # a copy: backward lets bias change
+    weight, bias = np.ascontiguousarray(weight), memory.copied(bias)  # backward lets bias change
     out, mean, rstd = _normalized(x, weight, bias, eps)
     return out.reshape(shape), (x, weight, mean, rstd, bias, eps)
 
@@ -70,7 +71,7 @@ def backward(dout, saved, into):
     spread(_backward, x.size)(rows_of(dout, x.shape[1]), x, weight, mean, rstd, dx_rows, wanted, add, sums, part_rows)
     for slot, part_sums in zip((dweight, dbias), sums, strict=True):
         if slot is not None:
-            sum_parts(part_sums, slot.array, slot.add)
+            run(sum_parts, part_sums, slot.array, slot.add)
 
 
 @inlined

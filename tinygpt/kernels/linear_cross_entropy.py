@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from tinygpt.kernels.cross_entropy import counted_targets, max_V, mean_loss
+from tinygpt.kernels.cross_entropy import count_targets, max_V, mean_loss
 from tinygpt.kernels.jit import all_float32 as accepts
 from tinygpt.kernels.jit import parallel, rows_of, spread
 from tinygpt.kernels.matmul.gemm import multiply
@@ -39,9 +39,8 @@ ROWS = 512
 
 def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
     x, weight = rows_of(x, x.shape[1]), np.ascontiguousarray(weight)
-    targets, count = counted_targets(targets, ignore_index)
+    targets, share = count_targets(targets, ignore_index)
     dx, dweight = reserved
-    dnll = np.float32(1 / count)  # of a target that counts, for dloss = 1
     z, shifted_target = memory.empty((2, len(x)), np.float32)
     V = len(weight)
     memory_of_chunk = memory.empty((min(ROWS, len(x)), -(-V // LINE) * LINE), np.float32)  # rows begin on cache lines
@@ -53,13 +52,13 @@ def forward(x, weight, targets, ignore_index=-100, reserved=(None, None)):
         multiply(x_chunk, weight.T, into=logits_chunk)  # (1)
         wanted = dx is not None or dweight is not None
         softmax = spread(_softmax, logits_chunk.size)
-        softmax(memory_of_chunk[: len(x_chunk)], V, targets[here], dnll, z[here], shifted_target[here], wanted)  # (2)
+        softmax(memory_of_chunk[: len(x_chunk)], V, targets[here], share, z[here], shifted_target[here], wanted)  # (2)
         if dx is not None:
             multiply(logits_chunk, weight, into=dx.array[here])  # (1)
         if dweight is not None:
             squares = dweight.squares if first + ROWS >= len(x) else None  # of the last sum
             multiply(logits_chunk.T, x_chunk, into=dweight.array, accumulate=first > 0, squares=squares)  # (1)
-    return mean_loss(z, shifted_target, targets, count), reserved  # (3, 4)
+    return mean_loss(z, shifted_target, targets), reserved  # (3, 4)
 
 
 def backward(dout, saved, into):
@@ -72,12 +71,13 @@ def backward(dout, saved, into):
         elif dloss != 1:
             spread(_scale, slot.array.size)(slot.array.reshape(-1), dloss, slot.array.reshape(-1), False)
         elif slot.squares is not None and reservation.squares is not None:
-            slot.squares.after = reservation.squares.after
+            slot.squares.parts = reservation.squares.parts
 
 
 @parallel
-def _softmax(logits, V, targets, dnll, z, shifted_target, wanted):
-    """(2) of the first V columns; if `wanted`, then dlogits for dloss = 1 in place of the logits. `dnll` is 1 / M."""
+def _softmax(logits, V, targets, share, z, shifted_target, wanted):
+    """(2) of the first V columns; if `wanted`, then dlogits for dloss = 1 in place of the logits. `share` has 1 / M."""
+    dnll = share[0]  # of a target that counts
     for n_ in prange(len(logits)):
         n = np.int64(n_)
         logits_n = p_n = dlogits_n = logits[n, :V]  # one after the other in the same memory

@@ -28,6 +28,7 @@ from tinygpt.ops.linear import linear
 from tinygpt.ops.shapes import flatten
 from tinygpt.quantization import QuantizedWeight, quantize_in_place
 from tinygpt.runtime.aliases import aliases
+from tinygpt.runtime.capture import current_recorder
 from tinygpt.runtime.default_generator import default_generator
 from tinygpt.runtime.scope import Block, Setting
 
@@ -268,6 +269,11 @@ class Identity(Module):
 _dropping = Setting("dropping", True)
 
 
+def dropout_is_on() -> bool:
+    """Whether this is outside of every `no_dropout` block."""
+    return bool(_dropping.get())
+
+
 class no_dropout(Block):
     """
     Dropout off inside the block, or inside the decorated function, whatever the modules' `training` flags say.
@@ -319,7 +325,10 @@ class Dropout(Module):
         if not (self.training and self.p and _dropping.get()):
             return None
         generator = default_generator() if self.generator is None else self.generator
-        return int(generator.integers(2**63))
+        seed = int(generator.integers(2**63))
+        if (recorder := current_recorder()) is not None:
+            recorder.drew(generator, seed)
+        return seed
 
     def forward(self, x: Tensor) -> Tensor:
         seed = self.seed()

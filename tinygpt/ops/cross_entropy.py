@@ -43,11 +43,12 @@ import numpy as np
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.ops.basic import floating
 from tinygpt.ops.choices import where
-from tinygpt.ops.embedding import check_ids, integers
+from tinygpt.ops.embedding import integers, require_ids
 from tinygpt.ops.losses import check_reduction
 from tinygpt.ops.reductions import log_softmax
 from tinygpt.ops.shapes import as_tensor
 from tinygpt.runtime.aliases import aliases
+from tinygpt.runtime.memory import copied
 
 
 # fmt: off
@@ -98,8 +99,8 @@ def check_targets(who: str, targets: Any, shape: tuple[int, ...], n_vocab: int, 
         found = f"all {targets.size} are ignore_index = {ignore_index}" if targets.size else "there are none"
         raise ValueError(f"{who}: no target counts: {found}; leave such a batch out, for it has no mean")
     remedy = f"; a target is a column of logits, counted from 0, or ignore_index, which is {ignore_index}"
-    check_ids(f"{who}: targets", counted, n_vocab, remedy)
-    return targets.astype(np.int64)
+    require_ids(f"{who}: targets", counted, n_vocab, remedy)
+    return copied(targets, np.int64)
 
 
 def _remedy_of_shape(targets: tuple[int, ...], logits: tuple[int, ...]) -> str:

@@ -31,6 +31,7 @@ import numpy as np
 
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.autograd.tensor import is_masked
+from tinygpt.runtime.memory import copied
 
 OF_ANOTHER_TOKENIZER = "; use the tokenizer that the model was trained with"  # the remedy of `check_ids` for a model
 
@@ -58,10 +59,15 @@ def check_embedding(weight, ids):
 def check_ids(who: str, ids: Any, n_vocab: int, remedy: str = "") -> np.ndarray:
     """`ids` as a copy in int64, or an error that says which is not from 0 to n_vocab - 1, and ends with the remedy."""
     ids = integers(who, ids)
+    require_ids(who, ids, n_vocab, remedy)
+    return copied(ids, np.int64)
+
+
+def require_ids(who: str, ids: np.ndarray, n_vocab: int, remedy: str = "") -> None:
+    """Raise ValueError unless these integers are from 0 to n_vocab - 1."""
     wrong = (ids < 0) | (ids >= n_vocab)
     if wrong.any():
         raise ValueError(f"{who} must be from 0 to {n_vocab - 1}, got {ids[wrong].flat[0]}{remedy}")
-    return ids.astype(np.int64)
 
 
 def integers(who: str, ids: Any) -> np.ndarray:
@@ -69,7 +75,7 @@ def integers(who: str, ids: Any) -> np.ndarray:
     if is_masked(ids):
         raise TypeError(f"{who} must be a plain array, got a masked one, whose mask would be lost; write .filled(...)")
     try:
-        ids = np.array(ids.data if isinstance(ids, Tensor) else ids, order="C")
+        ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
     except ValueError:  # NumPy says "inhomogeneous shape"
         raise ValueError(f"{who} must be a rectangular array, got rows of different lengths; pad them") from None
     if ids.size == 0 and ids.dtype.kind == "f":
@@ -78,7 +84,7 @@ def integers(who: str, ids: Any) -> np.ndarray:
         got = "text: encode it with tokenizer.encode first" if ids.dtype.kind in "US" else ids.dtype
         remedy = f"; write np.asarray({who.split()[-1]}, int)" if ids.dtype.kind in "fb" else ""
         raise TypeError(f"{who} must be integers, got {got}{remedy}")
-    return ids
+    return copied(ids)
 
 
 EMBEDDING = Op(

@@ -2,18 +2,23 @@
 When kernels may run: after a fork, and when several threads launch parallel loops at once.
 
 A fork copies one thread. The threads that parallel loops run on are not in the child, and a lock that another thread
-held stays locked there: GNU OpenMP ends such a child at its first parallel loop, other layers can hang. So
+held stays locked there. Parallel loops on our own pool (`kernels/thread_pool.py`) run in a child as anywhere: it starts
+threads of its own. But
+
+    another thread was compiling, or importing  the child uses no kernel at all
+
+Where parallel loops run on Numba's threading layer, GNU OpenMP ends a child at its first one, other layers can hang. So
 
     the parent had started its threads          the child launches no parallel loop: operations run on the NumPy
                                                 reference; kernels without parallel loops, the tokenizer's, still run
-    another thread was compiling, or importing  the child uses no kernel at all
     it uses GNU OpenMP otherwise, as PyTorch    parallel loops run on Numba's own threads, whose start takes longer
     otherwise                                   the child is like any process
 
-A child says once that it computes more slowly. Processes of `multiprocessing.get_context("spawn")` are not affected.
+A child that does without kernels says once that it computes more slowly. Processes of
+`multiprocessing.get_context("spawn")` are not affected.
 
-Numba's own threading layer, `workqueue`, which runs where there is neither OpenMP nor TBB, ends a process of which two
-threads launch parallel loops at once. There, launches take turns.
+Numba's own threads, the layer `workqueue`, end a process of which two threads launch parallel loops at once. There,
+launches take turns.
 """
 
 from __future__ import annotations
@@ -26,9 +31,23 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tinygpt.runtime import settings
+from tinygpt.runtime.capture import current_recorder, recorders
+
 _REMEDY = "processes of multiprocessing.get_context('spawn') use kernels"
 
-_free = False  # no check is needed: the layer is known, allows concurrent launches, and this is no forked child
+
+def _reason() -> str:
+    """What asks for Numba's layer, or demands it."""
+    if settings.THREAD_POOL == "numba":
+        return "TINYGPT_THREAD_POOL=numba"
+    if os.environ.get("NUMBA_THREADING_LAYER"):
+        return f"NUMBA_THREADING_LAYER={os.environ['NUMBA_THREADING_LAYER']}"
+    return "" if sys.platform == "linux" else "our own pool needs Linux"
+
+
+numbas_layer = _reason()  # why parallel loops run on Numba's layer; empty where they run on our own pool
+_free = False  # no check is needed: loops have run, on what allows concurrent launches, and this is no forked child
 _turns = threading.RLock()  # a signal handler may launch, too, while this thread compiles under it
 _lost = ""  # in a forked child: "parallel" where it must launch no parallel loop, "all" where it must use no kernel
 _told = False
@@ -60,12 +79,16 @@ def kernels_may_run(parallel: bool = True) -> bool:
     if not _told:
         _told = True
         warnings.warn(
-            f"tinygpt: this process was forked from one that had used kernels, so it uses the NumPy reference, which "
-            f"is slower; {_REMEDY}",
+            f"tinygpt: this process was forked from one that {_did()}, so it uses the NumPy reference, which is "
+            f"slower; {_REMEDY}",
             RuntimeWarning,
             stacklevel=_outside(),
         )
     return False
+
+
+def _did() -> str:
+    return "had used kernels" if _lost == "parallel" else "was compiling or importing in another thread"
 
 
 def _outside() -> int:
@@ -89,7 +112,7 @@ def launcher(compiled: Any) -> Any:
 
     @functools.wraps(compiled.py_func)
     def launch(*arguments: Any) -> Any:
-        if _free:
+        if _free and not recorders:
             return compiled(*arguments)
         return _launch_with_care(compiled, arguments)
 
@@ -102,14 +125,25 @@ def _launch_with_care(compiled: Callable, arguments: tuple) -> Any:
     global _free
     if _lost:
         raise RuntimeError(
-            "kernels: must not run in a process that was forked from one that had used kernels, for their threads are "
-            f"not in it. Compute in this process from the start, loss and backward, or elsewhere: {_REMEDY}"
+            f"kernels: must not run in a process that was forked from one that {_did()}. Compute in this process from "
+            f"the start, loss and backward, or elsewhere: {_REMEDY}"
         )
-    if _layer() != "workqueue":
-        _free = True
+    if (recorder := current_recorder()) is not None:
+        if _free:
+            recorder.launch(compiled, arguments, sys.modules["numba"])
+        else:
+            recorder.fail("parallel loops were not launched freely")
+    if _free:
         return compiled(*arguments)
-    with _turns:
-        return compiled(*arguments)
+    with _turns:  # the first launch, too: it may find that loops must run on Numba's layer
+        result = compiled(*arguments)
+        _free = not numbas_layer or _layer() != "workqueue"
+    return result
+
+
+def launches_are_free() -> bool:
+    """Whether parallel loops have been launched, and may be without a check; False in a forked child, and in turns."""
+    return _free
 
 
 def _layer() -> str:
@@ -183,9 +217,9 @@ def _after_fork_in_child() -> None:
     parallel = sys.modules.get("numba.np.ufunc.parallel")
     if not getattr(_forking, "quiet", False) or _others_import():
         _lost = "all"
-    elif not _lost and parallel is not None and getattr(parallel, "_is_initialized", True):
+    elif numbas_layer and not _lost and parallel is not None and getattr(parallel, "_is_initialized", True):
         _lost = "parallel"
-    elif not _lost and _uses_gnu_openmp():
+    elif numbas_layer and not _lost and _uses_gnu_openmp():
         _avoid_openmp()
     _free = _free and not _lost
 

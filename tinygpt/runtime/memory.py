@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.runtime import settings
+from tinygpt.runtime.capture import current_recorder, run
 from tinygpt.runtime.guard import guarded
 from tinygpt.runtime.pages import new_pages
 
 _SMALLEST = 2**16  # bytes: below this NumPy's own memory is as good
+_CHUNK = 2**20  # bytes: what a pool for arrays of all sizes asks the system for at a time, at least
 
 
 class Pool:
@@ -44,6 +46,12 @@ class Pool:
     included. So any view keeps the base alive, and when a weak reference to the base dies, the piece comes back. That
     happens in any thread, and between any two steps of `empty`, so it is only noted; the next `empty` makes the piece a
     free one. A finalizer or a signal handler may run there as well, and Ctrl-C may end `empty` there: see `_update`.
+
+    Parameters
+    ----------
+    patience : float
+    smallest : int
+        Bytes; NumPy has the memory of smaller arrays.
 
     Attributes
     ----------
@@ -65,8 +73,8 @@ class Pool:
     (0, 2097152, 1)
     """
 
-    def __init__(self, patience: int = 32) -> None:
-        self.patience = patience
+    def __init__(self, patience: float = 32, smallest: int = _SMALLEST) -> None:
+        self.patience, self.smallest = patience, smallest
         self.forget()
 
     def forget(self) -> None:
@@ -90,7 +98,7 @@ class Pool:
         size = int(math.prod(shape) if isinstance(shape, tuple) else shape) * dtype.itemsize
         if settings.GUARD:
             return _poisoned(guarded(size).view(dtype).reshape(shape))
-        base = None if size < _SMALLEST else self._update(self._base, size, dtype)
+        base = None if size < self.smallest else self._update(self._base, size, dtype)
         array = np.empty(shape, dtype) if base is None else base.reshape(shape)
         return _poisoned(array) if settings.DEBUG else array
 
@@ -114,7 +122,7 @@ class Pool:
 
     def _base(self, size: int, dtype: np.dtype) -> np.ndarray:
         """An array over so many bytes."""
-        piece = self._take(_rounded(size))
+        piece = self._take(_rounded(size, 4096 if self.smallest >= 4096 else 64))
         base = np.frombuffer(piece.given, dtype, size // dtype.itemsize, piece.start)
         use = _Use(base, self._ended.append)
         use.piece = piece
@@ -134,10 +142,15 @@ class Pool:
             if piece.size > size:
                 self._add(piece.split(size))
         else:
-            piece = _Piece(self._new_pages(size), 0, size)
+            piece = self._new_piece(size)
             self.allocated += 1
+            if piece.size > size:
+                self._add(piece.split(size))
         self._in_use += size
         return piece
+
+    def _new_piece(self, size: int) -> _Piece:
+        return _Piece(self._new_pages(size), 0, size)
 
     def _new_pages(self, size: int) -> mmap.mmap:
         try:
@@ -200,6 +213,31 @@ class Pool:
         return self._kept
 
 
+class PrivatePool(Pool):
+    """
+    A pool for arrays of all sizes that keeps all of its memory: that of one captured computation, see `capture.py`.
+
+    Attributes
+    ----------
+    pages : list of mmap
+        What the system gave.
+    obtained : int
+        Its bytes.
+    """
+
+    def __init__(self) -> None:
+        self.pages: list[mmap.mmap] = []
+        self.obtained = 0
+        super().__init__(math.inf, smallest=1)
+
+    def _new_piece(self, size: int) -> _Piece:
+        size = max(size, _CHUNK)
+        piece = super()._new_piece(size)
+        self.pages.append(piece.given)
+        self.obtained += size
+        return piece
+
+
 class _Piece:
     """A part of memory that the system gave at once, and the parts before and after it."""
 
@@ -246,9 +284,9 @@ class _Use(weakref.ref):
 
 
 @functools.lru_cache(1024)
-def _rounded(size: int) -> int:
-    """The next of eight sizes per power of two, in whole pages."""
-    step = max(4096, 2 ** ((size - 1).bit_length() - 4))
+def _rounded(size: int, unit: int) -> int:
+    """The next of eight sizes per power of two, in whole units."""
+    step = max(unit, 2 ** ((size - 1).bit_length() - 4))
     return -(-size // step) * step
 
 
@@ -259,15 +297,27 @@ def _poisoned(array: np.ndarray) -> np.ndarray:
 
 
 pool = Pool()
-empty = pool.empty
 if hasattr(os, "register_at_fork"):  # a thread that is not in the child may have been within `empty`
     os.register_at_fork(after_in_child=pool.forget)
 
 
-def copied(array: np.ndarray) -> np.ndarray:
-    """A copy in the pool's memory."""
-    copy = empty(array.shape, array.dtype)
-    np.copyto(copy, array)
+def empty(shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """An uninitialized array in the pool's memory, or in that of the `Recorder` of this thread."""
+    recorder = current_recorder()
+    array = None if recorder is None else recorder.empty(shape, dtype)
+    return pool.empty(shape, dtype) if array is None else array
+
+
+def zeros(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array of zeros, for few numbers: counters, and sums."""
+    recorder = current_recorder()
+    return np.zeros(shape, dtype) if recorder is None else recorder.zeros(shape, dtype)
+
+
+def copied(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A C-contiguous copy in the pool's memory."""
+    copy = empty(array.shape, dtype or array.dtype)
+    run(np.copyto, copy, array)
     return copy
 
 
@@ -277,15 +327,27 @@ class SquareSum:
 
     Attributes
     ----------
-    before, after : float or None
-        The sum of what was there before the kernel's share was written or added, and of what is there now. None if
-        unknown: a kernel that is able to sets `after`, others leave it.
+    before : SquareSum or None
+        That of what was there before the kernel's share was written or added.
+    parts : ndarray, float64, or None
+        Terms of the sum of what is there now, which nobody else writes. None if unknown: a kernel that is able to sets
+        it, others leave it.
     """
 
-    __slots__ = ("after", "before")
+    __slots__ = ("before", "parts")
 
-    def __init__(self, before: float | None = None) -> None:
-        self.before, self.after = before, None
+    def __init__(self, before: SquareSum | None = None) -> None:
+        self.before = before
+        self.parts: np.ndarray | None = None
+
+    @property
+    def after(self) -> float | None:
+        """The sum; None if it is unknown."""
+        return None if self.parts is None else float(self.parts.sum())
+
+    @after.setter
+    def after(self, value: float | None) -> None:
+        self.parts = None if value is None else np.array([value])
 
 
 class Slot(NamedTuple):
@@ -303,6 +365,6 @@ class Slot(NamedTuple):
     def write(self, gradient: np.ndarray) -> None:
         """Add or overwrite, as `add` says."""
         if self.add:
-            np.add(self.array, gradient, out=self.array)
+            run(np.add, self.array, gradient, self.array)
         else:
-            np.copyto(self.array, gradient)
+            run(np.copyto, self.array, gradient)

@@ -7,6 +7,10 @@ Source: splitmix64, Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Numb
 from __future__ import annotations
 
 from operator import index
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REMEDY = "any whole number from 0 on is a seed, such as 1"
 
@@ -47,3 +51,31 @@ def splitmix64(seed: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % modulus
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % modulus
     return z ^ (z >> 31)
+
+
+def dropout_keys(seeds: np.ndarray) -> np.ndarray:
+    """
+    The low and the high half of `splitmix64` of each seed.
+
+    Parameters
+    ----------
+    seeds : integer array, shape (N,)
+        From 0 to 2^64 - 1.
+
+    Returns
+    -------
+    ndarray, uint32, shape (N, 2)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [[hex(half) for half in keys] for keys in dropout_keys(np.array([0, 1])).tolist()]
+    [['0x7b1dcdaf', '0xe220a839'], ['0x89025cc1', '0x910a2dec']]
+    """
+    import numpy as np  # not with this file: the command line reads it before anything needs NumPy
+
+    z = seeds.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return np.stack([z & np.uint64(0xFFFFFFFF), z >> np.uint64(32)], axis=-1).astype(np.uint32)

@@ -39,6 +39,12 @@ DEBUG = _from_environment("TINYGPT_DEBUG", ("0", "1"), "0") == "1"
 # Read once: TINYGPT_GUARD=end or start puts the arrays of kernels beside protected pages; see `guard.py`.
 GUARD = _from_environment("TINYGPT_GUARD", ("end", "start"), "")
 
+# Read once: TINYGPT_CAPTURE=0 runs every training step operation by operation; see `gpt2/captured_step.py`.
+CAPTURE = _from_environment("TINYGPT_CAPTURE", ("0", "1"), "1") == "1"
+
+# Read once: TINYGPT_THREAD_POOL=numba runs parallel loops on Numba's threading layer; see `kernels/thread_pool.py`.
+THREAD_POOL = _from_environment("TINYGPT_THREAD_POOL", ("own", "numba"), "own")
+
 _implementation = Setting(
     "implementation", _from_environment("TINYGPT_IMPLEMENTATION", IMPLEMENTATIONS, IMPLEMENTATIONS[0])
 )

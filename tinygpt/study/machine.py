@@ -15,10 +15,11 @@ import numba
 import numpy as np
 
 from tinygpt.files.user_cache import kernel_root
-from tinygpt.kernels import norm
+from tinygpt.kernels import norm, thread_pool
 from tinygpt.kernels.jit import compiler, threads
 from tinygpt.kernels.rates import rates
 from tinygpt.kernels.simd.cpu import BFLOAT16, FEATURES, LANES, TILES
+from tinygpt.runtime import launch
 from tinygpt.runtime.plural import counted
 from tinygpt.runtime.processor import Cache, Topology, caches, identity, topology
 
@@ -52,9 +53,8 @@ def report() -> dict[str, Any]:
         "memory": _memory(),
         "numpy": f"{np.__version__}, {_blas()}",
         "numba": f"{numba.__version__}, threading layer {_layer()}",
-        "busy_waiting": f"GOMP_SPINCOUNT={os.environ.get('GOMP_SPINCOUNT', 'unset')}, "
-        f"OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}, "
-        f"OMP_PROC_BIND={os.environ.get('OMP_PROC_BIND', 'unset')}",
+        "loops": _loops(),
+        "busy_waiting": _waiting(),
         "kernels": f"{compiler.folder}, {_megabytes(compiler.folder):.3g} MB" if compiler.folder else "not kept",
         "cache_gbytes": None,
         "cache_megabytes": None,
@@ -62,7 +62,7 @@ def report() -> dict[str, Any]:
     }
     trouble = compiler.trouble()
     result["cache"] = f"does not work: {trouble}" if trouble else f"works, in {kernel_root()}"
-    result["advice"] = advice(result, _layer(), not trouble)
+    result["advice"] = advice(result, _layer() if launch.numbas_layer else "own", not trouble)
     return result
 
 
@@ -124,7 +124,7 @@ def advice(found: dict[str, Any], layer: str, kept: bool) -> list[str]:
     """
     lines, count = [], found["threads"]
     cores = found["cores"] or found["processors"]
-    if layer != "omp":
+    if layer not in ("omp", "own"):
         lines.append(f"Numba's threading layer is {layer}, which starts loops slowly: install OpenMP (libgomp1)")
     if count < cores:
         lines.append(f"{count} of {cores} cores are used: set NUMBA_NUM_THREADS, or --threads, to {cores}")
@@ -169,6 +169,26 @@ def _layer() -> str:
         return numba.threading_layer()
     except ValueError:
         return "none (NUMBA_DISABLE_JIT)"
+
+
+def _loops() -> str:
+    """What parallel loops run on."""
+    if numba.config.DISABLE_JIT:
+        return "in plain Python, one iteration after the other"
+    return (
+        f"on Numba's threading layer: {launch.numbas_layer}" if launch.numbas_layer else "on a thread pool of our own"
+    )
+
+
+def _waiting() -> str:
+    """How a thread waits for its next loop."""
+    if numba.config.DISABLE_JIT:
+        return ""
+    if launch.numbas_layer:
+        names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_PROC_BIND")
+        return ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in names)
+    alone, shared = thread_pool.ALONE / 1e6, thread_pool.SHARED / 1e6
+    return f"spins for {alone:g} ms, beside other programs for {shared:g} ms, then sleeps"
 
 
 def _megabytes(folder: Path) -> float:

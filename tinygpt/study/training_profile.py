@@ -7,6 +7,7 @@ import statistics
 import time
 from typing import Any, NamedTuple
 
+from tinygpt.gpt2.captured_step import CapturedStep
 from tinygpt.gpt2.compile_ahead import compile_ahead
 from tinygpt.kernels.rates import rates
 from tinygpt.runtime import settings as runtime
@@ -140,13 +141,14 @@ def profile_training(settings: TrainingSettings, steps: int, progress: bool = Tr
     model = initial_model(settings, data, named)
     model.recompute = settings.recompute
     optimizer = initial_optimizer(model, settings)
+    compute = CapturedStep(model, enabled=False)  # a replay has no operations to be timed
     compile_ahead(f"training-{settings.precision}", progress=progress)
     losses: list[float] = []
 
     def take_step() -> float:
         """Milliseconds of the next step."""
         start, step = time.perf_counter(), len(losses)
-        loss, norm = training_step(model, optimizer, data.train, settings, step, settings.learning_rate(step))
+        loss, norm = training_step(compute, optimizer, data.train, settings, step, settings.learning_rate(step))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise FloatingPointError(
                 f"profile_training: step {step + 1} gave loss {loss} and gradient norm {norm}: training diverged; "

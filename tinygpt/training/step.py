@@ -7,22 +7,25 @@ import math
 import numpy as np
 
 from tinygpt.autograd.watch import observed
-from tinygpt.gpt2.model import GPT
+from tinygpt.gpt2.captured_step import CapturedStep
 from tinygpt.optim import AdamW, grad_norm
 from tinygpt.text.corpus import sample_batch
 from tinygpt.training.settings import TrainingSettings
 
 
 def training_step(
-    model: GPT, optimizer: AdamW, tokens: np.ndarray, settings: TrainingSettings, step: int, lr: float
+    compute: CapturedStep, optimizer: AdamW, tokens: np.ndarray, settings: TrainingSettings, step: int, lr: float
 ) -> tuple[float, float]:
     """
     Train on the batch of one step.
 
     Parameters
     ----------
-    model, optimizer
-        Both change, unless the loss or the norm is not finite: then the weights stay as they were.
+    compute : CapturedStep
+        Of the model to train, whose losses and gradients it computes.
+    optimizer : AdamW
+        Of its parameters. Model and optimizer change, unless the loss or the norm is not finite: then the weights stay
+        as they were.
     tokens : integer array, shape (N,)
         The training text.
     settings : TrainingSettings
@@ -42,10 +45,8 @@ def training_step(
     for number in range(step * parts, (step + 1) * parts):
         sample = observed(sample_batch, "python")
         inputs, targets = sample(tokens, settings.batch_size, settings.context, settings.seed, number)
-        loss = model.loss(inputs, targets) / parts
-        loss.backward()
-        mean_loss += loss.item()
-    norm = grad_norm(model.parameters())
+        mean_loss += compute(inputs, targets, parts=parts)
+    norm = grad_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
     if math.isfinite(mean_loss) and math.isfinite(norm):
         optimizer.step(scale=min(1.0, settings.clip / norm) if norm else 1.0)
         optimizer.zero_grad()

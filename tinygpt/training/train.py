@@ -39,6 +39,7 @@ from tinygpt.files.ownership import Ownership, own_run
 from tinygpt.files.safetensors_file import load_training_state, save_training_state
 from tinygpt.files.sealed_json import seal, unseal
 from tinygpt.generation.completion import known_ids
+from tinygpt.gpt2.captured_step import CapturedStep
 from tinygpt.gpt2.compile_ahead import compile_ahead
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.model import GPT
@@ -282,6 +283,7 @@ class Trainer:
         self.data: Dataset = load_dataset(settings, tokenizer, progress)
         self.model = model if last is not None and model is not None else initial_model(settings, self.data, model)
         self.model.recompute = settings.recompute
+        self._compute = CapturedStep(self.model)
         self.optimizer = initial_optimizer(self.model, settings)
         self._fingerprint = self.data.fingerprint  # once: of a large corpus it takes seconds
         self.step, self.best_loss, self._validation_loss = 0, math.inf, math.nan
@@ -382,7 +384,7 @@ class Trainer:
         """One step; returns its figures."""
         s, start = self.settings, time.perf_counter()
         lr = s.learning_rate(self.step)
-        mean_loss, norm = training_step(self.model, self.optimizer, self.data.train, s, self.step, lr)
+        mean_loss, norm = training_step(self._compute, self.optimizer, self.data.train, s, self.step, lr)
         if not (math.isfinite(mean_loss) and math.isfinite(norm)):
             raise FloatingPointError(self._not_finite(mean_loss, norm))
         self.step += 1

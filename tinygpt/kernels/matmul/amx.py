@@ -64,6 +64,7 @@ from tinygpt.kernels.simd.llvm import (
     switch,
     transpose,
 )
+from tinygpt.runtime.capture import constant
 
 ROWS = COLUMNS = 32  # of a tile of C
 STEP = 32  # k that one instruction multiplies
@@ -72,7 +73,7 @@ WORDS = 256  # of 4 bytes in a dense tile
 _LINE = ir.VectorType(INT32, 16)  # a line of one
 
 # AMX's tile configuration, 64 bytes: palette 1; for each of eight registers the bytes of a row, and how many rows.
-AMX_LAYOUT = np.zeros(64, np.uint8)
+AMX_LAYOUT = constant(np.zeros(64, np.uint8))
 AMX_LAYOUT[0], AMX_LAYOUT[16:32:2], AMX_LAYOUT[48:56] = 1, 64, 16
 
 

@@ -111,8 +111,8 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     rows, tasks = task_sizes(sizes, MC, KB, workers)
     of_a, of_b = MC * round_up(KB, STEP), workers * 2 * _PANEL
     work = memory.empty((of_a + of_b) // 2 + workers * STAGED + tasks * rows * COLUMNS)  # see `_divided`
-    counters = np.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
-    of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
+    counters = memory.zeros(-(-M // MC) * -(-K // KB) * (workers + 1), np.int64)
+    of_tiles = memory.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0, np.float64)
     _multiply(a, b, c, bias, mode, (M, N, K, MC, KB, rows, workers), work, of_tiles, counters, AMX_LAYOUT)
     return of_tiles
 

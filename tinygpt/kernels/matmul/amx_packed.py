@@ -107,8 +107,8 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     packed = memory.empty(_packed_size(depth, N), dtype)
     packed_a = memory.empty(MC * round_up(KB, STEP), dtype)
     sums, staged = memory.empty((tasks, rows * COLUMNS)), memory.empty((workers, STAGED))
-    counters = np.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
-    of_tiles = np.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0)
+    counters = memory.zeros((-(-M // MC) * -(-K // KB), 2 + workers), np.int64)
+    of_tiles = memory.zeros(-(-c[1] // COLUMNS) * -(-M // ROWS) if squares else 0, np.float64)
     _multiply(
         a, b, c, bias, mode, (M, N, K, MC, KB, rows, depth, workers), packed_a, packed, sums, staged, of_tiles,
         counters, AMX_LAYOUT,

@@ -4,13 +4,14 @@ Matrix product: C (+)= A B, the greater part of every training step, in float32 
 `multiply` is what other kernels call. It checks its arguments and answers two questions; the work is elsewhere:
 
     in which format are operands packed, and so by which plan?     `operand_format`
-        float32, or pairs of bfloat16: the vector units                vector_gemm.py
+        float32, or pairs of bfloat16: the vector units                vector_gemm.py, or small_gemm.py where it `pays`
         AMX's tiles of bfloat16                                        amx_gemm.py, or amx_packed.py where it `pays`
     how is C written?                                              `_mode`, of those in epilogue.py
 
 Read ladder.py first: it builds the plan up from three loops. Then matrix.py and packing.py, how a block of a matrix is
 packed; epilogue.py and microkernel.py, the register tile and how it is written; panels.py, a product of packed operands
-on one thread; and vector_gemm.py, which does with all of this on all threads what (4) of the ladder does.
+on one thread; and vector_gemm.py, which does with all of this on all threads what (4) of the ladder does;
+small_gemm.py does the same where a product is over almost before threads have met.
 
 Cost: 2 M N K operations.
 """
@@ -21,16 +22,17 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinygpt.kernels.jit import threads
-from tinygpt.kernels.matmul import amx_gemm, amx_packed, vector_gemm
+from tinygpt.kernels.matmul import amx_gemm, amx_packed, small_gemm, vector_gemm
 from tinygpt.kernels.matmul.epilogue import ACCUMULATE, NON_TEMPORAL, NON_TEMPORAL_WITH_BIAS, OVERWRITE, WITH_BIAS
 from tinygpt.kernels.matmul.matrix import Stored
 from tinygpt.kernels.simd.cpu import AMX, BFLOAT16, FLOAT32, LANES, PAIRS, TILES
 from tinygpt.runtime import settings
+from tinygpt.runtime.capture import constant
 
 _SMALL = 2**20  # multiplications that one core has done in about ten microseconds
 _FLOAT32 = np.dtype(np.float32)
 _DTYPES, _DTYPES_OF_B = (_FLOAT32,), (_FLOAT32, np.dtype(np.int8), np.dtype(np.uint16))
-_NO_BIAS = np.zeros(LANES * 3, np.float32)
+_NO_BIAS = constant(np.zeros(LANES * 3, np.float32))
 
 
 def multiply(a, b, into, accumulate=False, bias=None, squares=None, bfloat16=False):
@@ -50,7 +52,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None, bfloat16=Fal
     bias : ndarray, float32, (N,), optional
         Added to each row; not together with `accumulate`.
     squares : SquareSum, optional
-        Its `after` becomes the sum of the squares of the new C, in float64.
+        Its `parts` become sums of the squares of the new C, in float64.
     bfloat16 : bool
         Round the operands whatever the precision, where the processor multiplies bfloat16 faster.
 
@@ -88,7 +90,7 @@ def multiply(a, b, into, accumulate=False, bias=None, squares=None, bfloat16=Fal
     added = _NO_BIAS if bias is None else bias
     sums = plan.multiply(*matrices, added, mode, (M, N, K), workers, squares is not None, form, dtype)
     if squares is not None:
-        squares.after = float(sums.sum())
+        squares.parts = sums
 
 
 def _check(a, b, into, accumulate, bias):
@@ -139,7 +141,7 @@ def operand_format(quantized=False):
 def _plan(form, b, stored_b, sizes):
     """The module whose loops compute a product in this format."""
     if form is not AMX:
-        return vector_gemm
+        return small_gemm if b.dtype == _FLOAT32 and small_gemm.pays(sizes) else vector_gemm
     packs_first = b.dtype == _FLOAT32 and amx_packed.pays(stored_b[2], sizes)
     return amx_packed if packs_first else amx_gemm
 

@@ -56,7 +56,7 @@ from tinygpt.kernels.matmul.panels import (
 )
 from tinygpt.kernels.simd.cpu import LANES, PREFETCHING
 from tinygpt.kernels.simd.intrinsics import fetch_and_increment
-from tinygpt.runtime.memory import empty
+from tinygpt.runtime.memory import empty, zeros
 
 KC = 768  # with NR columns: a panel of B
 MC_KC = 2**20  # numbers in a block of A: MC is as many rows as these are for the KC of a product
@@ -84,7 +84,8 @@ def multiply(a, b, c, bias, mode, sizes, workers, squares, form, dtype):
     of_a, of_b = packed_elements(form, min(mc, M), nr, kc)
     packed = empty(of_a, dtype), empty((workers, of_b), dtype)
     scratch = empty((workers, STAGED + EDGE), np.float32)
-    sums, counters = np.zeros(tasks * LANES if squares else 0), np.zeros(blocks_of_rows * blocks_of_k * 2, np.int64)
+    sums = zeros(tasks * LANES if squares else 0, np.float64)
+    counters = zeros(blocks_of_rows * blocks_of_k * 2, np.int64)
     _multiply(a, b, c, bias, mode, (M, N, K, kc, mc, workers), packed, scratch, sums, counters)
     return sums
 

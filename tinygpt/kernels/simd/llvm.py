@@ -135,7 +135,7 @@ def sum_of_lanes(builder: Any, vector: Any) -> Any:
             )
             for start in (0, half)
         )
-        vector = builder.fadd(low, high) if vector.type.element == FLOAT else builder.add(low, high)
+        vector = (builder.add if isinstance(vector.type.element, ir.IntType) else builder.fadd)(low, high)
     return builder.extract_element(vector, INT32(0))
 
 

@@ -31,8 +31,7 @@ class WideVectors(Compiler):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if LANES == 16:
-            self.state.targetctx.__class__ = _WideContext  # Numba made this object for this function alone
+        self.state.targetctx.__class__ = Context  # Numba made this object for this function alone
 
 
 class _WideContext(CPUContext):
@@ -43,3 +42,6 @@ class _WideContext(CPUContext):
             if not function.is_declaration:
                 set.add(function.attributes, _ATTRIBUTE)  # llvmlite's own `add` knows attributes without a value only
         super().post_lowering(mod, library)
+
+
+Context: type[CPUContext] = _WideContext if LANES == 16 else CPUContext  # what the functions here are compiled with
