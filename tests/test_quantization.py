@@ -194,11 +194,11 @@ def test_a_layer_is_quantized_by_itself(rng):
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[GPT, np.ndarray]:
-    """A model that has learned a chain of tokens, in which each depends on two before it, and one of four by chance."""
+    """A model that has learned a chain of tokens, each one of four that may follow the one before; and more of it."""
     rng = np.random.default_rng(0)
-    tokens = [0, 1]
+    followers, tokens = rng.integers(0, 37, (37, 4)), [0]
     for chance in rng.integers(0, 4, 6000):
-        tokens.append((3 * tokens[-1] + 5 * tokens[-2] + 9 * int(chance)) % 37)
+        tokens.append(int(followers[tokens[-1], chance]))
     chain = np.array(tokens)
     model = GPT(GPTConfig(vocab_size=37, n_positions=32, n_embd=48, n_layer=2, n_head=3), seed=1)
     optimizer = AdamW(model.parameters(), lr=3e-3)
@@ -231,6 +231,6 @@ def test_fewer_bits_cost_little_and_fewest_most(trained, tmp_path):
     model.save_pretrained(tmp_path)
     losses = {kind: loss_token_by_token(GPT.from_pretrained(tmp_path, weights=kind).eval(), chain) for kind in KINDS}
     exact = losses["float32"]
-    assert exact < 0.8 * np.log(37)
+    assert exact < 1.6  # of the chain itself 1.39, of a model that knows nothing 3.6
     assert abs(losses["bfloat16"] - exact) < 2e-3 and abs(losses["int8"] - exact) < 5e-3
-    assert exact < losses["int4"] < exact + 0.15
+    assert abs(losses["int8"] - exact) < abs(losses["int4"] - exact) < 0.15
