@@ -93,7 +93,7 @@ def test_check_mode_sees_a_wrong_layer(monkeypatch):
     model = random_model("int8")
     with implementation("check"):
         model.decoder().prefill(0, [1, 2, 3])
-        monkeypatch.setattr(prompt, "layer", lambda x, *rest: None)
+        monkeypatch.setattr(prompt, "layer", lambda x, *rest, **options: None)
         with pytest.raises(ValueError, match=r"Decoder\.prefill\.layer: kernel and reference disagree"):
             model.decoder().prefill(0, [1, 2, 3])
 
