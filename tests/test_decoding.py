@@ -408,7 +408,7 @@ def test_a_step_reads_each_weight_of_its_layer_where_the_block_does(name, kind):
     quantize_model(model, kind), quantize_model(changed, kind)
     expected = in_float32(changed.h[1], Tensor(x[None])).data[0]
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(stepped(changed, 1, x), expected, rtol=0, atol=BOUND[np.float32] * scale)
+    np.testing.assert_allclose(stepped(changed, 1, x), expected, rtol=0, atol=BOUND_OF_STEP[kind] * scale)
     assert np.abs(stepped(model, 1, x) - expected).max() > 1e-2 * scale
     for other in (0, 2):
         np.testing.assert_array_equal(stepped(changed, other, x), stepped(model, other, x))
