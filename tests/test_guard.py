@@ -69,7 +69,7 @@ CASES = {
     "loss, write": ("from tinygpt.kernels import cross_entropy as c; "
                     "c._forward(a(3, 9), ids(0, 0, 0), a(3), a(3), a(N))", 2, 3),
     "head, write": ("from tinygpt.kernels import linear_cross_entropy as c; "
-                    "c._softmax(a(3, 9), 9, ids(0, 0, 0), F(1), a(N), a(3), True)", 2, 3),
+                    "c._softmax(a(3, 9), 9, ids(0, 0, 0), a(1), a(N), a(3), True)", 2, 3),
     "product, read along k": (GEMM + "gemm.multiply(a(65, 33), a(64, N).T, a(65, 64))", 32, 33),
     "product, read across": (GEMM + "gemm.multiply(a(65, 33), a(N, 64), a(65, 64))", 32, 33),
     "product, write": (GEMM + "gemm.multiply(a(65, 33), a(33, 64), a(N, 64))", 64, 65),
@@ -86,8 +86,8 @@ CASES = {
                          "adamw.update(a(100), a(100), a(N), a(100), 1, 0.1, (0.9, 0.9), 1e-8, 0.1)", 99, 100),
     "decoding, read": (DECODING + "layer(rows=N)", 15, 16),
     "decoding, write": (DECODING + "layer(positions=N)", 3, 4),
-    "decoding, head": (DECODING + "decode_step._head(a(1, 16), (a(16), a(16)), (a(9, 16), a(0)), F(1), 1, a(1, 1, 16),"
-                                  "a(1, N))", 8, 9),
+    "decoding, head": (DECODING + "decode_step._head(a(1, 16), (a(16), a(16)), (a(N, 16), a(0)), F(1), 1, a(1, 1, 16),"
+                                  "a(1, 1, 64), a(1, 9))", 8, 9),
     "prompt, write": ("from tinygpt.kernels import decode_step as d; "
                       "d._append(a(1, 16, 48), a(1, 2, 8, 16), a(1, 2, N, 8), ids(0), ids(0), False)", 15, 16),
     "encoder, read": (TOKENIZER + "encode(np.frombuffer(b'hens x' + bytes(N), np.uint8).copy(), 6)", 0, 16),

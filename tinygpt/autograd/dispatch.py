@@ -33,7 +33,7 @@ from tinygpt.autograd.contract import Contract
 from tinygpt.autograd.graph import WRITTEN, Node, Op
 from tinygpt.autograd.watch import current_watch, observed
 from tinygpt.runtime import settings
-from tinygpt.runtime.capture import current_recorder
+from tinygpt.runtime.capture import current_recorder, results_of
 from tinygpt.runtime.launch import kernels_may_run
 from tinygpt.runtime.memory import Slot
 
@@ -189,7 +189,7 @@ def _kernel(op: Op, kernel: Any) -> Implementation:
 
     def backward(dout: np.ndarray, saved: Any, destinations: Sequence[Destination | None]) -> Sequence[Any]:
         if _offer(kernel, "backward") is None:
-            return op.backward(dout, saved)
+            return results_of(op.backward, dout, saved)
         return _write(kernel, dout, saved, destinations)
 
     return Implementation(forward, backward, _offer(kernel, "output"))

@@ -42,8 +42,6 @@ from numpy.exceptions import AxisError
 from tinygpt.autograd import Op, Tensor, apply
 from tinygpt.autograd.conversion import numpy_dtype
 from tinygpt.runtime.aliases import aliases
-from tinygpt.runtime.capture import current_recorder, run
-from tinygpt.runtime.memory import empty
 
 
 def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,18 +56,10 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     array([[3.],
            [3.]])
     """
-    if gradient.shape == shape:
-        return gradient
     new_axes = gradient.ndim - len(shape)
     stretched = tuple(new_axes + i for i, n in enumerate(shape) if n == 1 and gradient.shape[new_axes + i] != 1)
     axes = tuple(range(new_axes)) + stretched
-    if not axes:
-        return gradient
-    if current_recorder() is None or not gradient.flags.c_contiguous:
-        return gradient.sum(axis=axes, keepdims=True).reshape(shape)
-    total = empty(tuple([1 if i in axes else n for i, n in enumerate(gradient.shape)]), gradient.dtype)
-    run(np.add.reduce, gradient, axes, None, total, True)
-    return total.reshape(shape)
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape) if axes else gradient
 
 
 def as_tensor(x: Any) -> Tensor:

@@ -66,6 +66,25 @@ def run(function: Callable[..., Any], *arguments: Any) -> None:
         recorder.run(function, arguments)
 
 
+def results_of(function: Callable[..., Any], *arguments: Any) -> Any:
+    """
+    The arrays that a function returns, which changes nothing. Replayed, it writes them to the same places.
+
+    Examples
+    --------
+    >>> results_of(np.divmod, np.array([7]), 2)
+    (array([3]), array([1]))
+    """
+    results, recorder = function(*arguments), current_recorder()
+    return results if recorder is None else recorder.results(function, arguments, results)
+
+
+def _write_results(function: Callable[..., Any], arguments: tuple[Any, ...], places: tuple[Any, ...]) -> None:
+    for result, place in zip(function(*arguments), places, strict=True):
+        if place is not None:
+            np.copyto(place, result)
+
+
 def constant(array: _Array) -> _Array:
     """A constant of a module: nobody writes into the array from now on, and captured calls may read it."""
     _constants.append(array)
@@ -185,6 +204,16 @@ class Recorder:
             function(*arguments)
         finally:
             self._inside, self._threads = False, 0
+
+    def results(self, function: Callable[..., Any], arguments: tuple[Any, ...], results: Any) -> list[Any]:
+        """Keep a call that returned arrays; those that are not parts of its arguments get memory of the pool."""
+        given = [value for value in arguments if isinstance(value, np.ndarray)]
+        places = []
+        for result in results:
+            shared = result is None or any(np.may_share_memory(result, array) for array in given)
+            places.append(None if shared else self.empty(result.shape, result.dtype))
+        self.run(_write_results, (function, arguments, tuple(places)))
+        return [result if place is None else place for result, place in zip(results, places, strict=True)]
 
     def launch(self, kernel: Callable[..., Any], arguments: tuple[Any, ...], numba: Any) -> None:
         """Keep a call of a kernel with parallel loops, which the caller makes, on as many threads as it does now."""
