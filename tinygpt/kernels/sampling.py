@@ -2,8 +2,8 @@
 From logits to tokens inside of a kernel: the twin of `choose` in generation/sampling.py, whose tokens it chooses.
 
 Equal tokens for equal uniform numbers demand equal sums: so the exponential functions and their sums are computed in
-float64, and in the order of the reference. No sum is so close to a limit that the last bit of an exponential function,
-in which the system's library and NumPy may differ, matters once in 10^10 tokens.
+float64, and in the order of the reference. The last bit of an exponential function, in which the
+system's library and NumPy may differ, can decide a token where a sum is that close to a limit; hardly any is.
 
 The most probable tokens come out of a heap, one by one, until there are enough. It holds the best token of each block
 of 64; when that one is taken, the next best of its block comes in its place. So only few are ever compared.
