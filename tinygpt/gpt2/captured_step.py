@@ -54,7 +54,7 @@ class CapturedStep:
     Examples
     --------
     >>> from tinygpt import GPT, CapturedStep, GPTConfig
-    >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2))
+    >>> model = GPT(GPTConfig(vocab_size=11, n_positions=8, n_embd=4, n_layer=1, n_head=2)).eval()  # without dropout
     >>> step = CapturedStep(model)
     >>> tokens, targets = np.array([[1, 2, 3]]), np.array([[2, 3, 4]])
     >>> for _ in range(5):

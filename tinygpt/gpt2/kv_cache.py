@@ -377,7 +377,7 @@ class Decoder:
         >>> decoder = Decoder(model)
         >>> start = decoder.prefill(0, [1, 2])
         >>> id = decoder.next_tokens([0], [3], [0.0], temperature=0)[0]
-        >>> id == model([[1, 2, 3]]).data[0, -1].argmax()
+        >>> bool(id == model([[1, 2, 3]]).data[0, -1].argmax())
         True
         """
         sequences, tokens, lengths = self._checked_rows(sequences, tokens)

@@ -86,6 +86,9 @@ WORKERS, LIMIT, START, STOP, KEY = range(4 * LINE, 4 * LINE + 5)
 SHARED_UNTIL, BACK_OFF = 5 * LINE, 5 * LINE + 1
 WORKER = 6 * LINE  # of each worker a line, whose first word is 1 while it sleeps
 
+# What a thread itself causes; blocked, it ends the process without the message of `faulthandler`.
+_FAULTS = {getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")}
+
 _LEFT = 2**32 - 1
 _STATE = "tinygpt_thread_pool"
 _NUMBAS = ("numba_parallel_for", "get_sched_size", "do_scheduling_signed", "do_scheduling_unsigned", "get_thread_id")
@@ -361,7 +364,7 @@ class ThreadPool:
 
     def _run(self, number: int) -> None:
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
         self._libc.pthread_setspecific(self._key, ctypes.c_void_p(number + 1))
         self._work(number)
 
