@@ -109,7 +109,7 @@ def test_texts_of_several_tokens_are_not_stop_ids(stop_ids):
         MODEL.generate([1], max_tokens=1, stop_ids=stop_ids)
 
 
-@pytest.mark.parametrize("stop_ids", [[], (), {5}, np.array([5], np.uint16), range(3), iter([5])], ids=repr)
+@pytest.mark.parametrize("stop_ids", [[], (), {5}, np.array([5], np.uint16), range(3), iter([5])], ids=type)
 def test_any_collection_of_integers_is_one_of_stop_ids(stop_ids):
     assert len(list(MODEL.generate([1], max_tokens=2, seed=0, stop_ids=stop_ids))) <= 2
 
