@@ -13,16 +13,29 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from llvmlite import binding
 
+from benchmarks.worker import X86_64_V2, X86_64_V3
 from tinygpt import Op
 from tinygpt.autograd.gradients import Reservation
 from tinygpt.runtime import settings
 from tinygpt.runtime.memory import Slot
+
+AVX512 = f"{X86_64_V3},+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd"
+PROCESSORS = {  # the features of processors that a newer one can emulate
+    "generic": X86_64_V2,
+    "AVX2": X86_64_V3,
+    "AVX-512": AVX512,
+    "AVX-512 with VNNI": f"{AVX512},+avx512vnni",
+    "AVX-512 with bfloat16": f"{AVX512},+avx512bf16",
+}
 
 
 @contextlib.contextmanager
@@ -131,6 +144,16 @@ def in_a_process(program: str, **environment: str) -> str:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
+
+
+def on_a_processor(name: str, program: str) -> str:
+    """Run a program as on one of `PROCESSORS`: on this one, told to do without its newer instructions."""
+    has = binding.get_host_cpu_features()
+    if any(not has.get(feature[1:]) for feature in PROCESSORS[name].split(",")):
+        pytest.skip("this processor lacks what is to be emulated")
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": PROCESSORS[name], "NUMBA_CACHE_DIR": cache}
+        return in_a_process(program, **environment).strip()
 
 
 def digest_on_threads(program: str) -> list[str]:

@@ -62,8 +62,10 @@ def work_long(out, rounds):
 
 
 @pytest.fixture(autouse=True)
-def _as_before():
+def _all_threads():
+    """Whatever the kernel before set: each sets how many threads it runs on."""
     before = numba.get_num_threads()
+    numba.set_num_threads(MOST)
     yield
     numba.set_num_threads(before)
 
