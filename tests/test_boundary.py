@@ -14,7 +14,7 @@ import pytest
 
 import tinygpt.functional as F
 from tinygpt import GPT, AdamW, GPTConfig, Tensor, apply, clip_grad_norm, implementation
-from tinygpt.gpt2.kv_cache import Decoder
+from tinygpt.gpt2.decoder import Decoder
 from tinygpt.nn import Linear, Module
 from tinygpt.ops.attention import ATTENTION
 from tinygpt.ops.cross_entropy import CROSS_ENTROPY

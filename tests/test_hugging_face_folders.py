@@ -18,7 +18,7 @@ import pytest
 
 from tinygpt import GPT, Tokenizer
 from tinygpt.gpt2 import checkpoint
-from tinygpt.gpt2.kv_cache import Decoder
+from tinygpt.gpt2.decoder import Decoder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -7,7 +7,8 @@ import pytest
 from kernel_checks import in_a_process, on_a_processor, using_threads
 
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
-from tinygpt.gpt2.kv_cache import Decoder, LayerCache
+from tinygpt.gpt2.decoder import Decoder
+from tinygpt.gpt2.kv_cache import LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
 from tinygpt.quantization import KINDS, quantize_model
 

@@ -3,7 +3,8 @@ GPT-2. To read, in this order:
 
     config.py              the sizes, and the presets
     model.py               the model: attention, MLP, block, GPT
-    kv_cache.py            the key/value cache: each new token costs one token's work
+    kv_cache.py            the key/value cache of one layer: attention to what was read before
+    decoder.py             prompts and tokens through all layers, each with its cache
 
 then, as they are needed,
 
@@ -14,6 +15,7 @@ then, as they are needed,
     hugging_face.py        the fields and names of other programs' folders, and what is refused
     parameter_shapes.py    the shapes that a configuration implies, compared before anything is allocated
     memory_estimate.py     the memory that training needs, by kind
+    decoder_weights.py     the weights, quantized or not, as the decoder's kernels read them
     captured_step.py       a training step's calls of kernels, replayed without the engine
     compile_ahead.py       kernels compiled before the work begins, on the smallest model
 

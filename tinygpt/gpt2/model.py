@@ -34,7 +34,8 @@ from tinygpt.files.one_line import brief
 from tinygpt.generation import generate
 from tinygpt.gpt2 import checkpoint, pretrained
 from tinygpt.gpt2.config import GPTConfig
-from tinygpt.gpt2.kv_cache import AttentionCache, Decoder
+from tinygpt.gpt2.decoder import Decoder
+from tinygpt.gpt2.kv_cache import AttentionCache
 from tinygpt.gpt2.parameter_shapes import parameter_shapes
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from tinygpt.ops.attention import attention

@@ -1,0 +1,110 @@
+"""
+A model's weights as the kernels of a decoder read them: arrays of the shapes, types and order that decode_step.py and
+prompt.py take, quantized where the model is. A kernel checks no index, so shapes are checked here.
+
+Only where a kernel computes what the model does: `computes_as` tells, for a user may put a part of their own in its
+place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygpt.autograd.dispatch import aligned
+from tinygpt.quantization import GROUP, PACKED, QuantizedWeight
+
+# The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
+_LINEAR, NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
+_ATTENTION = f"gpt2.model.CausalSelfAttention {_LINEAR} {_LINEAR} {_DROPOUT} {_DROPOUT}"
+_MLP = f"gpt2.model.MLP {_LINEAR} gpt2.model.GELULinear {_DROPOUT}"
+BLOCK = f"gpt2.model.Block {NORM} {_ATTENTION} {NORM} {_MLP}"
+Norm = tuple[np.ndarray, np.ndarray]  # weight, bias
+Projection = tuple[np.ndarray, np.ndarray, np.ndarray]  # values, scale, bias
+
+
+class Layer(NamedTuple):
+    """The weights of a block as the kernel reads them."""
+
+    ln_1: Norm
+    c_attn: Projection
+    attn_c_proj: Projection
+    ln_2: Norm
+    c_fc: Projection
+    mlp_c_proj: Projection
+
+
+def computes_as(module: Any, classes: str) -> bool:
+    """
+    Whether a kernel may run in place of a module: it and its parts have the forward of these classes, and no hook.
+
+    A user's own class may inherit a forward from ours, but not have another. Who made the function counts, which its
+    names say: a forward that was replaced, in an object or in one of our classes, has other ones.
+    """
+    if any(any(part._hooks or ()) for part in module.modules()):
+        return False
+    functions = [part.forward for part in module.modules()]
+    names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
+    return names == [f"tinygpt.{name}.forward" for name in classes.split()]
+
+
+def addresses_of(layers: list[Layer | None]) -> np.ndarray | None:
+    """The addresses of all weights, (L, n), if a kernel computes all layers, and their arrays are of the same kinds."""
+    arrays = [[] if layer is None else [array for group in layer for array in group] for layer in layers]
+    kinds = {tuple((array.dtype, array.shape) for array in each) for each in arrays}
+    if len(kinds) != 1 or not arrays[0]:
+        return None
+    return np.array([[array.ctypes.data for array in each] for each in arrays], np.int64)
+
+
+def layer_of(model: Any, i: int, dense: bool = False) -> Layer:
+    """The weights of a block; int4 as it is, or `dense`, what it stands for in float32."""
+    block, C, inner = model.h[i], model.config.n_embd, model.config.inner
+
+    def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
+        name = f"h.{i}.{name}"
+        matrix = matrix_of(model, name, linear, (inputs, outputs), axis=1, dense=dense)
+        bias = np.zeros(outputs, model.wte.weight.dtype) if linear.bias is None else linear.bias.data
+        return *matrix, as_read(model, f"{name}.bias", bias, (outputs,))
+
+    return Layer(
+        ln_1=norm_of(model, f"h.{i}.ln_1", block.ln_1),
+        c_attn=projection("attn.c_attn", block.attn.c_attn, C, 3 * C),
+        attn_c_proj=projection("attn.c_proj", block.attn.c_proj, C, C),
+        ln_2=norm_of(model, f"h.{i}.ln_2", block.ln_2),
+        c_fc=projection("mlp.c_fc", block.mlp.c_fc, C, inner),
+        mlp_c_proj=projection("mlp.c_proj", block.mlp.c_proj, inner, C),
+    )
+
+
+def norm_of(model: Any, name: str, norm: Any) -> Norm:
+    """Weight and bias of a layer norm."""
+    shape = (model.config.n_embd,)
+    weight = as_read(model, f"{name}.weight", norm.weight.data, shape)
+    return weight, as_read(model, f"{name}.bias", norm.bias.data, shape)
+
+
+def matrix_of(
+    model: Any, name: str, layer: Any, shape: tuple[int, int], axis: int, dense: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values and scale of a layer's weight, quantized or not; `axis` is that of the output channels."""
+    quantized = layer.quantized or QuantizedWeight(layer.weight.data)
+    if quantized.kind == "int4" and dense:
+        quantized = QuantizedWeight(layer.weight.data)
+    values, scale = quantized.values, quantized.scale
+    if quantized.kind == "int4":
+        groups, outputs = -(-shape[1 - axis] // GROUP), shape[axis]
+        as_read(model, f"the scale of {name}.weight", scale, (groups, outputs))
+        return as_read(model, f"{name}.weight", values, (groups * GROUP // PACKED, outputs)), scale
+    if scale.size:
+        as_read(model, f"the scale of {name}.weight", scale, shape[axis : axis + 1])
+    return as_read(model, f"{name}.weight", values, shape), scale
+
+
+def as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array as the kernel reads it. The kernel checks no index: the shape must be the one that the model has."""
+    dtype = model.wte.weight.dtype
+    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8, np.uint32):
+        raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
+    return aligned(np.ascontiguousarray(array))
