@@ -11,15 +11,19 @@ cache, and of the embeddings, the final norm and the head. tests/test_decoding.p
     head:       logits = ln_f(x) @ wte^T
 
 Most of the time goes into reading the weights, once for all rows, and memory is fast only when it is read in order.
-The rest is to keep the threads apart. Of each pair of products, the first is cut along its outputs and the second along
-its inputs, as in tensor parallelism: a thread computes the qkv of its heads, their attention, and what these heads add
-to x in (3); then some columns of the hidden layer, and what these add to x in (5). What is added comes in H parts,
+The rest is to keep the threads apart. Every product is cut along its inputs, so that a thread reads whole rows of the
+weight, one after the other. What comes out are parts of sums,
 
-    added[part] = sum over the part's inputs i of heads[i] w[i, :]        or of hidden[i]
+    parts[p] = sum over the inputs i of part p of x[i] w[i, :]
 
-one per head, or per group of columns of the hidden layer. After a barrier, every thread adds up all parts, first to
-last, to an x of its own. So there are two barriers per layer, and the result has the same bits for any number of
-threads, and for any other rows of the batch.
+and after a barrier, whoever needs a number adds up its parts, first to last. Parts are: for c_attn and c_fc, some
+features; for attn.c_proj a head, whose attention the same thread has computed; for mlp.c_proj some columns of the
+hidden layer, which the same thread has put through GELU. So there are four barriers per layer,
+
+    c_attn | sum, attention, attn.c_proj | sum, ln_2, c_fc | sum, gelu, mlp.c_proj | sum, ln_1, c_attn of the next layer
+
+and as what is summed in which order does not depend on the threads, the result has the same bits for any number of
+them, and for any other rows of the batch.
 
 Rows may be tokens of one sequence, which follow one another: a thread goes through the rows of its heads in order, so
 that each row's key and value are in the cache when the next one attends to them, and none attends to a later one.
@@ -27,7 +31,7 @@ that each row's key and value are in the cache when the next one attends to them
 Before the first step, `append` brings the keys and values of a whole prompt into the cache.
 
 Cost: every weight is read once, from 4 bytes to half a byte; and the keys and values of each sequence so far.
-Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3 (how products are cut).
+Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3 (heads and hidden columns that stay on one thread).
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ from tinygpt.runtime import memory
 
 _LINE = 64  # bytes of a cache line
 _LARGE = 2**20  # bytes of a prompt's queries, keys and values: more than this leave the cache before the next step
-_TOGETHER = 32  # columns of the hidden layer that belong to one part: whole vectors, for any processor
+_TOGETHER = 32  # inputs that belong to one part: whole vectors, for any processor, and whole groups of int4
+_PARTS = 8  # into which the features are cut, if they are enough: a few for each thread
 _SMALL = 2**14  # numbers of a weight of the hidden layer: up to so many, one thread reads them alone
 
 
@@ -64,14 +69,17 @@ def scratch(workers: int, B: int, C: int, inner: int, heads: int, positions: int
 
     The kernels unpack it in this order. Passing a NamedTuple to a kernel would take twice as long.
     """
+    parts = max(1, min(_PARTS, C // _TOGETHER))
     shapes = [
         (workers, B, C),  # state: x, the same on each thread
         (workers, B, C),  # normed: what the next product reads
         (workers, positions),  # scores: one head's
+        (parts, B, 3 * C),  # parts_of_qkv
         (B, 3 * C),  # qkv
         (B, C),  # heads: the output of attention
+        (parts, B, inner),  # parts_of_hidden
         (B, inner),  # hidden
-        (2, heads, B, C),  # added: what attention adds to x, in parts; then what the hidden layer adds
+        (2, heads, B, C),  # added: the parts of what attention adds to x; then of what the hidden layer adds
         (workers, B, rounded_size(max(C, inner))),  # rounded: the operands of a product, as whole numbers
     ]
     return tuple(memory.empty(shape, np.float32) for shape in shapes), sampling.scratch(workers, B, vocab)
@@ -170,7 +178,7 @@ def _append(qkv, keys, values, sequences, lengths, past_the_caches):
 def _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths, norm, table, eps, workers, scratch,
           logits, choice):  # fmt: skip
     (by_token, by_position), (keys, values) = embeddings, caches
-    state, normed, added, rounded = scratch[0], scratch[1], scratch[6], scratch[7]
+    state, normed, added, rounded = scratch[0], scratch[1], scratch[8], scratch[9]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
         for b in range(len(tokens)):
@@ -191,7 +199,7 @@ def _step(tokens, embeddings, first_layer, addresses, caches, sequences, lengths
 
 @parallel
 def _layer(x, layer, cache, sequences, lengths, eps, workers, scratch):
-    state, added = scratch[0], scratch[6]
+    state, added = scratch[0], scratch[8]
     for worker_ in prange(workers):
         state_w = state[np.int64(worker_)]
         for b in range(len(x)):
@@ -214,59 +222,84 @@ def _head(x, norm, table, eps, workers, normed, rounded, logits):
 
 @parallel_part
 def _attention_half(layer, cache, sequences, lengths, eps, workers, scratch, before):
-    """Steps (1) to (3); first the sum of (5), if there was a layer `before`."""
+    """Steps (1) to (3), whose parts stay; first the sum of (5), if there was a layer `before`."""
     ln_1, c_attn, attn_c_proj, _, _, _ = layer
     keys, values = cache
-    state, normed, scores, qkv, heads, _, added, rounded = scratch
+    state, normed, scores, parts_of_qkv, qkv, heads, _, _, added, rounded = scratch
     B, H, D = len(sequences), keys.shape[1], keys.shape[2]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        first, last = worker * H // workers, (worker + 1) * H // workers
         if before > 0:
             _add(added[1], state[worker])  # (5)
         _layernorm(state[worker], ln_1, eps, normed[worker])  # (1)
-        # Heads side by side, unless each one ends within a vector: the bits would depend on where the first one begins.
-        at_once = last - first if D % LANES == 0 else 1
+        _project_parts(normed[worker], _TOGETHER, c_attn, worker, workers, rounded[worker], parts_of_qkv)  # (1)
+    for worker_ in prange(workers):
+        worker = np.int64(worker_)
+        first, last = worker * H // workers, (worker + 1) * H // workers
         for third in range(3):
-            for head in range(first, last, at_once):
-                column = (third * H + head) * D
-                _project(normed[worker], ZERO, H * D, c_attn, column, at_once * D, ZERO, rounded[worker], qkv)  # (1)
+            _sum(parts_of_qkv, (third * H + first) * D, (third * H + last) * D, qkv)  # (1)
         for head in range(first, last):
             for b in range(B):
                 _attend(qkv[b], head, keys[sequences[b], head], values[sequences[b], head], lengths[b], scores[worker],
                         heads[b, head * D : (head + 1) * D])  # (2)  # fmt: skip
-            _project(heads, head * D, D, attn_c_proj, ZERO, H * D, head, rounded[worker], added[0, head])  # (3)
+        _project_parts(heads, D, attn_c_proj, worker, workers, rounded[worker], added[0])  # (3)
 
 
 @parallel_part
 def _hidden_half(layer, eps, workers, scratch):
-    """Step (3)'s sum, and steps (4) and (5); what the latter adds stays in parts."""
+    """Step (3)'s sum, and steps (4) and (5), whose parts stay."""
     _, _, _, ln_2, c_fc, mlp_c_proj = layer
-    state, normed, _, _, _, hidden, added, rounded = scratch
-    B, inner, parts, C = len(hidden), hidden.shape[1], added.shape[1], added.shape[3]
+    state, normed, _, _, _, _, parts_of_hidden, hidden, added, rounded = scratch
+    B, inner, parts = len(hidden), hidden.shape[1], added.shape[1]
     for worker_ in prange(workers):
         worker = np.int64(worker_)
-        first, last = worker * parts // workers, (worker + 1) * parts // workers
         _add(added[0], state[worker])  # (3)
         _layernorm(state[worker], ln_2, eps, normed[worker])  # (4)
-        column = _start_of_part(first, parts, inner)
-        columns = _start_of_part(last, parts, inner) - column
-        _project(normed[worker], ZERO, C, c_fc, column, columns, ZERO, rounded[worker], hidden)  # (4)
+        _project_parts(normed[worker], _TOGETHER, c_fc, worker, workers, rounded[worker], parts_of_hidden)  # (4)
+    for worker_ in prange(workers):
+        worker = np.int64(worker_)
+        first = _start_of_part(worker * parts // workers, parts, inner, _TOGETHER)
+        last = _start_of_part((worker + 1) * parts // workers, parts, inner, _TOGETHER)
+        _sum(parts_of_hidden, first, last, hidden)  # (4)
         for b in range(B):
-            h = hidden[b, column : column + columns]
+            h = hidden[b, first:last]
             for i in range(len(h)):
                 h[i] = h[i] * gate(h[i])  # (4)
-        for part in range(first, last):
-            i = _start_of_part(part, parts, inner)
-            inputs = _start_of_part(part + 1, parts, inner) - i
-            _project(hidden, i, inputs, mlp_c_proj, ZERO, C, part, rounded[worker], added[1, part])  # (5)
+        _project_parts(hidden, _TOGETHER, mlp_c_proj, worker, workers, rounded[worker], added[1])  # (5)
 
 
 @kernel
-def _start_of_part(part, parts, inner):
-    """The first of its columns of the hidden layer: each part but the last is a multiple of _TOGETHER."""
-    together = (inner + _TOGETHER - 1) // _TOGETHER
-    return min(inner, part * together // parts * _TOGETHER)
+def _project_parts(x, together, projection, worker, workers, rounded, out):
+    """One thread's parts of out (P, B, O), whose sum is x (B, I) times a weight (I, O), plus the bias."""
+    numbers, scale, bias = projection
+    parts, inputs, outputs = len(out), x.shape[1], len(bias)
+    for part in range(worker * parts // workers, (worker + 1) * parts // workers):
+        first = _start_of_part(part, parts, inputs, together)
+        count = _start_of_part(part + 1, parts, inputs, together) - first
+        multiply_rows(x, first, count, numbers, scale, ZERO, outputs, rounded, out[part])
+        if part == 0:
+            for b in range(len(x)):
+                out_b = out[part, b]
+                for o in range(outputs):
+                    out_b[o] = out_b[o] + bias[o]
+
+
+@kernel
+def _start_of_part(part, parts, inputs, together):
+    """The first input of a part: a multiple of `together`, or the end."""
+    return min(inputs, part * ((inputs + together - 1) // together) // parts * together)
+
+
+@kernel
+def _sum(parts, first, last, out):
+    """Some columns of out (B, O): the sum of all parts (P, B, O), first to last."""
+    for b in range(len(out)):
+        out_b = out[b, first:last]
+        out_b[:] = np.float32(0)
+        for part in range(len(parts)):
+            parts_b = parts[part, b, first:last]
+            for o in range(len(out_b)):
+                out_b[o] = out_b[o] + parts_b[o]
 
 
 @kernel
@@ -285,23 +318,6 @@ def _layernorm(x, norm, eps, out):
     weight, bias = norm
     for b in range(len(x)):
         normalize(x[b], weight, bias, eps, out[b])
-
-
-@kernel
-def _project(x, first, inputs, projection, column, columns, part, rounded, out):
-    """
-    Some columns of out (B, O): some columns of x times as many rows of the weight.
-
-    out[:, columns] = x[:, inputs] @ weight[inputs, columns]; the first `part` of a sum gets the bias, too.
-    """
-    numbers, scale, bias = projection
-    multiply_rows(x, first, inputs, numbers, scale, column, columns, rounded, out)
-    if part == 0:
-        bias_part = bias[column : column + columns]
-        for b in range(len(out)):
-            out_b = out[b, column : column + columns]
-            for o in range(len(out_b)):
-                out_b[o] = out_b[o] + bias_part[o]
 
 
 @kernel

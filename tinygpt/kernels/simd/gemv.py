@@ -58,23 +58,80 @@ from tinygpt.kernels.simd.llvm import (
 WIDE = ir.VectorType(FLOAT, LANES)
 _WHOLE = ir.VectorType(INT32, LANES)
 _SHORT = ir.VectorType(INT16, 2 * LANES)
+_ROWS = 4  # of a weight that are used at once
 _AHEAD = 16  # rows between the weights that are used and those that are prefetched; of 4 to 16 the fastest
-_VECTORS = 64 // LANES  # of a row of int8, so many are a cache line, which is prefetched once
+_LINE = 64  # bytes of a cache line
 GROUP = 32  # rows of an int4 weight that have a scale in common
 _PACKED = 8  # rows in one uint32
 _NIBBLES = 0x000F000F  # two numbers of 4 bits, one in each half of a word
 _ZERO_POINT = 8  # what an int4 has been raised by
 
 
-def _load_weights(builder: Any, address: Any, dtype: Any, ahead: Any) -> Any:
-    """A vector of weights as float32; prefetches the one `ahead` bytes further on."""
-    prefetch(builder, builder.gep(address, [ahead], source_etype=INT8), cache=2)
-    return load_float32(builder, address, dtype, LANES)
+class _Floats:
+    """float32 times float32, summed in float32; weights are float32 or the bits of bfloat16."""
+
+    at_once = 1  # rows of a weight, or columns of one of its rows, for one product
+    total = WIDE
+    zero = ir.Constant(WIDE, [0.0] * LANES)
+
+    @staticmethod
+    def factors(builder: Any, place: Any) -> list[Any]:
+        """_ROWS numbers of x, each broadcast to all lanes."""
+        numbers = [builder.load(advance(builder, place, row), align=4, typ=FLOAT) for row in range(_ROWS)]
+        return [broadcast(builder, number, LANES) for number in numbers]
+
+    @staticmethod
+    def numbers(builder: Any, place: Any) -> Any:
+        """A vector of x."""
+        return builder.load(place, align=4, typ=WIDE)
+
+    @staticmethod
+    def rows_of_weights(builder: Any, places: list[Any], dtype: Any) -> list[Any]:
+        """A vector of each of _ROWS rows, as `factors` multiply them."""
+        return [load_float32(builder, place, dtype, LANES) for place in places]
+
+    @staticmethod
+    def weights(builder: Any, place: Any, dtype: Any) -> Any:
+        """A vector of one row, as `numbers` multiply it."""
+        return load_float32(builder, place, dtype, LANES)
+
+    add_product = staticmethod(fma)
 
 
-def _words(dtype: Any) -> int:
-    """How many 4-byte words a vector of weights takes."""
-    return LANES * dtype.bitwidth // 32
+class _Pairs:
+    """int16 times int8, summed in int32."""
+
+    at_once = 2
+    total = _WHOLE
+    zero = ir.Constant(_WHOLE, [0] * LANES)
+
+    @staticmethod
+    def factors(builder: Any, place: Any) -> list[Any]:
+        """The same as those of `_Floats`, in pairs."""
+        return [_load_pair(builder, place, pair) for pair in range(_ROWS // 2)]
+
+    @staticmethod
+    def numbers(builder: Any, place: Any) -> Any:
+        return builder.load(place, align=2, typ=_SHORT)
+
+    @staticmethod
+    def rows_of_weights(builder: Any, places: list[Any], dtype: Any) -> list[Any]:
+        rows = [builder.load(place, align=1, typ=ir.VectorType(INT8, LANES)) for place in places]
+        return [builder.sext(interleave(builder, *rows[row : row + 2]), _SHORT) for row in range(0, _ROWS, 2)]
+
+    @staticmethod
+    def weights(builder: Any, place: Any, dtype: Any) -> Any:
+        return builder.sext(builder.load(place, align=1, typ=ir.VectorType(INT8, 2 * LANES)), _SHORT)
+
+    @staticmethod
+    def add_product(builder: Any, a: Any, b: Any, total: Any) -> Any:
+        return builder.add(total, multiply_pairs(builder, a, b))
+
+
+def _load_pair(builder: Any, place: Any, words: int) -> Any:
+    """Two int16 of x, `words` words further on, broadcast to all lanes."""
+    pair = builder.load(advance(builder, place, words), align=2, typ=INT32)
+    return builder.bitcast(broadcast(builder, pair, LANES), _SHORT)
 
 
 def _row_pointers(context: Any, builder: Any, kind: Any, array: Any, start: Any, stride: Any, count: int) -> list[Any]:
@@ -83,85 +140,110 @@ def _row_pointers(context: Any, builder: Any, kind: Any, array: Any, start: Any,
     return [pointer(context, builder, kind, array, place) for place in starts]
 
 
-def _make_add_rows(sequences: int) -> Callable[..., None]:
+def _over_vectors(
+    builder: Any, count: Any, rows: list[Any], size: int, ahead: Any, others: list[Any], steps: list[int], body: Any
+) -> list[Any]:
+    """
+    For each vector of some rows of a weight, `body(rows, others)`, which returns the later ones of `others`.
+
+    `rows` are pointers to vectors of `size` bytes. `others` are pointers, which move on by `steps` words each, and then
+    what `body` returns. Lines that are `ahead` bytes further on are prefetched, each of them once.
+    """
+    moving, in_a_line = len(rows) + len(steps), max(1, _LINE // size)
+
+    def vector(state: list[Any]) -> list[Any]:
+        places, later = state[:moving], body(state[: len(rows)], state[len(rows) :])
+        words = [size // 4] * len(rows) + steps
+        return [*(advance(builder, place, word) for place, word in zip(places, words, strict=True)), *later]
+
+    def line(state: list[Any]) -> list[Any]:
+        for place in state[: len(rows)]:
+            prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
+        for _ in range(in_a_line):
+            state = vector(state)
+        return state
+
+    state = loop(builder, builder.udiv(count, INT64(in_a_line)), [*rows, *others], line)
+    if in_a_line > 1:
+        state = loop(builder, builder.urem(count, INT64(in_a_line)), state, vector)
+    return state[moving:]
+
+
+def _make_add(sequences: int, kind: Any) -> Callable[..., None]:
+    """y (sequences, LANES vectors) += x (sequences, _ROWS) times _ROWS rows of w."""
     if numba.config.DISABLE_JIT:
 
-        def add_rows(x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
+        def add(x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
+            rows = [intrinsics.to_float32(w[w_start + r * w_stride :][: vectors * LANES]) for r in range(_ROWS)]
             for b in range(sequences):
-                for r in range(4):
-                    x_r = x[x_start + b * x_stride + r]
-                    for o in range(vectors * LANES):
-                        y[y_start + b * y_stride + o] += x_r * intrinsics.to_float32(w[w_start + r * w_stride + o])
+                y_b = y[y_start + b * y_stride :][: vectors * LANES]
+                for r in range(_ROWS):
+                    y_b += (x[x_start + b * x_stride + r] * rows[r]).astype(y.dtype)
 
-        return add_rows
+        return add
 
     @intrinsic
-    def add_rows(typingctx, x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
+    def add(typingctx, x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
         def codegen(context, builder, signature, arguments):
-            kinds = signature.args
-            x_vectors = [
-                [
-                    broadcast(builder, builder.load(advance(builder, place, r), align=4, typ=FLOAT), LANES)
-                    for r in range(4)
-                ]
-                for place in _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
-            ]
-            rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], 4)
+            kinds, element = signature.args, signature.args[3].dtype
+            places = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
+            factors = [kind.factors(builder, place) for place in places]
+            rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], _ROWS)
             sums = _row_pointers(context, builder, kinds[6], *arguments[6:9], sequences)
-            element = kinds[3].dtype
             ahead = builder.mul(arguments[5], INT64(_AHEAD * element.bitwidth // 8))
 
-            def body(state: list[Any]) -> list[Any]:
-                weights = [_load_weights(builder, place, element, ahead) for place in state[:4]]
-                for place, x_b in zip(state[4:], x_vectors, strict=True):
-                    total = builder.load(place, align=4, typ=WIDE)
-                    for x_r, weight in zip(x_b, weights, strict=True):
-                        total = fma(builder, x_r, weight, total)
+            def body(rows: list[Any], sums: list[Any]) -> list[Any]:
+                weights = kind.rows_of_weights(builder, rows, element)
+                for place, of_sequence in zip(sums, factors, strict=True):
+                    total = builder.load(place, align=4, typ=kind.total)
+                    for factor, weight in zip(of_sequence, weights, strict=True):
+                        total = kind.add_product(builder, factor, weight, total)
                     builder.store(total, place, align=4)
-                steps = [_words(element)] * 4 + [LANES] * sequences
-                return [advance(builder, place, step) for place, step in zip(state, steps, strict=True)]
+                return []
 
-            loop(builder, arguments[9], [*rows, *sums], body)
+            size = LANES * element.bitwidth // 8
+            _over_vectors(builder, arguments[9], rows, size, ahead, sums, [LANES] * sequences, body)
             return context.get_dummy_value()
 
         n = types.int64
         return types.void(x, n, n, w, n, n, y, n, n, n), codegen
 
-    return add_rows
+    return add
 
 
-def _make_dot_rows(sequences: int, rows: int) -> Callable[..., None]:
+def _make_dot(sequences: int, rows: int, kind: Any) -> Callable[..., None]:
+    """out (sequences, rows) = x (sequences, C) times so many rows (rows, C) of w, C being whole vectors."""
     if numba.config.DISABLE_JIT:
 
-        def dot_rows(x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
+        def dot(x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
+            columns = vectors * LANES * kind.at_once
             for b in range(sequences):
+                x_b = x[x_start + b * x_stride :][:columns].astype(out.dtype)
                 for r in range(rows):
-                    row = x[x_start + b * x_stride :][: vectors * LANES]
-                    weights = intrinsics.to_float32(w[w_start + r * w_stride :][: vectors * LANES])
-                    out[out_start + b * out_stride + r] = (row * weights).sum()
+                    weights = intrinsics.to_float32(w[w_start + r * w_stride :][:columns]).astype(out.dtype)
+                    out[out_start + b * out_stride + r] = (x_b * weights).sum(dtype=out.dtype)
 
-        return dot_rows
+        return dot
 
     @intrinsic
-    def dot_rows(typingctx, x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
+    def dot(typingctx, x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
         def codegen(context, builder, signature, arguments):
             kinds, element = signature.args, signature.args[3].dtype
             read = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
             weight_rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], rows)
             write = _row_pointers(context, builder, kinds[6], *arguments[6:9], sequences)
             ahead = builder.mul(arguments[5], INT64(_AHEAD * element.bitwidth // 8))
-            zeros = [ir.Constant(WIDE, [0.0] * LANES)] * (sequences * rows)
 
-            def body(state: list[Any]) -> list[Any]:
-                places, sums = state[: sequences + rows], state[sequences + rows :]
-                numbers = [builder.load(place, align=4, typ=WIDE) for place in places[:sequences]]
-                weights = [_load_weights(builder, place, element, ahead) for place in places[sequences:]]
+            def body(weight_rows: list[Any], others: list[Any]) -> list[Any]:
+                numbers = [kind.numbers(builder, place) for place in others[:sequences]]
+                weights = [kind.weights(builder, place, element) for place in weight_rows]
                 pairs = [(number, weight) for number in numbers for weight in weights]
-                sums = [fma(builder, *pair, total) for pair, total in zip(pairs, sums, strict=True)]
-                steps = [LANES] * sequences + [_words(element)] * rows
-                return [*(advance(builder, place, step) for place, step in zip(places, steps, strict=True)), *sums]
+                sums = zip(pairs, others[sequences:], strict=True)
+                return [kind.add_product(builder, *pair, total) for pair, total in sums]
 
-            sums = loop(builder, arguments[9], [*read, *weight_rows, *zeros], body)[sequences + rows :]
+            size = LANES * kind.at_once * element.bitwidth // 8
+            others = [*read, *[kind.zero] * (sequences * rows)]
+            sums = _over_vectors(builder, arguments[9], weight_rows, size, ahead, others, [LANES] * sequences, body)
             for index, total in enumerate(sums):
                 b, r = divmod(index, rows)
                 builder.store(sum_of_lanes(builder, total), advance(builder, write[b], r), align=4)
@@ -170,71 +252,7 @@ def _make_dot_rows(sequences: int, rows: int) -> Callable[..., None]:
         n = types.int64
         return types.void(x, n, n, w, n, n, out, n, n, n), codegen
 
-    return dot_rows
-
-
-add_rows_1, add_rows_4 = _make_add_rows(1), _make_add_rows(4)
-dot_rows_1, dot_rows_4 = _make_dot_rows(1, 4), _make_dot_rows(4, 4)
-dot_row = _make_dot_rows(1, 1)
-
-
-def _load_pairs(builder: Any, place: Any, words: int) -> Any:
-    """Two int16 of x, `words` words further on, broadcast to all lanes."""
-    pair = builder.load(advance(builder, place, words), align=2, typ=INT32)
-    return builder.bitcast(broadcast(builder, pair, LANES), _SHORT)
-
-
-def _make_add_pairs(sequences: int) -> Callable[..., None]:
-    if numba.config.DISABLE_JIT:
-
-        def add_pairs(x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
-            rows = [w[w_start + r * w_stride :][: vectors * LANES].astype(np.int32) for r in range(4)]
-            for b in range(sequences):
-                for r in range(4):
-                    y[y_start + b * y_stride :][: vectors * LANES] += np.int32(x[x_start + b * x_stride + r]) * rows[r]
-
-        return add_pairs
-
-    @intrinsic
-    def add_pairs(typingctx, x, x_start, x_stride, w, w_start, w_stride, y, y_start, y_stride, vectors):
-        def codegen(context, builder, signature, arguments):
-            kinds = signature.args
-            read = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
-            x_pairs = [[_load_pairs(builder, place, pair) for pair in range(2)] for place in read]
-            rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], 4)
-            sums = _row_pointers(context, builder, kinds[6], *arguments[6:9], sequences)
-            ahead = builder.mul(arguments[5], INT64(_AHEAD))
-
-            def steps_of(vectors: int) -> Callable[[list[Any]], list[Any]]:
-                """The body of a loop that does so many vectors at a time."""
-
-                def body(state: list[Any]) -> list[Any]:
-                    for place in state[:4]:
-                        prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
-                    for vector in range(vectors):
-                        places = [advance(builder, place, LANES // 4 * vector) for place in state[:4]]
-                        weights = [builder.load(place, align=1, typ=ir.VectorType(INT8, LANES)) for place in places]
-                        pairs = [builder.sext(interleave(builder, *weights[r : r + 2]), _SHORT) for r in (0, 2)]
-                        for place, x_b in zip(state[4:], x_pairs, strict=True):
-                            place = advance(builder, place, LANES * vector)
-                            total = builder.load(place, align=4, typ=_WHOLE)
-                            for x_pair, pair in zip(x_b, pairs, strict=True):
-                                total = builder.add(total, multiply_pairs(builder, x_pair, pair))
-                            builder.store(total, place, align=4)
-                    steps = [LANES // 4 * vectors] * 4 + [LANES * vectors] * sequences
-                    return [advance(builder, place, step) for place, step in zip(state, steps, strict=True)]
-
-                return body
-
-            several = builder.udiv(arguments[9], INT64(_VECTORS))
-            state = loop(builder, several, [*rows, *sums], steps_of(_VECTORS))
-            loop(builder, builder.urem(arguments[9], INT64(_VECTORS)), state, steps_of(1))
-            return context.get_dummy_value()
-
-        n = types.int64
-        return types.void(x, n, n, w, n, n, y, n, n, n), codegen
-
-    return add_pairs
+    return dot
 
 
 def _make_add_groups(sequences: int) -> Callable[..., None]:
@@ -258,7 +276,7 @@ def _make_add_groups(sequences: int) -> Callable[..., None]:
         def codegen(context, builder, signature, arguments):
             kinds = signature.args
             read = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
-            x_pairs = [[_load_pairs(builder, place, pair) for pair in range(GROUP // 2)] for place in read]
+            x_pairs = [[_load_pair(builder, place, pair) for pair in range(GROUP // 2)] for place in read]
             rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], GROUP // _PACKED)
             scales = pointer(context, builder, kinds[6], *arguments[6:8])
             sums = _row_pointers(context, builder, kinds[8], *arguments[8:11], sequences)
@@ -273,11 +291,10 @@ def _make_add_groups(sequences: int) -> Callable[..., None]:
                 for pair in x_pairs[b]:
                     offsets[b] = builder.add(offsets[b], multiply_pairs(builder, pair, zero_point))
 
-            def body(state: list[Any]) -> list[Any]:
-                own, (scale, *places) = state[: len(rows)], state[len(rows) :]
+            def body(rows: list[Any], others: list[Any]) -> list[Any]:
+                scale, *places = others
                 totals = list(offsets)
-                for r, place in enumerate(own):
-                    prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
+                for r, place in enumerate(rows):
                     words = builder.load(place, align=4, typ=_WHOLE)
                     for pair in range(_PACKED // 2):
                         shifted = builder.lshr(words, ir.Constant(_WHOLE, [4 * pair] * LANES)) if pair else words
@@ -289,10 +306,10 @@ def _make_add_groups(sequences: int) -> Callable[..., None]:
                 for place, total in zip(places, totals, strict=True):
                     before = builder.load(place, align=4, typ=WIDE)
                     builder.store(fma(builder, builder.sitofp(total, WIDE), scale_now, before), place, align=4)
-                steps = [LANES] * len(own) + [LANES // 2] + [LANES] * sequences
-                return [advance(builder, place, step) for place, step in zip(state, steps, strict=True)]
+                return []
 
-            loop(builder, arguments[11], [*rows, scales, *sums], body)
+            steps = [LANES // 2] + [LANES] * sequences
+            _over_vectors(builder, arguments[11], rows, 4 * LANES, ahead, [scales, *sums], steps, body)
             return context.get_dummy_value()
 
         n = types.int64
@@ -306,54 +323,8 @@ def unpacked(word, row):
     return np.int32(word >> np.uint32(4 * (row // 2) + 16 * (row % 2)) & np.uint32(15)) - np.int32(_ZERO_POINT)
 
 
-def _make_dot_pairs(sequences: int, rows: int) -> Callable[..., None]:
-    if numba.config.DISABLE_JIT:
-
-        def dot_pairs(x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
-            columns = vectors * 2 * LANES
-            for b in range(sequences):
-                x_b = x[x_start + b * x_stride :][:columns].astype(np.int32)
-                for r in range(rows):
-                    out[out_start + b * out_stride + r] = x_b @ w[w_start + r * w_stride :][:columns].astype(np.int32)
-
-        return dot_pairs
-
-    @intrinsic
-    def dot_pairs(typingctx, x, x_start, x_stride, w, w_start, w_stride, out, out_start, out_stride, vectors):
-        def codegen(context, builder, signature, arguments):
-            kinds = signature.args
-            read = _row_pointers(context, builder, kinds[0], *arguments[:3], sequences)
-            weight_rows = _row_pointers(context, builder, kinds[3], *arguments[3:6], rows)
-            write = _row_pointers(context, builder, kinds[6], *arguments[6:9], sequences)
-            ahead = builder.mul(arguments[5], INT64(_AHEAD))
-            zeros = [ir.Constant(_WHOLE, [0] * LANES)] * (sequences * rows)
-
-            def body(state: list[Any]) -> list[Any]:
-                places, sums = state[: sequences + rows], state[sequences + rows :]
-                numbers = [builder.load(place, align=2, typ=_SHORT) for place in places[:sequences]]
-                weights = []
-                for place in places[sequences:]:
-                    prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
-                    weights.append(
-                        builder.sext(builder.load(place, align=1, typ=ir.VectorType(INT8, 2 * LANES)), _SHORT)
-                    )
-                products = [multiply_pairs(builder, number, weight) for number in numbers for weight in weights]
-                sums = [builder.add(total, product) for total, product in zip(sums, products, strict=True)]
-                steps = [LANES] * sequences + [LANES // 2] * rows
-                return [*(advance(builder, place, step) for place, step in zip(places, steps, strict=True)), *sums]
-
-            sums = loop(builder, arguments[9], [*read, *weight_rows, *zeros], body)[sequences + rows :]
-            for index, total in enumerate(sums):
-                b, r = divmod(index, rows)
-                builder.store(sum_of_lanes(builder, total), advance(builder, write[b], r), align=4)
-            return context.get_dummy_value()
-
-        n = types.int64
-        return types.void(x, n, n, w, n, n, out, n, n, n), codegen
-
-    return dot_pairs
-
-
-add_pairs_1, add_pairs_4 = _make_add_pairs(1), _make_add_pairs(4)
+add_rows_1, add_rows_4 = _make_add(1, _Floats), _make_add(4, _Floats)
+add_pairs_1, add_pairs_4 = _make_add(1, _Pairs), _make_add(4, _Pairs)
 add_groups_1, add_groups_4 = _make_add_groups(1), _make_add_groups(4)
-dot_pairs_1, dot_pairs_4, dot_pair = _make_dot_pairs(1, 4), _make_dot_pairs(4, 4), _make_dot_pairs(1, 1)
+dot_rows_1, dot_rows_4, dot_row = _make_dot(1, 4, _Floats), _make_dot(4, 4, _Floats), _make_dot(1, 1, _Floats)
+dot_pairs_1, dot_pairs_4, dot_pair = _make_dot(1, 4, _Pairs), _make_dot(4, 4, _Pairs), _make_dot(1, 1, _Pairs)
