@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
+# A shell starts what runs in the background with SIGINT ignored, and a child would inherit that: it waits for Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The matrices of the tests are small: a second thread costs more than it computes. Read when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -185,7 +185,7 @@ def test_these_lines_need_a_network_and_say_so():
     needing = [line.command.rpartition(" && ")[2] for line in LINES if line.remark.startswith(NETWORK)]
     assert needing == [
         ".venv/bin/tinygpt train",  # to install
-        ".venv/bin/python -m pytest",  # to install
+        ".venv/bin/python -m pytest -n 2 --dist loadfile",  # to install
         ".venv/bin/jupyter lab gpt2_from_scratch.ipynb",  # to install
         "tinygpt data shakespeare",
         "tinygpt tokenizer fetch gpt2",
