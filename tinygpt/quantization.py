@@ -27,12 +27,13 @@ Layer norms, biases and positions stay float32: they are a thousandth of what is
 What multiplies these weights depends on how many tokens come at once:
 
     one token of each text    bfloat16 is converted to float32. With int8 and int4 the activations are rounded to whole
-                              numbers of 15 bits or a few less, whose sums are exact: kernels/matvec.py
+                              numbers of 15 bits or a few less, whose sums are exact: kernels/matvec.py. So is the
+                              head after a prompt, of whose tokens it reads the last
     a prompt                  the activations are rounded to bfloat16 as well, each by up to 2^-9 of itself, where the
                               processor multiplies bfloat16; sums are float32: kernels/prompt.py. Instead of int4 it
-                              reads what that stands for, in float32
-    anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, the head,
-                              and a `Decoder` of a model with a part of the user's own
+                              reads what that stands for, in float32, and rounds it there, too
+    anything else             float32, with the rounded weights: training, scoring, the NumPy implementation, and a
+                              `Decoder` of a model with a part of the user's own
 
 Three functions quantize:
 

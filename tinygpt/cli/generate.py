@@ -96,17 +96,17 @@ def add_arguments(parser: Parser) -> None:
         help="a whole number from 0 on: same seed, same text (default: another text each time)",
     )
     speed = parser.add_argument_group("speed")
-    add_weights(speed, "round the matrices, and activations: the fewer bits, the faster; int4 costs quality")
+    add_weights(speed, "keep the matrices in fewer bits: a new token takes less time; int4 costs quality")
     reading = speed.add_mutually_exclusive_group()
     reading.add_argument(
         "--lookup",
         action="store_true",
-        help="guess tokens where the text repeats itself, and verify several at once: faster on code; the same text",
+        help="guess tokens where the text repeats itself, as in code, and verify several at once: the same text",
     )
     reading.add_argument(
         "--no-cache",
         action="store_true",
-        help="no KV cache: compute everything again for each token; slow; the same text but for rounded --weights",
+        help="no KV cache: compute everything again for each token; slow; the same text up to roundings",
     )
     add_threads(speed)
     add_json(parser, "print one JSON object per continuation: text, tokens, log-probabilities, reason for its end")

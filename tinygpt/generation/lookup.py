@@ -2,8 +2,8 @@
 Prompt look-up decoding: guess the next tokens by what followed the same tokens earlier in the text, and verify all
 guesses in one pass of the model.
 
-To read a few tokens at once costs little more than to read one: the weights are read once either way. So where a text
-repeats itself, as code, tables, lists and quotations do, one pass can give several tokens.
+The weights are read once for all tokens of a pass, so a further token costs less than the first. Where a text repeats
+itself, as code, tables, lists and quotations do, one pass can give several tokens.
 
     (1) find     The last 3 tokens, or else the last 2, where they stood last in the text. What followed them there is
                  the guess; its first tokens, as many as are worth their cost, are the draft.

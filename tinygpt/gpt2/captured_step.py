@@ -1,5 +1,6 @@
 """
-A training step's loss and gradients, captured once and replayed: for small models, most of whose step is Python.
+A training step's loss and gradients, captured once and replayed without the engine: for small models, whose kernels
+are short.
 
     first call      as always: kernels are compiled
     second          as always, while `runtime/capture.py` keeps its calls of kernels

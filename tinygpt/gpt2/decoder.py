@@ -190,7 +190,7 @@ class Decoder:
         TypeError, ValueError
             If these are not such numbers, or a sequence is empty or full.
         """
-        sequences, tokens, lengths = self._checked_rows(sequences, tokens)
+        sequences, tokens, lengths = self._checked_rows("Decoder.step", sequences, tokens)
         logits = self._read(sequences, tokens, lengths)
         self.lengths[sequences] += 1
         return logits
@@ -236,7 +236,7 @@ class Decoder:
         >>> bool(id == model([[1, 2, 3]]).data[0, -1].argmax())
         True
         """
-        sequences, tokens, lengths = self._checked_rows(sequences, tokens)
+        sequences, tokens, lengths = self._checked_rows("Decoder.next_tokens", sequences, tokens)
         uniforms = np.asarray(uniforms, np.float64)
         if uniforms.shape != (len(tokens),):
             raise ValueError(f"Decoder.next_tokens: needs {len(tokens)} uniforms, got shape {uniforms.shape}")
@@ -344,18 +344,18 @@ class Decoder:
             raise ValueError(f"{who}: sequence {sequence} has no tokens; prefill() begins one")
         return n
 
-    def _checked_rows(self, sequences: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _checked_rows(self, who: str, sequences: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`sequences` and `tokens` as arrays, and the lengths of the sequences; an error where a kernel would fail."""
         self._bind_again()
-        tokens = check_ids("Decoder.step: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
+        tokens = check_ids(f"{who}: tokens", tokens, self.model.config.vocab_size, OF_ANOTHER_TOKENIZER)
         tokens = tokens.reshape(-1)
-        sequences = check_ids("Decoder.step: sequences", sequences, len(self.lengths)).reshape(-1)
+        sequences = check_ids(f"{who}: sequences", sequences, len(self.lengths)).reshape(-1)
         lengths = self.lengths[sequences]
         if len(tokens) != len(sequences) or len(set(sequences.tolist())) != len(sequences):
-            raise ValueError(f"Decoder.step: one token for each of different sequences, got {len(tokens)} tokens for "
+            raise ValueError(f"{who}: one token for each of different sequences, got {len(tokens)} tokens for "
                              f"sequences {sequences.tolist()}")  # fmt: skip
         if (lengths < 1).any() or (lengths >= self.capacity).any():
-            raise ValueError(f"Decoder.step: each sequence must have from 1 to {self.capacity - 1} tokens, got "
+            raise ValueError(f"{who}: each sequence must have from 1 to {self.capacity - 1} tokens, got "
                              f"{lengths.tolist()}; prefill() begins one")  # fmt: skip
         return sequences, tokens, lengths
 

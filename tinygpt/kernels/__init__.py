@@ -1,6 +1,6 @@
 """
-The operations as loops that Numba compiles. Each file is the fast twin of the file of the same name in
-`ops/`, with the same names and the same step numbers, and works in memory that it is given.
+The operations as loops that Numba compiles. A file with a namesake in `ops/` is its fast twin, with the same names and
+the same step numbers, and works in memory that it is given.
 
 Reading order
     layernorm.py                                the pattern: forward, backward, and what each keeps
@@ -19,12 +19,14 @@ Reading order
         epilogue.py, microkernel.py                 how C is written; the register tile
         panels.py                                   packed operands, and their product on one thread: for attention
         vector_gemm.py                              the loops and threads around the register tile
+        small_gemm.py                               the plan for small products: one region, no barrier
         amx.py                                      AMX: its instructions and its tiles
         amx_gemm.py, amx_blocks.py                  its plan; the sizes of blocks and tasks
         amx_packed.py                               the same by a B that is packed first
     linear.py, gelu_linear.py                   calls of the product
     linear_cross_entropy.py, attention.py       products of which only a block exists at a time
     adamw.py, adam.py, sgd.py, norm.py          the twins of functions in optim/: updates, the norm and its clip
+    matvec.py                                   a few rows times a weight as a decoder holds it
     projection.py                               a product with a quantized weight, and what follows it in the same pass
     decode_step.py, prompt.py                   generation: twins of `Block` with a cache, in gpt2/, for one token of
                                                 each text and for a whole prompt

@@ -11,8 +11,8 @@ cache, and of the embeddings, the final norm and the head. tests/test_decoding.p
     head:       logits = ln_f(x) @ wte^T
 
 Most of the time goes into reading the weights, once for all rows, and memory is fast only when it is read in order.
-The rest is to keep the threads apart. Every product is cut along its inputs, so that a thread reads whole rows of the
-weight, one after the other. What comes out are parts of sums,
+The rest is to keep the threads apart. Every product of a layer is cut along its inputs, so that a thread reads whole
+rows of the weight, one after the other. What comes out are parts of sums,
 
     parts[p] = sum over the inputs i of part p of x[i] w[i, :]
 
@@ -23,7 +23,7 @@ hidden layer, which the same thread has put through GELU. So there are four barr
     c_attn | sum, attention, attn.c_proj | sum, ln_2, c_fc | sum, gelu, mlp.c_proj | sum, ln_1, c_attn of the next layer
 
 and as what is summed in which order does not depend on the threads, the result has the same bits for any number of
-them, and for any other rows of the batch.
+them, and for any other rows of the batch. The head is cut along its outputs: its table has a row for each.
 
 Rows may be tokens of one sequence, which follow one another: a thread goes through the rows of its heads in order, so
 that each row's key and value are in the cache when the next one attends to them, and none attends to a later one.

@@ -15,9 +15,10 @@ For whole numbers the activations of a row that are summed are rounded to
     q = round(x * (limit / max |x|)),    x ~ q * step,    step = max |x| / limit,
     limit = the smaller of 2^15 - 1 and 2^31 / (128 inputs)
 
-so that no sum of an int8 weight can overflow: sum |q w| <= inputs * limit * 128. That is 14 bits and a sign for the 768
-features of GPT-2's smallest model, all 15 for a head of 64: of an output, at most step / 2 * sum |w| is lost, which is
-less than a hundredth of what rounding the weights costs. NaN and infinity become NaN.
+so that no sum of an int8 weight can overflow: sum |q w| <= inputs * limit * 128. That is 15 bits and a sign for up to
+512 inputs, and so in the layers of GPT-2's smallest model, whose products decode_step.py cuts into parts; 14 in its
+head, which sums 768. Of an output, at most step / 2 * sum |w| is lost, which is less than a hundredth of what rounding
+the weights costs. NaN and infinity become NaN.
 
 The bits of a number depend neither on how many rows are multiplied at once nor on how the columns are shared, as long
 as each share but the last is a multiple of LANES.

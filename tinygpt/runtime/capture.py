@@ -1,8 +1,8 @@
 """
 Capture: what one run of a computation did to memory, kept as a list of calls, to be replayed on other numbers.
 
-A step of a small model is mostly Python: the graph, shapes, checks. What it does to memory is the same from step to
-step: the same kernels, with arrays at the same addresses. So while a `Recorder` is entered, this thread computes as
+A step of a small model is in large part Python: the graph, shapes, checks. What it does to memory is the same from step
+to step: the same kernels, with arrays at the same addresses. So while a `Recorder` is entered, this thread computes as
 always, and the recorder keeps each call that changes an array:
 
     kernels with parallel loops     `launch.py` reports them
