@@ -254,6 +254,32 @@ CHANGES = [
 ]
 
 
+def _count_in_an_object(model, calls):
+    forward = model.h[0].forward
+    model.h[0].forward = lambda x, cache=None: (calls.append(1), forward(x, cache))[1]
+
+
+def _count_in_a_class(model, calls):
+    hidden = GPT.hidden
+    GPT.hidden = lambda self, tokens: (calls.append(1), hidden(self, tokens))[1]
+
+
+@pytest.mark.parametrize("change", [_count_in_an_object, _count_in_a_class])
+@pytest.mark.parametrize("before", [0, 4])
+def test_a_method_that_was_replaced_runs_in_every_step(change, before, monkeypatch):
+    monkeypatch.setattr(GPT, "hidden", GPT.hidden)  # as it was, after the test
+    model, source, calls = make(), batches(), []
+    step = CapturedStep(model)
+    for _ in range(before):
+        step(*next(source))
+        model.zero_grad()
+    change(model, calls)
+    for _ in range(6):
+        step(*next(source))
+        model.zero_grad()
+    assert len(calls) == 6
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_model_may_change_between_two_steps(change):
     pair, source = Pair(dropout=0.1), batches()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from kernel_checks import using_threads
 
 from tinygpt import GPT, GPTConfig, Tensor, implementation, no_grad
+from tinygpt.generation.generate import generate_batch
 from tinygpt.generation.sampling import choose
 from tinygpt.gpt2.decoder import Decoder
 from tinygpt.gpt2.kv_cache import LayerCache
 from tinygpt.kernels.simd.cpu import BFLOAT16
+from tinygpt.nn import Parameter
 from tinygpt.quantization import KINDS, quantize_model
 
 SIZES = {"vocab_size": 131, "n_positions": 24, "n_embd": 40, "n_layer": 3, "n_head": 4}
@@ -516,3 +520,115 @@ def test_a_hook_that_comes_or_goes_after_the_decoder_was_made_counts():
         np.testing.assert_allclose(decoder.step([0], [3])[0], uncached(model, [1, 2, 3]), rtol=0, atol=2e-4)
         handle.remove()
     np.testing.assert_allclose(decoder.prefill(0, [1, 2]), uncached(model, [1, 2]), rtol=0, atol=2e-4)
+
+
+def _a_new_weight(model):
+    model.ln_f.weight = Parameter(np.full(40, 5, np.float32))
+
+
+def _a_new_block(model):
+    model.h[0] = random_model(n_layer=1).h[0]
+
+
+def _a_replaced_forward(model):
+    forward = model.h[0].mlp.forward
+    model.h[0].mlp.forward = lambda x: forward(x) * 0.5
+
+
+def _a_wrapped_forward(model):
+    """`wraps` gives it the names of the function that it replaces."""
+    forward = model.h[0].mlp.forward
+    model.h[0].mlp.forward = functools.wraps(forward)(lambda x: forward(x) * 0.5)
+
+
+def _another_head(model):
+    model.head = lambda hidden: Tensor(-GPT.head(model, hidden).data)
+
+
+def _another_epsilon(model):
+    model.h[1].ln_2.eps = 100.0
+
+
+CHANGES = [_a_new_weight, _a_new_block, _a_replaced_forward, _a_wrapped_forward, _another_head, _another_epsilon]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_model_that_was_changed_before_or_after_decodes_as_it_computes(change):
+    model = random_model()
+    before = uncached(model, [1, 2, 3])
+    decoder = Decoder(model)
+    decoder.prefill(0, [1, 2])
+    change(model)
+    expected = uncached(model, [1, 2, 3])
+    assert np.abs(expected - before).max() > 0.1
+    bound = {"rtol": 0, "atol": BOUND[np.float32] * np.abs(expected).max()}
+    np.testing.assert_allclose(Decoder(model).prefill(0, [1, 2, 3]), expected, **bound)
+    decoder.prefill(0, [1, 2])
+    np.testing.assert_allclose(decoder.step([0], [3])[0], expected, **bound)
+
+
+class _Scaled(GPT):
+    def hidden(self, tokens):
+        return super().hidden(tokens) * 2.0 + 1.0
+
+
+def _hook_the_embedding(model):
+    model.wte.register_forward_hook(lambda module, inputs, output: output * -4.0)
+
+
+@pytest.mark.parametrize("change", [lambda model: setattr(model, "__class__", _Scaled), _hook_the_embedding])
+def test_what_no_cache_computes_is_generated_without_one(change):
+    model = random_model()
+    plain = list(model.generate([1, 2], max_tokens=8, temperature=0))
+    change(model)
+    told = list(model.generate([1, 2], max_tokens=8, temperature=0))
+    assert told == list(model.generate([1, 2], max_tokens=8, temperature=0, cache=False)) != plain
+    with pytest.raises(TypeError, match=r"Decoder: the model's `hidden`.* generate with cache=False"):
+        model.decoder()
+
+
+def test_after_an_error_a_decoder_has_all_of_the_new_weights_or_none():
+    model = random_model()
+    decoder = Decoder(model)
+    decoder.prefill(0, [1, 2])
+    quantize_model(model, "int8")
+    good, model.ln_f.weight.data = model.ln_f.weight.data, np.ones(3, np.float32)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"Decoder: ln_f.weight must be float32 \(40,\)"):
+            decoder.step([0], [3])
+    model.ln_f.weight.data = good
+    decoder.prefill(0, [1, 2])
+    fresh = Decoder(model)
+    fresh.prefill(0, [1, 2])
+    np.testing.assert_array_equal(decoder.step([0], [3]), fresh.step([0], [3]))
+
+
+def test_a_prompt_that_was_interrupted_leaves_no_mixture_of_two_texts():
+    model = random_model()
+    decoder = Decoder(model)
+    decoder.prefill(0, [1, 2, 3])
+
+    def interrupt(module, inputs, output):
+        raise KeyboardInterrupt
+
+    hook = model.h[1].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.prefill(0, [4, 5, 6, 7])
+    hook.remove()
+    with pytest.raises(ValueError, match=r"Decoder.step: each sequence must have from 1 to 23 tokens"):
+        decoder.step([0], [8])
+
+
+@pytest.mark.parametrize("options", [{"top_k": 0}, {"top_k": -1}, {"temperature": -1.0}, {"temperature": np.nan},
+                                     {"top_p": 0.0}])  # fmt: skip
+def test_sampling_by_no_such_options_is_refused(options):
+    decoder = Decoder(random_model())
+    decoder.prefill(0, [1, 2])
+    with pytest.raises(ValueError, match=next(iter(options))):
+        decoder.next_tokens([0], [3], [0.5], **options)
+    with pytest.raises(TypeError, match=r"Decoder\.next_tokens: tokens"):
+        decoder.next_tokens([0], [0.5], [0.5])
+
+
+def test_no_prompts_and_no_tokens_give_nothing():
+    assert list(generate_batch(random_model(), [], max_tokens=0)) == []

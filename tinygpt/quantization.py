@@ -346,8 +346,9 @@ def _side_by_side(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """
     Copies of arrays, side by side in huge pages.
 
-    A product reads a few columns of a weight at a time, and each row of these lies on another page of 4096 bytes: more
-    pages than the processor keeps addresses of. Most weights are smaller than a huge page, so they share them.
+    With several rows of activations a product reads a few columns of a weight at a time, and each row of these lies on
+    another page of 4096 bytes: more pages than the processor keeps addresses of. Most weights are smaller than a huge
+    page, so they share them.
     """
     starts = np.cumsum([0] + [-(-array.nbytes // _LINE) * _LINE for array in arrays]).tolist()
     pages = new_pages(starts[-1])

@@ -158,8 +158,8 @@ def generate_batch(
 
     def tokens() -> Iterator[tuple[int, Token]]:
         longest = max(map(len, texts), default=0) + max_tokens
-        cached = cache and hasattr(model, "decoder")
-        decoder = model.decoder(len(texts), longest) if cached else UncachedDecoder(model, len(texts))
+        cached = cache and getattr(model, "has_decoder", hasattr(model, "decoder"))
+        decoder = model.decoder(len(texts), max(1, longest)) if cached else UncachedDecoder(model, len(texts))
         lookups = [PromptLookup(text) for text in texts] if lookup and cached else []
         made, ended, first = [0] * len(texts), set(), True
         active = list(range(len(texts)))

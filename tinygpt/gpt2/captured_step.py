@@ -30,6 +30,8 @@ from tinygpt.autograd.watch import current_watch
 from tinygpt.gpt2.model import GPT, MLP, Block, CausalSelfAttention, GELULinear
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear
 from tinygpt.nn.layers import dropout_is_on
+from tinygpt.nn.module import Module
+from tinygpt.nn.module_snapshot import ModuleSnapshot
 from tinygpt.runtime import settings
 from tinygpt.runtime.capture import Capture, Recorder
 from tinygpt.runtime.launch import launches_are_free
@@ -39,6 +41,7 @@ _LIMIT = 2**28  # bytes of a capture's memory: a step that needs more takes so l
 _MOST_KINDS = 32  # of steps: by shape, for instance
 _MOST_CHANGES = 16  # of the model: one that changes all the time is not captured
 _OURS = (GPT, Block, CausalSelfAttention, MLP, GELULinear, Linear, Embedding, LayerNorm, Dropout)
+_WRITTEN = {each: dict(vars(each)) for each in (*_OURS, Module)}  # as they are in the source: none is replaced
 
 
 class CapturedStep:
@@ -48,7 +51,7 @@ class CapturedStep:
     Parameters
     ----------
     model : GPT
-        With modules of tinygpt alone; for others each step is done as always.
+        With modules of tinygpt alone, none of whose methods was replaced; for others each step is done as always.
     enabled : bool
         False: do each step as always. So does ``TINYGPT_CAPTURE=0``.
 
@@ -108,7 +111,7 @@ class CapturedStep:
     def _plan(self, tokens: Any, ignore_index: int, parts: int) -> _Plan | None:
         """What was captured for such a step, as far as it is; None where the step must be done as always."""
         unusual = settings.current_implementation() != "kernels" or current_watch() is not None or not recording.get()
-        if unusual or not launches_are_free():
+        if unusual or not launches_are_free() or any(vars(each) != _WRITTEN[each] for each in _WRITTEN):
             return None
         if self._seen is None or not self._seen.is_unchanged():
             self._plans.clear()
@@ -120,14 +123,14 @@ class CapturedStep:
         if accumulate is None:
             return None
         try:
-            key = (np.shape(tokens), ignore_index, parts, accumulate, settings.num_threads(),
+            key = (np.shape(tokens), ignore_index, type(ignore_index), parts, accumulate, settings.num_threads(),
                    settings.get_float32_matmul_precision(), dropout_is_on())  # fmt: skip
             plan = self._plans.get(key)
         except (TypeError, ValueError):  # an error in what was given, for `GPT.loss` to name
             return None
         if plan is None:
             if len(self._plans) == _MOST_KINDS:
-                return None
+                del self._plans[next(iter(self._plans))]  # the oldest
             plan = self._plans[key] = _Plan(self.model, ignore_index, parts, self._seen)
         plan.limit = _LIMIT - sum(each.nbytes for each in self._plans.values())
         return plan
@@ -145,24 +148,16 @@ class _Seen:
     """What a model was when its steps were captured."""
 
     def __init__(self, model: GPT) -> None:
-        modules = list(model.modules())
         self._process = os.getpid()
-        self._attributes = [vars(module) for module in modules]
-        self._lists = [value for each in self._attributes for value in each.values() if isinstance(value, list)]
-        self._former_attributes = [dict(each) for each in self._attributes]
-        self._former_lists = [list(each) for each in self._lists]
-        self._modules, self._types = modules, list(map(type, modules))
-        self._classes: list[Any] = list(set(self._types))
-        self._functions = self._functions_now()
-        self.parameters = model.parameters()
-        self.arrays = [parameter._data for parameter in self.parameters]
-        self._nodes_of_all = [parameter.node for parameter in self.parameters]
+        self._snapshot = ModuleSnapshot(model)
+        modules, self.arrays = self._snapshot.modules, self._snapshot.arrays
+        self._nodes_of_all = [parameter.node for parameter in self._snapshot.parameters]
         self.nodes: list[Node] = [node for node in self._nodes_of_all if node is not None]
         self.storages: list[Any] = [node.storage for node in self.nodes]
         self._hooks = [hooks for module in modules for hooks in module._hooks or ()]
         self._hooks += [node.hooks for node in self.nodes]
         self.usual = (
-            all(type(module) in _OURS for module in modules)
+            all(type(module) in _WRITTEN and _methods_are_its_class(module) for module in modules)
             and isinstance(model.generator, np.random.Generator)
             and not model.recompute
             and bool(self.nodes)
@@ -170,24 +165,14 @@ class _Seen:
             and all(a.size > 1 and a.dtype == np.float32 and a.flags.carray for a in self.arrays)
         )
 
-    def _functions_now(self) -> list[Any]:
-        return [(each.forward, each.__call__) for each in self._classes]
-
     def is_unchanged(self) -> bool:
         """Whether all of it is as it was, but for numbers in arrays."""
-        try:
-            return (
-                self._attributes == self._former_attributes  # of each value, whether it is the same object, first
-                and self._lists == self._former_lists
-                and list(map(type, self._modules)) == self._types
-                and [parameter.node for parameter in self.parameters] == self._nodes_of_all
-                and all(p._data is array for p, array in zip(self.parameters, self.arrays, strict=True))
-                and all(node.storage is storage for node, storage in zip(self.nodes, self.storages, strict=True))
-                and self._functions_now() == self._functions
-                and os.getpid() == self._process
-            )
-        except (TypeError, ValueError):  # arrays and tensors that are not the same object cannot be compared so
-            return False
+        return (
+            self._snapshot.is_unchanged()
+            and [parameter.node for parameter in self._snapshot.parameters] == self._nodes_of_all
+            and all(node.storage is storage for node, storage in zip(self.nodes, self.storages, strict=True))
+            and os.getpid() == self._process
+        )
 
     def have_gradients(self) -> bool | None:
         """Whether the parameters have gradients; None where only some have, or something is out of the ordinary."""
@@ -199,6 +184,11 @@ class _Seen:
                 return None
             count += node.grad is not None
         return None if 0 < count < len(self.nodes) else count > 0
+
+
+def _methods_are_its_class(module: Module) -> bool:
+    """Whether no method was replaced in the object itself."""
+    return not any(callable(getattr(type(module), name, None)) for name in vars(module))
 
 
 class _Captured(NamedTuple):

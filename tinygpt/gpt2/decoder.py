@@ -24,10 +24,22 @@ import numpy as np
 
 from tinygpt.autograd import Tensor, no_grad
 from tinygpt.autograd.dispatch import compare, kernel_for
-from tinygpt.generation.sampling import NOT_FINITE, choose
-from tinygpt.gpt2.decoder_weights import BLOCK, NORM, addresses_of, as_read, computes_as, layer_of, matrix_of, norm_of
+from tinygpt.generation.sampling import NOT_FINITE, check_sampling, choose
+from tinygpt.gpt2.decoder_weights import (
+    BLOCK,
+    NORM,
+    addresses_of,
+    as_read,
+    computes_as,
+    layer_of,
+    matrix_of,
+    norm_of,
+    reads_tokens_as_gpt2,
+    written_as,
+)
 from tinygpt.gpt2.kv_cache import LayerCache
-from tinygpt.nn import no_dropout
+from tinygpt.nn import LayerNorm, no_dropout
+from tinygpt.nn.module_snapshot import ModuleSnapshot
 from tinygpt.ops.embedding import OF_ANOTHER_TOKENIZER, check_ids
 from tinygpt.runtime import settings
 from tinygpt.runtime.memory import empty
@@ -105,36 +117,41 @@ class Decoder:
         return self._whole_kernel() is not None
 
     def _bind(self) -> None:
-        """Convert the model's weights for the kernels, which check no index: so shapes are checked here."""
+        """
+        Convert the model's weights for the kernels, which check no index: so shapes are checked here.
+
+        All of it or, if something is wrong, none: the decoder would go on with half of each model.
+        """
         model, config = self.model, self.model.config
-        shape = (config.vocab_size, config.n_embd)
-        self._bound = [(parameter, parameter.data) for parameter in model.parameters()]
-        self._quantized = model.wte.quantized
-        self._modules = list(model.modules())
+        if not reads_tokens_as_gpt2(model):
+            raise TypeError("Decoder: the model's `hidden`, wte, wpe or drop is not GPT's, or has a hook, and a cache "
+                            "knows nothing of it; generate with cache=False, --no-cache")  # fmt: skip
+        snapshot, C = ModuleSnapshot(model), config.n_embd
+        layers = [layer_of(model, i) if self._by_kernel(block, BLOCK) else None for i, block in enumerate(model.h)]
+        dense = [None if layer is None else layer_of(model, i, dense=True) for i, layer in enumerate(layers)]
+        head_is_ours = self._by_kernel(model.ln_f, NORM) and written_as(model.head) == "gpt2.model.GPT.head"
+        norm = norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
+        table = matrix_of(model, "wte", model.wte, (config.vocab_size, C), axis=0)
+        tokens = as_read(model, "wte.weight", model.wte.weight.data, (config.vocab_size, C))
+        positions = as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, C))
+        self._layers, self._layers_of_prompts, self._addresses = layers, dense, addresses_of(layers)
+        self._norm, self._table, self._tokens, self._positions = norm, table, tokens, positions
+        self._quantized, self._snapshot = model.wte.quantized, snapshot
         self._hooked = self._with_hooks()
-        self._layers = [layer_of(model, i) if computes_as(block, BLOCK) else None for i, block in enumerate(model.h)]
-        self._layers_of_prompts = [
-            None if layer is None else layer_of(model, i, dense=True) for i, layer in enumerate(self._layers)
-        ]
-        head_is_ours = computes_as(model.ln_f, NORM) and type(model).head.__module__ == "tinygpt.gpt2.model"
-        self._norm = norm_of(model, "ln_f", model.ln_f) if head_is_ours else None
-        self._addresses = addresses_of(self._layers)
-        self._table = matrix_of(model, "wte", model.wte, shape, axis=0)
-        self._tokens = as_read(model, "wte.weight", model.wte.weight.data, shape)
-        self._positions = as_read(model, "wpe.weight", model.wpe.weight.data, (config.n_positions, config.n_embd))
+
+    def _by_kernel(self, module: Any, classes: str) -> bool:
+        """Whether a kernel computes a block, or the final norm."""
+        eps = {part.eps for part in module.modules() if isinstance(part, LayerNorm)}
+        return computes_as(module, classes) and eps == {self.model.config.layer_norm_epsilon}
 
     def _bind_again(self) -> None:
-        """Read the weights again if the data of one was replaced, a hook came or went, or the model was quantized."""
-        if self.model.wte.quantized is not self._quantized or self._with_hooks() != self._hooked:
+        """Read the weights again if a part, a weight or its data was replaced, or a hook came or went."""
+        if not self._snapshot.is_unchanged() or self._with_hooks() != self._hooked:
             self._bind()
-        for parameter, array in self._bound:
-            if parameter.data is not array:
-                self._bind()
-                return
 
     def _with_hooks(self) -> list[bool]:
         """Of the modules that ever had a hook, whether they have one now."""
-        return [any(module._hooks) for module in self._modules if module._hooks is not None]
+        return [any(module._hooks) for module in self._snapshot.modules if module._hooks is not None]
 
     def prefill(self, sequence: int, tokens: Any) -> np.ndarray:
         """
@@ -164,6 +181,7 @@ class Decoder:
         T = len(tokens)
         if not 0 < T <= self.capacity:
             raise ValueError(f"Decoder.prefill: from 1 to {self.capacity} tokens fit, got {T}")
+        self.lengths[sequence] = 0  # until all of it is read: an error or Ctrl-C leaves no mixture of two texts
         x = self._tokens[tokens] + self._positions[:T]  # (T, C)
         for i, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             x = self._prompt(x, i, LayerCache(keys, values, [sequence], [0]))
@@ -224,7 +242,7 @@ class Decoder:
         Raises
         ------
         TypeError, ValueError
-            As `step` does, or if the logits are not finite.
+            As `step` does, if the logits are not finite, or if there are no such temperature, top_k and top_p.
 
         Examples
         --------
@@ -237,6 +255,7 @@ class Decoder:
         True
         """
         sequences, tokens, lengths = self._checked_rows("Decoder.next_tokens", sequences, tokens)
+        check_sampling(temperature, top_k, top_p)
         uniforms = np.asarray(uniforms, np.float64)
         if uniforms.shape != (len(tokens),):
             raise ValueError(f"Decoder.next_tokens: needs {len(tokens)} uniforms, got shape {uniforms.shape}")

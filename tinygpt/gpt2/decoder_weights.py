@@ -39,14 +39,34 @@ def computes_as(module: Any, classes: str) -> bool:
     """
     Whether a kernel may run in place of a module: it and its parts have the forward of these classes, and no hook.
 
-    A user's own class may inherit a forward from ours, but not have another. Who made the function counts, which its
-    names say: a forward that was replaced, in an object or in one of our classes, has other ones.
+    A user's own class may inherit a forward from ours, but not have another. Layer norms have the epsilon of the
+    configuration, which the caller sees to.
     """
     if any(any(part._hooks or ()) for part in module.modules()):
         return False
-    functions = [part.forward for part in module.modules()]
-    names = [f"{getattr(f, '__module__', '')}.{getattr(f, '__qualname__', '')}" for f in functions]
-    return names == [f"tinygpt.{name}.forward" for name in classes.split()]
+    return [written_as(part.forward) for part in module.modules()] == [f"{name}.forward" for name in classes.split()]
+
+
+def reads_tokens_as_gpt2(model: Any) -> bool:
+    """Whether what is outside of the blocks and the head is that of `GPT`: a cache knows nothing of other ways."""
+    embeddings = (model.wte, model.wpe, model.drop)
+    functions = [model.hidden, *(part.forward for part in embeddings)]
+    ours = [
+        "gpt2.model.GPT.hidden",
+        "nn.layers.Embedding.forward",
+        "nn.layers.Embedding.forward",
+        f"{_DROPOUT}.forward",
+    ]
+    return [written_as(f) for f in functions] == ours and not any(any(part._hooks or ()) for part in embeddings)
+
+
+def written_as(function: Any) -> str | None:
+    """Where in tinygpt a function was written, as "nn.layers.Linear.forward"; None for one from elsewhere."""
+    function = getattr(function, "__func__", function)
+    written = getattr(function, "__globals__", {}).get("__name__", "")  # a wrapper copies all other names
+    if not written.startswith("tinygpt.") or hasattr(function, "__wrapped__"):
+        return None
+    return f"{written.removeprefix('tinygpt.')}.{function.__qualname__}"
 
 
 def addresses_of(layers: list[Layer | None]) -> np.ndarray | None:

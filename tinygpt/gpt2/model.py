@@ -35,6 +35,7 @@ from tinygpt.generation import generate
 from tinygpt.gpt2 import checkpoint, pretrained
 from tinygpt.gpt2.config import GPTConfig
 from tinygpt.gpt2.decoder import Decoder
+from tinygpt.gpt2.decoder_weights import reads_tokens_as_gpt2
 from tinygpt.gpt2.kv_cache import AttentionCache
 from tinygpt.gpt2.parameter_shapes import parameter_shapes
 from tinygpt.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -324,6 +325,11 @@ class GPT(Module):
         """
         return generate.generate(self, ids, **options)
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether a cache computes what the model does: `hidden`, wte, wpe and drop are GPT's, and have no hook."""
+        return reads_tokens_as_gpt2(self)
+
     def decoder(self, sequences: int = 1, capacity: int | None = None) -> Decoder:
         """
         The model with a key/value cache.
@@ -338,6 +344,11 @@ class GPT(Module):
         Returns
         -------
         Decoder
+
+        Raises
+        ------
+        TypeError
+            Unless the model `has_decoder`.
         """
         return Decoder(self, sequences, capacity)
 

@@ -79,7 +79,7 @@ def scratch(workers: int, B: int, C: int, inner: int, heads: int, positions: int
         (B, C),  # heads: the output of attention
         (parts, B, inner),  # parts_of_hidden
         (B, inner),  # hidden
-        (2, heads, B, C),  # added: the parts of what attention adds to x; then of what the hidden layer adds
+        (2, heads, B, C),  # added: what attention adds to x, by head; then what as many parts of the hidden layer add
         (workers, B, rounded_size(max(C, inner))),  # rounded: the operands of a product, as whole numbers
     ]
     return tuple(memory.empty(shape, np.float32) for shape in shapes), sampling.scratch(workers, B, vocab)

@@ -1,6 +1,6 @@
 """
 A few rows of activations times a weight as a decoder holds it, in the form that its type tells: what decode_step.py
-multiplies with. One thread does some of the columns, over some of the inputs.
+multiplies with. One thread does some of the inputs of a layer's product, or some of the columns of the head's.
 
     multiply_rows     out[:, columns] = x[:, inputs] @ weight[inputs, columns]       a linear layer's (I, O)
     multiply_table    out[:, rows] = x @ table[rows]^T                               the head's (V, C)

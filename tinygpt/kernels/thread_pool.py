@@ -10,7 +10,8 @@ A parallel loop is cut into *entries*, parts of its range. Numba calls the compi
     worker      spin, then sleep, until entries are left; (3); report how many it did
 
 To claim an entry is to count CLAIMS down by compare-and-swap. A job's words are read before that, and are right if it
-succeeds: they do not change while an entry is left, and no word of another generation is equal to this one. The thread
+succeeds: they do not change while an entry is left, and 2^32 launches would have to happen between the two for a word
+of another generation to be equal to this one. The thread
 that launches claims like all others. So a worker that does not run, because another program has its core, delays nobody
 unless it was stopped amid an entry.
 
@@ -348,17 +349,24 @@ class ThreadPool:
     def _grow(self, wanted: int, *_: int) -> None:
         """Start workers until there are so many."""
         try:
-            with self._starting:
+            if not self._starting.acquire(
+                blocking=False
+            ):  # another thread is here, or a signal came while this one was
+                return
+            try:
                 while len(self._threads) < min(wanted, self._words[LIMIT]):
                     number = len(self._threads)
                     thread = threading.Thread(target=self._run, args=(number,), name=f"tinygpt-{number}", daemon=True)
+                    self._threads.append(thread)  # before it starts: Ctrl-C may come between, and its number is taken
                     try:
                         thread.start()
                     except RuntimeError:  # the process may have no more, or ends
+                        self._threads.remove(thread)
                         self._words[LIMIT] = number
                         return
-                    self._threads.append(thread)
                     self._words[WORKERS] = len(self._threads)
+            finally:
+                self._starting.release()
         except KeyboardInterrupt:  # an exception cannot leave a callback
             _thread.interrupt_main()
 

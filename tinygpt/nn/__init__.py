@@ -8,6 +8,7 @@ Modules: parameters with names, layers, and what holds them. To be read in this 
     activations   `ReLU`, `GELU` and others: functions as modules
     losses        `CrossEntropyLoss`, `MSELoss` and others
     containers    `Sequential`, `ModuleList`, `ModuleDict`
+    module_snapshot   what a module was, to notice changes
     functional    `tinygpt.functional`, by PyTorch's path
 """
 

@@ -26,6 +26,7 @@ Source: CUDA graphs, the section "CUDA Graphs" of the CUDA C++ Programming Guide
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
@@ -41,6 +42,12 @@ _CHUNK = 2**16  # bytes that `zeros` are taken from at a time
 
 recorders: dict[int, Recorder] = {}  # by thread; almost always empty, which is quick to see
 _constants: list[np.ndarray] = []
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        after_in_child=recorders.clear
+    )  # a thread of the child may have the number of one that captured
 
 
 def current_recorder() -> Recorder | None:

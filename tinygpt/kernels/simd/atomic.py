@@ -82,7 +82,7 @@ def compare_and_swap(typingctx, address, index, expected, value):
 
 @intrinsic
 def read(typingctx, address, index):
-    """A word that another thread wrote before this one was told to read it; a torn or moved read cannot happen."""
+    """A word, whole, but perhaps of the next job: who reads it must then succeed with `compare_and_swap`."""
     return _emitted(types.int64, 2, lambda b, *at: b.load_atomic(_place(b, *at), "monotonic", 8, typ=INT64))
 
 
