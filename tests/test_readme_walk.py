@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tinygpt.kernels.jit import compiler
 from tinygpt.ops.layernorm import layernorm_backward
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +84,7 @@ class Walk:
         home.mkdir()
         shutil.copytree(ROOT, self.clone, ignore=NOT_COPIED)
         self._make_environment()
+        self._copy_kernels(home / ".cache" / "tinygpt")
         ours = r"(TINYGPT|NUMBA|OMP|GOMP|OPENBLAS|XDG|HF|PIP|PYTEST|PYTHON).*|VIRTUAL_ENV"
         kept = {name: value for name, value in os.environ.items() if not re.fullmatch(ours, name)}
         self.variables = kept | {"HOME": str(home)}
@@ -101,6 +103,12 @@ class Walk:
             f"#!{environment}/bin/python\nimport sys\nfrom tinygpt.__main__ import main\nsys.exit(main())\n"
         )
         script.chmod(0o755)
+
+    def _copy_kernels(self, cache: Path) -> None:
+        """What this process and others have compiled of the same sources: to compile it again takes minutes."""
+        (cache / compiler.folder.name).mkdir(parents=True)
+        for file in compiler.folder.glob("*.nbc"):
+            shutil.copy(file, cache / compiler.folder.name)
 
     def type(self, command: str) -> subprocess.CompletedProcess:
         """Run what is typed, in the clone."""
