@@ -349,9 +349,8 @@ class ThreadPool:
     def _grow(self, wanted: int, *_: int) -> None:
         """Start workers until there are so many."""
         try:
-            if not self._starting.acquire(
-                blocking=False
-            ):  # another thread is here, or a signal came while this one was
+            # Another thread may be here, or a signal may have come while this one was: do with those that there are.
+            if not self._starting.acquire(blocking=False):
                 return
             try:
                 while len(self._threads) < min(wanted, self._words[LIMIT]):

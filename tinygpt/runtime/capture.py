@@ -45,9 +45,8 @@ _constants: list[np.ndarray] = []
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        after_in_child=recorders.clear
-    )  # a thread of the child may have the number of one that captured
+    # A thread of the child may have the number of one that captured.
+    os.register_at_fork(after_in_child=recorders.clear)
 
 
 def current_recorder() -> Recorder | None:
