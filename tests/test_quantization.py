@@ -28,6 +28,19 @@ def test_int8_is_the_nearest_of_255_steps_of_each_output_channel(rng, axis):
     np.testing.assert_allclose(dequantize(quantized), weight, atol=float(scale.max()) / 2 * (1 + 1e-5))
 
 
+@pytest.mark.parametrize("inputs", [1, 8, 13])
+def test_words_of_int8_hold_four_consecutive_inputs_each(rng, inputs):
+    """The layout is unpacked here by its description, one number at a time."""
+    quantized = quantize(rng.standard_normal((inputs, 5)).astype(np.float32), "int8")
+    assert quantized.words.dtype == np.int32 and quantized.words.shape == (2 * -(-inputs // 8), 5)
+    for i in range(4 * len(quantized.words)):
+        byte = {0: 0, 1: 2, 2: 1, 3: 3}[i % 4]
+        for o in range(5):
+            value = int(quantized.words[i // 4, o]) >> 8 * byte & 255
+            assert value - 256 * (value > 127) == (quantized.values[i, o] if i < inputs else 0)
+    assert quantize(np.ones((3, 5), np.float32), "int8", axis=0).words.size == 0
+
+
 def test_a_channel_of_zeros_stays_zero():
     weight = np.zeros((3, 2), np.float32)
     weight[0, 1] = -2

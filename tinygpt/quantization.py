@@ -20,7 +20,9 @@ a bfloat16, so that a weight takes 4.5 bits. Eight q of consecutive inputs, each
     input     0    2     4     6         1      3      5      7
 
 which in four shifts become four pairs of int16, as kernels/simd/gemv.py multiplies them. The inputs are filled up with
-zeros to whole groups.
+zeros to whole groups. In the same way one token reads the int8 of a linear layer: four q of consecutive inputs in an
+int32, `words`, as input 0, 2, 1, 3 from the lowest byte on, and zeros up to a multiple of eight inputs. A prompt reads
+them as they are.
 
 Layer norms, biases and positions stay float32: they are a thousandth of what is read.
 
@@ -60,12 +62,13 @@ KINDS = ("float32", "bfloat16", "int8", "int4")
 _BETTER = np.float32(1 + 1e-6)  # how much a later candidate must gain: it would gain roundings else
 GROUP = 32  # weights that have a scale in common, int4
 PACKED = 8  # int4 in a uint32
+_INPUTS_OF_WORDS = 8  # inputs of int8 are filled up to a multiple of these
 _STEPS = (8.0, 8.5, 7.0)  # candidates: how many steps of the scale the weight of largest magnitude is from 0
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _SMALL_BLOCK = 2**17  # the same where there are several temporaries, which then stay in a cache
 _LINE = 64  # bytes of a cache line
 _SMALLEST = np.finfo(np.float32).tiny  # of numbers with all 24 bits
-_NO_SCALE = np.empty(0, np.float32)
+_NO_SCALE, _NO_WORDS = np.empty(0, np.float32), np.empty((0, 0), np.int32)
 
 
 class QuantizedWeight(NamedTuple):
@@ -84,12 +87,15 @@ class QuantizedWeight(NamedTuple):
         The axis of the output channels in the weight. That of int4's `values` is always 1.
     inputs : int
         int4: how many inputs are summed for an output; the last group may have more. Else 0.
+    words : ndarray
+        int32, (W, O): the values of int8 with axis 1 again, four of consecutive inputs in one. Else empty.
     """
 
     values: np.ndarray
     scale: np.ndarray = _NO_SCALE
     axis: int = 1
     inputs: int = 0
+    words: np.ndarray = _NO_WORDS
 
     @property
     def kind(self) -> str:
@@ -106,7 +112,7 @@ class QuantizedWeight(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values and the scales."""
+        """Bytes of the values and the scales, which a token reads; `words` are read in place of the values."""
         return self.values.nbytes + self.scale.nbytes
 
 
@@ -159,7 +165,7 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     values = np.empty(weight.shape, np.int8)
     for rows in _blocks(weight):
         values[rows] = np.rint(weight[rows] / (scale if axis else scale[rows, None]))
-    return QuantizedWeight(values, scale, axis)
+    return QuantizedWeight(values, scale, axis, words=_words_of(values) if axis else _NO_WORDS)
 
 
 def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.ndarray:
@@ -183,7 +189,7 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
     >>> dequantize(quantize(weight, "bfloat16")).tolist()
     [[0.5, -8.0], [1.0, 0.10009765625]]
     """
-    values, scale, axis, _ = quantized
+    values, scale, axis, *_ = quantized
     if out is None:
         if quantized.kind == "float32":
             return values
@@ -199,6 +205,16 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
         else:
             out[rows] = values[rows]
     return out
+
+
+def _words_of(values: np.ndarray) -> np.ndarray:
+    """int8 (I, O) as words (W, O): see the top of this page."""
+    inputs, outputs = values.shape
+    words = np.zeros((-(-inputs // _INPUTS_OF_WORDS) * _INPUTS_OF_WORDS // 4, outputs), "<i4")
+    in_bytes = words.view(np.int8).reshape(*words.shape, 4)
+    for i, place in enumerate((0, 2, 1, 3)):
+        in_bytes[: len(values[i::4]), :, place] = values[i::4]
+    return words
 
 
 def _quantize_int4(weight: np.ndarray, axis: int) -> QuantizedWeight:
@@ -336,8 +352,11 @@ def quantize_model(model: Any, kind: str) -> None:
         layers += [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
     for layer in layers:
         layer.quantize(kind)
-    for layer, values in zip(layers, _side_by_side([layer.quantized.values for layer in layers]), strict=True):
-        layer.quantized = layer.quantized._replace(values=values)
+    for part in ("values", "words") if kind == "int8" else ("values",):
+        for layer, array in zip(
+            layers, _side_by_side([getattr(layer.quantized, part) for layer in layers]), strict=True
+        ):
+            layer.quantized = layer.quantized._replace(**{part: array})
     for parameter in model.parameters():
         parameter.requires_grad = False
 

@@ -37,7 +37,8 @@ def rows(x, quantized, first=0, inputs=None, column=0, columns=None, start=np.na
     out = np.full((len(x), outputs), start, np.float32)
     inputs, columns = x.shape[1] if inputs is None else inputs, outputs if columns is None else columns
     rounded = np.full((len(x), rounded_size(inputs)), np.nan, np.float32)
-    multiply_rows(x, first, inputs, quantized.values, quantized.scale, column, columns, rounded, out)
+    numbers = quantized.words if quantized.kind == "int8" else quantized.values
+    multiply_rows(x, first, inputs, numbers, quantized.scale, column, columns, rounded, out)
     return out
 
 

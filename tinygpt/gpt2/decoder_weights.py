@@ -79,7 +79,7 @@ def addresses_of(layers: list[Layer | None]) -> np.ndarray | None:
 
 
 def layer_of(model: Any, i: int, dense: bool = False) -> Layer:
-    """The weights of a block; int4 as it is, or `dense`, what it stands for in float32."""
+    """The weights of a block as a step reads them, or as a prompt does, `dense`: see `matrix_of`."""
     block, C, inner = model.h[i], model.config.n_embd, model.config.inner
 
     def projection(name: str, linear: Any, inputs: int, outputs: int) -> Projection:
@@ -108,11 +108,18 @@ def norm_of(model: Any, name: str, norm: Any) -> Norm:
 def matrix_of(
     model: Any, name: str, layer: Any, shape: tuple[int, int], axis: int, dense: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values and scale of a layer's weight, quantized or not; `axis` is that of the output channels."""
+    """
+    Values and scale of a layer's weight, quantized or not; `axis` is that of the output channels.
+
+    A step reads those of a linear layer several inputs in a word. `dense`: int8 as it is, and what int4 stands for in
+    float32.
+    """
     quantized = layer.quantized or QuantizedWeight(layer.weight.data)
     if quantized.kind == "int4" and dense:
         quantized = QuantizedWeight(layer.weight.data)
     values, scale = quantized.values, quantized.scale
+    if quantized.kind == "int8" and axis and not dense:
+        values, shape = quantized.words, (-(-shape[0] // 8) * 2, shape[1])
     if quantized.kind == "int4":
         groups, outputs = -(-shape[1 - axis] // GROUP), shape[axis]
         as_read(model, f"the scale of {name}.weight", scale, (groups, outputs))
@@ -125,6 +132,6 @@ def matrix_of(
 def as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array as the kernel reads it. The kernel checks no index: the shape must be the one that the model has."""
     dtype = model.wte.weight.dtype
-    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8, np.uint32):
+    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8, np.int32, np.uint32):
         raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
     return aligned(np.ascontiguousarray(array))

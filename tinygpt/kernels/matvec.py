@@ -37,19 +37,21 @@ from tinygpt.kernels.jit import ZERO, inlined, kernel
 from tinygpt.kernels.simd.cpu import LANES
 from tinygpt.kernels.simd.gemv import (
     GROUP,
+    INT4_PACKED,
+    INT8_PACKED,
+    INT8_ROWS,
     add_groups_1,
     add_groups_4,
-    add_pairs_1,
-    add_pairs_4,
     add_rows_1,
     add_rows_4,
-    dot_pair,
+    add_words_1,
+    add_words_4,
     dot_pairs_1,
     dot_pairs_4,
-    dot_row,
-    dot_rows_1,
-    dot_rows_4,
-    unpacked,
+    dot_row_1,
+    dot_row_4,
+    int4_of,
+    int8_of,
 )
 from tinygpt.kernels.simd.intrinsics import to_float32
 from tinygpt.kernels.simd.math import maximum
@@ -59,9 +61,8 @@ _NEAR = 4096  # outputs that stay in the first-level cache while the rows of a w
 _LARGEST = np.float32(2**15 - 1)
 _SMALLEST = np.float32(1e-30)  # activations below this are 0
 _INFINITY = np.float32(np.inf)
-_PACKED = 8  # rows of int4 in a word
-_WORDS = GROUP // _PACKED  # words of a group, for each column
-_unpacked = inlined(unpacked)
+_WORDS = GROUP // INT4_PACKED  # words of a group, for each column
+_int4_of, _int8_of = inlined(int4_of), inlined(int8_of)
 
 
 def rounded_size(inputs: int) -> int:
@@ -79,7 +80,7 @@ def multiply_rows(x, first, inputs, numbers, scale, column, columns, rounded, ou
     first, inputs : int
         The columns of x, and rows of the weight, that are multiplied.
     numbers, scale : ndarray
-        Of a `QuantizedWeight` with axis 1, or the weight and an empty array.
+        Of a `QuantizedWeight` with axis 1, of int8 the `words`; or the weight and an empty array.
     column, columns : int
         The columns of the weight.
     rounded : ndarray, float32, (B, rounded_size(inputs))
@@ -131,7 +132,7 @@ def _compiled_multiply_table(x, numbers, scale, first, last, rounded, out):
 
 
 def _rows_by(dtype):
-    return {types.int8: _rows_int8, types.uint32: _rows_int4}.get(dtype, _rows_float32)
+    return {types.int32: _rows_int8, types.uint32: _rows_int4}.get(dtype, _rows_float32)
 
 
 def _table_by(dtype):
@@ -168,29 +169,33 @@ def _rows_float32(x, first, inputs, numbers, scale, column, columns, rounded, ou
 
 @kernel
 def _rows_int8(x, first, inputs, numbers, scale, column, columns, rounded, out):
-    """As `_rows_float32`. The sums of whole numbers lie where the outputs will."""
+    """
+    Eight rows at a time, in two rows of words. Of eight that begin before `first`, or end later, the other activations
+    are 0. The sums of whole numbers lie where the outputs will.
+    """
     B, N, of_out, of_q = len(out), numbers.shape[1], out.shape[1], 2 * rounded.shape[1]
-    _round(x, first, inputs, ZERO, rounded)
+    row_1, row_n = first // INT8_ROWS * INT8_ROWS, first + inputs
+    _round(x, first, inputs, first - row_1, rounded)
     q, flat, sums = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), out.reshape(-1).view(np.int32)
-    width, end, fours = _width(B), column + columns, inputs // 4 * 4
+    width, end, done = _width(B), column + columns, column + columns // LANES * LANES
     for b in range(B):
         sums[b * of_out + column : b * of_out + end] = np.int32(0)
     for start in range(column, end, width):
         vectors = min(width, end - start) // LANES
-        for i in range(0, fours, 4):
-            place = (first + i) * N + start
+        for row in range(row_1, row_n, INT8_ROWS):
+            i, place = 2 + row - row_1, row // INT8_PACKED * N + start
             for b in range(0, B // 4 * 4, 4):
-                add_pairs_4(q, b * of_q + 2 + i, of_q, flat, place, N, sums, b * of_out + start, of_out, vectors)
+                add_words_4(q, b * of_q + i, of_q, flat, place, N, sums, b * of_out + start, of_out, vectors)
             for b in range(B // 4 * 4, B):
-                add_pairs_1(q, b * of_q + 2 + i, of_q, flat, place, N, sums, b * of_out + start, of_out, vectors)
-    for i in range(inputs):
-        done = column + columns // LANES * LANES if i < fours else column
-        row = numbers[first + i, done:end]
-        for b in range(B):
-            sums_b, q_bi = sums[b * of_out + done : b * of_out + end], np.int32(q[b * of_q + 2 + i])
-            for o in range(len(sums_b)):
-                sums_b[o] = sums_b[o] + q_bi * np.int32(row[o])
-    _finish(sums, scale, column, end, rounded, out)
+                add_words_1(q, b * of_q + i, of_q, flat, place, N, sums, b * of_out + start, of_out, vectors)
+    for b in range(B):
+        for o in range(done, end):
+            total = np.int32(0)
+            for row in range(row_1, row_n):
+                number = _int8_of(numbers[row // INT8_PACKED, o], row % INT8_PACKED)
+                total = total + np.int32(q[b * of_q + 2 + row - row_1]) * number
+            sums[b * of_out + o] = total
+    _finish(sums, scale, column, end, rounded, of_out)
 
 
 @kernel
@@ -219,8 +224,8 @@ def _rows_int4(x, first, inputs, numbers, scale, column, columns, rounded, out):
             for group in range(group_1, group_n):
                 total, i = np.int32(0), b * of_q + 2 + (group - group_1) * GROUP
                 for r in range(GROUP):
-                    word = numbers[group * _WORDS + r // _PACKED, o]
-                    total = total + np.int32(q[i + r]) * _unpacked(word, r % _PACKED)
+                    word = numbers[group * _WORDS + r // INT4_PACKED, o]
+                    total = total + np.int32(q[i + r]) * _int4_of(word, r % INT4_PACKED)
                 out[b, o] = out[b, o] + np.float32(total) * to_float32(scale[group, o])
         out_b, step = out[b, column:end], rounded[b, 0]
         for o in range(len(out_b)):
@@ -229,18 +234,14 @@ def _rows_int4(x, first, inputs, numbers, scale, column, columns, rounded, out):
 
 @kernel
 def _table_float32(x, numbers, scale, first, last, rounded, out):
-    """Four rows of the table and four of x at a time, while there are many."""
+    """A row of the table at a time, times four of x while there are so many."""
     B, C, V = x.shape[0], x.shape[1], len(numbers)
     flat_x, flat, flat_out, vectors = x.reshape(-1), numbers.reshape(-1), out.reshape(-1), C // LANES
-    whole = first + (last - first) // 4 * 4
-    for v in range(first, whole, 4):
+    for v in range(first, last):
         for b in range(0, B // 4 * 4, 4):
-            dot_rows_4(flat_x, b * C, C, flat, v * C, C, flat_out, b * V + v, V, vectors)
+            dot_row_4(flat_x, b * C, C, flat, v * C, flat_out, b * V + v, V, vectors)
         for b in range(B // 4 * 4, B):
-            dot_rows_1(flat_x, b * C, C, flat, v * C, C, flat_out, b * V + v, V, vectors)
-    for v in range(whole, last):
-        for b in range(B):
-            dot_row(flat_x, b * C, C, flat, v * C, C, flat_out, b * V + v, V, vectors)
+            dot_row_1(flat_x, b * C, C, flat, v * C, flat_out, b * V + v, V, vectors)
     if vectors * LANES < C:
         for b in range(B):
             for v in range(first, last):
@@ -254,22 +255,19 @@ def _table_int8(x, numbers, scale, first, last, rounded, out):
     B, C, V, of_q = x.shape[0], x.shape[1], len(numbers), 2 * rounded.shape[1]
     _round(x, ZERO, C, ZERO, rounded)
     q, flat, sums = rounded.reshape(-1).view(np.int16), numbers.reshape(-1), out.reshape(-1).view(np.int32)
-    vectors, whole = C // (2 * LANES), first + (last - first) // 4 * 4
-    for v in range(first, whole, 4):
+    vectors = C // (2 * LANES)
+    for v in range(first, last):
         for b in range(0, B // 4 * 4, 4):
-            dot_pairs_4(q, b * of_q + 2, of_q, flat, v * C, C, sums, b * V + v, V, vectors)
+            dot_pairs_4(q, b * of_q + 2, of_q, flat, v * C, sums, b * V + v, V, vectors)
         for b in range(B // 4 * 4, B):
-            dot_pairs_1(q, b * of_q + 2, of_q, flat, v * C, C, sums, b * V + v, V, vectors)
-    for v in range(whole, last):
-        for b in range(B):
-            dot_pair(q, b * of_q + 2, of_q, flat, v * C, C, sums, b * V + v, V, vectors)
+            dot_pairs_1(q, b * of_q + 2, of_q, flat, v * C, sums, b * V + v, V, vectors)
     if vectors * 2 * LANES < C:
         for b in range(B):
             for v in range(first, last):
                 for c in range(vectors * 2 * LANES, C):
                     q_bc = np.int32(q[b * of_q + 2 + c])
                     sums[b * V + v] = sums[b * V + v] + q_bc * np.int32(numbers[v, c])
-    _finish(sums, scale, first, last, rounded, out)
+    _finish(sums, scale, first, last, rounded, V)
 
 
 @kernel
@@ -285,13 +283,18 @@ def _width(B):
 
 
 @kernel
-def _finish(sums, scale, first, last, rounded, out):
-    """out = sums * scale * step, for the columns from `first` to `last`."""
-    of_out, scale_part = out.shape[1], scale[first:last]
-    for b in range(len(out)):
-        out_b, sums_b, step = out[b, first:last], sums[b * of_out + first : b * of_out + last], rounded[b, 0]
-        for o in range(len(out_b)):
-            out_b[o] = np.float32(sums_b[o]) * scale_part[o] * step
+def _finish(sums, scale, first, last, rounded, of_out):
+    """
+    out = sums * scale * step, for the columns from `first` to `last`, in the same memory.
+
+    The bits of a number are written where its sum was, through one array: a compiler that sees two has to fear that
+    one number overwrites the next sum, and does them one by one.
+    """
+    scale_part = scale[first:last]
+    for b in range(len(rounded)):
+        sums_b, step = sums[b * of_out + first : b * of_out + last], rounded[b, 0]
+        for o in range(len(sums_b)):
+            sums_b[o] = np.float32(np.float32(sums_b[o]) * scale_part[o] * step).view(np.int32)
 
 
 @kernel

@@ -118,13 +118,6 @@ def multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
     return builder.add(even, odd)
 
 
-def interleave(builder: Any, a: Any, b: Any) -> Any:
-    """The vector a[0], b[0], a[1], b[1] ..."""
-    lanes = a.type.count
-    order = [index for i in range(lanes) for index in (i, lanes + i)]
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, 2 * lanes), order))
-
-
 def sum_of_lanes(builder: Any, vector: Any) -> Any:
     """The sum of a vector: its halves added, until one number is left."""
     while vector.type.count > 1:
