@@ -6,7 +6,8 @@ each token's logits those of a reading of the whole text by the same model, its 
 a process of its own, and they take turns. "python" is the time per token outside the decoder: sampling, and the loop.
 
 Several streams read the weights once for all of them: the share of the bandwidth is that of the weights alone, so it
-says how far one is from the time that reading them takes.
+says how far one is from the time that reading them takes. The bandwidth is that of an array beyond the caches, which is
+read in turns with the sides: on a shared machine the best of some other minute says little.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CASES = {
     "python's share": ("python", 1, NEW),
 }
 PAUSE = 0.2
+READS = 20  # of the array that tells the bandwidth, in a turn: about as long as a short text
 # How far the logits of a token may be from those of a reading of the whole text, as a share of the largest: rounding of
 # activations, where a product of quantized weights does that, is in it.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "int8": 2e-2, "int4": 2e-2}
@@ -83,9 +85,7 @@ def weights_read(model: Any) -> int:
             layer = model
             for part in name.removesuffix(".weight").split("."):
                 layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
-            stored = layer.quantized
-            arrays = [parameter.data] if stored is None else [each for each in stored if isinstance(each, np.ndarray)]
-            total += sum(array.nbytes for array in arrays)
+            total += parameter.data.nbytes if layer.quantized is None else layer.quantized.nbytes
     return total
 
 
@@ -135,6 +135,19 @@ def _ours(model: Any, prompt: np.ndarray, tolerance: float) -> dict[str, Any]:
         decoder.prefill(0, prompt)
 
     return {"generate": generate, "greedy": greedy, "python": python, "prefill": prefill}
+
+
+def bandwidth() -> float:
+    """GB/s of reading memory, now."""
+    from tinygpt.kernels import rates
+
+    if "array" not in _side:
+        _side["array"] = rates.reading(rates.beyond_caches())
+    size, read = _side["array"]
+    start = time.perf_counter()
+    for _ in range(READS):
+        read()
+    return READS * size / (time.perf_counter() - start) / 1e9
 
 
 def as_transformers(model: Any, kind: str) -> Any:
@@ -214,9 +227,12 @@ def race(
             what, batch, units = CASES[case]
             racing = [side for side in workers if side in sides and (what != "python" or not side.startswith("torch"))]
             readings: dict[str, list[float]] = {side: [] for side in racing}
+            bandwidths: list[float] = []
             for turn in range(rounds + 1):
                 if turn > 1 and time.monotonic() > until:
                     break
+                if what == "generate":
+                    bandwidths.append(workers["tinygpt float32"].ask(__name__, "bandwidth"))
                 for side, times in readings.items():
                     time.sleep(PAUSE)
                     seconds = workers[side].ask(__name__, "measure", what=what, batch=batch)
@@ -224,7 +240,8 @@ def race(
                         times.append(seconds / units)
             if readings:
                 weights = {side: told[side]["bytes"] for side in readings}
-                yield {"case": case, "size": size, "readings": readings, "bytes": weights, "left_out": left_out}
+                yield {"case": case, "size": size, "readings": readings, "bytes": weights, "bandwidth": bandwidths[1:],
+                       "left_out": left_out}  # fmt: skip
 
 
 def bytes_per_token(size: str) -> float:

@@ -2,7 +2,8 @@
 One whole training step, forward, backward, clip, AdamW, against PyTorch with its best settings.
 
 Ours and PyTorch's model (torch_gpt2.py) start from the same weights and see the same batch: the losses of the first
-two steps must agree before anything is timed. Each side has a process of its own, and they take turns.
+four steps must agree before anything is timed. `tinygpt train` computes the first two by its operations, captures the
+second, and replays it from the third on. Each side has a process of its own, and they take turns.
 
 PyTorch runs eagerly, by torch.compile, and by torch.compile(mode="max-autotune"), which tries several programs for each
 product. What it compiles is kept (`machine.compiled_by_torch`). A side that cannot be compiled, takes too long, or
@@ -53,7 +54,8 @@ SIDES = (
     *(f"torch {kind}{how}" for kind in ("float32", "bfloat16") for how in ("", " compiled", " max-autotune")),
 )
 SIDES = SIDES if HAS_TORCH else OURS
-COMPILE_LIMIT = 300.0  # seconds that a side may take until its second step has ended
+VERIFIED = 4  # steps, of which the last two are replayed
+COMPILE_LIMIT = 300.0  # seconds that a side may take until these have ended
 PAUSE = 0.2  # seconds: threads of the side before spin for a while after their work
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the loss
 OPTIONS = {"lr": 1e-4, "weight_decay": 0.1}
@@ -62,14 +64,14 @@ _step: dict[str, Any] = {}
 
 
 def prepare(side: str, case: str) -> list[float]:
-    """Build a side in this process; the losses of its first two steps."""
+    """Build a side in this process; the losses of its first steps."""
     sizes, B, T = {**CASES, **SMALL, **TINY}[case]
     rng = np.random.default_rng(5)
     tokens, targets = rng.integers(0, sizes["vocab_size"], (2, B, T))
     framework, precision, *how = side.split()
     make = _torch_step if framework == "torch" else _our_step
     _step["run"] = make(sizes, tokens, targets, precision == "bfloat16", "".join(how))
-    return [_step["run"]() for _ in range(2)]
+    return [_step["run"]() for _ in range(VERIFIED)]
 
 
 def measure(steps: int) -> float:
@@ -240,7 +242,7 @@ def _no_room(workers: dict[str, Worker]) -> str | None:
 
 
 def verify(case: str, losses: dict[str, list[float]]) -> None:
-    """Raise unless every side has the losses of our float32, the second one after a step of its own."""
+    """Raise unless every side has the losses of our float32, each but the first after steps of its own."""
     exact = losses[EXACT]
     for side, got in losses.items():
         tolerance = TOLERANCE[side.split()[1]]

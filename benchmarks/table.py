@@ -189,13 +189,15 @@ def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: floa
     """
     One line per side and case, and what was left out; `bytes_per_token` are those of the matrices in float32.
 
-    The share of the bandwidth is that of reading the weights once, for all streams.
+    The share of the bandwidth is that of reading the weights once, for all streams; of the bandwidth in turns with the
+    sides where it was measured, else of `bandwidth`, GB/s.
     """
     columns = [f"generation, {model}", "side", "ms (spread)", "tokens/s", "torch float32 / this", "weights read, MB",
                "of bandwidth"]  # fmt: skip
     widths, lines = {"float32": 1, "bfloat16": 2, "int8": 4, "int4": 64 / 9}, []
     for row in rows:
         theirs = row["readings"].get("torch float32")
+        rate = median(row["bandwidth"]) if row.get("bandwidth") else bandwidth
         for side, readings in row["readings"].items():
             middle, kind = median(readings), side.split()[1]
             read = row["bytes"][side] if "bytes" in row else bytes_per_token / widths[kind]
@@ -206,10 +208,12 @@ def generation(rows: Sequence[dict[str, Any]], model: str, bytes_per_token: floa
                 f"{1 / middle:,.0f}" if each_reads else "",
                 ratio(theirs, readings) if theirs and side != "torch float32" else "",
                 f"{read / 1e6:,.0f}" if each_reads else "",
-                share(read / (middle * streams) / 1e9 / bandwidth) if each_reads and bandwidth is not None else "",
+                share(read / (middle * streams) / 1e9 / rate) if each_reads and rate is not None else "",
             ])  # fmt: skip
     left_out = {side: reason for row in rows for side, reason in row.get("left_out", {}).items()}
-    return "\n\n".join(filter(None, [markdown(columns, lines), _left_out({"left_out": left_out})]))
+    rates = [rate for row in rows for rate in row.get("bandwidth", [])]
+    reading = f"Bandwidth, of reading memory in turns with the sides: {_speed(rates)} GB/s." if rates else ""
+    return "\n\n".join(filter(None, [markdown(columns, lines), reading, _left_out({"left_out": left_out})]))
 
 
 def shared(rows: Sequence[dict[str, Any]]) -> str:

@@ -198,6 +198,14 @@ def test_several_streams_share_the_weights_that_are_read():
     assert prompt["tokens/s"] == prompt["of bandwidth"] == prompt["weights read, MB"] == ""
 
 
+def test_shares_are_of_the_bandwidth_that_was_measured_in_the_same_turns():
+    row = {"case": "one stream", "readings": {"tinygpt int8": [0.01]}, "bytes": {"tinygpt int8": 10**8}}
+    told = table.generation([{**row, "bandwidth": [40.0, 12.5, 10.0]}], "GPT-2 124M", 4e8, bandwidth=20.0)
+    header, _, line, _, note = told.splitlines()
+    assert dict(zip(cells(header), cells(line), strict=True))["of bandwidth"] == "80%"
+    assert note == "Bandwidth, of reading memory in turns with the sides: 12.5 (10-40) GB/s."
+
+
 def test_rows_that_were_saved_before_weights_were_counted_are_shown():
     row = {"case": "one stream", "readings": {"tinygpt int8": [0.01]}}
     assert "| 100" in table.generation([row], "GPT-2 124M", 4e8, bandwidth=20.0).splitlines()[-1]
