@@ -2,8 +2,8 @@
 One whole training step, forward, backward, clip, AdamW, against PyTorch with its best settings.
 
 Ours and PyTorch's model (torch_gpt2.py) start from the same weights and see the same batch: the losses of the first
-four steps must agree before anything is timed. `tinygpt train` computes the first two by its operations, captures the
-second, and replays it from the third on. Each side has a process of its own, and they take turns.
+four steps must agree before anything is timed. `tinygpt train` captures the second of a small model, compares the third
+with a replay, and replays the fourth. Each side has a process of its own, and they take turns.
 
 PyTorch runs eagerly, by torch.compile, and by torch.compile(mode="max-autotune"), which tries several programs for each
 product. What it compiles is kept (`machine.compiled_by_torch`). A side that cannot be compiled, takes too long, or
@@ -54,7 +54,7 @@ SIDES = (
     *(f"torch {kind}{how}" for kind in ("float32", "bfloat16") for how in ("", " compiled", " max-autotune")),
 )
 SIDES = SIDES if HAS_TORCH else OURS
-VERIFIED = 4  # steps, of which the last two are replayed
+VERIFIED = 4  # steps; of a model that is small enough to be captured, the last is the first that is replayed
 COMPILE_LIMIT = 300.0  # seconds that a side may take until these have ended
 PAUSE = 0.2  # seconds: threads of the side before spin for a while after their work
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the loss

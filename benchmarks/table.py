@@ -246,7 +246,7 @@ def shared(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _speed(readings: Sequence[float]) -> str:
-    """The median and the spread of steps per second."""
+    """The median and the spread of a rate."""
     middle, least, most = (figure(value) for value in (median([*readings]), min(readings), max(readings)))
     return f"{middle} ({least}-{most})"
 

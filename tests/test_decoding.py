@@ -105,6 +105,30 @@ def test_a_hidden_layer_of_another_width_than_the_configuration_never_reaches_th
         Decoder(model)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint16, np.uint32])
+def test_numbers_of_another_type_are_not_taken_for_quantized_weights(dtype):
+    model = random_model()
+    decoder = Decoder(model)
+    decoder.prefill(0, [1, 2])
+    weight = model.h[1].mlp.c_fc.weight
+    weight.data = weight.data.astype(dtype)
+    with pytest.raises(ValueError, match=rf"h\.1\.mlp\.c_fc\.weight must be float32 .*, got {np.dtype(dtype)}"):
+        decoder.step([0], [3])
+
+
+def test_words_of_int8_are_made_where_only_the_values_are_there():
+    model, plain = random_model(kind="int8"), random_model(kind="int8")
+    for block in plain.h:
+        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+            layer.quantized = layer.quantized._replace(words=np.empty((0, 0), np.int32))
+    logits = []
+    for each in (model, plain):
+        decoder = Decoder(each)
+        decoder.prefill(0, [1, 2])
+        logits.append(decoder.step([0], [3]))
+    np.testing.assert_array_equal(*logits)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_depend_neither_on_the_threads_nor_on_the_neighbours(kind):
     model = random_model(kind=kind)

@@ -20,9 +20,9 @@ a bfloat16, so that a weight takes 4.5 bits. Eight q of consecutive inputs, each
     input     0    2     4     6         1      3      5      7
 
 which in four shifts become four pairs of int16, as kernels/simd/gemv.py multiplies them. The inputs are filled up with
-zeros to whole groups. In the same way one token reads the int8 of a linear layer: four q of consecutive inputs in an
-int32, `words`, as input 0, 2, 1, 3 from the lowest byte on, and zeros up to a multiple of eight inputs. A prompt reads
-them as they are.
+zeros to whole groups. In the same way one token reads the int8 of a linear layer, from `words`: four q of consecutive
+inputs in an int32, as input 0, 2, 1, 3 from the lowest byte on, and zeros up to a multiple of eight inputs. A prompt
+reads `values`, so a layer has both.
 
 Layer norms, biases and positions stay float32: they are a thousandth of what is read.
 
@@ -62,13 +62,14 @@ KINDS = ("float32", "bfloat16", "int8", "int4")
 _BETTER = np.float32(1 + 1e-6)  # how much a later candidate must gain: it would gain roundings else
 GROUP = 32  # weights that have a scale in common, int4
 PACKED = 8  # int4 in a uint32
-_INPUTS_OF_WORDS = 8  # inputs of int8 are filled up to a multiple of these
+PACKED_INT8 = 4  # int8 in an int32
+INPUTS_OF_WORDS = 8  # inputs of int8 are filled up to a multiple of these: a kernel reads two words at a time
 _STEPS = (8.0, 8.5, 7.0)  # candidates: how many steps of the scale the weight of largest magnitude is from 0
 _BLOCK = 2**20  # numbers converted at a time, so that temporaries stay small
 _SMALL_BLOCK = 2**17  # the same where there are several temporaries, which then stay in a cache
 _LINE = 64  # bytes of a cache line
 _SMALLEST = np.finfo(np.float32).tiny  # of numbers with all 24 bits
-_NO_SCALE, _NO_WORDS = np.empty(0, np.float32), np.empty((0, 0), np.int32)
+NO_SCALE, _NO_WORDS = np.empty(0, np.float32), np.empty((0, 0), np.int32)
 
 
 class QuantizedWeight(NamedTuple):
@@ -88,11 +89,11 @@ class QuantizedWeight(NamedTuple):
     inputs : int
         int4: how many inputs are summed for an output; the last group may have more. Else 0.
     words : ndarray
-        int32, (W, O): the values of int8 with axis 1 again, four of consecutive inputs in one. Else empty.
+        int32, (2 ceil(I / 8), O): `words_of` the values of int8 with axis 1; else empty. Change both, or neither.
     """
 
     values: np.ndarray
-    scale: np.ndarray = _NO_SCALE
+    scale: np.ndarray = NO_SCALE
     axis: int = 1
     inputs: int = 0
     words: np.ndarray = _NO_WORDS
@@ -112,7 +113,7 @@ class QuantizedWeight(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values and the scales, which a token reads; `words` are read in place of the values."""
+        """Bytes of the values and the scales: about what a token reads, for `words` have as many as the values."""
         return self.values.nbytes + self.scale.nbytes
 
 
@@ -165,7 +166,7 @@ def quantize(weight: np.ndarray, kind: str, axis: int = 1) -> QuantizedWeight:
     values = np.empty(weight.shape, np.int8)
     for rows in _blocks(weight):
         values[rows] = np.rint(weight[rows] / (scale if axis else scale[rows, None]))
-    return QuantizedWeight(values, scale, axis, words=_words_of(values) if axis else _NO_WORDS)
+    return QuantizedWeight(values, scale, axis, words=words_of(values) if axis else _NO_WORDS)
 
 
 def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.ndarray:
@@ -207,13 +208,28 @@ def dequantize(quantized: QuantizedWeight, out: np.ndarray | None = None) -> np.
     return out
 
 
-def _words_of(values: np.ndarray) -> np.ndarray:
-    """int8 (I, O) as words (W, O): see the top of this page."""
+def words_of(values: np.ndarray) -> np.ndarray:
+    """
+    Four of consecutive inputs in one.
+
+    Parameters
+    ----------
+    values : ndarray, int8, (I, O)
+
+    Returns
+    -------
+    ndarray, int32, (2 ceil(I / 8), O)
+
+    Examples
+    --------
+    >>> [[hex(word)] for [word] in words_of(np.array([[1], [2], [3], [4]], np.int8)).tolist()]
+    [['0x4020301'], ['0x0']]
+    """
     inputs, outputs = values.shape
-    words = np.zeros((-(-inputs // _INPUTS_OF_WORDS) * _INPUTS_OF_WORDS // 4, outputs), "<i4")
-    in_bytes = words.view(np.int8).reshape(*words.shape, 4)
+    words = np.zeros((-(-inputs // INPUTS_OF_WORDS) * INPUTS_OF_WORDS // PACKED_INT8, outputs), "<i4")
+    in_bytes = words.view(np.int8).reshape(*words.shape, PACKED_INT8)
     for i, place in enumerate((0, 2, 1, 3)):
-        in_bytes[: len(values[i::4]), :, place] = values[i::4]
+        in_bytes[: len(values[i::PACKED_INT8]), :, place] = values[i::PACKED_INT8]
     return words
 
 
@@ -317,6 +333,7 @@ def quantize_model(model: Any, kind: str) -> None:
     Quantize the matrices of a GPT-2: those of its linear layers, and the table of embeddings, which is also the head.
 
     Each layer keeps both forms: `quantized`, which a `Decoder` reads, and `weight`, what that stands for in float32.
+    int8 takes two more bytes per weight of a linear layer, the others what their bits say: it saves time, not memory.
     All parameters are frozen, `requires_grad` being False: training would change one form and not the other. Where a
     `Decoder` reads a prompt, activations are rounded to bfloat16 too, if the processor multiplies that faster.
 

@@ -7,7 +7,8 @@ import pytest
 from kernel_checks import in_a_process, on_a_processor
 
 from tinygpt.kernels.matvec import multiply_rows, multiply_table, rounded_size, rows_of_table
-from tinygpt.quantization import KINDS, dequantize, quantize
+from tinygpt.kernels.simd import gemv
+from tinygpt.quantization import GROUP, INPUTS_OF_WORDS, KINDS, PACKED, PACKED_INT8, dequantize, quantize
 
 SIZES = [
     (1, 1, 1),
@@ -160,3 +161,14 @@ def test_code_for_other_processors_gives_the_product_too(name):
 
 def test_plain_python_gives_the_product_too():
     in_a_process(CHECK.format(sizes=":5"), NUMBA_DISABLE_JIT="1")
+
+
+def test_weights_are_packed_as_the_kernels_read_them():
+    assert (gemv.INT8_ROWS, gemv.INT8_PACKED, gemv.INT4_PACKED) == (INPUTS_OF_WORDS, PACKED_INT8, PACKED)
+    assert gemv.GROUP == GROUP
+
+
+def test_another_type_of_weights_is_no_float32():
+    x, quantized = drawn((1, 8, 8), "int8")
+    with pytest.raises(Exception, match="int8"):
+        multiply_rows(x, 0, 8, quantized.values, quantized.scale, 0, 8, np.zeros((1, 99), np.float32), x.copy())

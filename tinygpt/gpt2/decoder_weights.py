@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.autograd.dispatch import aligned
-from tinygpt.quantization import GROUP, PACKED, QuantizedWeight
+from tinygpt.quantization import GROUP, INPUTS_OF_WORDS, NO_SCALE, PACKED, PACKED_INT8, words_of
 
 # The classes that the kernels compute, each followed by those of its parts; by name, since model.py imports this file.
 _LINEAR, NORM, _DROPOUT = "nn.layers.Linear", "nn.layers.LayerNorm", "nn.layers.Dropout"
@@ -114,24 +114,26 @@ def matrix_of(
     A step reads those of a linear layer several inputs in a word. `dense`: int8 as it is, and what int4 stands for in
     float32.
     """
-    quantized = layer.quantized or QuantizedWeight(layer.weight.data)
-    if quantized.kind == "int4" and dense:
-        quantized = QuantizedWeight(layer.weight.data)
-    values, scale = quantized.values, quantized.scale
-    if quantized.kind == "int8" and axis and not dense:
-        values, shape = quantized.words, (-(-shape[0] // 8) * 2, shape[1])
+    quantized = layer.quantized
+    if quantized is None or (quantized.kind == "int4" and dense):
+        return as_read(model, f"{name}.weight", layer.weight.data, shape), NO_SCALE
+    values, scale, inputs, outputs = quantized.values, quantized.scale, shape[1 - axis], shape[axis]
+    scale_shape: tuple[int, ...] = (outputs,) if quantized.kind == "int8" else (0,)
     if quantized.kind == "int4":
-        groups, outputs = -(-shape[1 - axis] // GROUP), shape[axis]
-        as_read(model, f"the scale of {name}.weight", scale, (groups, outputs))
-        return as_read(model, f"{name}.weight", values, (groups * GROUP // PACKED, outputs)), scale
-    if scale.size:
-        as_read(model, f"the scale of {name}.weight", scale, shape[axis : axis + 1])
-    return as_read(model, f"{name}.weight", values, shape), scale
+        groups = -(-inputs // GROUP)
+        shape, scale_shape = (groups * GROUP // PACKED, outputs), (groups, outputs)
+    elif quantized.kind == "int8" and axis and not dense:
+        values = quantized.words if quantized.words.size else words_of(values)
+        shape = (-(-inputs // INPUTS_OF_WORDS) * INPUTS_OF_WORDS // PACKED_INT8, outputs)
+    numbers = as_read(model, f"{name}.weight", values, shape, values.dtype)
+    return numbers, as_read(model, f"the scale of {name}.weight", scale, scale_shape, scale.dtype)
 
 
-def as_read(model: Any, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array as the kernel reads it. The kernel checks no index: the shape must be the one that the model has."""
-    dtype = model.wte.weight.dtype
-    if array.shape != shape or array.dtype not in (dtype, np.uint16, np.int8, np.int32, np.uint32):
+def as_read(
+    model: Any, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype | None = None
+) -> np.ndarray:
+    """The array as the kernel reads it. The kernel checks no index: it must be as the model, or `dtype`, says."""
+    dtype = dtype or model.wte.weight.dtype
+    if array.shape != shape or array.dtype != dtype:
         raise ValueError(f"Decoder: {name} must be {dtype} {shape}, got {array.dtype} {array.shape}")
     return aligned(np.ascontiguousarray(array))

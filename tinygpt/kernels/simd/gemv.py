@@ -19,17 +19,20 @@ however many sequences are done at once.
                           is uint16, the bits of bfloat16; y is float32
     dot_pairs             x is int16, w is int8, out is int32
 
-Whole numbers are multiplied in pairs: two int16 of x, next to each other in memory, by the same two rows of w. That is
-twice as fast as converting each weight to float32, which takes longer than reading it from memory.
+Whole numbers are multiplied in pairs: two int16 of x, next to each other in memory, by what is in the same two rows of
+w, or columns of a row. That is twice as fast as converting each weight to float32, which takes longer than reading it
+from memory.
 
-Most of the time goes into reading weights from memory, which is fast only where few rows are read at once: a processor
-foresees what is read next within a page of 4096 bytes, but not of several places there. Two threads of an AMD Zen 3
-read int8 at 22 GB/s by one row of 768 bytes, and at 14 by four of them at a time. What is read later is prefetched into
-the second-level cache besides.
+Most of the time goes into reading weights from memory. A processor foresees what is read next at one place of a page of
+4096 bytes, but not at several: two threads of an AMD Zen 3 read a table of int8 at 22 GB/s by one row of 768 bytes, and
+at 14 by four of them at a time. So a table is read by one row. A layer is read by four, or y would be read and written
+for each of them; their rows are longer, and words make those of int8 as long as those of float32. What is read later is
+prefetched into the second-level cache besides.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,8 +65,8 @@ WIDE = ir.VectorType(FLOAT, LANES)
 _WHOLE = ir.VectorType(INT32, LANES)
 _SHORT = ir.VectorType(INT16, 2 * LANES)
 _AHEAD = 16  # rows between the weights that are used and those that are prefetched; of 4 to 16 the fastest
-_AHEAD_IN_ROW = 1024  # the same within a row, in bytes; of 1024 to 12288 the fastest
-_SUMS = 2  # of a row, in turns: one addition need not wait for the one before
+_AHEAD_IN_TABLE = 1024  # the same where rows follow one another, in bytes; of 1024 to 12288 the fastest
+_SUMS = 2  # of the products of a row by a sequence, in turns: an addition need not wait for the one before
 _LINE = 64  # bytes of a cache line
 GROUP = 32  # rows of an int4 weight that have a scale in common
 INT8_PACKED, INT4_PACKED = 4, 8  # rows in one word
@@ -106,7 +109,7 @@ class _Floats:
     add_product = staticmethod(fma)
 
 
-class _Whole:
+class _Integers:
     """int16 times int8, summed in int32; where several rows are used, a word holds four of them."""
 
     rows, packed, columns = INT8_ROWS, INT8_PACKED, 2
@@ -159,28 +162,27 @@ def _over_vectors(
     """
     For each vector of some rows of a weight, `body(number, rows, others)`, which returns the later ones of `others`.
 
-    `rows` are pointers to vectors of `size` bytes; `number` is that of the vector in its cache line. `others` are
-    pointers, which move on by `steps` words each, and then what `body` returns. Lines that are `ahead` bytes further on
-    are prefetched, each of them once.
+    `rows` are pointers to vectors of `size` bytes; `number` tells which of the vectors of one turn of the loop it is, 0
+    for those that remain. `others` are pointers, which move on by `steps` words each, and then what `body` returns.
+    Lines that are `ahead` bytes further on are prefetched, each of them once.
     """
-    moving, in_a_line = len(rows) + len(steps), max(1, _LINE // size)
+    moving, in_a_turn = len(rows) + len(steps), max(_SUMS, _LINE // size)
 
     def vector(number: int, state: list[Any]) -> list[Any]:
         places, later = state[:moving], body(number, state[: len(rows)], state[len(rows) :])
         words = [size // 4] * len(rows) + steps
         return [*(advance(builder, place, word) for place, word in zip(places, words, strict=True)), *later]
 
-    def line(state: list[Any]) -> list[Any]:
-        for place in state[: len(rows)]:
-            prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
-        for number in range(in_a_line):
+    def turn(state: list[Any]) -> list[Any]:
+        for number in range(in_a_turn):
+            if number * size % _LINE == 0:
+                for place in state[: len(rows)]:
+                    prefetch(builder, builder.gep(place, [ahead], source_etype=INT8), cache=2)
             state = vector(number, state)
         return state
 
-    state = loop(builder, builder.udiv(count, INT64(in_a_line)), [*rows, *others], line)
-    if in_a_line > 1:
-        state = loop(builder, builder.urem(count, INT64(in_a_line)), state, lambda state: vector(0, state))
-    return state[moving:]
+    state = loop(builder, builder.udiv(count, INT64(in_a_turn)), [*rows, *others], turn)
+    return loop(builder, builder.urem(count, INT64(in_a_turn)), state, lambda state: vector(0, state))[moving:]
 
 
 def _make_add(sequences: int, kind: Any) -> Callable[..., None]:
@@ -257,10 +259,10 @@ def _make_dot(sequences: int, kind: Any) -> Callable[..., None]:
 
             size = LANES * kind.columns * element.bitwidth // 8
             others = [*read, *[kind.zero] * (sequences * _SUMS)]
-            ahead = INT64(_AHEAD_IN_ROW)
+            ahead = INT64(_AHEAD_IN_TABLE)
             sums = _over_vectors(builder, arguments[8], [row], size, ahead, others, [LANES] * sequences, body)
             for b, place in enumerate(write):
-                total = getattr(builder, kind.add)(*sums[b * _SUMS : (b + 1) * _SUMS])
+                total = functools.reduce(getattr(builder, kind.add), sums[b * _SUMS : (b + 1) * _SUMS])
                 builder.store(sum_of_lanes(builder, total), place, align=4)
             return context.get_dummy_value()
 
@@ -344,7 +346,7 @@ def int8_of(word, row):
 
 
 add_rows_1, add_rows_4 = _make_add(1, _Floats), _make_add(4, _Floats)
-add_words_1, add_words_4 = _make_add(1, _Whole), _make_add(4, _Whole)
+add_words_1, add_words_4 = _make_add(1, _Integers), _make_add(4, _Integers)
 add_groups_1, add_groups_4 = _make_add_groups(1), _make_add_groups(4)
 dot_row_1, dot_row_4 = _make_dot(1, _Floats), _make_dot(4, _Floats)
-dot_pairs_1, dot_pairs_4 = _make_dot(1, _Whole), _make_dot(4, _Whole)
+dot_pairs_1, dot_pairs_4 = _make_dot(1, _Integers), _make_dot(4, _Integers)
