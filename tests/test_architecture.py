@@ -301,7 +301,7 @@ INSIDE = {
             "trace_result",
             "work",
         },
-        {"profile", "samples", "submission", "transformers_twin"},
+        {"profile", "recorder", "samples", "submission", "transformers_twin"},
         {
             "divergence",
             "examples",
@@ -309,6 +309,7 @@ INSIDE = {
             "graded_samples",
             "measure",
             "museum",
+            "replay",
             "torch_twins",
             "training_profile",
             "user_ops",

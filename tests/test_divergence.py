@@ -18,6 +18,7 @@ from tinygpt.cli.diff import any_model
 from tinygpt.cli.main import main
 from tinygpt.ops import linear
 from tinygpt.study import divergence
+from tinygpt.study.recorder import Recorder
 
 TOKENS = np.random.default_rng(1).integers(0, 101, (2, 2, 16))
 
@@ -106,7 +107,7 @@ def watched_names() -> list:
 def test_it_observes_its_own_thread_and_patches_nothing():
     model = any_model()
     before = watched_names()
-    recorder = divergence._Recorder(model)
+    recorder = Recorder(model)
     with watching(recorder):
         other = threading.Thread(target=lambda: model.loss(*TOKENS))
         other.start()

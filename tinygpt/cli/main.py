@@ -34,6 +34,7 @@ COMMANDS = {
         "evaluate": "Loss, perplexity and bits per byte of a model on a text.",
         "plot": "Draw the losses of a run, or compare several runs.",
         "inspect": "Draw attention maps, and the predictions after each layer.",
+        "replay": "Compute a step of a run again, to the last bit.",
     },
     "texts": {
         "data": "Get texts to train on: Shakespeare, stories, books.",

@@ -15,20 +15,18 @@ operation to look at: later ones only propagate the difference.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.autograd.graph import Op
 from tinygpt.autograd.rounding import relative_gap
-from tinygpt.autograd.watch import Watch, replace_functions, watching
+from tinygpt.autograd.watch import watching
 from tinygpt.gpt2.model import GPT
 from tinygpt.runtime import settings
-from tinygpt.runtime.memory import Slot
 from tinygpt.study import transformers_twin
+from tinygpt.study.recorder import Recorder
 from tinygpt.study.trace_result import Result
 
 SIDES = ("kernels", "numpy", "float64", "bfloat16", "transformers")
@@ -67,7 +65,7 @@ def trace(model: GPT, tokens: Any, targets: Any, side: str) -> list[Result]:
     ours.load_state_dict({name: array.astype(ours.wte.weight.dtype) for name, array in model.state_dict().items()})
     precision = settings.float32_matmul_precision("medium" if side == "bfloat16" else "highest")
     implementation = settings.implementation("kernels" if side in ("kernels", "bfloat16") else "numpy")
-    recorder = _Recorder(ours)
+    recorder = Recorder(ours)
     with precision, implementation, watching(recorder):
         ours.loss(tokens, targets).backward()
     return recorder.results + [Result(name, "gradient", [np.asarray(p.grad)]) for name, p in ours.named_parameters()]
@@ -105,62 +103,3 @@ def allowed_between(a: str, b: str) -> float:
 
 def _gap(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.max(relative_gap(x, y), initial=0)) if x.shape == y.shape else np.inf
-
-
-class _Recorder(Watch):
-    """Keeps a copy of every operation's results, with the module of the model in which it runs."""
-
-    def __init__(self, model: GPT) -> None:
-        self.results: list[Result] = []
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self._inside: list[str] = []
-
-    @contextlib.contextmanager
-    def module(self, module: Any) -> Iterator[None]:
-        """The block of a module's forward."""
-        self._inside.append(self._names.get(id(module), ""))
-        try:
-            yield
-        finally:
-            self._inside.pop()
-
-    def operation(self, op: Op) -> Op:
-        """`op`, whose reference is recorded."""
-        where = self._place(op)
-
-        def forward(*arrays: Any, **attrs: Any) -> Any:
-            out, saved = op.forward(*arrays, **attrs)
-            self._keep(where, "forward", [out])
-            return out, saved
-
-        def backward(dout: np.ndarray, saved: Any) -> Any:
-            gradients = op.backward(dout, saved)
-            self._keep(where, "backward", gradients)
-            return gradients
-
-        return op._replace(forward=forward, backward=backward)
-
-    def kernel(self, op: Op, kernel: Any) -> Any:
-        """`kernel`, recorded: its backward writes into memory of its own, which the slots then receive."""
-        where = self._place(op)
-
-        def forward(*arrays: Any, **attrs: Any) -> Any:
-            out, saved = kernel.forward(*arrays, **attrs)
-            self._keep(where, "forward", [out])
-            return out, saved
-
-        def backward(dout: np.ndarray, saved: Any, into: Any) -> None:
-            own = [None if slot is None else Slot(np.full_like(slot.array, np.nan), add=False) for slot in into]
-            kernel.backward(dout, saved, own)
-            self._keep(where, "backward", [slot.array for slot in own if slot is not None])
-            for slot, written in zip(into, own, strict=True):
-                if slot is not None and written is not None:
-                    slot.write(written.array)
-
-        return replace_functions(kernel, forward, backward)
-
-    def _place(self, op: Op) -> str:
-        return f"{self._inside[-1]}: {op.name}" if self._inside and self._inside[-1] else op.name
-
-    def _keep(self, where: str, direction: str, arrays: Any) -> None:
-        self.results.append(Result(where, direction, [np.array(array) for array in arrays]))

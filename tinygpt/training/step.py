@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -41,13 +42,37 @@ def training_step(
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    parts, mean_loss = settings.grad_accumulation, 0.0
-    for number in range(step * parts, (step + 1) * parts):
-        sample = observed(sample_batch, "python")
-        inputs, targets = sample(tokens, settings.batch_size, settings.context, settings.seed, number)
-        mean_loss += compute(inputs, targets, parts=parts)
-    norm = grad_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
+    mean_loss, norm = step_gradients(compute, optimizer, tokens, settings, step)
     if math.isfinite(mean_loss) and math.isfinite(norm):
         optimizer.step(scale=min(1.0, settings.clip / norm) if norm else 1.0)
         optimizer.zero_grad()
     return mean_loss, norm
+
+
+def step_gradients(
+    compute: CapturedStep, optimizer: AdamW, tokens: np.ndarray, settings: TrainingSettings, step: int
+) -> tuple[float, float]:
+    """
+    The first half of `training_step`: the loss, and the norm of the gradients, which are left in the parameters.
+
+    Parameters
+    ----------
+    compute, optimizer, tokens, settings, step
+        As there.
+
+    Returns
+    -------
+    loss, norm : float
+    """
+    parts, mean_loss = settings.grad_accumulation, 0.0
+    for inputs, targets in micro_batches(tokens, settings, step):
+        mean_loss += compute(inputs, targets, parts=parts)
+    norm = grad_norm(parameter for group in optimizer.param_groups for parameter in group["params"])
+    return mean_loss, norm
+
+
+def micro_batches(tokens: np.ndarray, settings: TrainingSettings, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The inputs and targets, each (B, T), of the micro-batches of a step."""
+    parts, sample = settings.grad_accumulation, observed(sample_batch, "python")
+    for number in range(step * parts, (step + 1) * parts):
+        yield sample(tokens, settings.batch_size, settings.context, settings.seed, number)

@@ -36,7 +36,7 @@ from tinygpt.files.directory_swap import recover, swap_in
 from tinygpt.files.json_file import read_object
 from tinygpt.files.one_line import one_line, shown
 from tinygpt.files.ownership import Ownership, own_run
-from tinygpt.files.safetensors_file import load_training_state, save_training_state
+from tinygpt.files.safetensors_file import save_training_state
 from tinygpt.files.sealed_json import seal, unseal
 from tinygpt.generation.completion import known_ids
 from tinygpt.gpt2.captured_step import CapturedStep
@@ -56,8 +56,9 @@ from tinygpt.training.evaluate import Evaluation, evaluate, evaluate_with_beginn
 from tinygpt.training.log import MetricsLog
 from tinygpt.training.plot import plot_losses
 from tinygpt.training.progress import TrainingProgress
+from tinygpt.training.restore import restore
 from tinygpt.training.settings import TrainingSettings
-from tinygpt.training.state import flat_state, nested_state, require_training_state
+from tinygpt.training.state import flat_state
 from tinygpt.training.step import training_step
 
 if TYPE_CHECKING:
@@ -466,22 +467,8 @@ class Trainer:
             save_training_state(folder, state, seal(info | more))
 
     def _restore(self, last: Path) -> None:
-        tensors, info = load_training_state(last, require_training_state)
-        remedy = f"restore it from a copy, start a new run with --init-from {shown(self.run)}"
-        info = unseal(info, f"train: {shown(last / 'training_state.safetensors')}", remedy)
-        text = last / "training_state.json"  # the same for people; damage is reported
-        unseal(read_object(text, "train", remedy, finite=False), f"train: {shown(text)}", remedy)
-        if info["data"] != self._fingerprint:
-            raise ValueError(
-                f"train: {self.run} was trained on other data than {self.settings.data or 'the bundled stories'} holds "
-                "now; restore the text, or start a new run with --init-from"
-            )
-        if (weights := tensors.pop("weights", None)) is not None:  # of one moment with the rest, even in a copy that
-            self.model.flat_parameters[:] = weights  # was made during a save; older runs have none
-        count = len(list(self.model.parameters()))
-        state = nested_state(tensors, count, f"train: {shown(last / 'training_state.safetensors')}")
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.model.generator.bit_generator.state = info["generator"]
+        source = self.settings.data or "the bundled stories"
+        info = restore(last, self.run, self.model, self.optimizer, self._fingerprint, source)
         best_loss, validation_loss = info["best_loss"], info["validation_loss"]
         self.best_loss = math.inf if best_loss is None else best_loss
         self._validation_loss = math.nan if validation_loss is None else validation_loss
