@@ -314,7 +314,7 @@ INSIDE = {
             "training_profile",
             "user_ops",
         },
-        {"checks"},
+        {"bisection", "checks"},
         {"grade", "inspection_pictures", "model_check", "report", "sweep", "worked_example"},
         {"explain", "submissions"},
     ],

@@ -35,6 +35,7 @@ COMMANDS = {
         "plot": "Draw the losses of a run, or compare several runs.",
         "inspect": "Draw attention maps, and the predictions after each layer.",
         "replay": "Compute a step of a run again, to the last bit.",
+        "bisect": "Find where trouble in a run began, or two runs part.",
     },
     "texts": {
         "data": "Get texts to train on: Shakespeare, stories, books.",

@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.autograd import no_grad
 from tinygpt.autograd.watch import watching
 from tinygpt.files.json_file import read_object
 from tinygpt.files.one_line import shown
 from tinygpt.files.sealed_json import unseal
 from tinygpt.gpt2.captured_step import CapturedStep
 from tinygpt.gpt2.model_and_tokenizer import load
+from tinygpt.nn import no_dropout
 from tinygpt.runtime.plural import counted
 from tinygpt.runtime.streams import bar
 from tinygpt.runtime.whole_number import whole_number
@@ -176,6 +178,11 @@ class Rerun:
         last = self.run / "last"
         return found | ({_step_of(last): last} if last.is_dir() else {})
 
+    @property
+    def logged_steps(self) -> set[int]:
+        """The steps of which the log has a line."""
+        return set(self._log)
+
     def logged(self, step: int) -> dict[str, float | None] | None:
         """The figures of the log's line of a step."""
         line = self._log.get(step)
@@ -214,6 +221,15 @@ class Rerun:
         self.position = -1  # between two steps: the next one begins at a checkpoint
         wanted.require_all(self.run)
         return Replay(step, start, loss, self.settings.learning_rate(step - 1), norm, self.logged(step), kept)
+
+    def row_losses(self, step: int) -> np.ndarray:
+        """The loss of each row of a step's batch, (micro-batches, B), without dropout, by the weights before it."""
+        self._go_to(self.checked(step) - 1)
+        batches = micro_batches(self.data.train, self.settings, step - 1)
+        with no_grad(), no_dropout():
+            losses = [[self.model.loss(*row).item() for row in zip(*(each[:, None] for each in batch), strict=True)]
+                      for batch in batches]  # fmt: skip
+        return np.array(losses)
 
     def checked(self, step: int) -> int:
         """The number of a step that the run has."""
