@@ -290,6 +290,7 @@ INSIDE = {
         {
             "__init__",
             "bug_report",
+            "causality",
             "inspection",
             "kernel_precision",
             "layout",

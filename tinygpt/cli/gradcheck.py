@@ -22,6 +22,10 @@ examples:
   tinygpt gradcheck layernorm gelu --sweep sweep.png
   tinygpt gradcheck mymodule:MY_OP        an Op of your own; a list `samples` in
                                           the module is its inputs
+  tinygpt gradcheck --causal              does a model see the future?
+  tinygpt gradcheck --causal mine.py:make_model
+                                          yours: a model, or a function that
+                                          returns one
 """
 
 
@@ -30,6 +34,7 @@ def add_arguments(parser: Parser) -> None:
     parser.describe(run, _ABOUT)
     add = parser.add_argument
     add("ops", nargs="*", metavar="OP", help="an operation, module:name or file.py:name (default: all operations)")
+    add("--causal", action="store_true", help="does a small GPT-2, or the model that OP names, see later tokens?")
     add("--model", action="store_true", help="check a whole small GPT-2, parameter by parameter")
     add(
         "--sweep",
@@ -53,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
     from tinygpt.study.sweep import draw_sweep
     from tinygpt.study.user_ops import find_op
 
+    if options.causal:
+        return _causal(options)
     names = options.ops or ([] if options.model else sorted(every_op()))
     checked = [find_op(name) for name in names]
     explained = {op.name: name for name, (op, _) in zip(names, checked, strict=True)}
@@ -73,3 +80,21 @@ def run(options: argparse.Namespace) -> int:
         if options.sweep:
             print(options.sweep)
     return 0 if all(finding.passed for finding in findings) else 1
+
+
+def _causal(options: argparse.Namespace) -> int:
+    """Check what must be true of a language model."""
+    from tinygpt.gpt2.model import GPT
+    from tinygpt.runtime.streams import print_json
+    from tinygpt.study.causality import check_causality, report
+    from tinygpt.study.model_check import CONFIG
+    from tinygpt.study.user_ops import find_model
+
+    if len(options.ops) > 1:
+        raise ValueError(f"--causal: name one model, got {len(options.ops)}")
+    claims = check_causality(find_model(options.ops[0]) if options.ops else GPT(CONFIG))
+    if options.json:
+        print_json([claim._asdict() for claim in claims], indent=1)
+    else:
+        print(report(claims))
+    return int(any(claim.holds is False for claim in claims))

@@ -25,6 +25,7 @@ import numpy as np
 from tinygpt.autograd.dispatch import kernel_of
 from tinygpt.autograd.graph import Op
 from tinygpt.files.one_line import described
+from tinygpt.nn import Module
 from tinygpt.study.samples import SAMPLES, Sample, every_op
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -84,6 +85,37 @@ def find_op(name: str, who: str = "gradcheck") -> tuple[Op, Sequence[Sample]]:
         )
     rng = np.random.default_rng(3)
     return op, [Sample([rng.standard_normal((size, size)) for _ in range(inputs)]) for size in (4, 33)]
+
+
+def find_model(name: str, who: str = "gradcheck") -> Module:
+    """
+    A model of the user's own: `module:NAME` or `path:NAME`, of one or of a function that returns one.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it cannot be imported or made.
+    """
+    try:
+        module_name, attribute = importable(name)
+        module = imported(module_name)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
+    attribute = attribute or "model"
+    if module is None or not hasattr(module, attribute):
+        raise ValueError(
+            f"{who}: there is no {attribute} in {module_name}; name a model, or a function that returns one, as "
+            "module:name or file.py:name"
+        )
+    found = getattr(module, attribute)
+    if callable(found) and not isinstance(found, Module):
+        try:
+            found = found()
+        except Exception as error:  # it is the user's, and may raise anything
+            raise ValueError(f"{who}: {name} cannot be called without arguments: {described(error)}") from None
+    if not isinstance(found, Module):
+        raise ValueError(f"{who}: {name} must be a tinygpt.nn.Module, or return one, got {type(found).__name__}")
+    return found
 
 
 def importable(name: str) -> tuple[str, str]:
