@@ -270,9 +270,12 @@ def test_the_picture_has_a_panel_for_each_kind_of_row_and_the_processor_in_its_t
 def test_every_file_of_results_can_be_printed_and_drawn(path, tmp_path, figures):
     report = results.read(path)
     text = results.as_markdown(report)
-    assert report["processor name"] in text and "| linear " in text and "training step, GPT-2 124M" in text
+    measured = {group: rows for group, rows in report.items() if group in results.SHOWN}
+    assert report["processor name"] in text and len(measured) >= 2
+    for rows in measured.values():
+        assert rows and all(row["case"] in text for row in rows)
     picture.draw(report, tmp_path / "picture.png")
-    assert len(figures[0].axes) >= 3
+    assert len(figures[0].axes) >= 2
 
 
 def test_rows_that_are_measured_again_replace_those_before_and_others_stay():
