@@ -127,6 +127,10 @@ def test_what_is_no_language_model_is_refused():
         check_causality(Linear(3, 4))
     with pytest.raises(ValueError, match=r"must give logits \(2, 12, 5\), got \(2, 12, 4\)"):
         check_causality(Embedding(5, 4))
+    broken = Small(attention)
+    broken.linear.weight.data[0, 0] = np.nan
+    with pytest.raises(ValueError, match="the logits must be finite numbers"):
+        check_causality(broken)
     with pytest.raises(ValueError, match="context must be at least 2, got 1"):
         check_causality(Small(attention), context=1)
 

@@ -150,6 +150,11 @@ def test_the_step_at_which_a_run_diverged_is_shown(tmp_path):
         found = replay(tmp_path / "run", step, ["gradient.*"])
     assert found.logged is None and not np.isfinite([found.loss, found.grad_norm]).all()
     assert any(not np.isfinite(array).all() for array in found.values.values())
+    if step > 1:
+        rerun = Rerun(tmp_path / "run")
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match=f"ends at step {step}, of loss"):
+            rerun._go_to(step + 1)  # no error leaves half a step behind
+        assert_is_the_logs(rerun.replay(step - 1), tmp_path / "run")
 
 
 def test_the_reference_replays_what_the_reference_has_trained(tmp_path):

@@ -90,6 +90,8 @@ def _causal(options: argparse.Namespace) -> int:
     from tinygpt.study.model_check import CONFIG
     from tinygpt.study.user_ops import find_model
 
+    if options.model or options.sweep or options.against:
+        raise ValueError("--causal is a check of its own: leave out --model, --sweep and --against")
     if len(options.ops) > 1:
         raise ValueError(f"--causal: name one model, got {len(options.ops)}")
     claims = check_causality(find_model(options.ops[0]) if options.ops else GPT(CONFIG))

@@ -230,6 +230,8 @@ def bisect_runs(a: Rerun, b: Rerun) -> Difference:
     settings = {name: (mine, theirs) for name, mine in a.settings.to_json_values().items()
                 if (theirs := b.settings.to_json_values().get(name)) != mine}  # fmt: skip
     both = sorted(a.logged_steps & b.logged_steps)
+    if not both:
+        raise ValueError("bisect: the logs must have a step in common, and have none")
     for place, step in enumerate(both):
         mine, theirs = a.logged(step) or {}, b.logged(step) or {}
         figures = {name: (mine[name], theirs[name]) for name in FIGURES if mine[name] != theirs[name]}

@@ -95,6 +95,8 @@ def check_causality(
         if logits.shape != (2, context, vocab_size):
             expected = (2, context, vocab_size)
             raise ValueError(f"check_causality: the model must give logits {expected}, got {logits.shape}")
+        if not np.isfinite(logits).all():
+            raise ValueError("check_causality: the logits must be finite numbers")
         return [
             _sees_no_later_token(model, tokens, logits, vocab_size),
             _no_gradient_from_later(model, tokens, table),

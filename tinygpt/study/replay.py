@@ -203,6 +203,7 @@ class Rerun:
         start = self.start_for(step)
         with products_in(self.settings.precision):
             self._go_to(step - 1)
+            self.position = -1  # nowhere: the next step begins at a checkpoint
             generator = self.model.generator.bit_generator
             before, wanted = generator.state, _Wanted(values)
             found = self._batch(step - 1) | {f"weight.{name}": p.data for name, p in self.model.named_parameters()}
@@ -218,13 +219,16 @@ class Rerun:
                 kept |= self._operations(step - 1, wanted)
                 generator.state = after
         self.optimizer.zero_grad()
-        self.position = -1  # between two steps: the next one begins at a checkpoint
         wanted.require_all(self.run)
         return Replay(step, start, loss, self.settings.learning_rate(step - 1), norm, self.logged(step), kept)
 
     def row_losses(self, step: int) -> np.ndarray:
         """The loss of each row of a step's batch, (micro-batches, B), without dropout, by the weights before it."""
-        self._go_to(self.checked(step) - 1)
+        with products_in(self.settings.precision):
+            return self._row_losses(self.checked(step))
+
+    def _row_losses(self, step: int) -> np.ndarray:
+        self._go_to(step - 1)
         batches = micro_batches(self.data.train, self.settings, step - 1)
         with no_grad(), no_dropout():
             losses = [[self.model.loss(*row).item() for row in zip(*(each[:, None] for each in batch), strict=True)]
@@ -240,8 +244,11 @@ class Rerun:
 
     def _restore(self, start: int) -> None:
         """Go to a checkpoint."""
-        checkpoint = self.checkpoints()[start]
+        checkpoint = self.checkpoints().get(start)
+        if checkpoint is None:
+            raise ValueError(f"replay: {shown(self.run)} has replaced its checkpoint meanwhile; try again")
         self.optimizer = initial_optimizer(self.model, self.settings)
+        self.optimizer.zero_grad()
         source = self.settings.data or "the bundled stories"
         info = restore(checkpoint, self.run, self.model, self.optimizer, self._fingerprint, source)
         self.position = info["step"]
@@ -264,7 +271,7 @@ class Rerun:
         self.model.recompute = self.settings.recompute
         compute, steps = CapturedStep(self.model), range(self.position, position)
         for step in bar(iterable=steps, desc="replay", unit="step", leave=False, disable=not self._progress):
-            lr = self.settings.learning_rate(step)
+            lr, self.position = self.settings.learning_rate(step), -1  # nowhere, until the step is whole
             loss, norm = training_step(compute, self.optimizer, self.data.train, self.settings, step, lr)
             if not np.isfinite([loss, norm]).all():
                 raise ValueError(
