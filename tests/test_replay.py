@@ -91,6 +91,9 @@ def test_values_fit_together_and_to_the_files_of_the_run(folder):
         np.testing.assert_array_equal(values["targets"][number], targets)
     losses = [values[f"micro-batch {n}.forward.linear_cross_entropy"] for n in (1, 2)]
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-6)
+    for n in (1, 2):  # the last addition of the residual stream passes on what the final norm gives it
+        last, norm = (values[f"micro-batch {n}.backward.{name}.0"] for name in ("h.3.add(2)", "ln_f.layernorm"))
+        np.testing.assert_array_equal(last, norm)
     parts = [values[f"micro-batch {n}.backward.h.1.mlp.c_fc.linear.2"] for n in (1, 2)]
     np.testing.assert_allclose(sum(parts), values["gradient.h.1.mlp.c_fc.bias"], rtol=1e-4, atol=1e-8)
 

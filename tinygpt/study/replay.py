@@ -323,10 +323,11 @@ class _Wanted:
 
 def _named(recorder: Recorder) -> Iterator[tuple[str, np.ndarray]]:
     """The results of operations by name."""
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: Counter[str] = Counter()
     for where, direction, arrays in recorder.results:
-        seen[where, direction] += 1
-        again = f"({count})" if (count := seen[where, direction]) > 1 else ""
+        seen[where] += direction == "forward"
+        again = f"({seen[where]})" if seen[where] > 1 else ""
+        seen[where] -= direction == "backward"  # which meets the uses in reverse
         name = f"{direction}.{where.replace(': ', '.')}{again}"
         for index, array in enumerate(arrays):
             yield (name if direction == "forward" else f"{name}.{index}"), array
