@@ -192,10 +192,11 @@ def in_order(values: Mapping[str, np.ndarray]) -> Iterator[str]:
 
 def first_growth(before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> Place | None:
     """The first gradient of a step, in the order of backward, with half of what any norm has grown since another."""
-    common = [name for name in now if "backward." in name and name in before]
-    grown = {name: _norm(now[name]) / max(_norm(before[name]), 1e-30) for name in common}
+    norms = {name: _norm(array) for name, array in before.items() if "backward." in name}
+    grown = {name: _norm(now[name]) / norm for name, norm in norms.items() if norm > 0 and name in now}
+    most = max(grown.values(), default=0.0)
     for name, growth in grown.items():
-        if growth >= max(grown.values()) / 2:
+        if growth >= most / 2:
             index = np.unravel_index(int(np.abs(now[name]).argmax()), now[name].shape)
             note = f"its norm is {growth:.3g} times that of the step before, its largest number {now[name][index]:.3g}"
             return Place(name, tuple(map(int, index)), note)
